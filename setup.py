@@ -1,0 +1,103 @@
+"""Build of the compiled parts; everything declarative stands in pyproject.toml.
+
+    _kernels/isa_<isa>.c  --own flags-->  isa_<isa>.o  \\
+    _kernels/dispatch.c   --baseline--->  dispatch.o   --linked into-->  _ext/runtime
+    _ext/*.pyx            --OpenMP----->  the other extension modules, which cimport runtime
+
+Environment: FASTCONV_NO_OPENMP=1 builds without threads; FASTCONV_DEBUG=1 turns on bounds checks and C asserts;
+FASTCONV_SANITIZE=address,undefined instruments everything; FASTCONV_EMULATE_AVX512=1 compiles the AVX-512
+table through the SIMDe headers so that its source can be tested on any x86-64.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
+
+KERNELS = Path("src/fastconv/_kernels")
+HEADERS = sorted(str(p) for p in [*KERNELS.glob("*.h"), *KERNELS.glob("*.inc")])
+DEBUG = os.environ.get("FASTCONV_DEBUG") == "1"
+SANITIZE = os.environ.get("FASTCONV_SANITIZE", "")
+EMULATE = os.environ.get("FASTCONV_EMULATE_AVX512") == "1"
+NO_OPENMP = os.environ.get("FASTCONV_NO_OPENMP") == "1"
+
+# Flags of each instruction set, (GCC and Clang, MSVC); dispatch.c tests for the same features.
+ISA_FLAGS = {
+    "scalar": ([], []),
+    "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
+    "avx512": (["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"], ["/arch:AVX512"]),
+    "neon": ([], []),
+}
+if EMULATE:
+    ISA_FLAGS["avx512"] = (["-mavx2", "-mfma", "-DFC_EMULATE_AVX512", "-fno-strict-aliasing", "-Wno-psabi"], [])
+
+# No contraction and no fast-math: the order and rounding of every sum is part of the interface.
+UNIX_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
+
+
+class BuildExt(build_ext):
+    """Compile each table with its own flags and link the objects into ``runtime`` only: one dispatch state."""
+
+    def build_extension(self, ext: Extension) -> None:
+        msvc = self.compiler.compiler_type == "msvc"
+        ext.extra_compile_args = [*(MSVC_FLAGS if msvc else UNIX_FLAGS), *instrumentation()]
+        ext.extra_link_args = instrumentation()
+        if not NO_OPENMP and sys.platform != "darwin":
+            ext.extra_compile_args.append("/openmp" if msvc else "-fopenmp")
+            if not msvc:
+                ext.extra_link_args.append("-fopenmp")
+        if ext.name == "fastconv._ext.runtime":
+            ext.define_macros = [("FC_BUILD_FLAGS", '"' + " ".join(ext.extra_compile_args) + '"')]
+            isas = ("scalar", "avx2", "avx512", "neon")
+            ext.extra_objects = [self.kernel_object(f"isa_{isa}.c", ISA_FLAGS[isa][msvc]) for isa in isas]
+            ext.extra_objects.append(self.kernel_object("dispatch.c", ["-DFC_EMULATE_AVX512"] if EMULATE else []))
+        super().build_extension(ext)
+
+    def kernel_object(self, name: str, flags: list[str]) -> str:
+        """Return the object of one kernel source, compiled again only when it or a header has changed."""
+        source = str(KERNELS / name)
+        common = MSVC_FLAGS if self.compiler.compiler_type == "msvc" else [*UNIX_FLAGS, "-Wall", "-Wextra"]
+        [obj] = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        if self.force or newer_group([source, "setup.py", *HEADERS], obj):
+            self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                extra_postargs=[*common, *instrumentation(), *flags],
+                debug=self.debug,
+            )
+        return obj
+
+
+def instrumentation() -> list[str]:
+    flags = ["-UNDEBUG", "-g", "-O2"] if DEBUG else []
+    return [*flags, f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else flags
+
+
+def extensions() -> list[Extension]:
+    pyx = sorted(Path("src/fastconv/_ext").glob("*.pyx"))
+    return [
+        Extension(f"fastconv._ext.{p.stem}", [str(p)], include_dirs=[str(KERNELS)], depends=HEADERS) for p in pyx
+    ]
+
+
+setup(
+    ext_modules=cythonize(
+        extensions(),
+        build_dir="build/cython",
+        include_path=["src"],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "initializedcheck": DEBUG,
+            "wraparound": False,
+            "cdivision": True,
+            "freethreading_compatible": True,
+        },
+    ),
+    cmdclass={"build_ext": BuildExt},
+)

@@ -1,0 +1,76 @@
+/* Arguments of the kernels that take many. Axis letters: N C H W input, K filters, R S kernel, P Q output. */
+#ifndef FC_ARGS_H
+#define FC_ARGS_H
+
+/* A run of consecutive elements that one output pixel reads, relative to that pixel's origin. */
+typedef struct fc_segment {
+    ptrdiff_t offset, length;
+} fc_segment;
+
+/* Panels of nr lanes from a strided matrix: w[panel][tap][c][lane], lanes beyond `lanes` zero. */
+typedef struct fc_pack {
+    const void *w;             /* IN: element (lane, tap, c) at w + lane * lane_pitch + taps[tap] + c * c_pitch */
+    ptrdiff_t lane_pitch, c_pitch;
+    const ptrdiff_t *taps;     /* IN (ntaps) */
+    ptrdiff_t ntaps, nc, lanes;
+    void *panels;              /* OUT (ceil(lanes / nr), ntaps, nc, nr) */
+} fc_pack;
+
+/* Correlation of a block of output pixels with packed weights:
+ *   y[i, j, k] = act(sum over segments, in order, of x[...] * w[...][k] + bias[k])                     */
+typedef struct fc_rows {
+    const void *x;             /* IN: origin of pixel (i, j) at x + i * x_row + j * x_col */
+    ptrdiff_t x_row, x_col;
+    const fc_segment *segments;
+    ptrdiff_t nsegments, depth; /* depth: sum of the segments' lengths */
+    const void *w;             /* IN: panels (ceil(channels / nr), depth, nr) */
+    const void *bias;          /* IN (channels) or NULL */
+    void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col, channels contiguous */
+    ptrdiff_t y_row, y_col;
+    ptrdiff_t rows, cols, channels;
+    int relu;
+} fc_rows;
+
+/* Sums of outer products over a block of pixels, added to dw in the order (i, j):
+ *   dw[m, k] += sum over pixels of x[pixel + taps[m]] * g[pixel, k]                                     */
+typedef struct fc_outer {
+    const void *x;             /* IN: pixel (i, j) at x + i * x_row + j * x_col */
+    ptrdiff_t x_row, x_col;
+    const ptrdiff_t *taps;     /* IN (m): offsets of the m factors */
+    ptrdiff_t m;
+    const void *g;             /* IN: pixel (i, j) at g + i * g_row + j * g_col, channels contiguous */
+    ptrdiff_t g_row, g_col;
+    ptrdiff_t rows, cols, channels;
+    void *dw;                  /* IN OUT (m, dw_row), the first `channels` of each row */
+    ptrdiff_t dw_row;
+} fc_outer;
+
+/* One filter a channel: y[i, j, c] = act(sum over taps, in order, of x[pixel + taps[t] + c] * w[t, c] + bias[c]) */
+typedef struct fc_depthwise {
+    const void *x;
+    ptrdiff_t x_row, x_col;
+    const ptrdiff_t *taps;     /* IN (ntaps) */
+    ptrdiff_t ntaps;
+    const void *w;             /* IN (ntaps, w_row) */
+    ptrdiff_t w_row;
+    const void *bias;          /* IN (channels) or NULL */
+    void *y;
+    ptrdiff_t y_row, y_col;
+    ptrdiff_t rows, cols, channels;
+    int relu;
+} fc_depthwise;
+
+/* dw[t, c] += sum over pixels, in the order (i, j), of x[pixel + taps[t] + c] * g[pixel, c] */
+typedef struct fc_depthwise_outer {
+    const void *x;
+    ptrdiff_t x_row, x_col;
+    const ptrdiff_t *taps;
+    ptrdiff_t ntaps;
+    const void *g;
+    ptrdiff_t g_row, g_col;
+    ptrdiff_t rows, cols, channels;
+    void *dw;                  /* IN OUT (ntaps, dw_row) */
+    ptrdiff_t dw_row;
+} fc_depthwise_outer;
+
+#endif

@@ -1,0 +1,318 @@
+/* Register tiles of convolution and linear layers, over T and the vector vocabulary.
+ *
+ * `rows` is the forward pass and the input gradient: a tile of MR pixels x NV vectors of channels, the
+ * reduction running over segments of the pixels' memory; `outer` is the weight gradient: a tile of MR weights
+ * x NV vectors of channels, the reduction running over pixels. Each output is one chain of fused
+ * multiply-adds in a fixed order, whatever the tile: cutting the chain at KC sets the tile down and picks it
+ * up again, unchanged.
+ */
+
+static void FC(pack)(const fc_pack *a)
+{
+    const ptrdiff_t nr = FC_NV * LANES;
+    T *out = a->panels;
+    for (ptrdiff_t k0 = 0; k0 < a->lanes; k0 += nr) {
+        const ptrdiff_t n = a->lanes - k0 < nr ? a->lanes - k0 : nr;
+        for (ptrdiff_t t = 0; t < a->ntaps; t++) {
+            const T *w = (const T *)a->w + k0 * a->lane_pitch + a->taps[t];
+            for (ptrdiff_t c = 0; c < a->nc; c++, w += a->c_pitch, out += nr) {
+                for (ptrdiff_t k = 0; k < n; k++)
+                    out[k] = w[k * a->lane_pitch];
+                for (ptrdiff_t k = n; k < nr; k++)
+                    out[k] = 0;
+            }
+        }
+    }
+}
+
+/* x < 0 ? 0 : x, which keeps NaN */
+FC_INLINE VEC FC(relu_vec)(VEC x) { return V(max)(V(set1)(0), x); }
+
+/* One tile: mr pixels from x, nv vectors of channels, terms [first, last) of the chain. */
+FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const T *w, T *y, const T *bias, ptrdiff_t first,
+                             ptrdiff_t last, ptrdiff_t tail, const int mr, const int nv)
+{
+    const ptrdiff_t nr = FC_NV * LANES;
+    VEC acc[FC_MR][FC_NV];
+    for (int i = 0; i < mr; i++)
+        for (int v = 0; v < nv; v++) {
+            T *yi = y + i * a->y_col + v * LANES;
+            acc[i][v] = first == 0 ? V(set1)(0) : v == nv - 1 && tail ? V(load_n)(yi, tail) : V(load)(yi);
+        }
+    w += first * nr;
+    ptrdiff_t begin = 0;
+    for (const fc_segment *s = a->segments; begin < last; begin += s->length, s++) {
+        const ptrdiff_t from = first > begin ? first - begin : 0;
+        const ptrdiff_t to = last - begin < s->length ? last - begin : s->length;
+        const T *p = x + s->offset;
+        for (ptrdiff_t c = from; c < to; c++, w += nr) {
+            VEC b[FC_NV];
+            for (int v = 0; v < nv; v++)
+                b[v] = V(load)(w + v * LANES);
+            for (int i = 0; i < mr; i++) {
+                const VEC pixel = V(set1)(p[i * a->x_col + c]);
+                for (int v = 0; v < nv; v++)
+                    acc[i][v] = V(fma)(pixel, b[v], acc[i][v]);
+            }
+        }
+    }
+    for (int i = 0; i < mr; i++)
+        for (int v = 0; v < nv; v++) {
+            T *yi = y + i * a->y_col + v * LANES;
+            const int part = v == nv - 1 && tail;
+            VEC r = acc[i][v];
+            if (last == a->depth) {
+                if (bias)
+                    r = V(add)(r, part ? V(load_n)(bias + v * LANES, tail) : V(load)(bias + v * LANES));
+                if (a->relu)
+                    r = FC(relu_vec)(r);
+            }
+            if (part)
+                V(store_n)(yi, r, tail);
+            else
+                V(store)(yi, r);
+        }
+}
+
+#define FC_TILE_CASE(M)                                                                                              \
+    case M:                                                                                                          \
+        if (nv == 1)                                                                                                 \
+            FC(rows_tile)(a, x, w, y, bias, first, last, tail, M, 1);                                                \
+        else                                                                                                         \
+            FC(rows_tile)(a, x, w, y, bias, first, last, tail, M, FC_NV);                                            \
+        break;
+
+static void FC(rows)(const fc_rows *a)
+{
+    const ptrdiff_t nr = FC_NV * LANES;
+    const ptrdiff_t kc = FC_KC(sizeof(T));
+    /* equal tiles: 28 columns by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
+    const ptrdiff_t tiles = (a->cols + FC_MR - 1) / FC_MR;
+    ptrdiff_t first = 0;
+    do {
+        const ptrdiff_t last = a->depth - first <= kc + kc / 2 ? a->depth : first + kc;
+        for (ptrdiff_t k = 0; k < a->channels; k += nr) {
+            const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
+            const int nv = (int)((n + LANES - 1) / LANES);
+            const ptrdiff_t tail = n % LANES;
+            const T *w = (const T *)a->w + k * a->depth;
+            const T *bias = a->bias ? (const T *)a->bias + k : NULL;
+            for (ptrdiff_t i = 0; i < a->rows; i++) {
+                ptrdiff_t j = 0;
+                for (ptrdiff_t t = 0; t < tiles; t++) {
+                    const ptrdiff_t mr = (a->cols - j + tiles - t - 1) / (tiles - t);
+                    const T *x = (const T *)a->x + i * a->x_row + j * a->x_col;
+                    T *y = (T *)a->y + i * a->y_row + j * a->y_col + k;
+                    switch (mr) {
+                        FC_EACH_MR(FC_TILE_CASE)
+                    }
+                    j += mr;
+                }
+            }
+        }
+        first = last;
+    } while (first < a->depth);
+}
+
+#undef FC_TILE_CASE
+
+FC_INLINE void FC(outer_tile)(const fc_outer *a, const T *g, const ptrdiff_t *taps, T *dw, ptrdiff_t tail,
+                              const int mr, const int nv)
+{
+    VEC acc[FC_MR][FC_NV];
+    for (int i = 0; i < mr; i++)
+        for (int v = 0; v < nv; v++) {
+            const T *d = dw + i * a->dw_row + v * LANES;
+            acc[i][v] = v == nv - 1 && tail ? V(load_n)(d, tail) : V(load)(d);
+        }
+    for (ptrdiff_t r = 0; r < a->rows; r++) {
+        const T *x = (const T *)a->x + r * a->x_row;
+        const T *gr = g + r * a->g_row;
+        for (ptrdiff_t j = 0; j < a->cols; j++, x += a->x_col, gr += a->g_col) {
+            VEC b[FC_NV];
+            for (int v = 0; v < nv; v++)
+                b[v] = v == nv - 1 && tail ? V(load_n)(gr + v * LANES, tail) : V(load)(gr + v * LANES);
+            for (int i = 0; i < mr; i++) {
+                const VEC factor = V(set1)(x[taps[i]]);
+                for (int v = 0; v < nv; v++)
+                    acc[i][v] = V(fma)(factor, b[v], acc[i][v]);
+            }
+        }
+    }
+    for (int i = 0; i < mr; i++)
+        for (int v = 0; v < nv; v++) {
+            T *d = dw + i * a->dw_row + v * LANES;
+            if (v == nv - 1 && tail)
+                V(store_n)(d, acc[i][v], tail);
+            else
+                V(store)(d, acc[i][v]);
+        }
+}
+
+/* whole vectors and a tail are separate instances: a tail's masked loads stand in the inner loop */
+#define FC_TILE_CASE(M)                                                                                              \
+    case M:                                                                                                          \
+        if (nv == 1 && !tail)                                                                                        \
+            FC(outer_tile)(a, g, a->taps + t, dw, 0, M, 1);                                                          \
+        else if (nv == 1)                                                                                            \
+            FC(outer_tile)(a, g, a->taps + t, dw, tail, M, 1);                                                       \
+        else if (!tail)                                                                                              \
+            FC(outer_tile)(a, g, a->taps + t, dw, 0, M, FC_NV);                                                      \
+        else                                                                                                         \
+            FC(outer_tile)(a, g, a->taps + t, dw, tail, M, FC_NV);                                                   \
+        break;
+
+static void FC(outer)(const fc_outer *a)
+{
+    const ptrdiff_t nr = FC_NV * LANES;
+    const ptrdiff_t tiles = (a->m + FC_MR - 1) / FC_MR;
+    for (ptrdiff_t k = 0; k < a->channels; k += nr) {
+        const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
+        const int nv = (int)((n + LANES - 1) / LANES);
+        const ptrdiff_t tail = n % LANES;
+        const T *g = (const T *)a->g + k;
+        ptrdiff_t t = 0;
+        for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+            const ptrdiff_t mr = (a->m - t + tiles - tile - 1) / (tiles - tile);
+            T *dw = (T *)a->dw + t * a->dw_row + k;
+            switch (mr) {
+                FC_EACH_MR(FC_TILE_CASE)
+            }
+            t += mr;
+        }
+    }
+}
+
+#undef FC_TILE_CASE
+
+/* mr pixels of one vector of channels, all taps */
+FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, const T *bias,
+                                  const ptrdiff_t tail, const int mr)
+{
+    VEC acc[4];
+    for (int i = 0; i < mr; i++)
+        acc[i] = V(set1)(0);
+    for (ptrdiff_t t = 0; t < a->ntaps; t++) {
+        const T *p = x + a->taps[t];
+        const T *wt = w + t * a->w_row;
+        const VEC b = tail ? V(load_n)(wt, tail) : V(load)(wt);
+        for (int i = 0; i < mr; i++) {
+            const T *pi = p + i * a->x_col;
+            acc[i] = V(fma)(tail ? V(load_n)(pi, tail) : V(load)(pi), b, acc[i]);
+        }
+    }
+    for (int i = 0; i < mr; i++) {
+        VEC r = acc[i];
+        if (bias)
+            r = V(add)(r, tail ? V(load_n)(bias, tail) : V(load)(bias));
+        if (a->relu)
+            r = FC(relu_vec)(r);
+        if (tail)
+            V(store_n)(y + i * a->y_col, r, tail);
+        else
+            V(store)(y + i * a->y_col, r);
+    }
+}
+
+static void FC(depthwise)(const fc_depthwise *a)
+{
+    for (ptrdiff_t i = 0; i < a->rows; i++)
+        for (ptrdiff_t j = 0; j < a->cols; j += 4) {
+            const ptrdiff_t mr = a->cols - j < 4 ? a->cols - j : 4;
+            const T *x = (const T *)a->x + i * a->x_row + j * a->x_col;
+            T *y = (T *)a->y + i * a->y_row + j * a->y_col;
+            for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
+                const T *w = (const T *)a->w + c;
+                const T *bias = a->bias ? (const T *)a->bias + c : NULL;
+                const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
+                if (mr == 4 && !tail)
+                    FC(depthwise_tile)(a, x + c, w, y + c, bias, 0, 4);
+                else
+                    for (ptrdiff_t m = 0; m < mr; m++)
+                        FC(depthwise_tile)(a, x + c + m * a->x_col, w, y + c + m * a->y_col, bias, tail, 1);
+            }
+        }
+}
+
+/* up to 9 taps (a 3x3 filter) of one vector of channels, all pixels of the block */
+FC_INLINE void FC(depthwise_outer_tile)(const fc_depthwise_outer *a, const T *x, const T *g, const ptrdiff_t *taps,
+                                        T *dw, const ptrdiff_t tail, const int mt)
+{
+    VEC acc[9];
+    for (int t = 0; t < mt; t++)
+        acc[t] = tail ? V(load_n)(dw + t * a->dw_row, tail) : V(load)(dw + t * a->dw_row);
+    for (ptrdiff_t i = 0; i < a->rows; i++)
+        for (ptrdiff_t j = 0; j < a->cols; j++) {
+            const T *p = x + i * a->x_row + j * a->x_col;
+            const T *q = g + i * a->g_row + j * a->g_col;
+            const VEC b = tail ? V(load_n)(q, tail) : V(load)(q);
+            for (int t = 0; t < mt; t++)
+                acc[t] = V(fma)(tail ? V(load_n)(p + taps[t], tail) : V(load)(p + taps[t]), b, acc[t]);
+        }
+    for (int t = 0; t < mt; t++)
+        if (tail)
+            V(store_n)(dw + t * a->dw_row, acc[t], tail);
+        else
+            V(store)(dw + t * a->dw_row, acc[t]);
+}
+
+static void FC(depthwise_outer)(const fc_depthwise_outer *a)
+{
+    for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
+        const T *x = (const T *)a->x + c;
+        const T *g = (const T *)a->g + c;
+        const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
+        for (ptrdiff_t t = 0; t < a->ntaps; t += 9) {
+            T *dw = (T *)a->dw + t * a->dw_row + c;
+            const ptrdiff_t mt = a->ntaps - t < 9 ? a->ntaps - t : 9;
+            if (mt == 9 && !tail)
+                FC(depthwise_outer_tile)(a, x, g, a->taps + t, dw, 0, 9);
+            else
+                for (ptrdiff_t m = 0; m < mt; m++)
+                    FC(depthwise_outer_tile)(a, x, g, a->taps + t + m, dw + m * a->dw_row, tail, 1);
+        }
+    }
+}
+
+/* sum[c] += x[0, c] + x[1, c] + ... in order; x (n, c) contiguous */
+static void FC(column_sum)(const void *x, ptrdiff_t n, ptrdiff_t c, void *sum)
+{
+    T *s = sum;
+    for (ptrdiff_t j = 0; j < c; j += 4 * LANES) {
+        const ptrdiff_t left = c - j;
+        if (left >= 4 * LANES) {
+            VEC acc[4];
+            for (int v = 0; v < 4; v++)
+                acc[v] = V(load)(s + j + v * LANES);
+            for (ptrdiff_t i = 0; i < n; i++)
+                for (int v = 0; v < 4; v++)
+                    acc[v] = V(add)(acc[v], V(load)((const T *)x + i * c + j + v * LANES));
+            for (int v = 0; v < 4; v++)
+                V(store)(s + j + v * LANES, acc[v]);
+        } else
+            for (ptrdiff_t k = j; k < c; k += LANES) {
+                const ptrdiff_t part = c - k < LANES ? c - k : LANES;
+                VEC acc = part < LANES ? V(load_n)(s + k, part) : V(load)(s + k);
+                for (ptrdiff_t i = 0; i < n; i++) {
+                    const T *p = (const T *)x + i * c + k;
+                    acc = V(add)(acc, part < LANES ? V(load_n)(p, part) : V(load)(p));
+                }
+                if (part < LANES)
+                    V(store_n)(s + k, acc, part);
+                else
+                    V(store)(s + k, acc);
+            }
+    }
+}
+
+/* y += x, elementwise */
+static void FC(accumulate)(const void *x, void *y, ptrdiff_t n)
+{
+    const T *p = x;
+    T *q = y;
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        V(store)(q + i, V(add)(V(load)(q + i), V(load)(p + i)));
+    if (i < n)
+        V(store_n)(q + i, V(add)(V(load_n)(q + i, n - i), V(load_n)(p + i, n - i)), n - i);
+}

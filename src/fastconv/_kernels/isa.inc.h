@@ -1,0 +1,96 @@
+/* Body of every isa_<isa>.c: instantiate the templates for float and double, guard them, fill the table.
+ * Everything here is static but the table, so that no function compiled for one instruction set can be
+ * linked in where another is needed. */
+#include <assert.h>
+
+#include "kernels.h"
+
+#define FC_CAT_(a, b) a##b
+#define FC_CAT(a, b) FC_CAT_(a, b)
+#define FC_STR_(a) #a
+#define FC_STR(a) FC_STR_(a)
+#define FC_INLINE static inline __attribute__((always_inline))
+#define FC_NOINLINE __attribute__((noinline))
+#if defined(_MSC_VER) && !defined(__clang__)
+#undef FC_INLINE
+#undef FC_NOINLINE
+#define FC_INLINE static __forceinline
+#define FC_NOINLINE __declspec(noinline)
+#endif
+
+/* Denormals are flushed inside kernels only; the caller's floating-point state comes back on return. */
+#if defined(FC_ARCH_X86)
+#include <xmmintrin.h>
+FC_INLINE unsigned fc_flush_denormals(void)
+{
+    unsigned saved = _mm_getcsr();
+    _mm_setcsr(saved | 0x8040u); /* FTZ | DAZ */
+    return saved;
+}
+FC_INLINE void fc_restore_state(unsigned saved) { _mm_setcsr(saved); }
+#elif defined(FC_ARCH_ARM64) && defined(__GNUC__)
+FC_INLINE unsigned fc_flush_denormals(void)
+{
+    uint64_t saved;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+    __asm__ volatile("msr fpcr, %0" : : "r"(saved | (1u << 24)) : "memory"); /* FZ */
+    return (unsigned)saved;
+}
+FC_INLINE void fc_restore_state(unsigned saved) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)saved) : "memory"); }
+#else
+FC_INLINE unsigned fc_flush_denormals(void) { return 0; }
+FC_INLINE void fc_restore_state(unsigned saved) { (void)saved; }
+#endif
+
+/* FC_EACH_MR(F) expands to F(1) .. F(FC_MR): one instance of a tile for each height. */
+#if FC_MR == 4
+#define FC_EACH_MR(F) F(1) F(2) F(3) F(4)
+#elif FC_MR == 6
+#define FC_EACH_MR(F) F(1) F(2) F(3) F(4) F(5) F(6)
+#elif FC_MR == 8
+#define FC_EACH_MR(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8)
+#elif FC_MR == 14
+#define FC_EACH_MR(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14)
+#endif
+
+/* Terms of a chain between two visits of a tile: KC x NR weights of 4 bytes fill half of a 32 KiB L1. */
+#define FC_KC(size) (1024 / (size))
+
+/* In templates: T the element, TYPE its tag, V(op) a vocabulary name, VEC and MASK its types, LANES, FC(name). */
+#define V(op) FC_CAT(FC_CAT(TYPE, _), op)
+#define VEC FC_CAT(v, TYPE)
+#define MASK FC_CAT(m, TYPE)
+#define LANES V(LANES)
+#define FC(name) FC_CAT(FC_CAT(FC_CAT(fc_, TYPE), _), name)
+#define FC_GUARDED(name) FC_CAT(FC(name), FC_CAT(__, FC_ISA)) /* expands to e.g. fc_f32_rows__avx2 */
+
+#define T float
+#define TYPE f32
+#include "templates.inc.h"
+#undef T
+#undef TYPE
+
+#define T double
+#define TYPE f64
+#include "templates.inc.h"
+#undef T
+
+const fc_table FC_CAT(fc_table_, FC_ISA) = {
+    FC_STR(FC_ISA),
+    {
+#undef TYPE
+#define TYPE f32
+        {sizeof(float), LANES, FC_MR, FC_NV * LANES, FC_KC(sizeof(float)),
+#define FC_OP(name, params, args) FC_GUARDED(name),
+#include "ops.inc"
+#undef FC_OP
+        },
+#undef TYPE
+#define TYPE f64
+        {sizeof(double), LANES, FC_MR, FC_NV * LANES, FC_KC(sizeof(double)),
+#define FC_OP(name, params, args) FC_GUARDED(name),
+#include "ops.inc"
+#undef FC_OP
+        },
+    },
+};

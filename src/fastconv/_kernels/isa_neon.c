@@ -1,0 +1,5 @@
+/* An empty object on other processors. */
+#if defined(__aarch64__) || defined(_M_ARM64)
+#include "vec_neon.h"
+#include "isa.inc.h"
+#endif

@@ -1,0 +1,2 @@
+#include "vec_scalar.h"
+#include "isa.inc.h"

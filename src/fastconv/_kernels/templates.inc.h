@@ -1,0 +1,12 @@
+/* Every template, for one element type; then each kernel behind its guard. A new family is included here. */
+#include "gemm.inc.h"
+
+#define FC_OP(name, params, args)                                                                                    \
+    static void FC_GUARDED(name) params                                                                              \
+    {                                                                                                                \
+        unsigned saved = fc_flush_denormals();                                                                       \
+        FC(name) args;                                                                                               \
+        fc_restore_state(saved);                                                                                     \
+    }
+#include "ops.inc"
+#undef FC_OP

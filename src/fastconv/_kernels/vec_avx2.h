@@ -1,0 +1,138 @@
+/* The vector vocabulary (see vec_scalar.h) on AVX2 + FMA: 8 floats or 4 doubles a register. */
+#ifndef FC_VEC_AVX2_H
+#define FC_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FC_ISA avx2
+#define FC_MR 6
+#define FC_NV 2
+
+#define f32_LANES 8
+typedef __m256 vf32;
+typedef __m256 mf32;
+
+/* Lanes 0..n-1 all ones, from a window that slides over -1s and 0s. */
+static const int32_t fc_window32[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+
+static inline __m256i fc_first32(ptrdiff_t n) { return _mm256_loadu_si256((const __m256i *)(fc_window32 + 8 - n)); }
+
+static inline vf32 f32_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void f32_store(float *p, vf32 a) { _mm256_storeu_ps(p, a); }
+static inline vf32 f32_load_n(const float *p, ptrdiff_t n) { return _mm256_maskload_ps(p, fc_first32(n)); }
+static inline void f32_store_n(float *p, vf32 a, ptrdiff_t n)
+{
+    /* not maskstore: it is microcoded on AMD before Zen 4 */
+    __m128 half = _mm256_castps256_ps128(a);
+    if (n & 4) {
+        _mm_storeu_ps(p, half);
+        half = _mm256_extractf128_ps(a, 1);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)p, half);
+        half = _mm_movehl_ps(half, half);
+        p += 2;
+    }
+    if (n & 1)
+        _mm_store_ss(p, half);
+}
+static inline vf32 f32_set1(float a) { return _mm256_set1_ps(a); }
+static inline vf32 f32_add(vf32 a, vf32 b) { return _mm256_add_ps(a, b); }
+static inline vf32 f32_sub(vf32 a, vf32 b) { return _mm256_sub_ps(a, b); }
+static inline vf32 f32_mul(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
+static inline vf32 f32_div(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
+static inline vf32 f32_fma(vf32 a, vf32 b, vf32 c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf32 f32_sqrt(vf32 a) { return _mm256_sqrt_ps(a); }
+static inline vf32 f32_max(vf32 a, vf32 b) { return _mm256_max_ps(a, b); }
+static inline vf32 f32_min(vf32 a, vf32 b) { return _mm256_min_ps(a, b); }
+static inline mf32 f32_lt(vf32 a, vf32 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline mf32 f32_eq(vf32 a, vf32 b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+static inline mf32 f32_isnan(vf32 a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+static inline vf32 f32_select(mf32 m, vf32 a, vf32 b) { return _mm256_blendv_ps(b, a, m); }
+static inline vf32 f32_abs(vf32 a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+static inline vf32 f32_copysign(vf32 a, vf32 s)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, s));
+}
+static inline vf32 f32_round(vf32 a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf32 f32_pow2(vf32 n)
+{
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+static inline vf32 f32_exponent(vf32 a)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(a), 23), _mm256_set1_epi32(127)));
+}
+static inline vf32 f32_mantissa(vf32 a)
+{
+    __m256i bits = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x007fffff));
+    return _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32(0x3f800000)));
+}
+
+#define f64_LANES 4
+typedef __m256d vf64;
+typedef __m256d mf64;
+
+static const int64_t fc_window64[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
+
+static inline __m256i fc_first64(ptrdiff_t n) { return _mm256_loadu_si256((const __m256i *)(fc_window64 + 4 - n)); }
+
+static inline vf64 f64_load(const double *p) { return _mm256_loadu_pd(p); }
+static inline void f64_store(double *p, vf64 a) { _mm256_storeu_pd(p, a); }
+static inline vf64 f64_load_n(const double *p, ptrdiff_t n) { return _mm256_maskload_pd(p, fc_first64(n)); }
+static inline void f64_store_n(double *p, vf64 a, ptrdiff_t n)
+{
+    __m128d half = _mm256_castpd256_pd128(a);
+    if (n & 2) {
+        _mm_storeu_pd(p, half);
+        half = _mm256_extractf128_pd(a, 1);
+        p += 2;
+    }
+    if (n & 1)
+        _mm_store_sd(p, half);
+}
+static inline vf64 f64_set1(double a) { return _mm256_set1_pd(a); }
+static inline vf64 f64_add(vf64 a, vf64 b) { return _mm256_add_pd(a, b); }
+static inline vf64 f64_sub(vf64 a, vf64 b) { return _mm256_sub_pd(a, b); }
+static inline vf64 f64_mul(vf64 a, vf64 b) { return _mm256_mul_pd(a, b); }
+static inline vf64 f64_div(vf64 a, vf64 b) { return _mm256_div_pd(a, b); }
+static inline vf64 f64_fma(vf64 a, vf64 b, vf64 c) { return _mm256_fmadd_pd(a, b, c); }
+static inline vf64 f64_sqrt(vf64 a) { return _mm256_sqrt_pd(a); }
+static inline vf64 f64_max(vf64 a, vf64 b) { return _mm256_max_pd(a, b); }
+static inline vf64 f64_min(vf64 a, vf64 b) { return _mm256_min_pd(a, b); }
+static inline mf64 f64_lt(vf64 a, vf64 b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
+static inline mf64 f64_eq(vf64 a, vf64 b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
+static inline mf64 f64_isnan(vf64 a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
+static inline vf64 f64_select(mf64 m, vf64 a, vf64 b) { return _mm256_blendv_pd(b, a, m); }
+static inline vf64 f64_abs(vf64 a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
+static inline vf64 f64_copysign(vf64 a, vf64 s)
+{
+    const __m256d sign = _mm256_set1_pd(-0.0);
+    return _mm256_or_pd(_mm256_andnot_pd(sign, a), _mm256_and_pd(sign, s));
+}
+static inline vf64 f64_round(vf64 a) { return _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf64 f64_pow2(vf64 n)
+{
+    __m256i exponent = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n));
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_add_epi64(exponent, _mm256_set1_epi64x(1023)), 52));
+}
+static inline vf64 f64_exponent(vf64 a)
+{
+    /* the biased exponent stands in the low bits of 2**52's mantissa: subtract both at once */
+    __m256i biased = _mm256_srli_epi64(_mm256_castpd_si256(a), 52);
+    __m256d shifted = _mm256_castsi256_pd(_mm256_or_si256(biased, _mm256_set1_epi64x(0x4330000000000000)));
+    return _mm256_sub_pd(shifted, _mm256_set1_pd(0x1p52 + 1023.0));
+}
+static inline vf64 f64_mantissa(vf64 a)
+{
+    __m256i bits = _mm256_and_si256(_mm256_castpd_si256(a), _mm256_set1_epi64x(0x000fffffffffffff));
+    return _mm256_castsi256_pd(_mm256_or_si256(bits, _mm256_set1_epi64x(0x3ff0000000000000)));
+}
+
+#endif

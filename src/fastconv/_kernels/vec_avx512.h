@@ -1,0 +1,116 @@
+/* The vector vocabulary (see vec_scalar.h) on AVX-512 (F, BW, DQ, VL): 16 floats or 8 doubles a register. */
+#ifndef FC_VEC_AVX512_H
+#define FC_VEC_AVX512_H
+
+#ifdef FC_EMULATE_AVX512 /* the same source on processors without AVX-512, for tests (FASTCONV_EMULATE_AVX512=1) */
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#else
+#include <immintrin.h>
+#endif
+#include <stddef.h>
+#include <stdint.h>
+
+#define FC_ISA avx512
+#define FC_MR 14
+#define FC_NV 2
+
+#define f32_LANES 16
+typedef __m512 vf32;
+typedef __mmask16 mf32;
+
+static inline __mmask16 fc_first32(ptrdiff_t n) { return (__mmask16)((1u << n) - 1u); }
+
+static inline vf32 f32_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void f32_store(float *p, vf32 a) { _mm512_storeu_ps(p, a); }
+static inline vf32 f32_load_n(const float *p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(fc_first32(n), p); }
+static inline void f32_store_n(float *p, vf32 a, ptrdiff_t n) { _mm512_mask_storeu_ps(p, fc_first32(n), a); }
+static inline vf32 f32_set1(float a) { return _mm512_set1_ps(a); }
+static inline vf32 f32_add(vf32 a, vf32 b) { return _mm512_add_ps(a, b); }
+static inline vf32 f32_sub(vf32 a, vf32 b) { return _mm512_sub_ps(a, b); }
+static inline vf32 f32_mul(vf32 a, vf32 b) { return _mm512_mul_ps(a, b); }
+static inline vf32 f32_div(vf32 a, vf32 b) { return _mm512_div_ps(a, b); }
+static inline vf32 f32_fma(vf32 a, vf32 b, vf32 c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf32 f32_sqrt(vf32 a) { return _mm512_sqrt_ps(a); }
+static inline vf32 f32_max(vf32 a, vf32 b) { return _mm512_max_ps(a, b); }
+static inline vf32 f32_min(vf32 a, vf32 b) { return _mm512_min_ps(a, b); }
+static inline mf32 f32_lt(vf32 a, vf32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+static inline mf32 f32_eq(vf32 a, vf32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+static inline mf32 f32_isnan(vf32 a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+static inline vf32 f32_select(mf32 m, vf32 a, vf32 b) { return _mm512_mask_blend_ps(m, b, a); }
+static inline vf32 f32_abs(vf32 a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
+static inline vf32 f32_copysign(vf32 a, vf32 s)
+{
+    const __m512 sign = _mm512_set1_ps(-0.0f);
+    return _mm512_or_ps(_mm512_andnot_ps(sign, a), _mm512_and_ps(sign, s));
+}
+static inline vf32 f32_round(vf32 a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline vf32 f32_pow2(vf32 n)
+{
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+static inline vf32 f32_exponent(vf32 a)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_sub_epi32(_mm512_srli_epi32(_mm512_castps_si512(a), 23), _mm512_set1_epi32(127)));
+}
+static inline vf32 f32_mantissa(vf32 a)
+{
+    __m512i bits = _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x007fffff));
+    return _mm512_castsi512_ps(_mm512_or_si512(bits, _mm512_set1_epi32(0x3f800000)));
+}
+
+#define f64_LANES 8
+typedef __m512d vf64;
+typedef __mmask8 mf64;
+
+static inline __mmask8 fc_first64(ptrdiff_t n) { return (__mmask8)((1u << n) - 1u); }
+
+static inline vf64 f64_load(const double *p) { return _mm512_loadu_pd(p); }
+static inline void f64_store(double *p, vf64 a) { _mm512_storeu_pd(p, a); }
+static inline vf64 f64_load_n(const double *p, ptrdiff_t n) { return _mm512_maskz_loadu_pd(fc_first64(n), p); }
+static inline void f64_store_n(double *p, vf64 a, ptrdiff_t n) { _mm512_mask_storeu_pd(p, fc_first64(n), a); }
+static inline vf64 f64_set1(double a) { return _mm512_set1_pd(a); }
+static inline vf64 f64_add(vf64 a, vf64 b) { return _mm512_add_pd(a, b); }
+static inline vf64 f64_sub(vf64 a, vf64 b) { return _mm512_sub_pd(a, b); }
+static inline vf64 f64_mul(vf64 a, vf64 b) { return _mm512_mul_pd(a, b); }
+static inline vf64 f64_div(vf64 a, vf64 b) { return _mm512_div_pd(a, b); }
+static inline vf64 f64_fma(vf64 a, vf64 b, vf64 c) { return _mm512_fmadd_pd(a, b, c); }
+static inline vf64 f64_sqrt(vf64 a) { return _mm512_sqrt_pd(a); }
+static inline vf64 f64_max(vf64 a, vf64 b) { return _mm512_max_pd(a, b); }
+static inline vf64 f64_min(vf64 a, vf64 b) { return _mm512_min_pd(a, b); }
+static inline mf64 f64_lt(vf64 a, vf64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+static inline mf64 f64_eq(vf64 a, vf64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+static inline mf64 f64_isnan(vf64 a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
+static inline vf64 f64_select(mf64 m, vf64 a, vf64 b) { return _mm512_mask_blend_pd(m, b, a); }
+static inline vf64 f64_abs(vf64 a) { return _mm512_andnot_pd(_mm512_set1_pd(-0.0), a); }
+static inline vf64 f64_copysign(vf64 a, vf64 s)
+{
+    const __m512d sign = _mm512_set1_pd(-0.0);
+    return _mm512_or_pd(_mm512_andnot_pd(sign, a), _mm512_and_pd(sign, s));
+}
+static inline vf64 f64_round(vf64 a)
+{
+    return _mm512_roundscale_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline vf64 f64_pow2(vf64 n)
+{
+    return _mm512_castsi512_pd(
+        _mm512_slli_epi64(_mm512_add_epi64(_mm512_cvtpd_epi64(n), _mm512_set1_epi64(1023)), 52));
+}
+static inline vf64 f64_exponent(vf64 a)
+{
+    return _mm512_cvtepi64_pd(
+        _mm512_sub_epi64(_mm512_srli_epi64(_mm512_castpd_si512(a), 52), _mm512_set1_epi64(1023)));
+}
+static inline vf64 f64_mantissa(vf64 a)
+{
+    __m512i bits = _mm512_and_si512(_mm512_castpd_si512(a), _mm512_set1_epi64(0x000fffffffffffff));
+    return _mm512_castsi512_pd(_mm512_or_si512(bits, _mm512_set1_epi64(0x3ff0000000000000)));
+}
+
+#endif

@@ -1,0 +1,77 @@
+/* The vector vocabulary (see vec_scalar.h) on AArch64 NEON: 4 floats or 2 doubles a register. */
+#ifndef FC_VEC_NEON_H
+#define FC_VEC_NEON_H
+
+#include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define FC_ISA neon
+#define FC_MR 8
+#define FC_NV 2
+
+/* Expands to the vocabulary of one type; S is the intrinsics' suffix, I and U its integer twins, L its lanes,
+ * P the bits of its mantissa, B its exponent bias. max and min select by comparison: FMAX would return NaN
+ * where x86 returns its second operand. */
+#define FC_NEON(X, T, V, M, S, I, U, VI, CVT_I, CVT_F, L, P, B)                                                      \
+    typedef V v##X;                                                                                                  \
+    typedef M m##X;                                                                                                  \
+    static inline v##X X##_load(const T *p) { return vld1q_##S(p); }                                                 \
+    static inline void X##_store(T *p, v##X a) { vst1q_##S(p, a); }                                                  \
+    static inline v##X X##_load_n(const T *p, ptrdiff_t n)                                                           \
+    {                                                                                                                \
+        T buffer[L] = {0};                                                                                           \
+        memcpy(buffer, p, (size_t)n * sizeof(T));                                                                    \
+        return vld1q_##S(buffer);                                                                                    \
+    }                                                                                                                \
+    static inline void X##_store_n(T *p, v##X a, ptrdiff_t n)                                                        \
+    {                                                                                                                \
+        T buffer[L];                                                                                                 \
+        vst1q_##S(buffer, a);                                                                                        \
+        memcpy(p, buffer, (size_t)n * sizeof(T));                                                                    \
+    }                                                                                                                \
+    static inline v##X X##_set1(T a) { return vdupq_n_##S(a); }                                                      \
+    static inline v##X X##_add(v##X a, v##X b) { return vaddq_##S(a, b); }                                           \
+    static inline v##X X##_sub(v##X a, v##X b) { return vsubq_##S(a, b); }                                           \
+    static inline v##X X##_mul(v##X a, v##X b) { return vmulq_##S(a, b); }                                           \
+    static inline v##X X##_div(v##X a, v##X b) { return vdivq_##S(a, b); }                                           \
+    static inline v##X X##_fma(v##X a, v##X b, v##X c) { return vfmaq_##S(c, a, b); }                                \
+    static inline v##X X##_sqrt(v##X a) { return vsqrtq_##S(a); }                                                    \
+    static inline v##X X##_max(v##X a, v##X b) { return vbslq_##S(vcgtq_##S(a, b), a, b); }                          \
+    static inline v##X X##_min(v##X a, v##X b) { return vbslq_##S(vcltq_##S(a, b), a, b); }                          \
+    static inline m##X X##_lt(v##X a, v##X b) { return vcltq_##S(a, b); }                                            \
+    static inline m##X X##_eq(v##X a, v##X b) { return vceqq_##S(a, b); }                                            \
+    static inline m##X X##_isnan(v##X a)                                                                             \
+    {                                                                                                                \
+        return veorq_##U(vceqq_##S(a, a), vdupq_n_##U(~(M##_BITS)0));                                                \
+    }                                                                                                                \
+    static inline v##X X##_select(m##X m, v##X a, v##X b) { return vbslq_##S(m, a, b); }                             \
+    static inline v##X X##_abs(v##X a) { return vabsq_##S(a); }                                                      \
+    static inline v##X X##_copysign(v##X a, v##X s) { return vbslq_##S(vdupq_n_##U(M##_SIGN), s, a); }               \
+    static inline v##X X##_round(v##X a) { return vrndnq_##S(a); }                                                   \
+    static inline v##X X##_pow2(v##X n)                                                                              \
+    {                                                                                                                \
+        return vreinterpretq_##S##_##I(vshlq_n_##I(vaddq_##I(CVT_I(n), vdupq_n_##I(B)), P));                         \
+    }                                                                                                                \
+    static inline v##X X##_exponent(v##X a)                                                                          \
+    {                                                                                                                \
+        VI biased = vreinterpretq_##I##_##U(vshrq_n_##U(vreinterpretq_##U##_##S(a), P));                             \
+        return CVT_F(vsubq_##I(biased, vdupq_n_##I(B)));                                                             \
+    }                                                                                                                \
+    static inline v##X X##_mantissa(v##X a)                                                                          \
+    {                                                                                                                \
+        M low = vandq_##U(vreinterpretq_##U##_##S(a), vdupq_n_##U(((M##_BITS)1 << P) - 1));                          \
+        return vreinterpretq_##S##_##U(vorrq_##U(low, vdupq_n_##U((M##_BITS)B << P)));                               \
+    }
+
+#define uint32x4_t_BITS uint32_t
+#define uint64x2_t_BITS uint64_t
+#define uint32x4_t_SIGN 0x80000000u
+#define uint64x2_t_SIGN 0x8000000000000000u
+#define f32_LANES 4
+#define f64_LANES 2
+FC_NEON(f32, float, float32x4_t, uint32x4_t, f32, s32, u32, int32x4_t, vcvtnq_s32_f32, vcvtq_f32_s32, 4, 23, 127)
+FC_NEON(f64, double, float64x2_t, uint64x2_t, f64, s64, u64, int64x2_t, vcvtnq_s64_f64, vcvtq_f64_s64, 2, 52, 1023)
+
+#endif

@@ -1,0 +1,82 @@
+/* The vector vocabulary on plain C: one lane, the reference that every other table must equal bit by bit.
+ *
+ * The same names in each vec_*.h, for X in {f32, f64}:
+ *   vX, mX                      vector and mask types;  X_LANES lanes of a register
+ *   X_load, X_store             unaligned;  X_load_n, X_store_n: the first n lanes (0 < n < X_LANES), the rest reads as 0
+ *   X_set1                      broadcast
+ *   X_add X_sub X_mul X_div X_sqrt     IEEE, correctly rounded;  X_fma(a, b, c) = a * b + c rounded once
+ *   X_max(a, b) = a > b ? a : b        b where either is NaN;  X_min(a, b) = a < b ? a : b
+ *   X_lt, X_eq, X_isnan         masks;  X_select(m, a, b) = m ? a : b
+ *   X_abs, X_copysign           on the sign bit alone
+ *   X_round                     to the nearest integer, ties to even
+ *   X_pow2(n)                   2**n for integral n in the range of normal exponents
+ *   X_exponent, X_mantissa      x = mantissa * 2**exponent, 1 <= mantissa < 2, for positive normal x
+ *
+ * FC_MR x FC_NV vectors is the largest register tile that spills nothing.
+ */
+#ifndef FC_VEC_SCALAR_H
+#define FC_VEC_SCALAR_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define FC_ISA scalar
+#define FC_MR 4
+#define FC_NV 2
+
+/* Expands to the vocabulary of one type; U and E are its bits as unsigned and signed integers,
+ * P the number of bits of its mantissa, B its exponent bias. */
+#define FC_SCALAR(X, T, U, E, P, B, FMA, SQRT, RINT, FABS, COPYSIGN)                                                 \
+    typedef T v##X;                                                                                                  \
+    typedef int m##X;                                                                                                \
+    static inline v##X X##_load(const T *p) { return *p; }                                                           \
+    static inline void X##_store(T *p, v##X a) { *p = a; }                                                           \
+    static inline v##X X##_load_n(const T *p, ptrdiff_t n) { return n > 0 ? *p : (T)0; }                             \
+    static inline void X##_store_n(T *p, v##X a, ptrdiff_t n) { if (n > 0) *p = a; }                                 \
+    static inline v##X X##_set1(T a) { return a; }                                                                   \
+    static inline v##X X##_add(v##X a, v##X b) { return a + b; }                                                     \
+    static inline v##X X##_sub(v##X a, v##X b) { return a - b; }                                                     \
+    static inline v##X X##_mul(v##X a, v##X b) { return a * b; }                                                     \
+    static inline v##X X##_div(v##X a, v##X b) { return a / b; }                                                     \
+    static inline v##X X##_fma(v##X a, v##X b, v##X c) { return FMA(a, b, c); }                                      \
+    static inline v##X X##_sqrt(v##X a) { return SQRT(a); }                                                          \
+    static inline v##X X##_max(v##X a, v##X b) { return a > b ? a : b; }                                             \
+    static inline v##X X##_min(v##X a, v##X b) { return a < b ? a : b; }                                             \
+    static inline m##X X##_lt(v##X a, v##X b) { return a < b; }                                                      \
+    static inline m##X X##_eq(v##X a, v##X b) { return a == b; }                                                     \
+    static inline m##X X##_isnan(v##X a) { return a != a; }                                                          \
+    static inline v##X X##_select(m##X m, v##X a, v##X b) { return m ? a : b; }                                      \
+    static inline v##X X##_abs(v##X a) { return FABS(a); }                                                           \
+    static inline v##X X##_copysign(v##X a, v##X s) { return COPYSIGN(a, s); }                                       \
+    static inline v##X X##_round(v##X a) { return RINT(a); }                                                         \
+    static inline v##X X##_pow2(v##X n)                                                                              \
+    {                                                                                                                \
+        U bits = (U)((E)n + B) << P;                                                                                 \
+        T r;                                                                                                         \
+        memcpy(&r, &bits, sizeof r);                                                                                 \
+        return r;                                                                                                    \
+    }                                                                                                                \
+    static inline v##X X##_exponent(v##X a)                                                                          \
+    {                                                                                                                \
+        U bits;                                                                                                      \
+        memcpy(&bits, &a, sizeof a);                                                                                 \
+        return (T)((E)(bits >> P) - B);                                                                              \
+    }                                                                                                                \
+    static inline v##X X##_mantissa(v##X a)                                                                          \
+    {                                                                                                                \
+        U bits;                                                                                                      \
+        T r;                                                                                                         \
+        memcpy(&bits, &a, sizeof a);                                                                                 \
+        bits = (bits & (((U)1 << P) - 1)) | ((U)B << P);                                                             \
+        memcpy(&r, &bits, sizeof r);                                                                                 \
+        return r;                                                                                                    \
+    }
+
+#define f32_LANES 1
+#define f64_LANES 1
+FC_SCALAR(f32, float, uint32_t, int32_t, 23, 127, fmaf, sqrtf, rintf, fabsf, copysignf)
+FC_SCALAR(f64, double, uint64_t, int64_t, 52, 1023, fma, sqrt, rint, fabs, copysign)
+
+#endif

@@ -1,0 +1,12 @@
+"""Operations, forward and backward, with signatures as in ``torch.nn.functional``.
+
+This package is the boundary: it checks arguments, allocates results and calls the compiled kernels, which
+trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results lie in NHWC memory
+("channels last"): inputs in any other layout are copied once. Every function takes ``out=`` (or
+``grad_input=``) to write into; gradients of parameters are *added* to the arrays given.
+"""
+
+import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
+from fastconv.functional._check import release_scratch
+
+__all__ = ["release_scratch"]

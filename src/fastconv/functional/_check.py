@@ -1,0 +1,178 @@
+"""Checks and allocation shared by the boundary: everything below trusts what passed here.
+
+Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, copying once where it must;
+`memory` hands the kernels the NHWC buffer behind such a view.
+"""
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def same_dtype(where: str, **arrays: Array | None) -> np.dtype[Any]:
+    """Return the one float dtype of the arrays that are not None.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, has another dtype than float32 or float64, or they differ.
+    """
+    found: dict[str, np.dtype[Any]] = {}
+    for name, a in arrays.items():
+        if a is None:
+            continue
+        if not isinstance(a, np.ndarray):
+            raise TypeError(f"{where}: {name} must be a NumPy array, got {type(a).__name__}")
+        dtype = a.dtype.newbyteorder("=")
+        if dtype not in FLOATS:
+            raise TypeError(f"{where}: {name} must be float32 or float64, got {a.dtype}")
+        found[name] = dtype
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} is {dtype}" for name, dtype in found.items())
+        raise TypeError(f"{where}: the arrays must have one dtype, but {listed}")
+    return next(iter(found.values()))
+
+
+def check_rank(where: str, name: str, a: Array, rank: int | tuple[int, ...]) -> None:
+    """Raise ValueError unless ``a`` has (one of) ``rank`` dimensions and none but the first is empty."""
+    ranks = (rank,) if isinstance(rank, int) else rank
+    if a.ndim not in ranks:
+        wanted = " or ".join(map(str, ranks))
+        raise ValueError(f"{where}: {name} must have {wanted} dimensions, got shape {a.shape}")
+    if 0 in a.shape[1:]:
+        raise ValueError(f"{where}: {name} has an empty dimension, shape {a.shape}; only the batch may be empty")
+
+
+def check_shape(where: str, name: str, a: Array, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``a`` has exactly this shape."""
+    if a.shape != shape:
+        raise ValueError(f"{where}: {name} must have shape {shape}, got {a.shape}")
+
+
+def is_nhwc(a: Array) -> bool:
+    """Return whether the NCHW array ``a`` lies in NHWC memory, native and aligned."""
+    return bool(
+        a.transpose(0, 2, 3, 1).flags.c_contiguous and a.dtype.isnative and a.flags.aligned
+    )
+
+
+def as_nhwc(a: Array) -> Array:
+    """Return ``a`` (N, C, H, W) itself or a copy whose memory is NHWC, native and aligned."""
+    if is_nhwc(a):
+        return a
+    out = empty_nhwc(a.shape, a.dtype.newbyteorder("="))
+    out[...] = a
+    return out
+
+
+def as_contiguous(a: Array) -> Array:
+    """Return ``a`` itself or a C-contiguous, native, aligned copy."""
+    if a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative:
+        return a
+    return np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=True)
+
+
+def empty_nhwc(shape: Iterable[int], dtype: npt.DTypeLike) -> Array:
+    """Return an uninitialised array of NCHW ``shape`` over NHWC memory."""
+    n, c, h, w = shape
+    return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+
+def zeros_nhwc(shape: Iterable[int], dtype: npt.DTypeLike) -> Array:
+    """Return zeros of NCHW ``shape`` over NHWC memory."""
+    n, c, h, w = shape
+    return np.zeros((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+
+def memory(a: Array) -> Array:
+    """Return the NHWC buffer behind an NCHW view, for the kernels."""
+    return a.transpose(0, 2, 3, 1)
+
+
+def check_out(
+    where: str, name: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Return ``out`` if it can take the result, or a new array when it is None.
+
+    Four-dimensional results lie in NHWC memory, others in C order.
+
+    Raises
+    ------
+    ValueError
+        If ``out`` has another shape, dtype or memory layout, or is read-only.
+    """
+    if out is None:
+        return empty_nhwc(shape, dtype) if len(shape) == 4 else np.empty(shape, dtype)
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"{where}: {name} must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}"
+        )
+    layout = is_nhwc(out) if out.ndim == 4 else out.flags.c_contiguous and out.flags.aligned
+    if not layout or not out.flags.writeable:
+        wanted = "a writable NCHW view over NHWC memory" if out.ndim == 4 else "writable and C-contiguous"
+        raise ValueError(f"{where}: {name} must be {wanted}, got strides {out.strides} for shape {out.shape}")
+    return out
+
+
+def check_grad(
+    where: str, name: str, grad: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Return the array a parameter's gradient is added to: ``grad``, checked, or fresh zeros (C order)."""
+    if grad is None:
+        return np.zeros(shape, dtype)
+    if grad.shape != shape or grad.dtype != dtype:
+        raise ValueError(
+            f"{where}: {name} must have shape {shape} and dtype {dtype}, got {grad.shape} and {grad.dtype}"
+        )
+    if not grad.flags.c_contiguous or not grad.flags.writeable or not grad.flags.aligned:
+        raise ValueError(f"{where}: {name} must be writable and C-contiguous, got strides {grad.strides}")
+    return grad
+
+
+def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
+    """Return ``value`` (an int or two) as (vertical, horizontal).
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or smaller than ``minimum``.
+    """
+    values = value if isinstance(value, tuple | list) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, int | np.integer) and v >= minimum for v in values):
+        raise ValueError(f"{where}: {name} must be an int >= {minimum} or a pair of them, got {value!r}")
+    return int(values[0]), int(values[1])
+
+
+_local = threading.local()
+
+
+def scratch(nbytes: int) -> Array:
+    """Return at least ``nbytes`` bytes of scratch memory, aligned to 64.
+
+    One arena a Python thread, kept and grown as needed: what it holds is dead once the operation that asked
+    for it returns. :func:`release_scratch` gives it back.
+    """
+    arena: Array | None = getattr(_local, "arena", None)
+    if arena is None or arena.nbytes < nbytes:
+        raw = np.empty(nbytes + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        arena = _local.arena = raw[start : start + nbytes]
+    return arena
+
+
+def scratch_nbytes() -> int:
+    """Return the size of this thread's arena in bytes."""
+    arena: Array | None = getattr(_local, "arena", None)
+    return 0 if arena is None else int(arena.nbytes)
+
+
+def release_scratch() -> None:
+    """Free this thread's arena."""
+    _local.arena = None
