@@ -1,0 +1,41 @@
+"""Fixtures shared by all tests."""
+
+import os
+
+import pytest
+
+from fastconv import config
+
+ISAS = config.available_isas()
+THREADS = (1, 2, 3, 5)
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    """Run the test once on every kernel table this machine has."""
+    with config.isa(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def every_setting():
+    """Return a function that runs its argument under every ISA x thread count and returns the results."""
+
+    def run(function):
+        results = {}
+        for name in ISAS:
+            for n in THREADS:
+                with config.isa(name), config.threads(n):
+                    results[name, n] = function()
+        return results
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def data_root():
+    """Return the folder of real data sets, or skip."""
+    root = os.environ.get("FASTCONV_DATA")
+    if not root:
+        pytest.skip("FASTCONV_DATA is unset: no real data sets to test on")
+    return root
