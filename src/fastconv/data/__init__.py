@@ -1,0 +1,18 @@
+"""Data sets, standardisation, minibatches and augmentation.
+
+Everything random here is a pure function of a seed and a position (`fastconv.random`): a batch can be made
+again from (seed, epoch, index), an augmented image from (seed, epoch, sample).
+"""
+
+from fastconv.data.augment import Augment
+from fastconv.data.batches import Batches
+from fastconv.data.dataset import Dataset, Samples, split
+from fastconv.data.formats import read_cifar, read_idx
+from fastconv.data.images import load_image
+from fastconv.data.loading import load, names
+from fastconv.data.standardize import Standardizer
+
+__all__ = [
+    "Augment", "Batches", "Dataset", "Samples", "Standardizer",
+    "load", "load_image", "names", "read_cifar", "read_idx", "split",
+]  # fmt: skip

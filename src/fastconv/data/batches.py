@@ -1,0 +1,164 @@
+"""Minibatches: a batch is a pure function of (seed, epoch, index), made in buffers that are used again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastconv.data._shuffle import permutation
+from fastconv.data.augment import Augment
+from fastconv.data.standardize import Standardizer, apply
+
+
+class Batches:
+    """Cut a set into minibatches, in a new random order every epoch.
+
+    Any batch can be made again from (seed, epoch, index) without the ones before it; iterating goes on from
+    `position`, so a resumed run needs two integers. A batch belongs to this object until it makes the next:
+    copy what must stay.
+
+    Parameters
+    ----------
+    images : ndarray
+        (N, C, H, W), or (N, ...) of another rank. Copied once when 4-d and not channels-last in memory.
+    labels : ndarray
+        (N,) integer classes, which come out as int64, or (N, ...) floating targets, which keep their dtype.
+    batch_size : int
+        The last batch of an epoch may be smaller.
+    seed : int
+        Orders of different epochs and seeds are unrelated.
+    shuffle : bool
+        False keeps the order of ``images`` in every epoch.
+    drop_last : bool
+        Leave out a last batch that is smaller.
+    augment : Augment, optional
+        Applied to each image before it is standardised.
+    standardize : Standardizer, optional
+        Applied to each image; without it values are only converted to ``dtype``.
+    dtype : float32 or float64
+        Of the batches.
+
+    Attributes
+    ----------
+    position : tuple of int
+        (epoch, index) of the batch that iteration gives next; may be set.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, ``batch_size`` < 1, or an option does not fit the images' shape.
+    TypeError
+        If ``dtype`` is not float32 or float64, or images or labels are not of a real dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> batches = Batches(np.zeros((10, 1, 8, 8), np.uint8), np.arange(10), batch_size=4, seed=1)
+    >>> [x.shape[0] for x, y in batches]
+    [4, 4, 2]
+    >>> batches.position
+    (1, 0)
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        augment: Augment | None = None,
+        *,
+        standardize: Standardizer | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        if len(images) != len(labels):
+            raise ValueError(f"Batches: {len(images)} images but {len(labels)} labels")
+        if batch_size < 1:
+            raise ValueError(f"Batches: batch_size must be at least 1, got {batch_size}")
+        if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise TypeError(f"Batches: dtype must be float32 or float64, got {np.dtype(dtype)}")
+        if images.dtype.kind not in "buif" or labels.dtype.kind not in "iuf":
+            raise TypeError(f"Batches: images and labels must be real, got {images.dtype} and {labels.dtype}")
+        if images.ndim != 4 and (augment or standardize):
+            raise ValueError(f"Batches: augment and standardize need images (N, C, H, W), got {images.shape}")
+
+        self.batch_size, self.seed, self.shuffle, self.drop_last = int(batch_size), seed, shuffle, drop_last
+        self.augment, self.standardize = augment, standardize
+        self.position = (0, 0)
+        self._labels = labels if labels.dtype.kind == "f" else labels.astype(np.int64, copy=False)
+        # From here on images are (N, H, W, C): a batch is then gathered and written front to back.
+        self._images = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if images.ndim == 4 else images)
+        room = min(self.batch_size, max(len(images), 1))
+        self._x = np.empty((room, *self._images.shape[1:]), dtype)
+        self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype)
+        same = self._images.dtype == self._x.dtype
+        self._gathered = self._x if same else np.empty(self._x.shape, self._images.dtype)
+        if standardize:
+            _, channels, height, width = images.shape
+            self._mean, self._factor = standardize.expand((channels, height, width), dtype)
+        self._epoch: int | None = None  # whose order and draws are at hand
+        self._order = np.arange(len(images), dtype=np.int64)
+        self._drawn = np.empty((3, 0), np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        whole, rest = divmod(len(self._images), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Give the batches from `position` to the end of its epoch; leaves `position` at the next epoch."""
+        epoch, first = self.position
+        for index in range(first, len(self)):
+            self.position = (epoch, index + 1)
+            yield self.batch(epoch, index)
+        self.position = (epoch + 1, 0)
+
+    def indices(self, epoch: int, index: int) -> np.ndarray:
+        """Return which samples batch ``index`` of ``epoch`` holds: int64 (n,).
+
+        Raises
+        ------
+        IndexError
+            If an epoch has no such batch.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"Batches: an epoch has batches 0..{len(self) - 1}, got {index}")
+        if epoch != self._epoch:
+            if self.shuffle:
+                self._order = permutation(len(self._images), self.seed, "shuffle", epoch)
+            if self.augment:
+                self._drawn = self.augment.draws(len(self._images), self.seed, epoch)
+            self._epoch = epoch
+        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Make one batch; `position` stays.
+
+        Returns
+        -------
+        images : ndarray
+            (n, C, H, W) of ``dtype`` over a channels-last buffer (other ranks: (n, ...), C-contiguous).
+        labels : ndarray
+            (n,) int64 or (n, ...) floating.
+
+        Raises
+        ------
+        IndexError
+            If an epoch has no batch ``index``.
+        """
+        rows = self.indices(epoch, index)
+        n = len(rows)
+        x, y, gathered = self._x[:n], self._y[:n], self._gathered[:n]
+        # mode="clip" writes straight to out ("raise" would go through a copy); rows are in range.
+        np.take(self._labels, rows, axis=0, out=y, mode="clip")
+        if self.augment:
+            self.augment.place(self._images, rows, self._drawn[:, rows], gathered)
+        else:
+            np.take(self._images, rows, axis=0, out=gathered, mode="clip")
+        if self.standardize:
+            apply(gathered, self._mean, self._factor, x)
+        elif self._gathered is not self._x:
+            np.copyto(x, gathered)
+        return (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x), y

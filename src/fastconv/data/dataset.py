@@ -1,0 +1,141 @@
+"""What a data set is: images and labels of a training and a test set, checked once when it is made."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fastconv.data._shuffle import permutation
+
+
+class Samples(NamedTuple):
+    """Images (N, C, H, W) and their labels (N,); unpacks as ``images, labels = samples``."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled set of images of one shape.
+
+    Parameters
+    ----------
+    name : str
+        What `load` was asked for.
+    classes : tuple of str
+        Name of each label 0, 1, ...
+    train, test : Samples
+        ``images``: (N, C, H, W), uint8 or a floating type, values 0..levels; ``labels``: int64 (N,).
+    levels : int
+        Value of a full-scale pixel: 255, or 16 for ``digits``.
+    light_on_dark : bool
+        True where bright strokes stand on a dark ground (handwritten digits), so that a scan of ink on paper
+        must be inverted before a model trained on this set sees it.
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtypes or labels do not fit together.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Samples
+    test: Samples
+    levels: int = 255
+    light_on_dark: bool = False
+
+    def __post_init__(self) -> None:
+        for part, (images, labels) in (("train", self.train), ("test", self.test)):
+            where = f"Dataset {self.name}: {part}"
+            if images.ndim != 4 or 0 in images.shape[1:]:
+                raise ValueError(f"{where} images must be (N, C, H, W), got shape {images.shape}")
+            if images.dtype != np.uint8 and images.dtype.kind != "f":
+                raise ValueError(f"{where} images must be uint8 or floating, got {images.dtype}")
+            if labels.shape != images.shape[:1] or labels.dtype != np.int64:
+                raise ValueError(
+                    f"{where} labels must be int64 ({len(images)},), got {labels.dtype} {labels.shape}"
+                )
+            check_labels(labels, len(self.classes), where)
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise ValueError(
+                f"Dataset {self.name}: images of train and test differ in shape: "
+                f"{self.train.images.shape[1:]} and {self.test.images.shape[1:]}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def __repr__(self) -> str:
+        """Name, sizes and shape; never the pixels."""
+        return (
+            f"Dataset({self.name!r}, {len(self.classes)} classes, {len(self.train.labels)} training and "
+            f"{len(self.test.labels)} test images of {self.shape})"
+        )
+
+
+def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
+    """Raise ValueError unless every label is in 0..classes-1."""
+    if not labels.size:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"{where}: labels must be 0..{classes - 1}, found {low}..{high}")
+
+
+def split(samples: Samples, validation: float = 0.1, seed: int = 0) -> tuple[Samples, Samples]:
+    """Part training samples into (train, validation), at random by seed.
+
+    Parameters
+    ----------
+    samples : Samples or (images, labels)
+        Arrays of equal length N.
+    validation : float or int
+        How many to set aside: a share in (0, 1), or a count 0 <= validation <= N.
+    seed : int
+        The same seed and N set the same positions aside.
+
+    Returns
+    -------
+    train, validation : Samples
+        Copies; each keeps the original order. Together they hold every sample once.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ or ``validation`` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> train, held_out = split((np.zeros((10, 1, 2, 2)), np.arange(10)), validation=3, seed=1)
+    >>> len(train.labels), len(held_out.labels)
+    (7, 3)
+    """
+    images, labels = samples
+    n = len(images)
+    if len(labels) != n:
+        raise ValueError(f"split: {n} images but {len(labels)} labels")
+    if isinstance(validation, int | np.integer):
+        count = int(validation)
+    elif 0.0 < validation < 1.0:
+        count = round(n * validation)
+    else:
+        raise ValueError(f"split: validation must be a count or a share in (0, 1), got {validation}")
+    if not 0 <= count <= n:
+        raise ValueError(f"split: cannot set aside {count} of {n} samples")
+    order = permutation(n, seed, "split")
+    kept, held = np.sort(order[count:]), np.sort(order[:count])
+    return _take(images, labels, kept), _take(images, labels, held)
+
+
+def _take(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Samples:
+    # Images go through their channels-last view, whose order np.take would not keep.
+    if images.ndim != 4:
+        return Samples(np.take(images, rows, axis=0), np.take(labels, rows, axis=0))
+    taken = np.take(images.transpose(0, 2, 3, 1), rows, axis=0).transpose(0, 3, 1, 2)
+    return Samples(taken, np.take(labels, rows, axis=0))

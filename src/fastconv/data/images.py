@@ -1,0 +1,138 @@
+"""An image file as an array that a trained model takes.
+
+Models see what their training images looked like. MNIST, Fashion-MNIST and digits are *light strokes on a
+dark ground*: a photo or scan of ink on paper is the other way round and must be inverted. The digits set
+counts grey levels 0..16, the others 0..255: ``levels`` says which. Standardisation is the caller's, with
+the statistics of the training set.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+MAX_PIXELS = 1 << 26  # 67 megapixels: more than a camera's picture, less than would hurt
+
+
+def load_image(
+    path: str | Path,
+    shape: tuple[int, int, int],
+    *,
+    invert: bool | Literal["auto"] = False,
+    levels: float = 255,
+) -> np.ndarray:
+    """Read a PNG, JPEG or .npy file as an image of one shape.
+
+    A PNG or JPEG is turned upright (EXIF), put on white where it is transparent, made grey or RGB, scaled to
+    fit into (H, W) with its proportions kept, and centred on the median colour of its border. An array from
+    a .npy file is taken as it is: it must have the shape, and values 0..levels.
+
+    Parameters
+    ----------
+    path : str or Path
+    shape : tuple of int
+        (C, H, W) of the model's input; C is 1 (grey) or 3 (RGB), for .npy any number.
+    invert : bool or "auto"
+        Replace x by levels - x, as for ink on paper when the model learned light strokes on a dark ground
+        (`Dataset.light_on_dark`). "auto" does so when the border of the image is lighter than half scale.
+    levels : float
+        Value of white: 255, or 16 for a model trained on ``digits`` (`Dataset.levels`).
+
+    Returns
+    -------
+    ndarray
+        float32 (C, H, W), values 0..levels.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or no such image, or a .npy has another shape or dtype or values out of range.
+    ImportError
+        If Pillow is missing and the file is not .npy.
+    OSError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"load_image: shape must be (C, H, W), got {shape}")
+    if invert not in (True, False, "auto"):
+        raise ValueError(f"load_image: invert must be True, False or 'auto', got {invert!r}")
+    if not levels > 0:
+        raise ValueError(f"load_image: levels must be positive, got {levels}")
+    if path.suffix.lower() == ".npy":
+        image = _read_array(path, shape, levels)
+    else:
+        image = _read_picture(path, shape) * np.float32(levels / 255)
+    if invert == "auto":
+        invert = bool(np.median(_border(image.transpose(1, 2, 0))) > levels / 2)
+    return np.float32(levels) - image if invert else image
+
+
+def _read_array(path: Path, shape: tuple[int, int, int], levels: float) -> np.ndarray:
+    try:
+        # Mapped, so that a header that promises more than the file holds allocates nothing.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, OverflowError) as error:
+        raise ValueError(f"{path}: not a readable .npy file: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise ValueError(
+            f"{path}: must hold one array of real numbers, has {getattr(array, 'dtype', type(array))}"
+        )
+    if array.shape != shape and not (shape[0] == 1 and array.shape == shape[1:]):
+        raise ValueError(f"{path}: holds an array of shape {array.shape}, the model takes {shape}")
+    image = array.reshape(shape).astype(np.float32)
+    low, high = image.min(), image.max()
+    if not (low >= 0 and high <= levels):  # so written, NaN is refused too
+        raise ValueError(f"{path}: values must be 0..{levels:g}, found {low:g}..{high:g}")
+    return image
+
+
+def _read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a PNG or JPEG as float32 (C, H, W), 0..255."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ImportError("reading PNG and JPEG files needs Pillow: pip install 'fastconv[image]'") from None
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise ValueError(
+            f"{path}: a picture has 1 or 3 channels, the model takes {channels}; give a .npy file"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
+            with Image.open(path, formats=("PNG", "JPEG")) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise ValueError(f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS}")
+                picture = _flatten(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a readable PNG or JPEG image: {error}") from error
+    ground = np.median(_border(np.atleast_3d(np.asarray(picture))), axis=0).astype(int).tolist()
+    fitted = ImageOps.pad(
+        picture,
+        (width, height),
+        method=Image.Resampling.BILINEAR,
+        color=tuple(ground) if channels == 3 else ground[0],
+    )
+    return np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _flatten(picture: Any, mode: str) -> Any:
+    """Convert to 8 bits of ``mode``, transparent parts on white."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
+        picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert(mode)
+
+
+def _border(image: np.ndarray) -> np.ndarray:
+    """Return the outermost pixels of (H, W, C) as (n, C)."""
+    edges = (image[0], image[-1], image[:, 0], image[:, -1])
+    return np.concatenate(edges)

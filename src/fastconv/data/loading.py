@@ -1,0 +1,151 @@
+"""`load`: one name in, one checked `Dataset` out."""
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from fastconv.data import folders
+from fastconv.data._shuffle import permutation
+from fastconv.data.catalogue import CIFAR_FILES, IDX_FILES, SOURCES, Source
+from fastconv.data.dataset import Dataset, Samples, check_labels
+from fastconv.data.formats import read_cifar, read_idx
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `load` takes.
+
+    Examples
+    --------
+    >>> names()
+    ('cifar10', 'digits', 'fashion_mnist', 'mnist')
+    """
+    return tuple(sorted(("digits", *SOURCES)))
+
+
+def load(name: str, *, download: bool = True) -> Dataset:
+    """Load a data set by name.
+
+    ``digits`` (8x8, 1437 + 360 images) comes with scikit-learn and needs no network. The files of ``mnist``,
+    ``fashion_mnist`` and ``cifar10`` are looked for in the folder that the environment variable
+    FASTCONV_DATA names (in ``mnist/`` and the like below it, then directly in it), then in the user's cache
+    folder; then they are downloaded into the latter.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`.
+    download : bool
+        False: never use the network.
+
+    Returns
+    -------
+    Dataset
+        Images uint8 (N, C, H, W) over a channels-last buffer, read-only; labels int64.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the files are nowhere and could not be downloaded.
+    ImportError
+        If scikit-learn, which holds ``digits``, is missing; the message says what to install.
+    ValueError
+        If the name is unknown or a file is damaged or is not of that data set.
+    """
+    if name == "digits":
+        return _digits()
+    if name not in SOURCES:
+        raise ValueError(f"unknown data set {name!r}; known are {', '.join(names())}")
+    source = SOURCES[name]
+    paths = _locate(source, download)
+    if source.name == "cifar10":
+        return _dataset(source, *_read_cifar(paths))
+    return _dataset(
+        source, _read_mnist(paths, "train", source.train), _read_mnist(paths, "t10k", source.test)
+    )
+
+
+def _locate(source: Source, may_download: bool) -> dict[str, Path]:
+    """Return the paths of all files, downloading them when they are nowhere."""
+    if paths := folders.find(source):
+        return paths
+    reason, cause = "downloading was not allowed", None
+    if may_download:
+        from fastconv.data.download import download  # tarfile, tempfile and the like: not for everyone
+
+        try:
+            download(source, folders.cache_folder() / source.name)
+        except (OSError, ImportError, ValueError) as error:
+            reason, cause = str(error), error
+        else:
+            if paths := folders.find(source):
+                return paths
+    raise FileNotFoundError(
+        f"{source.title} was not found, looked in:\n{folders.describe(source)}\n"
+        f"expected files (plain or .gz): {', '.join(source.files)}\n{reason}\n"
+        "without a network, use the data set 'digits' (pip install 'fastconv[demo]')"
+    ) from cause
+
+
+def _dataset(source: Source, train: Samples, test: Samples) -> Dataset:
+    counts = tuple(np.bincount(test.labels, minlength=len(source.classes)).tolist())
+    if counts != source.test_counts:
+        raise ValueError(
+            f"these are not the files of {source.title}: the test set has {counts} images of each class, "
+            f"expected {source.test_counts} (MNIST and Fashion-MNIST use the same file names)"
+        )
+    light = source.name != "cifar10"
+    return Dataset(source.name, source.classes, train, test, light_on_dark=light)
+
+
+def _read_mnist(paths: dict[str, Path], part: str, n: int) -> Samples:
+    images_path, labels_path = (paths[name] for name in IDX_FILES if name.startswith(part))
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    for path, array, shape in ((images_path, images, (n, 28, 28)), (labels_path, labels, (n,))):
+        if array.shape != shape:
+            raise ValueError(f"{path}: holds an array of shape {array.shape}, expected {shape}")
+    check_labels(labels, 10, str(labels_path))
+    return Samples(images[:, np.newaxis], labels.astype(np.int64))
+
+
+def _read_cifar(paths: dict[str, Path]) -> tuple[Samples, Samples]:
+    parts = [read_cifar(paths[name]) for name in CIFAR_FILES]
+    train = np.concatenate([images.transpose(0, 2, 3, 1) for images, _ in parts[:-1]]).transpose(0, 3, 1, 2)
+    train.setflags(write=False)
+    parts[-1][0].setflags(write=False)
+    labels = np.concatenate([labels for _, labels in parts[:-1]]).astype(np.int64)
+    return Samples(train, labels), Samples(parts[-1][0], parts[-1][1].astype(np.int64))
+
+
+DIGITS_TEST = 360  # a fifth of 1797
+
+
+def _digits() -> Dataset:
+    table = _digits_table()
+    images, labels = table[:, :64].reshape(-1, 1, 8, 8), table[:, 64].astype(np.int64)
+    order = permutation(len(labels), seed=0, stream="digits")
+    test, train = np.sort(order[:DIGITS_TEST]), np.sort(order[DIGITS_TEST:])
+    parts = [Samples(images[rows], labels[rows]) for rows in (train, test)]
+    for part in parts:
+        part.images.setflags(write=False)
+    return Dataset("digits", tuple("0123456789"), parts[0], parts[1], levels=16, light_on_dark=True)
+
+
+def _digits_table() -> np.ndarray:
+    """Return scikit-learn's digits, uint8 (1797, 65): 64 pixels of 0..16 and the label."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None:
+        raise ModuleNotFoundError("the data set 'digits' needs scikit-learn: pip install 'fastconv[demo]'")
+    # Importing scikit-learn takes a second or two, reading its file of digits ten milliseconds.
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.is_file():
+            with gzip.open(path, "rt") as lines:
+                table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
+            if table.shape == (1797, 65) and table[:, :64].max() <= 16 and table[:, 64].max() <= 9:
+                return table
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return np.column_stack([images, labels]).astype(np.uint8)
