@@ -91,13 +91,15 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t nr
         Py_ssize_t kc
         # gemm.inc.h
-        void (*pack)(const fc_pack *a) noexcept
-        void (*rows)(const fc_rows *a) noexcept
-        void (*outer)(const fc_outer *a) noexcept
-        void (*depthwise)(const fc_depthwise *a) noexcept
-        void (*depthwise_outer)(const fc_depthwise_outer *a) noexcept
-        void (*column_sum)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum) noexcept
-        void (*accumulate)(const void *x, void *y, Py_ssize_t n) noexcept
+        void (*pack)(const fc_pack *a) noexcept nogil
+        void (*rows)(const fc_rows *a) noexcept nogil
+        void (*outer)(const fc_outer *a) noexcept nogil
+        void (*depthwise)(const fc_depthwise *a) noexcept nogil
+        void (*depthwise_outer)(const fc_depthwise_outer *a) noexcept nogil
+        void (*column_sum)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum) noexcept nogil
+        void (*accumulate)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*bias_add)(const void *x, const void *b, void *y, Py_ssize_t n, Py_ssize_t c, int relu) noexcept nogil
+        void (*relu_mask)(const void *g, const void *y, void *out, Py_ssize_t n) noexcept nogil
 
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)

@@ -316,3 +316,37 @@ static void FC(accumulate)(const void *x, void *y, ptrdiff_t n)
     if (i < n)
         V(store_n)(q + i, V(add)(V(load_n)(q + i, n - i), V(load_n)(p + i, n - i)), n - i);
 }
+
+/* y[i, c] = act(x[i, c] + b[c]); y may be x */
+static void FC(bias_add)(const void *x, const void *b, void *y, ptrdiff_t n, ptrdiff_t c, int relu)
+{
+    const VEC floor = V(set1)(relu ? 0 : -(T)INFINITY); /* max(-inf, x) = x, NaN too */
+    const T *bias = b;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const T *p = (const T *)x + i * c;
+        T *q = (T *)y + i * c;
+        ptrdiff_t k = 0;
+        for (; k + LANES <= c; k += LANES)
+            V(store)(q + k, V(max)(floor, V(add)(V(load)(p + k), V(load)(bias + k))));
+        if (k < c)
+            V(store_n)(q + k, V(max)(floor, V(add)(V(load_n)(p + k, c - k), V(load_n)(bias + k, c - k))), c - k);
+    }
+}
+
+FC_INLINE VEC FC(relu_mask_vec)(VEC g, VEC y)
+{
+    const VEC zero = V(set1)(0);
+    return V(select)(V(lt)(zero, y), g, V(select)(V(isnan)(y), g, zero));
+}
+
+/* out = y <= 0 ? 0 : g, with g kept where y is NaN */
+static void FC(relu_mask)(const void *g, const void *y, void *out, ptrdiff_t n)
+{
+    const T *p = g, *q = y;
+    T *o = out;
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        V(store)(o + i, FC(relu_mask_vec)(V(load)(p + i), V(load)(q + i)));
+    if (i < n)
+        V(store_n)(o + i, FC(relu_mask_vec)(V(load_n)(p + i, n - i), V(load_n)(q + i, n - i)), n - i);
+}

@@ -2,6 +2,7 @@
  * Everything here is static but the table, so that no function compiled for one instruction set can be
  * linked in where another is needed. */
 #include <assert.h>
+#include <math.h>
 
 #include "kernels.h"
 

@@ -8,5 +8,19 @@ trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
 from fastconv.functional._check import release_scratch
+from fastconv.functional.convolution import col2im, conv1d, conv1d_backward, conv2d, conv2d_backward, im2col
+from fastconv.functional.linear import bias_add, bias_add_backward, linear, linear_backward
 
-__all__ = ["release_scratch"]
+__all__ = [
+    "bias_add",
+    "bias_add_backward",
+    "col2im",
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
+    "im2col",
+    "linear",
+    "linear_backward",
+    "release_scratch",
+]

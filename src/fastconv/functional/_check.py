@@ -150,29 +150,34 @@ def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
     return int(values[0]), int(values[1])
 
 
+def by_dtype(function: Any) -> dict[np.dtype[Any], Any]:
+    """Return the instances of a fused kernel function by dtype: a lookup, where a call would search."""
+    return {np.dtype(np.float32): function["float"], np.dtype(np.float64): function["double"]}
+
+
 _local = threading.local()
 
 
-def scratch(nbytes: int) -> Array:
+def scratch(nbytes: int, slot: str = "kernel") -> Array:
     """Return at least ``nbytes`` bytes of scratch memory, aligned to 64.
 
-    One arena a Python thread, kept and grown as needed: what it holds is dead once the operation that asked
-    for it returns. :func:`release_scratch` gives it back.
+    One arena a Python thread and slot, kept and grown as needed: what it holds is dead once the operation
+    that asked for it returns. :func:`release_scratch` gives it back.
     """
-    arena: Array | None = getattr(_local, "arena", None)
+    arenas: dict[str, Array] = _local.__dict__
+    arena = arenas.get(slot)
     if arena is None or arena.nbytes < nbytes:
         raw = np.empty(nbytes + 64, np.uint8)
         start = -raw.ctypes.data % 64
-        arena = _local.arena = raw[start : start + nbytes]
+        arena = arenas[slot] = raw[start : start + max(nbytes, 1)]
     return arena
 
 
 def scratch_nbytes() -> int:
-    """Return the size of this thread's arena in bytes."""
-    arena: Array | None = getattr(_local, "arena", None)
-    return 0 if arena is None else int(arena.nbytes)
+    """Return the size of this thread's arenas in bytes."""
+    return sum(arena.nbytes for arena in _local.__dict__.values())
 
 
 def release_scratch() -> None:
-    """Free this thread's arena."""
-    _local.arena = None
+    """Free this thread's scratch memory, which operations otherwise keep for the next call."""
+    _local.__dict__.clear()

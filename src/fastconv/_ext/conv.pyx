@@ -1,0 +1,640 @@
+"""Convolution and linear layers: im2col folded into the GEMM.
+
+The column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is one run
+of consecutive elements; register tiles walk such runs ("segments") for several pixels at once:
+
+    input (N, H, W, C) --copy with zero border, a block of rows a task (skipped where nothing is padded)--> window
+    weight (K, C, R, S) --pack: nr filters side by side--> panels
+    window x panels --kernel `rows`--> output (N, P, Q, K)                        forward, bias and ReLU included
+    grad_output x flipped panels --kernel `rows`, one call a phase of the stride--> grad_input
+    window x grad_output --kernel `outer`--> shards of (R * S * C, K) --fixed tree--> grad_weight
+
+Order of sums, whatever the blocking: forward (r, s, c) ascending; grad_input ascending addresses of grad_output,
+that is (r, s) descending, then k; grad_weight pixels (n, p, q) ascending within a shard, shards cut by shape alone
+and added pairwise. Zero padding takes part in the sums as zeros.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.string cimport memcpy, memset
+
+from fastconv._ext.runtime cimport (
+    fc_depthwise, fc_depthwise_outer, fc_ops, fc_outer, fc_pack, fc_rows, fc_segment, ops, threads_for,
+)
+
+ctypedef fused real:
+    float
+    double
+
+# A block of input rows should stay in L2 beside the weights it meets.
+cdef Py_ssize_t WINDOW_BYTES = 192 * 1024
+# What the kernel `outer` reads of grad_output for one panel should stay in L1.
+cdef Py_ssize_t GRAD_BYTES = 16 * 1024
+
+
+cdef class Geometry:
+    """The sizes of one convolution: N C H W input, K filters, R S kernel, P Q output."""
+    cdef readonly Py_ssize_t n, c, h, w, k, r, s, p, q, sh, sw, top, left, dh, dw, groups
+    cdef readonly bint depthwise
+
+    def __init__(self, Py_ssize_t n, Py_ssize_t c, Py_ssize_t h, Py_ssize_t w, Py_ssize_t k, Py_ssize_t r,
+                 Py_ssize_t s, Py_ssize_t p, Py_ssize_t q, Py_ssize_t sh, Py_ssize_t sw, Py_ssize_t top,
+                 Py_ssize_t left, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t groups):
+        self.n, self.c, self.h, self.w, self.k, self.r, self.s = n, c, h, w, k, r, s
+        self.p, self.q, self.sh, self.sw, self.top, self.left = p, q, sh, sw, top, left
+        self.dh, self.dw, self.groups = dh, dw, groups
+        self.depthwise = groups > 1 and groups == c and groups == k
+
+    cdef double work(self) noexcept nogil:
+        return <double>self.n * self.p * self.q * self.k * (self.c // self.groups) * self.r * self.s
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef inline Py_ssize_t aligned(Py_ssize_t nbytes) noexcept nogil:
+    return (nbytes + 63) & ~<Py_ssize_t>63
+
+
+# --- windows: a block of input rows, with its zero border -------------------------------------------------
+
+
+cdef struct Image:
+    # Images (n, h, w, c) and the grid of pixels that reads them: pixel (i, j) has its origin at
+    # (i * sr - top, j * sc - left) and reaches `reach_r` rows and `reach_c` columns from there.
+    const char *x
+    Py_ssize_t h, w, c, size
+    Py_ssize_t rows, cols, sr, sc, top, left, reach_r, reach_c
+
+
+cdef bint in_bounds(const Image *m) noexcept nogil:
+    """Return whether no pixel reads outside the image, so that no window has to be copied."""
+    if m.reach_r == 0:   # a phase without taps reads nothing
+        return True
+    return (m.top <= 0 and m.left <= 0
+            and (m.rows - 1) * m.sr - m.top + m.reach_r <= m.h
+            and (m.cols - 1) * m.sc - m.left + m.reach_c <= m.w)
+
+
+cdef Py_ssize_t window_width(const Image *m) noexcept nogil:
+    return (m.cols - 1) * m.sc + m.reach_c
+
+
+cdef Py_ssize_t window_bytes(const Image *m, Py_ssize_t rows) noexcept nogil:
+    return aligned(((rows - 1) * m.sr + m.reach_r) * window_width(m) * m.c * m.size)
+
+
+cdef void copy_window(const Image *m, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t rows, char *window) noexcept nogil:
+    """Copy what the grid rows i0 .. i0+rows-1 of image n read, zeros where that is outside."""
+    cdef Py_ssize_t pixel = m.c * m.size
+    cdef Py_ssize_t width = window_width(m)
+    cdef Py_ssize_t before = min(max(m.left, 0), width)
+    cdef Py_ssize_t first = before - m.left   # column of the image that stands behind the left border
+    cdef Py_ssize_t inside = max(min(width - before, m.w - first), 0)
+    cdef Py_ssize_t row = i0 * m.sr - m.top
+    cdef Py_ssize_t end = row + (rows - 1) * m.sr + m.reach_r
+    while row < end:
+        if 0 <= row < m.h:
+            memset(window, 0, before * pixel)
+            if inside > 0:
+                memcpy(window + before * pixel, m.x + ((n * m.h + row) * m.w + first) * pixel, inside * pixel)
+            memset(window + (before + inside) * pixel, 0, (width - before - inside) * pixel)
+        else:
+            memset(window, 0, width * pixel)
+        window += width * pixel
+        row += 1
+
+
+# --- correlation: forward, and one phase of the input gradient --------------------------------------------
+
+
+cdef struct Correlation:
+    const fc_ops *table
+    Image image
+    Py_ssize_t n, ntaps
+    const Py_ssize_t *tap_r    # (ntaps) rows and columns from a pixel's origin, in the order of summation
+    const Py_ssize_t *tap_c
+    Py_ssize_t groups, cg, kg  # source and destination channels of a group
+    bint depthwise
+    const char *panels         # packed weights, `panel_pitch` elements a group
+    Py_ssize_t panel_pitch
+    const char *bias
+    bint relu
+    char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
+    Py_ssize_t y_image, y_row, y_col
+    int threads
+    # filled by plan():
+    bint direct
+    Py_ssize_t row_block, row_blocks, col_block, col_blocks, parts, nsegments, pitch, window
+    fc_segment *segments
+    Py_ssize_t *offsets
+
+
+cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
+    """Choose blocks and lay out the segments in ``scratch``; return the bytes needed (all that NULL is for)."""
+    cdef Image *m = &a.image
+    cdef Py_ssize_t tasks, limit, t, offset
+    a.direct = in_bounds(m)
+    a.pitch = (m.w if a.direct else window_width(m)) * m.c
+    cdef bint flat = (a.direct and a.ntaps == 1 and a.tap_r[0] == 0 and a.tap_c[0] == 0 and m.sr == 1 and m.sc == 1
+                      and m.top == 0 and m.left == 0 and m.h == m.rows and m.w == m.cols
+                      and a.y_row == a.y_col * m.cols and a.y_image == a.y_row * m.rows)
+    if flat:  # all pixels of all images are one long row
+        m.cols = a.n * m.rows * m.cols
+        m.w = m.cols
+        m.h = m.rows = a.n = 1
+        a.pitch = m.cols * m.c
+    a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
+    if flat:
+        a.col_block = min(a.col_block, max(8 * a.table.mr, WINDOW_BYTES // (m.c * m.size)))
+        while a.threads > 1 and ceil_div(m.cols, a.col_block) < 2 * a.threads and a.col_block > 2 * a.table.mr:
+            a.col_block = ceil_div(a.col_block, 2)
+        a.col_block = ceil_div(ceil_div(m.cols, max(1, ceil_div(m.cols, a.col_block))), a.table.mr) * a.table.mr
+    else:
+        limit = WINDOW_BYTES // max(1, m.sr * window_width(m) * m.c * m.size)
+        a.row_block = max(1, min(a.row_block, limit))
+        while a.threads > 1 and a.n * ceil_div(m.rows, a.row_block) < 4 * a.threads and a.row_block > 1:
+            a.row_block = ceil_div(a.row_block, 2)
+        a.row_block = max(1, ceil_div(m.rows, max(1, ceil_div(m.rows, a.row_block))))
+    a.row_blocks = ceil_div(m.rows, a.row_block)
+    a.col_blocks = ceil_div(m.cols, a.col_block)
+    tasks = a.n * a.row_blocks * a.col_blocks
+    a.parts = 1
+    if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
+        a.parts = min(a.groups * ceil_div(a.kg, a.table.nr), ceil_div(2 * a.threads, tasks))
+    a.window = 0 if a.direct else window_bytes(m, a.row_block)
+    cdef Py_ssize_t table_bytes = aligned(max(a.ntaps, 1) * sizeof(fc_segment))
+    if scratch != NULL:
+        a.segments = <fc_segment *>scratch
+        a.offsets = <Py_ssize_t *>scratch
+        a.nsegments = 0
+        for t in range(a.ntaps):
+            offset = a.tap_r[t] * a.pitch + a.tap_c[t] * m.c
+            if a.depthwise:
+                a.offsets[t] = offset
+            elif t and a.segments[a.nsegments - 1].offset + a.segments[a.nsegments - 1].length == offset:
+                a.segments[a.nsegments - 1].length += a.cg
+            else:
+                a.segments[a.nsegments].offset = offset
+                a.segments[a.nsegments].length = a.cg
+                a.nsegments += 1
+    return table_bytes + a.threads * a.window
+
+
+cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
+    """Run one task: a block of rows and columns of one image, for some of the output channels."""
+    cdef const Image *m = &a.image
+    cdef Py_ssize_t size = m.size
+    cdef Py_ssize_t part = task % a.parts
+    task //= a.parts
+    cdef Py_ssize_t j0 = task % a.col_blocks * a.col_block
+    task //= a.col_blocks
+    cdef Py_ssize_t i0 = task % a.row_blocks * a.row_block
+    cdef Py_ssize_t n = task // a.row_blocks
+    cdef Py_ssize_t rows = min(a.row_block, m.rows - i0)
+    cdef Py_ssize_t cols = min(a.col_block, m.cols - j0)
+    cdef const char *x
+    if a.direct:
+        x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
+    else:
+        copy_window(m, n, i0, rows, window)
+        x = window
+    cdef char *y = a.y + (n * a.y_image + i0 * a.y_row + j0 * a.y_col) * size
+    cdef fc_depthwise d
+    if a.depthwise:
+        d.x, d.x_row, d.x_col = x, m.sr * a.pitch, m.sc * m.c
+        d.taps, d.ntaps, d.w, d.w_row, d.bias = a.offsets, a.ntaps, a.panels, m.c, a.bias
+        d.y, d.y_row, d.y_col = y, a.y_row, a.y_col
+        d.rows, d.cols, d.channels, d.relu = rows, cols, m.c, a.relu
+        a.table.depthwise(&d)
+        return
+    cdef fc_rows b
+    b.x_row, b.x_col = m.sr * a.pitch, m.sc * m.c
+    b.segments, b.nsegments, b.depth = a.segments, a.nsegments, a.ntaps * a.cg
+    b.y_row, b.y_col, b.rows, b.cols, b.relu = a.y_row, a.y_col, rows, cols, a.relu
+    # this part's share of the panels of all groups, one call a group
+    cdef Py_ssize_t panels = ceil_div(a.kg, a.table.nr)
+    cdef Py_ssize_t first = part * a.groups * panels // a.parts
+    cdef Py_ssize_t last = (part + 1) * a.groups * panels // a.parts
+    cdef Py_ssize_t group, k0, k1
+    while first < last:
+        group = first // panels
+        k0 = (first - group * panels) * a.table.nr
+        k1 = min(a.kg, (last - group * panels) * a.table.nr)
+        b.x = x + group * a.cg * size
+        b.w = a.panels + (group * a.panel_pitch + k0 * b.depth) * size
+        b.bias = a.bias + (group * a.kg + k0) * size if a.bias != NULL else NULL
+        b.y = y + (group * a.kg + k0) * size
+        b.channels = k1 - k0
+        a.table.rows(&b)
+        first = (group + 1) * panels
+
+
+cdef void correlate(Correlation *a, char *scratch) noexcept nogil:
+    """Run all tasks of a planned correlation."""
+    cdef Py_ssize_t tasks = a.n * a.row_blocks * a.col_blocks * a.parts
+    cdef char *windows = scratch + aligned(max(a.ntaps, 1) * sizeof(fc_segment))
+    cdef Py_ssize_t task
+    if a.threads == 1:
+        for task in range(tasks):
+            correlate_block(a, task, windows)
+    else:
+        for task in prange(tasks, schedule='static', num_threads=a.threads):
+            correlate_block(a, task, windows + threadid() * a.window)
+
+
+cdef Py_ssize_t panel_pitch(const fc_ops *table, Py_ssize_t lanes, Py_ssize_t depth) noexcept nogil:
+    """Return the elements that the packed weights of one group take."""
+    return ceil_div(lanes, table.nr) * table.nr * depth
+
+
+cdef void pack_group(const fc_pack *whole, const fc_ops *table, Py_ssize_t groups, Py_ssize_t w_pitch,
+                     int threads) noexcept nogil:
+    """Pack the weights of all groups, ``w_pitch`` elements apart, panel by panel."""
+    cdef Py_ssize_t panels = ceil_div(whole.lanes, table.nr)
+    cdef Py_ssize_t depth = whole.ntaps * whole.nc
+    cdef Py_ssize_t task
+    for task in prange(groups * panels, schedule='static', num_threads=threads):
+        pack_panel(whole, table, task // panels * w_pitch, task % panels * table.nr, task * table.nr * depth)
+
+
+cdef void pack_panel(const fc_pack *whole, const fc_ops *table, Py_ssize_t base, Py_ssize_t lane,
+                     Py_ssize_t out) noexcept nogil:
+    cdef fc_pack one = whole[0]
+    one.w = <const char *>whole.w + (base + lane * whole.lane_pitch) * table.size
+    one.lanes = min(table.nr, whole.lanes - lane)
+    one.panels = <char *>whole.panels + out * table.size
+    table.pack(&one)
+
+
+cdef void pack_depthwise(const char *w, const Py_ssize_t *taps, Py_ssize_t ntaps, Py_ssize_t channels,
+                         Py_ssize_t pitch, Py_ssize_t size, char *out) noexcept nogil:
+    """Turn (channels, taps) into (taps, channels), taps in the order given."""
+    cdef Py_ssize_t t, c
+    for t in range(ntaps):
+        for c in range(channels):
+            memcpy(out + (t * channels + c) * size, w + (c * pitch + taps[t]) * size, size)
+
+
+def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const real[::1] bias,
+            real[:, :, :, ::1] y, Geometry g, bint relu, scratch):
+    """Write y (N, P, Q, K) = act(correlation of x (N, H, W, C) with weight (K, C/groups, R, S) + bias or None).
+
+    ``scratch`` is a function from a number of bytes to a uint8 array.
+    """
+    if g.n == 0:
+        return
+    cdef Py_ssize_t size = sizeof(real)
+    cdef Py_ssize_t cg = g.c // g.groups, kg = g.k // g.groups, ntaps = g.r * g.s
+    cdef Correlation a
+    a.table = ops(sizeof(real) // 4 - 1)
+    a.image.x = <const char *>&x[0, 0, 0, 0]
+    a.image.h, a.image.w, a.image.c, a.image.size = g.h, g.w, g.c, size
+    a.image.rows, a.image.cols, a.image.sr, a.image.sc = g.p, g.q, g.sh, g.sw
+    a.image.top, a.image.left = g.top, g.left
+    a.image.reach_r, a.image.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
+    a.n, a.ntaps, a.groups, a.cg, a.kg, a.depthwise = g.n, ntaps, g.groups, cg, kg, g.depthwise
+    a.bias = <const char *>&bias[0] if bias is not None else NULL
+    a.relu = relu
+    a.y = <char *>&y[0, 0, 0, 0]
+    a.y_image, a.y_row, a.y_col = g.p * g.q * g.k, g.q * g.k, g.k
+    a.threads = threads_for(g.work())
+    a.panel_pitch = ntaps * g.c if g.depthwise else panel_pitch(a.table, kg, ntaps * cg)
+    cdef Py_ssize_t tap_bytes = aligned(3 * ntaps * sizeof(Py_ssize_t))
+    cdef Py_ssize_t pack_bytes = aligned((1 if g.depthwise else g.groups) * a.panel_pitch * size)
+    cdef Py_ssize_t t
+    cdef Py_ssize_t zero = 0
+    a.tap_r = a.tap_c = &zero   # a 1x1 filter's taps; otherwise any value serves to count bytes
+    cdef Py_ssize_t block_bytes = plan_bytes(&a)
+    cdef unsigned char[::1] arena = scratch(tap_bytes + pack_bytes + block_bytes)
+    cdef char *base = <char *>&arena[0]
+    cdef Py_ssize_t *taps = <Py_ssize_t *>base
+    cdef fc_pack pack
+    with nogil:
+        for t in range(ntaps):
+            taps[t] = t
+            taps[ntaps + t] = t // g.s * g.dh
+            taps[2 * ntaps + t] = t % g.s * g.dw
+        a.tap_r, a.tap_c = taps + ntaps, taps + 2 * ntaps
+        a.panels = base + tap_bytes
+        if g.depthwise:
+            pack_depthwise(<const char *>&weight[0, 0, 0, 0], taps, ntaps, g.c, ntaps, size, base + tap_bytes)
+        else:
+            pack.w, pack.lane_pitch, pack.c_pitch = &weight[0, 0, 0, 0], cg * ntaps, ntaps
+            pack.taps, pack.ntaps, pack.nc, pack.lanes = taps, ntaps, cg, kg
+            pack.panels = base + tap_bytes
+            pack_group(&pack, a.table, g.groups, kg * cg * ntaps, threads_for(8.0 * g.k * cg * ntaps))
+        plan(&a, base + tap_bytes + pack_bytes)
+        correlate(&a, base + tap_bytes + pack_bytes)
+
+
+cdef Py_ssize_t plan_bytes(const Correlation *a) noexcept nogil:
+    """Return the scratch bytes of a correlation without planning it for good."""
+    cdef Correlation trial = a[0]
+    return plan(&trial, NULL)
+
+
+cdef Py_ssize_t phase_taps(Py_ssize_t first, Py_ssize_t pad, Py_ssize_t stride, Py_ssize_t dilation,
+                           Py_ssize_t kernel, Py_ssize_t *taps, Py_ssize_t *shifts) noexcept nogil:
+    """List the kernel positions that reach input position ``first`` (and those ``stride`` apart from it).
+
+    Input position u = first + pad meets output position (u - r * dilation) / stride. Positions come in ascending
+    order of that shift, r descending; returns how many there are.
+    """
+    cdef Py_ssize_t r, n = 0, u = first + pad
+    for r in range(kernel - 1, -1, -1):
+        if (u - r * dilation) % stride == 0:
+            taps[n] = r
+            shifts[n] = (u - r * dilation) // stride
+            n += 1
+    return n
+
+
+def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, ::1] grad_x,
+                   Geometry g, scratch):
+    """Write grad_x (N, H, W, C): correlation of grad_y (N, P, Q, K) with the flipped filters, by stride phase."""
+    if g.n == 0:
+        return
+    cdef Py_ssize_t size = sizeof(real)
+    cdef Py_ssize_t cg = g.c // g.groups, kg = g.k // g.groups, ntaps = g.r * g.s
+    cdef Correlation a
+    a.table = ops(sizeof(real) // 4 - 1)
+    cdef int threads = threads_for(g.work() / (g.sh * g.sw))
+    # six tables: tap number, row and column shifts of a phase; kernel rows, their shifts; columns; shifts
+    cdef Py_ssize_t tap_bytes = aligned((3 * ntaps + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
+    cdef Py_ssize_t pack_bytes = aligned(
+        (ntaps * g.c if g.depthwise else g.groups * panel_pitch(a.table, cg, ntaps * kg)) * size)
+    # the largest window of any phase: the phase with the most rows and columns and the whole kernel's reach
+    cdef Py_ssize_t pixel = g.k * size
+    cdef Py_ssize_t reach_r = (g.r - 1) * g.dh // g.sh + 2, reach_c = (g.s - 1) * g.dw // g.sw + 2
+    cdef Py_ssize_t width = ceil_div(g.w, g.sw) + reach_c
+    cdef Py_ssize_t rows = min(ceil_div(g.h, g.sh), max(1, WINDOW_BYTES // (width * pixel)) + 1)
+    cdef Py_ssize_t block_bytes = (aligned(max(ntaps, 1) * sizeof(fc_segment))
+                                   + threads * aligned((rows + reach_r) * width * pixel))
+    cdef unsigned char[::1] arena = scratch(tap_bytes + pack_bytes + block_bytes)
+    cdef char *base = <char *>&arena[0]
+    cdef Py_ssize_t *taps = <Py_ssize_t *>base
+    cdef Py_ssize_t *tap_r = taps + ntaps
+    cdef Py_ssize_t *tap_c = tap_r + ntaps
+    cdef Py_ssize_t *kernel_r = tap_c + ntaps
+    cdef Py_ssize_t *shift_r = kernel_r + g.r
+    cdef Py_ssize_t *kernel_c = shift_r + g.r
+    cdef Py_ssize_t *shift_c = kernel_c + g.s
+    cdef Py_ssize_t h0, w0, nr, nc, i, j, t
+    cdef fc_pack pack
+    with nogil:
+        for h0 in range(min(g.sh, g.h)):
+            nr = phase_taps(h0, g.top, g.sh, g.dh, g.r, kernel_r, shift_r)
+            for w0 in range(min(g.sw, g.w)):
+                nc = phase_taps(w0, g.left, g.sw, g.dw, g.s, kernel_c, shift_c)
+                t = 0
+                for i in range(nr):
+                    for j in range(nc):
+                        taps[t] = kernel_r[i] * g.s + kernel_c[j]
+                        tap_r[t] = shift_r[i] - shift_r[0]
+                        tap_c[t] = shift_c[j] - shift_c[0]
+                        t += 1
+                a.image.x = <const char *>&grad_y[0, 0, 0, 0]
+                a.image.h, a.image.w, a.image.c, a.image.size = g.p, g.q, g.k, size
+                a.image.rows, a.image.cols = ceil_div(g.h - h0, g.sh), ceil_div(g.w - w0, g.sw)
+                a.image.sr = a.image.sc = 1
+                a.image.top = -shift_r[0] if t else 0
+                a.image.left = -shift_c[0] if t else 0
+                a.image.reach_r = tap_r[t - 1] + 1 if t else 0
+                a.image.reach_c = tap_c[t - 1] + 1 if t else 0
+                a.n, a.ntaps, a.groups, a.cg, a.kg, a.depthwise = g.n, t, g.groups, kg, cg, g.depthwise
+                a.tap_r, a.tap_c = tap_r, tap_c
+                a.bias, a.relu = NULL, False
+                a.y = <char *>&grad_x[0, h0, w0, 0]
+                a.y_image, a.y_row, a.y_col = g.h * g.w * g.c, g.sh * g.w * g.c, g.sw * g.c
+                a.threads = threads
+                a.panels = base + tap_bytes
+                if g.depthwise:
+                    pack_depthwise(<const char *>&weight[0, 0, 0, 0], taps, t, g.c, ntaps, size, base + tap_bytes)
+                else:
+                    a.panel_pitch = panel_pitch(a.table, cg, t * kg)
+                    pack.w, pack.lane_pitch, pack.c_pitch = &weight[0, 0, 0, 0], ntaps, cg * ntaps
+                    pack.taps, pack.ntaps, pack.nc, pack.lanes = taps, t, kg, cg
+                    pack.panels = base + tap_bytes
+                    pack_group(&pack, a.table, g.groups, kg * cg * ntaps, threads_for(8.0 * g.c * kg * t))
+                plan(&a, base + tap_bytes + pack_bytes)
+                correlate(&a, base + tap_bytes + pack_bytes)
+
+
+# --- weight gradient --------------------------------------------------------------------------------------
+
+
+cdef struct WeightGradient:
+    const fc_ops *table
+    Image image
+    const char *g              # grad_output (n, rows, cols, k)
+    Py_ssize_t k, groups, cg, kg
+    bint depthwise, direct
+    Py_ssize_t pitch, total    # elements of a row of the window; grid rows of all images
+    const Py_ssize_t *taps     # (m) offsets of a group's weights, in the order (r, s, c)
+    Py_ssize_t m
+    Py_ssize_t shards, parts, row_block, call_rows
+    char *dw                   # shards of (groups, m, kg); depthwise (m, k)
+    Py_ssize_t window
+
+
+cdef Py_ssize_t count_shards(Py_ssize_t pixels, Py_ssize_t rows, Py_ssize_t weights) noexcept nogil:
+    """Return into how many shards the sum over pixels is cut: by shape alone, since it decides the bits.
+
+    Enough to occupy cores, each with 256 pixels or more, together at most 4 Mi elements.
+    """
+    return max(1, min(min(16, rows), min(pixels // 256, (4 << 20) // weights)))
+
+
+cdef void outer_block(const WeightGradient *a, Py_ssize_t task, char *window) noexcept nogil:
+    """Run one task: the pixels of one shard, some of the weights."""
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t size = im.size
+    cdef Py_ssize_t part = task % a.parts, shard = task // a.parts
+    cdef Py_ssize_t row = shard * a.total // a.shards, end = (shard + 1) * a.total // a.shards
+    cdef Py_ssize_t m0 = part * a.m // a.parts, m1 = (part + 1) * a.m // a.parts
+    cdef char *dw = a.dw + shard * a.groups * a.m * a.kg * size
+    cdef Py_ssize_t n, i, rows, done, step, group
+    cdef const char *x
+    cdef const char *g
+    cdef fc_outer b
+    cdef fc_depthwise_outer d
+    memset_rows(dw, a, m0, m1)
+    while row < end:
+        n, i = row // im.rows, row % im.rows
+        rows = min(min(a.row_block, im.rows - i), end - row)
+        if a.direct:
+            x = im.x + ((n * im.h + i * im.sr - im.top) * im.w - im.left) * im.c * size
+        else:
+            copy_window(im, n, i, rows, window)
+            x = window
+        g = a.g + row * im.cols * a.k * size
+        done = 0
+        while done < rows:
+            step = min(a.call_rows, rows - done)
+            if a.depthwise:
+                d.x, d.x_row, d.x_col = x + done * im.sr * a.pitch * size, im.sr * a.pitch, im.sc * im.c
+                d.taps, d.ntaps = a.taps + m0, m1 - m0
+                d.g, d.g_row, d.g_col = g + done * im.cols * a.k * size, im.cols * a.k, a.k
+                d.rows, d.cols, d.channels = step, im.cols, a.k
+                d.dw, d.dw_row = dw + m0 * a.k * size, a.k
+                a.table.depthwise_outer(&d)
+            else:
+                for group in range(a.groups):
+                    b.x = x + (done * im.sr * a.pitch + group * a.cg) * size
+                    b.x_row, b.x_col = im.sr * a.pitch, im.sc * im.c
+                    b.taps, b.m = a.taps + m0, m1 - m0
+                    b.g = g + (done * im.cols * a.k + group * a.kg) * size
+                    b.g_row, b.g_col = im.cols * a.k, a.k
+                    b.rows, b.cols, b.channels = step, im.cols, a.kg
+                    if im.cols == 1:   # one long row: the kernel's inner loop runs along columns
+                        b.rows, b.cols, b.x_col, b.g_col = 1, step, b.x_row, b.g_row
+                    b.dw, b.dw_row = dw + (group * a.m + m0) * a.kg * size, a.kg
+                    a.table.outer(&b)
+            done += step
+        row += rows
+
+
+cdef void memset_rows(char *dw, const WeightGradient *a, Py_ssize_t m0, Py_ssize_t m1) noexcept nogil:
+    cdef Py_ssize_t group, row = a.kg * a.image.size
+    if a.depthwise:
+        row = a.k * a.image.size
+        memset(dw + m0 * row, 0, (m1 - m0) * row)
+        return
+    for group in range(a.groups):
+        memset(dw + (group * a.m + m0) * row, 0, (m1 - m0) * row)
+
+
+cdef void add_tree(const fc_ops *table, char *shards, Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t begin,
+                   Py_ssize_t n) noexcept nogil:
+    """Add elements begin .. begin+n-1 of all shards into the first: neighbours first, then pairs of pairs."""
+    cdef Py_ssize_t gap = 1, i
+    while gap < count:
+        i = 0
+        while i + gap < count:
+            table.accumulate(shards + ((i + gap) * pitch + begin) * table.size,
+                             shards + (i * pitch + begin) * table.size, n)
+            i += 2 * gap
+        gap *= 2
+
+
+cdef void finish(const fc_ops *table, const WeightGradient *a, real *grad, Py_ssize_t task,
+                 Py_ssize_t m_block) noexcept nogil:
+    """Add the shards of m_block weights of one group and scatter them: grad (K, C/groups, R*S) += dw (m, kg)."""
+    cdef Py_ssize_t blocks = ceil_div(a.m, m_block)
+    cdef Py_ssize_t group = task // blocks, m0 = task % blocks * m_block
+    cdef Py_ssize_t m1 = min(a.m, m0 + m_block), taps = a.m // a.cg, m, k, k0
+    cdef Py_ssize_t begin = (group * a.m + m0) * a.kg
+    cdef const real *dw
+    cdef real *out
+    add_tree(table, a.dw, a.shards, a.groups * a.m * a.kg, begin, (m1 - m0) * a.kg)
+    for k0 in range(0, a.kg, 16):
+        for m in range(m0, m1):
+            dw = <const real *>a.dw + (group * a.m + m) * a.kg
+            out = grad + group * a.kg * a.m + (m % a.cg) * taps + m // a.cg
+            for k in range(k0, min(k0 + 16, a.kg)):
+                out[k * a.m] += dw[k]
+
+
+def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_weight,
+                    Geometry g, scratch):
+    """Add to grad_weight (K, C/groups, R, S) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K)."""
+    if g.n == 0:
+        return
+    cdef Py_ssize_t size = sizeof(real), images = g.n
+    cdef WeightGradient a
+    cdef Image *im = &a.image
+    a.table = ops(sizeof(real) // 4 - 1)
+    im.x = <const char *>&x[0, 0, 0, 0]
+    im.h, im.w, im.c, im.size = g.h, g.w, g.c, size
+    im.rows, im.cols, im.sr, im.sc, im.top, im.left = g.p, g.q, g.sh, g.sw, g.top, g.left
+    im.reach_r, im.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
+    a.direct = in_bounds(im)
+    if a.direct and g.r == 1 and g.s == 1 and g.sh == 1 and g.sw == 1 and g.h == g.p and g.w == g.q:
+        im.rows = im.h = g.n * g.h * g.w   # each pixel is a row of its own: shards and blocks of any size
+        im.cols = im.w = images = 1
+    a.total = images * im.rows
+    a.pitch = (im.w if a.direct else window_width(im)) * im.c
+    a.g = <const char *>&grad_y[0, 0, 0, 0]
+    a.k, a.depthwise = g.k, g.depthwise
+    a.groups, a.cg, a.kg = g.groups, g.c // g.groups, g.k // g.groups
+    if a.depthwise:  # the channels are the lanes, the taps the weights
+        a.groups, a.cg, a.kg = 1, 1, g.k
+    a.m = g.r * g.s * a.cg
+    cdef Py_ssize_t weights = a.groups * a.m * a.kg
+    a.shards = count_shards(g.n * g.p * g.q, a.total, weights)
+    cdef int threads = threads_for(g.work())
+    a.parts = 1
+    if threads > 1 and a.shards < 2 * threads:
+        a.parts = max(1, min(ceil_div(2 * threads, a.shards), a.m // a.table.mr))
+    a.row_block = im.rows
+    if not a.direct:
+        a.row_block = max(1, min(im.rows, WINDOW_BYTES // (im.sr * window_width(im) * im.c * size)))
+    a.call_rows = max(1, GRAD_BYTES // (im.cols * min(a.table.nr, a.kg) * size))
+    a.window = 0 if a.direct else window_bytes(im, a.row_block)
+    cdef Py_ssize_t tap_bytes = aligned(a.m * sizeof(Py_ssize_t))
+    cdef Py_ssize_t dw_bytes = aligned(a.shards * weights * size)
+    cdef unsigned char[::1] arena = scratch(tap_bytes + dw_bytes + threads * a.window)
+    cdef char *base = <char *>&arena[0]
+    cdef Py_ssize_t *taps = <Py_ssize_t *>base
+    a.taps = taps
+    a.dw = base + tap_bytes
+    cdef char *windows = base + tap_bytes + dw_bytes
+    cdef Py_ssize_t m, task
+    cdef Py_ssize_t tasks = a.shards * a.parts
+    cdef Py_ssize_t m_block = max(1, 8192 // a.kg)
+    cdef Py_ssize_t finish_tasks = a.groups * ceil_div(a.m, m_block)
+    cdef real *grad = &grad_weight[0, 0, 0, 0]
+    with nogil:
+        for m in range(a.m):
+            taps[m] = m // a.cg // g.s * g.dh * a.pitch + m // a.cg % g.s * g.dw * im.c + m % a.cg
+        for task in prange(tasks, schedule='static', num_threads=threads):
+            outer_block(&a, task, windows + threadid() * a.window)
+        for task in prange(finish_tasks, schedule='static', num_threads=threads):
+            finish(a.table, &a, grad, task, m_block)
+
+
+def bias_gradient(const real[:, ::1] grad_y, real[::1] grad_bias, scratch):
+    """Add to grad_bias (K) the sums of grad_y (pixels, K), in shards cut by the number of pixels alone."""
+    cdef Py_ssize_t pixels = grad_y.shape[0], k = grad_y.shape[1], shard
+    if pixels == 0:
+        return
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t shards = max(1, min(16, pixels // 256))
+    cdef Py_ssize_t nbytes = shards * k * sizeof(real)
+    cdef unsigned char[::1] arena = scratch(nbytes)
+    cdef char *sums = <char *>&arena[0]
+    cdef const char *g = <const char *>&grad_y[0, 0]
+    cdef Py_ssize_t size = sizeof(real)
+    cdef int threads = threads_for(<double>pixels * k)
+    with nogil:
+        memset(sums, 0, nbytes)
+        for shard in prange(shards, schedule='static', num_threads=threads):
+            table.column_sum(g + shard * pixels // shards * k * size,
+                             (shard + 1) * pixels // shards - shard * pixels // shards, k, sums + shard * k * size)
+        add_tree(table, sums, shards, k, 0, k)
+        table.accumulate(sums, &grad_bias[0], k)
+
+
+def bias_add(const real[:, ::1] x, const real[::1] bias, real[:, ::1] y, bint relu):
+    """Write y (pixels, C) = act(x + bias); y may be x."""
+    cdef Py_ssize_t pixels = x.shape[0], c = x.shape[1], task, tasks
+    if pixels == 0:
+        return
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t block = max(1, 16384 // c)
+    tasks = ceil_div(pixels, block)
+    cdef int threads = threads_for(<double>pixels * c)
+    for task in prange(tasks, nogil=True, schedule='static', num_threads=threads):
+        table.bias_add(&x[task * block, 0], &bias[0], &y[task * block, 0], min(block, pixels - task * block), c, relu)
+
+
+def relu_mask(const real[::1] grad_y, const real[::1] y, real[::1] grad_x):
+    """Write grad_x = 0 where y <= 0, else grad_y (so also where y is NaN)."""
+    cdef Py_ssize_t n = y.shape[0], task, block = 16384
+    if n == 0:
+        return
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef int threads = threads_for(<double>n)
+    for task in prange(ceil_div(n, block), nogil=True, schedule='static', num_threads=threads):
+        table.relu_mask(&grad_y[task * block], &y[task * block], &grad_x[task * block], min(block, n - task * block))

@@ -1,0 +1,447 @@
+"""Convolution in one and two dimensions, im2col and its adjoint."""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastconv._ext import conv
+from fastconv._ext.conv import Geometry
+from fastconv.functional._check import (
+    Array,
+    as_contiguous,
+    as_nhwc,
+    by_dtype,
+    check_grad,
+    check_out,
+    check_rank,
+    check_shape,
+    memory,
+    pair,
+    same_dtype,
+    scratch,
+)
+from fastconv.functional._fused import masked_gradient, relu_flag
+
+_forward = by_dtype(conv.forward)
+_input_gradient = by_dtype(conv.input_gradient)
+_weight_gradient = by_dtype(conv.weight_gradient)
+_bias_gradient = by_dtype(conv.bias_gradient)
+
+Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+             ) -> tuple[int, int, int, int]:  # fmt: skip
+    """Return padding as (top, bottom, left, right)."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return 0, 0, 0, 0
+        if padding != "same":
+            raise ValueError(f"{where}: padding must be 'same', 'valid' or numbers, got {padding!r}")
+        if stride != (1, 1):
+            raise ValueError(f"{where}: padding='same' needs stride 1, got stride {stride}")
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
+    if isinstance(padding, tuple | list) and len(padding) == 2 and any(isinstance(v, tuple | list) for v in padding):
+        top, bottom = pair(where, "padding", padding[0], 0)
+        left, right = pair(where, "padding", padding[1], 0)
+        return top, bottom, left, right
+    vertical, horizontal = pair(where, "padding", padding, 0)
+    return vertical, vertical, horizontal, horizontal
+
+
+@lru_cache(maxsize=512)
+def _geometry(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any,
+              dilation: Any, groups: int) -> Geometry:  # fmt: skip
+    """Check the sizes of a convolution and resolve its padding (cached: a layer sees few shapes)."""
+    n, c, h, w = x_shape
+    k, cg, r, s = w_shape
+    sh, sw = pair(where, "stride", stride)
+    dh, dw = pair(where, "dilation", dilation)
+    if not isinstance(groups, int | np.integer) or groups < 1 or c % groups or k % groups:
+        raise ValueError(f"{where}: groups must divide both channel counts, got groups={groups}, {c} input and "
+                         f"{k} output channels")  # fmt: skip
+    if cg * groups != c:
+        raise ValueError(f"{where}: weight expects {cg * groups} input channels, input has {c} "
+                         f"(input.shape={x_shape}, weight.shape={w_shape}, groups={groups})")  # fmt: skip
+    top, bottom, left, right = _borders(where, padding, (r, s), (sh, sw), (dh, dw))
+    reach_h, reach_w = (r - 1) * dh + 1, (s - 1) * dw + 1
+    if reach_h > h + top + bottom or reach_w > w + left + right:
+        raise ValueError(f"{where}: kernel of {reach_h}x{reach_w} (dilation included) is larger than the padded "
+                         f"input of {h + top + bottom}x{w + left + right} (input.shape={x_shape}, "
+                         f"weight.shape={w_shape})")  # fmt: skip
+    p, q = (h + top + bottom - reach_h) // sh + 1, (w + left + right - reach_w) // sw + 1
+    return Geometry(n, c, h, w, k, r, s, p, q, sh, sw, top, left, dh, dw, groups)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _resolve(where: str, input_shape: tuple[int, ...], weight: Array, stride: Any, padding: Any, dilation: Any,
+             groups: int) -> Geometry:  # fmt: skip
+    return _geometry(
+        where, input_shape, weight.shape, _hashable(stride), _hashable(padding), _hashable(dilation), groups
+    )
+
+
+def conv2d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Correlate images with filters (the "convolution" of neural networks: the kernel is not flipped).
+
+    ``out[n, k, p, q] = sum over c, r, s of input[n, c, p*stride + r*dilation - padding, ...] * weight[k, c, r, s]
+    + bias[k]``. Each output is one chain of fused multiply-adds in the order (r, s, c), the bias added last.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W), float32 or float64
+    weight : ndarray of shape (K, C/groups, R, S), same dtype
+    bias : ndarray of shape (K,), optional
+    stride, dilation : int or pair of int
+        Vertical, horizontal; at least 1.
+    padding : int, pair of int, ((top, bottom), (left, right)), "same" or "valid"
+        Zeros around the image. "same" keeps the size and needs stride 1; an odd total puts the extra zero
+        at the bottom and right.
+    groups : int
+        Output channel k sees the input channels of its group alone; ``groups == C == K`` is depthwise.
+    activation : None or "relu"
+        Applied in the same pass, bit-equal to calling it afterwards.
+    out : ndarray, optional
+        Result buffer: NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, K, P, Q)
+        Over NHWC memory.
+
+    Raises
+    ------
+    ValueError
+        If shapes, stride, padding, dilation or groups do not fit together, or the kernel is larger than the
+        padded input.
+    TypeError
+        If an array is not float32 or float64, or dtypes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
+    >>> conv2d(x, np.ones((1, 1, 2, 2), np.float32))[0, 0]
+    array([[ 8., 12.],
+           [20., 24.]], dtype=float32)
+    """
+    dtype = same_dtype("conv2d", input=input, weight=weight, bias=bias)
+    check_rank("conv2d", "input", input, 4)
+    check_rank("conv2d", "weight", weight, 4)
+    g = _resolve("conv2d", input.shape, weight, stride, padding, dilation, groups)
+    return _run_forward("conv2d", g, dtype, input, weight, bias, activation, out)
+
+
+def _run_forward(where: str, g: Geometry, dtype: np.dtype[Any], input: Array, weight: Array, bias: Array | None,
+                 activation: str | None, out: Array | None) -> Array:  # fmt: skip
+    if bias is not None:
+        check_shape(where, "bias", bias, (g.k,))
+        bias = as_contiguous(bias)
+    out = check_out(where, "out", out, (g.n, g.k, g.p, g.q), dtype)
+    relu = relu_flag(where, activation)
+    _forward[dtype](
+        memory(as_nhwc(input)), as_contiguous(weight), bias, memory(out), g, relu, scratch
+    )  # fmt: skip
+    return out
+
+
+def conv2d_backward(
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    *,
+    bias: bool = True,
+    output: Array | None = None,
+    activation: str | None = None,
+    need_input_grad: bool = True,
+    grad_input: Array | None = None,
+    grad_weight: Array | None = None,
+    grad_bias: Array | None = None,
+) -> tuple[Array | None, Array, Array | None]:
+    """Return the gradients of :func:`conv2d` for its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, K, P, Q)
+    input, weight, stride, padding, dilation, groups
+        As given to the forward call.
+    bias : bool
+        Whether the forward call had a bias.
+    output : ndarray of shape (N, K, P, Q), optional
+        What the forward call returned; needed with ``activation``.
+    activation : None or "relu"
+        As given to the forward call.
+    need_input_grad : bool
+        False spares the gradient of the input (the first layer of a net), and None is returned for it.
+    grad_input : ndarray of shape (N, C, H, W), optional
+        Written over.
+    grad_weight, grad_bias : ndarray of the parameters' shapes, optional
+        *Added to*; fresh zeros when not given.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where not asked for.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`conv2d`, and if a gradient's shape does not fit.
+    """
+    where = "conv2d_backward"
+    dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight)
+    check_rank(where, "input", input, 4)
+    check_rank(where, "weight", weight, 4)
+    g = _resolve(where, input.shape, weight, stride, padding, dilation, groups)
+    check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
+    return _run_backward(where, g, dtype, grad_output, input, weight, bias, output, activation, need_input_grad,
+                         grad_input, grad_weight, grad_bias)  # fmt: skip
+
+
+def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Array, input: Array, weight: Array,
+                  bias: bool, output: Array | None, activation: str | None, need_input_grad: bool,
+                  grad_input: Array | None, grad_weight: Array | None, grad_bias: Array | None
+                  ) -> tuple[Array | None, Array, Array | None]:  # fmt: skip
+    grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
+    if bias:
+        grad_bias = check_grad(where, "grad_bias", grad_bias, (g.k,), dtype)
+    if need_input_grad:
+        grad_input = check_out(where, "grad_input", grad_input, (g.n, g.c, g.h, g.w), dtype)
+    gy = memory(masked_gradient(where, as_nhwc(grad_output), output, activation))
+    _weight_gradient[dtype](memory(as_nhwc(input)), gy, grad_weight, g, scratch)
+    if bias:
+        _bias_gradient[dtype](gy.reshape(-1, g.k), grad_bias, scratch)
+    if need_input_grad:
+        assert grad_input is not None
+        _input_gradient[dtype](gy, as_contiguous(weight), memory(grad_input), g, scratch)
+    return (grad_input if need_input_grad else None), grad_weight, (grad_bias if bias else None)
+
+
+def _as_image(a: Array | None) -> Array | None:
+    """Return (N, C, L) as the view (N, C, 1, L)."""
+    return None if a is None else a[:, :, None, :]
+
+
+def _padding_1d(where: str, padding: Any) -> Any:
+    if isinstance(padding, str):
+        return padding
+    left, right = pair(where, "padding", padding, 0)
+    return ((0, 0), (left, right))
+
+
+def _length(where: str, name: str, value: Any) -> tuple[int, int]:
+    """Return a one-dimensional stride or dilation (an int, or a tuple of one) as a pair."""
+    if isinstance(value, tuple | list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{where}: {name} must be an int >= 1, got {value!r}")
+    return 1, int(value)
+
+
+def conv1d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int = 1,
+    padding: int | str | tuple[int, int] = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Correlate signals with filters: :func:`conv2d` in one dimension.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, L), float32 or float64
+    weight : ndarray of shape (K, C/groups, S)
+    bias : ndarray of shape (K,), optional
+    padding : int, (left, right), "same" or "valid"
+    out : ndarray of shape (N, K, Q), optional
+        As an earlier call returned it: a view over memory of shape (N, Q, K).
+
+    Returns
+    -------
+    ndarray of shape (N, K, Q)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`conv2d`.
+    """
+    where = "conv1d"
+    dtype = same_dtype(where, input=input, weight=weight, bias=bias)
+    check_rank(where, "input", input, 3)
+    check_rank(where, "weight", weight, 3)
+    x, w = input[:, :, None, :], weight[:, :, None, :]
+    g = _resolve(where, x.shape, w, _length(where, "stride", stride), _padding_1d(where, padding),
+                 _length(where, "dilation", dilation), groups)  # fmt: skip
+    return _run_forward(where, g, dtype, x, w, bias, activation, _as_image(out))[:, :, 0, :]
+
+
+def conv1d_backward(
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    stride: int = 1,
+    padding: int | str | tuple[int, int] = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    bias: bool = True,
+    output: Array | None = None,
+    activation: str | None = None,
+    need_input_grad: bool = True,
+    grad_input: Array | None = None,
+    grad_weight: Array | None = None,
+    grad_bias: Array | None = None,
+) -> tuple[Array | None, Array, Array | None]:
+    """Return the gradients of :func:`conv1d`; arguments as :func:`conv2d_backward`, one dimension less.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`conv2d_backward`.
+    """
+    where = "conv1d_backward"
+    dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight)
+    check_rank(where, "input", input, 3)
+    check_rank(where, "weight", weight, 3)
+    x, w = input[:, :, None, :], weight[:, :, None, :]
+    g = _resolve(where, x.shape, w, _length(where, "stride", stride), _padding_1d(where, padding),
+                 _length(where, "dilation", dilation), groups)  # fmt: skip
+    check_shape(where, "grad_output", grad_output, (g.n, g.k, g.q))
+    grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
+    gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, _as_image(output), activation,
+                              need_input_grad, _as_image(grad_input), grad_weight[:, :, None, :], grad_bias)  # fmt: skip
+    return (None if gx is None else gx[:, :, 0, :]), grad_weight, gb
+
+
+def im2col(
+    input: Array,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = 0,
+    dilation: int | tuple[int, int] = 1,
+) -> Array:
+    """Lay out the window of every output pixel as a column, as ``torch.nn.functional.unfold``.
+
+    With it a convolution is one matrix product: ``weight.reshape(K, -1) @ im2col(x, (R, S))``. The kernels here
+    never store this matrix; it is for seeing, teaching and testing.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W)
+    kernel_size, stride, padding, dilation
+        As :func:`conv2d`.
+
+    Returns
+    -------
+    ndarray of shape (N, C*R*S, P*Q)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`conv2d`.
+    """
+    same_dtype("im2col", input=input)
+    check_rank("im2col", "input", input, 4)
+    r, s = pair("im2col", "kernel_size", kernel_size)
+    g, padded = _unfolded("im2col", input.shape, (r, s), stride, padding, dilation)
+    n, c, h, w = input.shape
+    image = np.zeros(padded, input.dtype.newbyteorder("="))
+    image[:, :, g.top : g.top + h, g.left : g.left + w] = input
+    columns = np.empty((n, c, r, s, g.p, g.q), image.dtype)
+    for i in range(r):
+        for j in range(s):
+            columns[:, :, i, j] = image[_window(g, i, j)]
+    return columns.reshape(n, c * r * s, g.p * g.q)
+
+
+def col2im(
+    columns: Array,
+    output_size: tuple[int, int],
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = 0,
+    dilation: int | tuple[int, int] = 1,
+) -> Array:
+    """Add columns back into images: the adjoint of :func:`im2col`, as ``torch.nn.functional.fold``.
+
+    Overlapping windows add in the order (r, s).
+
+    Parameters
+    ----------
+    columns : ndarray of shape (N, C*R*S, P*Q)
+    output_size : pair of int
+        (H, W) of the images.
+    kernel_size, stride, padding, dilation
+        As :func:`im2col`.
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`im2col`, and if the columns do not fit the output size.
+    """
+    same_dtype("col2im", columns=columns)
+    check_rank("col2im", "columns", columns, 3)
+    r, s = pair("col2im", "kernel_size", kernel_size)
+    h, w = pair("col2im", "output_size", output_size)
+    n, rows, _ = columns.shape
+    if rows % (r * s):
+        raise ValueError(f"col2im: columns have {rows} rows, not a multiple of the kernel's {r}x{s}")
+    c = rows // (r * s)
+    g, padded = _unfolded("col2im", (n, c, h, w), (r, s), stride, padding, dilation)
+    check_shape("col2im", "columns", columns, (n, rows, g.p * g.q))
+    image = np.zeros(padded, columns.dtype.newbyteorder("="))
+    blocks = columns.reshape(n, c, r, s, g.p, g.q)
+    for i in range(r):
+        for j in range(s):
+            image[_window(g, i, j)] += blocks[:, :, i, j]
+    return np.ascontiguousarray(image[:, :, g.top : g.top + h, g.left : g.left + w])
+
+
+def _unfolded(where: str, shape: tuple[int, ...], kernel: tuple[int, int], stride: Any, padding: Any, dilation: Any
+              ) -> tuple[Geometry, tuple[int, int, int, int]]:  # fmt: skip
+    """Return the geometry of an unfolding and the shape of its padded input."""
+    n, c, h, w = shape
+    g = _geometry(where, shape, (1, c, *kernel), _hashable(stride), _hashable(padding), _hashable(dilation), 1)
+    height = max(g.top + h, (g.p - 1) * g.sh + (g.r - 1) * g.dh + 1)
+    width = max(g.left + w, (g.q - 1) * g.sw + (g.s - 1) * g.dw + 1)
+    return g, (n, c, height, width)
+
+
+def _window(g: Geometry, i: int, j: int) -> tuple[slice, ...]:
+    """Return the pixels of a padded image that meet kernel position (i, j)."""
+    top, left = i * g.dh, j * g.dw
+    return (
+        slice(None),
+        slice(None),
+        slice(top, top + (g.p - 1) * g.sh + 1, g.sh),
+        slice(left, left + (g.q - 1) * g.sw + 1, g.sw),
+    )

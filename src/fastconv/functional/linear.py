@@ -1,0 +1,227 @@
+"""Linear layers and biases: the convolution kernels on images of one pixel."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from fastconv._ext import conv
+from fastconv._ext.conv import Geometry
+from fastconv.functional._check import (
+    Array,
+    as_contiguous,
+    as_nhwc,
+    by_dtype,
+    check_grad,
+    check_out,
+    check_rank,
+    check_shape,
+    memory,
+    same_dtype,
+    scratch,
+)
+from fastconv.functional._fused import masked_gradient, relu_flag
+
+_forward = by_dtype(conv.forward)
+_input_gradient = by_dtype(conv.input_gradient)
+_weight_gradient = by_dtype(conv.weight_gradient)
+_bias_gradient = by_dtype(conv.bias_gradient)
+_bias_add = by_dtype(conv.bias_add)
+
+
+@lru_cache(maxsize=512)
+def _geometry(n: int, c: int, k: int) -> Geometry:
+    return Geometry(n, c, 1, 1, k, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1)
+
+
+def _pixels(a: Array) -> Array:
+    """Return (N, D) as images of one pixel in NHWC memory."""
+    return a[:, None, None, :]
+
+
+def _check_sizes(where: str, input: Array, weight: Array) -> None:
+    check_rank(where, "input", input, 2)
+    check_rank(where, "weight", weight, 2)
+    if input.shape[1] != weight.shape[1]:
+        raise ValueError(f"{where}: weight expects {weight.shape[1]} features, input has {input.shape[1]} "
+                         f"(input.shape={input.shape}, weight.shape={weight.shape})")  # fmt: skip
+    if weight.shape[0] == 0:
+        raise ValueError(f"{where}: weight has an empty dimension, shape {weight.shape}")
+
+
+def linear(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    activation: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return ``input @ weight.T + bias``, each output one chain of fused multiply-adds over the features.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, D), float32 or float64
+    weight : ndarray of shape (K, D), same dtype
+    bias : ndarray of shape (K,), optional
+    activation : None or "relu"
+        Applied in the same pass, bit-equal to calling it afterwards.
+    out : ndarray of shape (N, K), optional
+
+    Returns
+    -------
+    ndarray of shape (N, K)
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together.
+    TypeError
+        If an array is not float32 or float64, or dtypes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
+    array([[11.5]])
+    """
+    dtype = same_dtype("linear", input=input, weight=weight, bias=bias)
+    _check_sizes("linear", input, weight)
+    n, k = input.shape[0], weight.shape[0]
+    if bias is not None:
+        check_shape("linear", "bias", bias, (k,))
+        bias = as_contiguous(bias)
+    out = check_out("linear", "out", out, (n, k), dtype)
+    _forward[dtype](_pixels(as_contiguous(input)), as_contiguous(weight)[:, :, None, None], bias, _pixels(out),
+                    _geometry(*input.shape, k), relu_flag("linear", activation), scratch)  # fmt: skip
+    return out
+
+
+def linear_backward(
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    *,
+    bias: bool = True,
+    output: Array | None = None,
+    activation: str | None = None,
+    need_input_grad: bool = True,
+    grad_input: Array | None = None,
+    grad_weight: Array | None = None,
+    grad_bias: Array | None = None,
+) -> tuple[Array | None, Array, Array | None]:
+    """Return the gradients of :func:`linear` for its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, K)
+    input, weight
+        As given to the forward call.
+    bias, output, activation, need_input_grad, grad_input, grad_weight, grad_bias
+        As in :func:`conv2d_backward`: ``grad_input`` is written over, the parameters' gradients are added to.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where not asked for.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`linear`, and if a gradient's shape does not fit.
+    """
+    where = "linear_backward"
+    dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight)
+    _check_sizes(where, input, weight)
+    (n, d), k = input.shape, weight.shape[0]
+    check_shape(where, "grad_output", grad_output, (n, k))
+    g = _geometry(n, d, k)
+    grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
+    gy = masked_gradient(where, as_contiguous(grad_output), output, activation)
+    _weight_gradient[dtype](_pixels(as_contiguous(input)), _pixels(gy), grad_weight[:, :, None, None], g, scratch)
+    if bias:
+        grad_bias = check_grad(where, "grad_bias", grad_bias, (k,), dtype)
+        _bias_gradient[dtype](gy, grad_bias, scratch)
+    if need_input_grad:
+        grad_input = check_out(where, "grad_input", grad_input, (n, d), dtype)
+        _input_gradient[dtype](
+            _pixels(gy), as_contiguous(weight)[:, :, None, None], _pixels(grad_input), g, scratch
+        )
+    return (grad_input if need_input_grad else None), grad_weight, (grad_bias if bias else None)
+
+
+def _rows(where: str, name: str, a: Array) -> Array:
+    """Return (N, C) or (N, C, H, W) as contiguous rows of C channels."""
+    check_rank(where, name, a, (2, 4))
+    return as_contiguous(a) if a.ndim == 2 else memory(as_nhwc(a)).reshape(-1, a.shape[1])
+
+
+def bias_add(
+    input: Array, bias: Array, *, activation: str | None = None, out: Array | None = None
+) -> Array:
+    """Add ``bias`` along axis 1.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C) or (N, C, H, W), float32 or float64
+    bias : ndarray of shape (C,), same dtype
+    activation : None or "relu"
+    out : ndarray of the input's shape, optional
+        May be ``input`` itself.
+
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
+    """
+    dtype = same_dtype("bias_add", input=input, bias=bias)
+    rows = _rows("bias_add", "input", input)
+    check_shape("bias_add", "bias", bias, (input.shape[1],))
+    out = check_out("bias_add", "out", out, input.shape, dtype)
+    target = out if out.ndim == 2 else memory(out).reshape(-1, out.shape[1])
+    _bias_add[dtype](rows, as_contiguous(bias), target, relu_flag("bias_add", activation))
+    return out
+
+
+def bias_add_backward(
+    grad_output: Array,
+    *,
+    output: Array | None = None,
+    activation: str | None = None,
+    grad_input: Array | None = None,
+    grad_bias: Array | None = None,
+) -> tuple[Array, Array]:
+    """Return the gradients of :func:`bias_add` for its input (a copy, masked by the activation) and its bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, C) or (N, C, H, W)
+    output, activation
+        As in :func:`conv2d_backward`.
+    grad_input : ndarray of the same shape, optional
+        Written over.
+    grad_bias : ndarray of shape (C,), optional
+        Added to.
+
+    Returns
+    -------
+    grad_input, grad_bias
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
+    """
+    where = "bias_add_backward"
+    dtype = same_dtype(where, grad_output=grad_output)
+    check_rank(where, "grad_output", grad_output, (2, 4))
+    grad_bias = check_grad(where, "grad_bias", grad_bias, (grad_output.shape[1],), dtype)
+    grad_input = check_out(where, "grad_input", grad_input, grad_output.shape, dtype)
+    masked = masked_gradient(where, grad_output, output, activation, grad_input)
+    if masked is not grad_input:
+        np.copyto(grad_input, masked)
+    _bias_gradient[dtype](_rows(where, "grad_output", grad_input), grad_bias, scratch)
+    return grad_input, grad_bias
