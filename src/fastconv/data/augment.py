@@ -56,11 +56,22 @@ class Augment:
         samples = np.asarray(samples, np.intp)
         if samples.shape != images.shape[:1] or (samples < 0).any():
             raise ValueError(f"Augment: samples must be {len(images)} positions, got {samples.shape}")
+        self.check(images)
         source = images.transpose(0, 2, 3, 1)
         out = np.empty(source.shape, images.dtype)
         draws = self.draws(int(samples.max(initial=-1)) + 1, seed, epoch)
         self.place(source, np.arange(len(images)), draws[:, samples], out)
         return out.transpose(0, 3, 1, 2)
+
+    def check(self, images: np.ndarray) -> None:
+        """Raise ValueError unless images (N, C, H, W) can be shifted and filled as asked."""
+        _, channels, height, width = images.shape
+        if self.shift >= min(height, width):
+            raise ValueError(f"Augment: shift {self.shift} moves images of {height} x {width} out of sight")
+        if np.size(self.fill) not in (1, channels):
+            raise ValueError(f"Augment: {np.size(self.fill)} fill values for {channels} channels")
+        if images.dtype.kind != "f" and (np.asarray(self.fill).astype(images.dtype) != self.fill).any():
+            raise ValueError(f"Augment: fill {self.fill} is not a value of {images.dtype} images")
 
     def draws(self, n: int, seed: int, epoch: int) -> np.ndarray:
         """Return what is drawn for samples 0..n-1: int64 (3, n), rows down, right, mirrored (0 or 1)."""
@@ -76,8 +87,6 @@ class Augment:
     def place(self, source: np.ndarray, rows: np.ndarray, drawn: np.ndarray, out: np.ndarray) -> None:
         """Write source[rows] to ``out``, moved as ``drawn`` (3, n) says; source and out are (N, H, W, C)."""
         _, height, width, _ = source.shape
-        if self.shift >= min(height, width):
-            raise ValueError(f"Augment: shift {self.shift} moves images of {height} x {width} out of sight")
         if self.shift:
             out[...] = self.fill
         for target, row, (down, right, mirrored) in zip(out, rows.tolist(), drawn.T.tolist(), strict=True):

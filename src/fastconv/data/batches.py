@@ -95,6 +95,8 @@ class Batches:
         self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype)
         same = self._images.dtype == self._x.dtype
         self._gathered = self._x if same else np.empty(self._x.shape, self._images.dtype)
+        if augment:
+            augment.check(images)
         if standardize:
             _, channels, height, width = images.shape
             self._mean, self._factor = standardize.expand((channels, height, width), dtype)

@@ -60,7 +60,7 @@ def load(name: str, *, download: bool = True) -> Dataset:
     source = SOURCES[name]
     paths = _locate(source, download)
     if source.name == "cifar10":
-        return _dataset(source, *_read_cifar(paths))
+        return _dataset(source, *_read_cifar(paths, source.test))
     return _dataset(
         source, _read_mnist(paths, "train", source.train), _read_mnist(paths, "t10k", source.test)
     )
@@ -109,8 +109,8 @@ def _read_mnist(paths: dict[str, Path], part: str, n: int) -> Samples:
     return Samples(images[:, np.newaxis], labels.astype(np.int64))
 
 
-def _read_cifar(paths: dict[str, Path]) -> tuple[Samples, Samples]:
-    parts = [read_cifar(paths[name]) for name in CIFAR_FILES]
+def _read_cifar(paths: dict[str, Path], records: int) -> tuple[Samples, Samples]:
+    parts = [read_cifar(paths[name], records) for name in CIFAR_FILES]
     train = np.concatenate([images.transpose(0, 2, 3, 1) for images, _ in parts[:-1]]).transpose(0, 3, 1, 2)
     train.setflags(write=False)
     parts[-1][0].setflags(write=False)
