@@ -83,6 +83,51 @@ cdef extern from "kernels.h" nogil:
         void *dw
         Py_ssize_t dw_row
 
+    ctypedef struct fc_sgd:
+        void *param
+        const void *grad
+        void *buffer
+        double lr
+        double momentum
+        double dampening
+        double weight_decay
+        bint nesterov
+        bint first_step
+
+    ctypedef struct fc_adam:
+        void *param
+        const void *grad
+        void *average
+        void *square
+        double lr
+        double beta1
+        double beta2
+        double eps
+        double weight_decay
+        double step_size
+        double correction2
+        bint decoupled
+
+    ctypedef struct fc_rmsprop:
+        void *param
+        const void *grad
+        void *square
+        void *buffer
+        void *average
+        double lr
+        double alpha
+        double eps
+        double weight_decay
+        double momentum
+
+    ctypedef struct fc_adagrad:
+        void *param
+        const void *grad
+        void *square
+        double lr
+        double eps
+        double weight_decay
+
     # The fields of the table; one line a kernel, in the order and with the parameters of ops.inc.
     ctypedef struct fc_ops:
         Py_ssize_t size
@@ -100,6 +145,21 @@ cdef extern from "kernels.h" nogil:
         void (*accumulate)(const void *x, void *y, Py_ssize_t n) noexcept nogil
         void (*bias_add)(const void *x, const void *b, void *y, Py_ssize_t n, Py_ssize_t c, int relu) noexcept nogil
         void (*relu_mask)(const void *g, const void *y, void *out, Py_ssize_t n) noexcept nogil
+        # norm.inc.h
+        void (*moments)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum, void *m2) noexcept nogil
+        void (*merge_moments)(Py_ssize_t n, void *sum, void *m2,
+                              Py_ssize_t n2, const void *sum2, const void *m22, Py_ssize_t c) noexcept nogil
+        void (*scale_shift)(const void *x, const void *coef, Py_ssize_t n, Py_ssize_t c, void *y) noexcept nogil
+        void (*norm_sums)(const void *g, const void *x, const void *mean,
+                          Py_ssize_t n, Py_ssize_t c, void *sums) noexcept nogil
+        void (*norm_backward)(const void *g, const void *x, const void *coef,
+                              Py_ssize_t n, Py_ssize_t c, void *dx) noexcept nogil
+        void (*drop)(const void *x, const unsigned char *mask, double scale, Py_ssize_t n, void *y) noexcept nogil
+        # optim.inc.h
+        void (*sgd)(const fc_sgd *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*adam)(const fc_adam *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*rmsprop)(const fc_rmsprop *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*adagrad)(const fc_adagrad *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)

@@ -73,4 +73,39 @@ typedef struct fc_depthwise_outer {
     ptrdiff_t dw_row;
 } fc_depthwise_outer;
 
+/* One optimiser step: param and the state are IN OUT, elementwise with grad; an absent state is NULL. */
+typedef struct fc_sgd {
+    void *param;
+    const void *grad;
+    void *buffer;              /* momentum; NULL: plain gradient descent */
+    double lr, momentum, dampening, weight_decay;
+    int nesterov, first_step;  /* first_step: the buffer is set to the gradient */
+} fc_sgd;
+
+typedef struct fc_adam {
+    void *param;
+    const void *grad;
+    void *average, *square;
+    double lr, beta1, beta2, eps, weight_decay;
+    double step_size;          /* lr / (1 - beta1^step) */
+    double correction2;        /* sqrt(1 - beta2^step) */
+    int decoupled;
+} fc_adam;
+
+typedef struct fc_rmsprop {
+    void *param;
+    const void *grad;
+    void *square;
+    void *buffer;              /* momentum, or NULL */
+    void *average;             /* of the gradient, where centred, or NULL */
+    double lr, alpha, eps, weight_decay, momentum;
+} fc_rmsprop;
+
+typedef struct fc_adagrad {
+    void *param;
+    const void *grad;
+    void *square;
+    double lr, eps, weight_decay;
+} fc_adagrad;
+
 #endif

@@ -1,5 +1,7 @@
 /* Every template, for one element type; then each kernel behind its guard. A new family is included here. */
 #include "gemm.inc.h"
+#include "norm.inc.h"
+#include "optim.inc.h"
 
 #define FC_OP(name, params, args)                                                                                    \
     static void FC_GUARDED(name) params                                                                              \

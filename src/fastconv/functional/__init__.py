@@ -9,9 +9,17 @@ trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
 from fastconv.functional._check import release_scratch
 from fastconv.functional.convolution import col2im, conv1d, conv1d_backward, conv2d, conv2d_backward, im2col
+from fastconv.functional.dropout import dropout, dropout_backward, dropout_mask_like
 from fastconv.functional.linear import bias_add, bias_add_backward, linear, linear_backward
+from fastconv.functional.normalization import batch_norm, batch_norm_backward, batch_norm_coefficients
+from fastconv.functional.optim import adagrad_step, adam_step, rmsprop_step, sgd_step
 
 __all__ = [
+    "adagrad_step",
+    "adam_step",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_coefficients",
     "bias_add",
     "bias_add_backward",
     "col2im",
@@ -19,8 +27,13 @@ __all__ = [
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "dropout",
+    "dropout_backward",
+    "dropout_mask_like",
     "im2col",
     "linear",
     "linear_backward",
     "release_scratch",
+    "rmsprop_step",
+    "sgd_step",
 ]

@@ -1,0 +1,234 @@
+"""Batch normalisation and dropout over rows of channels: x is (M, C), M = N * H * W.
+
+Batch statistics are one pass over memory: rows are cut into shards by (M, C) alone, each small enough to stay
+in the cache for its two passes (sum, then squares about the shard's own mean), and the shards are merged in a
+fixed pairwise tree. What is per channel is computed in double and rounded once.
+"""
+
+from cython.parallel cimport prange
+from libc.math cimport NAN, sqrt
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fastconv._ext.runtime cimport fc_ops, ops, threads_for
+
+ctypedef fused real:
+    float
+    double
+
+# Elements of a shard: 64 KiB of float32, within every second-level cache.
+cdef enum:
+    SHARD = 16384
+
+
+cdef Py_ssize_t shard_rows(Py_ssize_t c) noexcept nogil:
+    # whole folds of narrow rows (see norm.inc.h); enough rows of wide ones that partial sums stay few
+    if c < 64:
+        return SHARD // c // 64 * 64
+    return max(SHARD // c, <Py_ssize_t>32)
+
+
+def scratch_elements(Py_ssize_t m, Py_ssize_t c):
+    """Return how many elements of scratch the functions here need for (m, c) rows."""
+    return (2 * ((m + shard_rows(c) - 1) // shard_rows(c)) + 4) * c
+
+
+def forward(
+    const real[:, ::1] x,
+    const real[::1] weight,
+    const real[::1] bias,
+    real[::1] running_mean,
+    real[::1] running_var,
+    double momentum,
+    double eps,
+    real[:, ::1] y,
+    real[:, ::1] saved,
+    real[::1] scratch,
+):
+    """Normalise by the batch's statistics; running ones, weight and bias may be None. scratch_elements of it."""
+    cdef Py_ssize_t m = x.shape[0], c = x.shape[1], j
+    cdef real *coef = &scratch[0]
+    cdef real *sums = coef + 4 * c
+    cdef double mean, var
+    with nogil:
+        batch_moments(&x[0, 0], m, c, sums)
+        for j in range(c):
+            mean = <double>sums[j] / m
+            var = <double>sums[c + j] / m
+            channel_coefficients[real](mean, var, eps, weight, bias, j, c, coef, saved)
+            if running_mean is not None:
+                running_mean[j] = <real>(momentum * mean + (1 - momentum) * running_mean[j])
+            if running_var is not None:
+                var = <double>sums[c + j] / (m - 1)
+                running_var[j] = <real>(momentum * var + (1 - momentum) * running_var[j])
+        scale_shift(&x[0, 0], m, c, coef, &y[0, 0])
+
+
+def evaluate(
+    const real[:, ::1] x,
+    const real[::1] weight,
+    const real[::1] bias,
+    const real[::1] mean,
+    const real[::1] var,
+    double eps,
+    real[:, ::1] y,
+    real[:, ::1] saved,
+    real[::1] scratch,
+):
+    """Normalise by given statistics; weight and bias may be None."""
+    cdef Py_ssize_t m = x.shape[0], c = x.shape[1], j
+    cdef real *coef = &scratch[0]
+    with nogil:
+        for j in range(c):
+            channel_coefficients[real](mean[j], var[j], eps, weight, bias, j, c, coef, saved)
+        if m > 0:
+            scale_shift(&x[0, 0], m, c, coef, &y[0, 0])
+
+
+def coefficients(
+    const real[::1] weight,
+    const real[::1] bias,
+    const real[::1] mean,
+    const real[::1] var,
+    double eps,
+    real[:, ::1] coef,
+    real[:, ::1] saved,
+):
+    """Set coef (2, C) to the scale and shift that `evaluate` applies."""
+    cdef Py_ssize_t j
+    for j in range(coef.shape[1]):
+        channel_coefficients[real](mean[j], var[j], eps, weight, bias, j, coef.shape[1], &coef[0, 0], saved)
+
+
+cdef void channel_coefficients(
+    double mean, double var, double eps, const real[::1] weight, const real[::1] bias,
+    Py_ssize_t j, Py_ssize_t c, real *coef, real[:, ::1] saved
+) noexcept nogil:
+    cdef double invstd = 1 / sqrt(var + eps)
+    cdef double scale = invstd
+    if weight is not None:
+        scale = weight[j] * invstd
+    coef[j] = <real>scale
+    coef[c + j] = <real>(-mean * scale if bias is None else bias[j] - mean * scale)
+    saved[0, j] = <real>mean
+    saved[1, j] = <real>invstd
+
+
+cdef void batch_moments(const real *x, Py_ssize_t m, Py_ssize_t c, real *sums) noexcept nogil:
+    # sums (shards, 2, C): sum and sum of squared deviations; the first row ends as those of all
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t step = shard_rows(c), shards = (m + step - 1) // step, i, first, span
+    cdef real *a
+    cdef real *b
+    for i in prange(shards, schedule="static", num_threads=threads_for(3.0 * m * c)):
+        first = i * step
+        table.moments(x + first * c, min(step, m - first), c, sums + 2 * i * c, sums + 2 * i * c + c)
+    span = 1
+    while span < shards:
+        for i in prange(0, shards - span, 2 * span, schedule="static",
+                        num_threads=threads_for(8.0 * c * (shards // (2 * span)))):
+            a = sums + 2 * i * c
+            b = a + 2 * span * c
+            first = (i + span) * step
+            table.merge_moments(span * step, a, a + c, min(span * step, m - first), b, b + c, c)
+        span = 2 * span
+
+
+cdef void scale_shift(const real *x, Py_ssize_t m, Py_ssize_t c, const real *coef, real *y) noexcept nogil:
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t step = shard_rows(c), i, first
+    for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(2.0 * m * c)):
+        first = i * step
+        table.scale_shift(x + first * c, coef, min(step, m - first), c, y + first * c)
+
+
+def backward(
+    const real[:, ::1] g,
+    const real[:, ::1] x,
+    const real[::1] weight,
+    const real[:, ::1] saved,
+    bint training,
+    real[:, ::1] dx,
+    real[::1] dweight,
+    real[::1] dbias,
+    real[::1] scratch,
+):
+    """Set dx and add to dweight and dbias, each unless it is None."""
+    cdef Py_ssize_t m = x.shape[0], c = x.shape[1], step = shard_rows(c), i, j, first
+    cdef real *coef = &scratch[0]
+    cdef real *sums = coef + 4 * c
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef double invstd, scale
+    if m == 0:
+        return
+    with nogil:
+        if training or dweight is not None or dbias is not None:
+            gradient_sums(&g[0, 0], &x[0, 0], &saved[0, 0], m, c, sums)
+        for j in range(c):
+            invstd = saved[1, j]
+            scale = invstd
+            if weight is not None:
+                scale = weight[j] * invstd
+            if dweight is not None:
+                dweight[j] += <real>(invstd * sums[c + j])
+            if dbias is not None:
+                dbias[j] += sums[j]
+            if training:
+                coef[j] = saved[0, j]
+                coef[c + j] = <real>(-scale * invstd * invstd * sums[c + j] / m)
+                coef[2 * c + j] = <real>(-scale * sums[j] / m)
+                coef[3 * c + j] = <real>scale
+            else:
+                coef[j] = <real>scale
+                coef[c + j] = 0
+        if dx is not None:
+            if training:
+                for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(4.0 * m * c)):
+                    first = i * step
+                    table.norm_backward(&g[first, 0], &x[first, 0], coef, min(step, m - first), c, &dx[first, 0])
+            else:
+                scale_shift(&g[0, 0], m, c, coef, &dx[0, 0])
+
+
+cdef void gradient_sums(
+    const real *g, const real *x, const real *mean, Py_ssize_t m, Py_ssize_t c, real *sums
+) noexcept nogil:
+    # sums (shards, 2, C): sum of g and of g * (x - mean); the first row ends as those of all
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t step = shard_rows(c), shards = (m + step - 1) // step, i, first, span
+    for i in prange(shards, schedule="static", num_threads=threads_for(4.0 * m * c)):
+        first = i * step
+        table.norm_sums(g + first * c, x + first * c, mean, min(step, m - first), c, sums + 2 * i * c)
+    span = 1
+    while span < shards:
+        for i in prange(0, shards - span, 2 * span, schedule="static",
+                        num_threads=threads_for(2.0 * c * (shards // (2 * span)))):
+            table.accumulate(sums + 2 * (i + span) * c, sums + 2 * i * c, 2 * c)
+        span = 2 * span
+
+
+def draw_mask(const uint64_t[::1] words, uint64_t threshold, uint8_t[:, :, ::1] mask):
+    """Set mask (n, pixels, channels) to 1 where the element's 32 random bits are at least threshold.
+
+    Element (i, channel, pixel) owns half a word, low half first, in that order of axes: the order in which an
+    NCHW array is read, whatever the memory.
+    """
+    cdef Py_ssize_t n = mask.shape[0], hw = mask.shape[1], c = mask.shape[2], t, p, q, k, e
+    # tiles of 16 pixels, all channels: each cache line of words is read while it is there
+    cdef Py_ssize_t tiles = (hw + 15) // 16
+    cdef uint64_t bits
+    for t in prange(n * tiles, schedule="static", num_threads=threads_for(4.0 * n * hw * c), nogil=True):
+        q = t % tiles * 16
+        for k in range(c):
+            for p in range(q, min(q + 16, hw)):
+                e = (t // tiles * c + k) * hw + p
+                bits = words[e >> 1] >> (32 * (e & 1)) & <uint64_t>0xFFFFFFFF
+                mask[t // tiles, p, k] = bits >= threshold
+
+
+def drop(const real[::1] x, const uint8_t[::1] mask, double scale, real[::1] y):
+    """Set y = x * scale where the mask is 1, x * 0 elsewhere."""
+    cdef Py_ssize_t n = x.shape[0], i, first
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    for i in prange((n + SHARD - 1) // SHARD, schedule="static", num_threads=threads_for(2.0 * n), nogil=True):
+        first = i * SHARD
+        table.drop(&x[first], &mask[first], scale, min(<Py_ssize_t>SHARD, n - first), &y[first])

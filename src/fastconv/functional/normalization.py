@@ -1,0 +1,250 @@
+"""Batch normalisation (Ioffe and Szegedy, 2015), forward and backward."""
+
+import numpy as np
+
+import fastconv._ext.norm as norm
+from fastconv.functional._check import (
+    Array,
+    as_contiguous,
+    as_nhwc,
+    by_dtype,
+    check_grad,
+    check_out,
+    check_rank,
+    check_shape,
+    memory,
+    same_dtype,
+    scratch,
+)
+
+_FORWARD = by_dtype(norm.forward)
+_EVALUATE = by_dtype(norm.evaluate)
+_COEFFICIENTS = by_dtype(norm.coefficients)
+_BACKWARD = by_dtype(norm.backward)
+
+
+def batch_norm(
+    input: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    out: Array | None = None,
+    saved: Array | None = None,
+) -> Array:
+    """Normalise every channel: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    In training mean and variance are the batch's (the variance biased), and the running statistics move
+    towards them: r = (1 - momentum) * r + momentum * s, where the variance is taken unbiased. In evaluation
+    they are the running ones. Either way the values are ``fma(x, scale, shift)`` with the scale and shift of
+    :func:`batch_norm_coefficients`.
+
+    Parameters
+    ----------
+    input : (N, C) or (N, C, H, W) array of float32 or float64
+    running_mean, running_var : (C,) arrays or None
+        Updated in place in training, where they may be None; required in evaluation.
+    weight, bias : (C,) arrays, optional
+        1 and 0 where None.
+    momentum : float in [0, 1]
+    eps : float >= 0
+    out : array of input's shape, optional
+    saved : (2, C) array, optional
+        Receives the mean and the inverse standard deviation that were used, for :func:`batch_norm_backward`.
+
+    Returns
+    -------
+    array of input's shape
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or their dtypes differ.
+    ValueError
+        If a shape does not fit, a value is out of range, or training has one value per channel or none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.functional import batch_norm
+    >>> batch_norm(np.array([[1.0], [3.0]]), None, None, training=True, eps=0.0)
+    array([[-1.],
+           [ 1.]])
+    """
+    where = "batch_norm"
+    dtype = same_dtype(
+        where,
+        input=input,
+        running_mean=running_mean,
+        running_var=running_var,
+        weight=weight,
+        bias=bias,
+        saved=saved,
+    )
+    check_rank(where, "input", input, (2, 4))
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"{where}: momentum must be in [0, 1], got {momentum}")
+    if not eps >= 0:
+        raise ValueError(f"{where}: eps must be >= 0, got {eps}")
+    weight = _channels(where, "weight", weight, input)
+    bias = _channels(where, "bias", bias, input)
+    x = _rows(input)
+    m, c = x.shape
+    out = check_out(where, "out", out, input.shape, dtype)
+    if saved is None:
+        saved = np.empty((2, c), dtype)
+    saved = check_grad(where, "saved", saved, (2, c), dtype)
+    work = _work(m, c, dtype)
+    if training:
+        if m < 2:
+            raise ValueError(
+                f"{where}: training needs more than 1 value per channel, got {m} (input.shape={input.shape})"
+            )
+        for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+            if running is not None:
+                _channels(where, name, running, input)
+                check_grad(where, name, running, (c,), dtype)
+        _FORWARD[dtype](x, weight, bias, running_mean, running_var, momentum, eps, _rows(out), saved, work)
+    else:
+        mean, var = _statistics(where, running_mean, running_var, input)
+        _EVALUATE[dtype](x, weight, bias, mean, var, eps, _rows(out), saved, work)
+    return out
+
+
+def batch_norm_coefficients(
+    running_mean: Array,
+    running_var: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> Array:
+    """Return the (2, C) scale and shift of evaluation: ``fma(x, scale, shift)`` has its bits.
+
+    scale = weight / sqrt(var + eps) and shift = bias - mean * scale, computed in float64 and rounded once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`batch_norm`.
+    """
+    where = "batch_norm_coefficients"
+    dtype = same_dtype(where, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_rank(where, "running_mean", running_mean, 1)
+    like = np.broadcast_to(running_mean, (1, *running_mean.shape))
+    mean, var = _statistics(where, running_mean, running_var, like)
+    coefficients, saved = np.empty((2, 2, mean.size), dtype)
+    _COEFFICIENTS[dtype](
+        _channels(where, "weight", weight, like),
+        _channels(where, "bias", bias, like),
+        mean,
+        var,
+        eps,
+        coefficients,
+        saved,
+    )
+    return coefficients
+
+
+def batch_norm_backward(
+    grad_output: Array,
+    input: Array,
+    weight: Array | None,
+    saved: Array,
+    training: bool,
+    *,
+    bias: bool = True,
+    need_input_grad: bool = True,
+    grad_input: Array | None = None,
+    grad_weight: Array | None = None,
+    grad_bias: Array | None = None,
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the gradients of :func:`batch_norm` with respect to input, weight and bias.
+
+    With xhat = (x - mean) * invstd and means over all values of a channel,
+
+        grad_weight += sum(grad_output * xhat)        grad_bias += sum(grad_output)
+        grad_input = weight * invstd * (grad_output - mean(grad_output) - xhat * mean(grad_output * xhat))
+
+    where evaluation has the first term of grad_input alone: its statistics are constants.
+
+    Parameters
+    ----------
+    grad_output, input : (N, C) or (N, C, H, W) arrays
+    weight : (C,) array or None
+        None also leaves out its gradient.
+    saved : (2, C) array
+        As the forward pass filled it.
+    training : bool
+        As in the forward pass.
+    bias : bool
+        False leaves out the gradient of the bias.
+    need_input_grad : bool
+        False leaves out the gradient of the input.
+    grad_input : array of input's shape, optional
+    grad_weight, grad_bias : (C,) arrays, optional
+        Added to; fresh arrays when None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`batch_norm`.
+    """
+    where = "batch_norm_backward"
+    dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight, saved=saved)
+    check_rank(where, "input", input, (2, 4))
+    check_shape(where, "grad_output", grad_output, input.shape)
+    weight = _channels(where, "weight", weight, input)
+    x = _rows(input)
+    m, c = x.shape
+    check_shape(where, "saved", saved, (2, c))
+    grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype) if need_input_grad else None
+    grad_weight = None if weight is None else check_grad(where, "grad_weight", grad_weight, (c,), dtype)
+    grad_bias = check_grad(where, "grad_bias", grad_bias, (c,), dtype) if bias else None
+    _BACKWARD[dtype](
+        _rows(grad_output),
+        x,
+        weight,
+        as_contiguous(saved),
+        training,
+        None if grad_input is None else _rows(grad_input),
+        grad_weight,
+        grad_bias,
+        _work(m, c, dtype),
+    )
+    return grad_input, grad_weight, grad_bias
+
+
+def _rows(a: Array) -> Array:
+    """Return ``a`` as contiguous rows of channels, (N * H * W, C): a view where memory allows."""
+    return (memory(as_nhwc(a)) if a.ndim == 4 else as_contiguous(a)).reshape(-1, a.shape[1])
+
+
+def _channels(where: str, name: str, a: Array | None, input: Array) -> Array | None:
+    """Return the per-channel array ``a`` contiguous, after a check that it has input's channels."""
+    if a is None:
+        return None
+    if a.shape != (input.shape[1],):
+        raise ValueError(
+            f"{where}: {name} must have shape ({input.shape[1]},), one value a channel, "
+            f"got {a.shape} (input.shape={input.shape})"
+        )
+    return as_contiguous(a)
+
+
+def _statistics(
+    where: str, running_mean: Array | None, running_var: Array | None, input: Array
+) -> tuple[Array, Array]:
+    mean = _channels(where, "running_mean", running_mean, input)
+    var = _channels(where, "running_var", running_var, input)
+    if mean is None or var is None:
+        raise ValueError(f"{where}: evaluation needs running_mean and running_var")
+    return mean, var
+
+
+def _work(m: int, c: int, dtype: np.dtype) -> Array:
+    count = norm.scratch_elements(m, c)
+    return scratch(count * dtype.itemsize)[: count * dtype.itemsize].view(dtype)

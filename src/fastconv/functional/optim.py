@@ -1,0 +1,212 @@
+"""One step of an optimiser, in place, for one parameter: PyTorch's formulas in PyTorch's order.
+
+Each step is one fused pass over parameter, gradient and state. Hyperparameters are rounded once to the
+parameter's dtype; where a product is added, product and sum are one fused multiply-add.
+"""
+
+import math
+
+import fastconv._ext.optim as optim
+from fastconv.functional._check import Array, as_contiguous, by_dtype, check_grad, check_shape, same_dtype
+
+_SGD = by_dtype(optim.sgd)
+_ADAM = by_dtype(optim.adam)
+_RMSPROP = by_dtype(optim.rmsprop)
+_ADAGRAD = by_dtype(optim.adagrad)
+
+
+def sgd_step(
+    param: Array,
+    grad: Array,
+    momentum_buffer: Array | None,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    *,
+    first_step: bool = False,
+) -> None:
+    """Gradient descent with momentum, as ``torch.optim.SGD`` (Sutskever et al., 2013).
+
+        g = grad + weight_decay * param
+        buffer = momentum * buffer + (1 - dampening) * g
+        param -= lr * (g + momentum * buffer  if nesterov else  buffer)
+
+    Parameters
+    ----------
+    param : C-contiguous array of float32 or float64
+        Updated in place.
+    grad : array of param's shape
+    momentum_buffer : array of param's shape or None
+        Updated in place; None is plain gradient descent, whatever ``momentum``.
+    lr, momentum, dampening, weight_decay : float
+    nesterov : bool
+    first_step : bool
+        Sets the buffer to g, undampened, as PyTorch does the first time.
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or their dtypes differ.
+    ValueError
+        If shapes differ, an array that is updated is not writable and C-contiguous, or ``nesterov`` is asked
+        for without momentum or with dampening.
+    """
+    p, g, (buffer,) = _flat("sgd_step", param, grad, momentum_buffer=momentum_buffer)
+    if nesterov and (momentum <= 0 or dampening != 0 or buffer is None):
+        raise ValueError(
+            f"sgd_step: nesterov needs a momentum buffer, momentum > 0 and dampening 0, "
+            f"got momentum={momentum}, dampening={dampening}"
+        )
+    if p.size:
+        _SGD[p.dtype](p, g, buffer, lr, momentum, dampening, weight_decay, nesterov, first_step)
+
+
+def adam_step(
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    step: int = 1,
+    decoupled: bool = False,
+) -> None:
+    """Adam (Kingma and Ba, 2015), or with ``decoupled`` AdamW (Loshchilov and Hutter, 2019), as PyTorch's.
+
+        g = grad + weight_decay * param          (Adam)
+        param *= 1 - lr * weight_decay           (AdamW)
+        m = m + (1 - beta1) * (g - m)
+        v = beta2 * v + (1 - beta2) * g^2
+        param -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
+
+    Parameters
+    ----------
+    param : C-contiguous array of float32 or float64
+        Updated in place.
+    grad : array of param's shape
+    m, v : arrays of param's shape
+        Averages of the gradient and of its square, updated in place; zeros before the first step.
+    lr, eps, weight_decay : float
+    beta1, beta2 : float in [0, 1)
+    step : int >= 1
+        The number of this step, the first being 1.
+    decoupled : bool
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`sgd_step`; ValueError also for ``step``, ``beta1`` or ``beta2`` out of range.
+    """
+    p, g, (m_, v_) = _flat("adam_step", param, grad, m=m, v=v)
+    if step < 1:
+        raise ValueError(f"adam_step: step counts from 1, got {step}")
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"adam_step: beta1 and beta2 must be in [0, 1), got {beta1} and {beta2}")
+    if p.size:
+        step_size = lr / (1 - beta1**step)
+        correction2 = math.sqrt(1 - beta2**step)
+        _ADAM[p.dtype](p, g, m_, v_, lr, beta1, beta2, eps, weight_decay, step_size, correction2, decoupled)
+
+
+def rmsprop_step(
+    param: Array,
+    grad: Array,
+    square_avg: Array,
+    momentum_buffer: Array | None = None,
+    grad_avg: Array | None = None,
+    lr: float = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+) -> None:
+    """RMSprop (Hinton, Coursera lecture 6e, 2012; centred: Graves, 2013), as ``torch.optim.RMSprop``.
+
+        g = grad + weight_decay * param
+        square_avg = alpha * square_avg + (1 - alpha) * g^2
+        grad_avg = grad_avg + (1 - alpha) * (g - grad_avg)                   (centred)
+        scaled = g / (sqrt(square_avg - grad_avg^2) + eps)
+        momentum_buffer = momentum * momentum_buffer + scaled
+        param -= lr * momentum_buffer
+
+    Parameters
+    ----------
+    param : C-contiguous array of float32 or float64
+        Updated in place.
+    grad : array of param's shape
+    square_avg : array of param's shape
+        Updated in place, as the next two; zeros before the first step.
+    momentum_buffer : array of param's shape or None
+        None is no momentum, whatever ``momentum``.
+    grad_avg : array of param's shape or None
+        None is not centred.
+    lr, alpha, eps, weight_decay, momentum : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`sgd_step`.
+    """
+    p, g, (square, buffer, average) = _flat(
+        "rmsprop_step", param, grad, square_avg=square_avg, momentum_buffer=momentum_buffer, grad_avg=grad_avg
+    )
+    if p.size:
+        _RMSPROP[p.dtype](p, g, square, buffer, average, lr, alpha, eps, weight_decay, momentum)
+
+
+def adagrad_step(
+    param: Array,
+    grad: Array,
+    state_sum: Array,
+    lr: float = 1e-2,
+    lr_decay: float = 0.0,
+    eps: float = 1e-10,
+    weight_decay: float = 0.0,
+    step: int = 1,
+) -> None:
+    """Adagrad (Duchi, Hazan, Singer, 2011), as ``torch.optim.Adagrad``.
+
+        g = grad + weight_decay * param
+        state_sum += g^2
+        param -= lr / (1 + (step - 1) * lr_decay) * g / (sqrt(state_sum) + eps)
+
+    Parameters
+    ----------
+    param : C-contiguous array of float32 or float64
+        Updated in place.
+    grad : array of param's shape
+    state_sum : array of param's shape
+        Updated in place.
+    lr, lr_decay, eps, weight_decay : float
+    step : int >= 1
+        The number of this step, the first being 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`sgd_step`; ValueError also for ``step`` < 1.
+    """
+    p, g, (square,) = _flat("adagrad_step", param, grad, state_sum=state_sum)
+    if step < 1:
+        raise ValueError(f"adagrad_step: step counts from 1, got {step}")
+    if p.size:
+        _ADAGRAD[p.dtype](p, g, square, lr / (1 + (step - 1) * lr_decay), eps, weight_decay)
+
+
+def _flat(
+    where: str, param: Array, grad: Array, **state: Array | None
+) -> tuple[Array, Array, list[Array | None]]:
+    """Return the checked arrays as flat views: what is updated must already lie in C order."""
+    dtype = same_dtype(where, param=param, grad=grad, **state)
+    check_grad(where, "param", param, param.shape, dtype)
+    check_shape(where, "grad", grad, param.shape)
+    flat = [
+        None if a is None else check_grad(where, name, a, param.shape, dtype).reshape(-1)
+        for name, a in state.items()
+    ]
+    return param.reshape(-1), as_contiguous(grad).reshape(-1), flat
