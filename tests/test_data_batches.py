@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastconv.data import Augment, Batches, Dataset, Samples, Standardizer, split
@@ -26,6 +26,7 @@ def channels_last(images):
 # Orders
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 300), seed=SEEDS, step=st.integers(0, 2**64 - 1))
 def test_permutation_is_one(n, seed, step):
     order = permutation(n, seed, "test", step)
@@ -57,6 +58,7 @@ def test_words_do_not_depend_on_how_many():
 # Split
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 60), share=st.floats(0.01, 0.99), seed=SEEDS)
 def test_split_is_a_partition(n, share, seed):
     images, labels = bytes_images(n), np.arange(n)
@@ -232,6 +234,7 @@ def test_standardizer_refuses():
 # Batches
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 40), size=st.integers(1, 12), seed=SEEDS, shuffle=st.booleans(), drop=st.booleans())
 def test_an_epoch_is_a_permutation(n, size, seed, shuffle, drop):
     images, labels = bytes_images(n), np.arange(n)
@@ -249,6 +252,7 @@ def test_an_epoch_is_a_permutation(n, size, seed, shuffle, drop):
     assert batches.position == (2, 0)
 
 
+@settings(deadline=None)
 @given(seed=SEEDS, epoch=st.integers(0, 2**40), index=st.integers(0, 4))
 def test_any_batch_can_be_made_again(seed, epoch, index):
     images, labels = bytes_images(23, c=3), np.arange(23)
@@ -383,6 +387,7 @@ def slow_twin(image, down, right, mirrored, fill):
     return out
 
 
+@settings(deadline=None)
 @given(
     shift=st.integers(0, 3),
     flip=st.booleans(),
@@ -416,6 +421,7 @@ def test_shift_by_a_known_amount(down, right, mirrored):
     np.testing.assert_array_equal(out[0].transpose(2, 0, 1), expected)
 
 
+@settings(deadline=None)
 @given(order=st.permutations(range(9)), size=st.integers(1, 9))
 def test_order_and_batch_size_do_not_matter(order, size):
     images = bytes_images(9)

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastconv.data import read_cifar, read_idx
@@ -89,6 +89,7 @@ def test_gzip_bomb_stops_at_the_promised_size(tmp_path):
         tracemalloc.stop()
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_gzip_cut_anywhere_is_refused(tmp_path_factory, data):
     packed = gzip.compress(idx(np.random.default_rng(0).integers(0, 256, 300).astype(np.uint8)))
@@ -98,6 +99,7 @@ def test_gzip_cut_anywhere_is_refused(tmp_path_factory, data):
         read_idx(path)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_gzip_damaged_anywhere_is_refused_or_harmless(tmp_path_factory, data):
     array = np.random.default_rng(0).integers(0, 4, 300).astype(np.uint8)
@@ -137,6 +139,16 @@ def test_cifar_round_trip(write):
     np.testing.assert_array_equal(labels, table[:, 0])
     np.testing.assert_array_equal(images, table[:, 1:].reshape(6, 3, 32, 32))
     assert images.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_cifar_into_a_buffer(write):
+    table = records(6)
+    buffer = np.empty((6, 32, 32, 3), np.uint8)
+    images, _ = read_cifar(write(table.tobytes()), 6, out=buffer)
+    assert np.shares_memory(images, buffer)
+    np.testing.assert_array_equal(images, table[:, 1:].reshape(6, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"out must be uint8 \(6, 32, 32, 3\), got uint8 \(5, 32, 32, 3\)"):
+        read_cifar(write(table.tobytes()), 6, out=buffer[:5])
 
 
 @pytest.mark.parametrize("change", [-3073, -1, 1, 3073])

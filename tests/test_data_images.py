@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastconv.data import load_image
@@ -254,6 +254,7 @@ def read_or_refuse(path):
 
 
 @pytest.mark.parametrize("name", ["image.png", "image.jpg", "array.npy"])
+@settings(deadline=None)
 @given(data=st.data())
 def test_damaged_files(name, tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damaged") / name
@@ -270,6 +271,7 @@ def test_damaged_files(name, tmp_path_factory, data):
     read_or_refuse(path)
 
 
+@settings(deadline=None)
 @given(
     content=st.binary(max_size=100),
     start=st.sampled_from([b"\x93NUMPY\x01\x00", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"]),

@@ -55,7 +55,9 @@ def read_idx(path: str | Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(dims)
 
 
-def read_cifar(path: str | Path, records: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
+def read_cifar(
+    path: str | Path, records: int = 10_000, *, out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Read one file of the binary version of CIFAR-10, plain or gzip.
 
     A record is one label byte and 3072 pixel bytes: a red, a green and a blue plane of 32 rows.
@@ -65,11 +67,13 @@ def read_cifar(path: str | Path, records: int = 10_000) -> tuple[np.ndarray, np.
     path : str or Path
     records : int
         How many records the file must hold.
+    out : ndarray, optional
+        uint8 (records, 32, 32, 3): the buffer to write the pixels to.
 
     Returns
     -------
     images : ndarray
-        uint8 (records, 3, 32, 32), a view of a channels-last buffer.
+        uint8 (records, 3, 32, 32), a view of a channels-last buffer (of ``out`` when given).
     labels : ndarray
         uint8 (records,).
 
@@ -92,7 +96,11 @@ def read_cifar(path: str | Path, records: int = 10_000) -> tuple[np.ndarray, np.
     labels = table[:, 0].copy()
     if records and labels.max() > 9:
         raise ValueError(f"{path}: record {int(labels.argmax())} has label {labels.max()}, expected 0..9")
-    images = np.empty((records, 32, 32, 3), np.uint8)
+    images = np.empty((records, 32, 32, 3), np.uint8) if out is None else out
+    if images.shape != (records, 32, 32, 3) or images.dtype != np.uint8:
+        raise ValueError(
+            f"read_cifar: out must be uint8 {(records, 32, 32, 3)}, got {images.dtype} {images.shape}"
+        )
     for channel in range(3):  # three strided copies: four times as fast as one transposed copy
         plane = table[:, 1 + 1024 * channel : 1025 + 1024 * channel]
         images[..., channel] = plane.reshape(records, 32, 32)

@@ -110,12 +110,13 @@ def _read_mnist(paths: dict[str, Path], part: str, n: int) -> Samples:
 
 
 def _read_cifar(paths: dict[str, Path], records: int) -> tuple[Samples, Samples]:
-    parts = [read_cifar(paths[name], records) for name in CIFAR_FILES]
-    train = np.concatenate([images.transpose(0, 2, 3, 1) for images, _ in parts[:-1]]).transpose(0, 3, 1, 2)
-    train.setflags(write=False)
-    parts[-1][0].setflags(write=False)
-    labels = np.concatenate([labels for _, labels in parts[:-1]]).astype(np.int64)
-    return Samples(train, labels), Samples(parts[-1][0], parts[-1][1].astype(np.int64))
+    n = len(CIFAR_FILES)
+    images, labels = np.empty((n, records, 32, 32, 3), np.uint8), np.empty((n, records), np.int64)
+    for i, name in enumerate(CIFAR_FILES):
+        _, labels[i] = read_cifar(paths[name], records, out=images[i])
+    images.setflags(write=False)
+    train = images[:-1].reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+    return Samples(train, labels[:-1].ravel()), Samples(images[-1].transpose(0, 3, 1, 2), labels[-1])
 
 
 DIGITS_TEST = 360  # a fifth of 1797
