@@ -1,0 +1,91 @@
+/* Run every convolution kernel of every supported table on the same random data and compare the bits with the
+ * scalar table's. For machines and emulators where the Python tests cannot run (see scripts/cross_neon.sh). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels.h"
+
+enum { C = 7, K = 21, ROWS = 5, COLS = 17, TAPS = 3, WIDTH = COLS + TAPS, COUNT = 65536 };
+
+static double x64[COUNT], w64[COUNT], g64[COUNT];
+static float x32[COUNT], w32[COUNT], g32[COUNT];
+
+static void fill(unsigned seed)
+{
+    for (int i = 0; i < COUNT; i++) {
+        double *targets[] = {x64, w64, g64};
+        float *singles[] = {x32, w32, g32};
+        for (int j = 0; j < 3; j++) {
+            seed = seed * 1664525u + 1013904223u;
+            targets[j][i] = ((double)seed / 4294967296.0 - 0.5) * 3.0;
+            singles[j][i] = (float)targets[j][i];
+        }
+    }
+}
+
+/* Results of all kernels, one after the other; returns the bytes written. */
+static size_t run(const fc_ops *ops, int kind, char *out)
+{
+    static char panels[COUNT * 16];
+    const void *x = kind == FC_F32 ? (void *)x32 : (void *)x64;
+    const void *w = kind == FC_F32 ? (void *)w32 : (void *)w64;
+    const void *g = kind == FC_F32 ? (void *)g32 : (void *)g64;
+    const ptrdiff_t size = ops->size;
+    char *start = out;
+    ptrdiff_t taps[TAPS] = {0, 1, 2}, offsets[TAPS * C];
+    fc_segment segments[2] = {{0, 2 * C}, {2 * C, C}};
+    for (int m = 0; m < TAPS * C; m++)
+        offsets[m] = m;
+
+    for (int relu = 0; relu < 2; relu++) {
+        fc_pack pack = {w, C * TAPS, TAPS, taps, TAPS, C, K, panels};
+        ops->pack(&pack);
+        fc_rows rows = {x, WIDTH * C, C, segments, 2, TAPS * C, panels, g, out, COLS * K, K, ROWS, COLS, K, relu};
+        ops->rows(&rows);
+        out += ROWS * COLS * K * size;
+    }
+    memset(out, 0, TAPS * C * K * size);
+    fc_outer outer = {x, WIDTH * C, C, offsets, TAPS * C, g, COLS * K, K, ROWS, COLS, K, out, K};
+    ops->outer(&outer);
+    out += TAPS * C * K * size;
+
+    ptrdiff_t lanes[TAPS] = {0, K, 2 * K};
+    fc_depthwise depthwise = {x, WIDTH * K, K, lanes, TAPS, w, K, g, out, COLS * K, K, ROWS, COLS, K, 1};
+    ops->depthwise(&depthwise);
+    out += ROWS * COLS * K * size;
+    memset(out, 0, TAPS * K * size);
+    fc_depthwise_outer depthwise_outer = {x, WIDTH * K, K, lanes, TAPS, g, COLS * K, K, ROWS, COLS, K, out, K};
+    ops->depthwise_outer(&depthwise_outer);
+    out += TAPS * K * size;
+
+    memset(out, 0, K * size);
+    ops->column_sum(x, 100, K, out);
+    ops->accumulate(w, out, K);
+    out += K * size;
+    ops->bias_add(x, w, out, 30, K, 1);
+    out += 30 * K * size;
+    ops->relu_mask(g, x, out, 1001);
+    out += 1001 * size;
+    return (size_t)(out - start);
+}
+
+int main(void)
+{
+    static char expected[COUNT * 16], got[COUNT * 16];
+    fill(1);
+    for (int t = 1; t < fc_table_count(); t++) {
+        if (!fc_table_supported(t))
+            continue;
+        for (int kind = 0; kind < 2; kind++) {
+            size_t n = run(&fc_table_at(0)->ops[kind], kind, expected);
+            run(&fc_table_at(t)->ops[kind], kind, got);
+            if (memcmp(expected, got, n) != 0) {
+                printf("%s %s differs from scalar\n", fc_table_at(t)->name, kind ? "float64" : "float32");
+                return 1;
+            }
+            printf("%s %s equals scalar: %zu bytes\n", fc_table_at(t)->name, kind ? "float64" : "float32", n);
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,85 @@
+"""The house: imports point downward only, ops.inc and its Cython mirror agree, importing stays light."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastconv
+
+PACKAGE = Path(fastconv.__file__).parent
+
+# Lowest first. Rooms of one level do not import each other, except as ALLOWED says.
+LEVELS = [
+    {"_version", "random"},
+    {"_ext"},
+    {"config"},
+    {"functional"},
+    {"nn"},
+    {"init", "optim", "schedule", "data", "models", "serialize", "testing"},
+    {"deep", "train"},
+    {"diagnose"},
+    {"search", "viz"},
+    {"cli"},
+]
+LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
+# Within a package of several files, what all others of it may import.
+SHARED = {"nn": {"base"}, "functional": {"_check", "_fused"}}
+
+
+def sources():
+    return sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.name not in ("__init__.py", "__main__.py"))
+
+
+def imports(path):
+    """Yield the fastconv modules that a file imports, at the top or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "fastconv")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fastconv":
+            if node.module == "fastconv":
+                yield from (f"fastconv.{a.name}" for a in node.names)
+            else:
+                yield from (f"{node.module}.{a.name}" for a in node.names)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downward(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    room, file = parts[0], parts[-1]
+    assert room in LEVEL, f"{room} has no level yet: give it one"
+    for name in imports(path):
+        target = name.split(".")[1:]
+        if target[0] in ("__version__", "manual_seed"):
+            continue
+        if target[0] == room:
+            if room in SHARED and file != "__init__" and len(target) > 1:
+                others = {p.stem for p in (PACKAGE / room).glob("*.py")} - SHARED[room] - {file}
+                assert target[1] not in others or file in SHARED[room], f"{file} imports its neighbour {name}"
+            continue
+        assert LEVEL[target[0]] < LEVEL[room], f"{path.name} ({room}) imports {name}, which is not below it"
+        if target[0] == "_ext":
+            assert room in ("config", "functional", "deep"), f"{room} reaches past the boundary: {name}"
+
+
+def test_the_cython_mirror_lists_the_kernels_of_ops_inc():
+    kernels = PACKAGE / "_kernels" / "ops.inc"
+    if not kernels.exists():
+        pytest.skip("the C sources are not installed")
+    listed = re.findall(r"^FC_OP\((\w+), \((.*?)\), \(", kernels.read_text(), re.M)
+    mirrored = re.findall(r"void \(\*(\w+)\)\((.*?)\) noexcept", (PACKAGE / "_ext" / "runtime.pxd").read_text(), re.S)
+
+    def plain(text):
+        return re.sub(r"\s+", " ", text.replace("ptrdiff_t", "Py_ssize_t")).strip()
+
+    assert {n: plain(p) for n, p in listed} == {n: plain(p) for n, p in mirrored}
+
+
+def test_import_brings_in_nothing_heavy():
+    code = "import fastconv, sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    heavy = {"sklearn", "scipy", "matplotlib", "click", "tqdm", "safetensors", "pooch", "PIL", "torch", "pandas"}
+    assert loaded & heavy == set()
