@@ -3,8 +3,7 @@
 #define FC_VEC_AVX512_H
 
 #ifdef FC_EMULATE_AVX512 /* the same source on processors without AVX-512, for tests (FASTCONV_EMULATE_AVX512=1) */
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512.h>
+#include "emulate_avx512.h"
 #else
 #include <immintrin.h>
 #endif

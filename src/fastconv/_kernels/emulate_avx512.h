@@ -1,0 +1,63 @@
+/* AVX-512 in software, for tests on processors without it: the SIMDe headers, and what they lack, lane by lane. */
+#ifndef FC_EMULATE_AVX512_H
+#define FC_EMULATE_AVX512_H
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Expands to the masked load and store of one type: NAME ps or pd, T the element, V its vector, M its mask. */
+#define FC_EMULATED_MEMORY(NAME, T, V, M)                                                                            \
+    static inline V fc_maskz_loadu_##NAME(M mask, const T *p)                                                        \
+    {                                                                                                                \
+        T lanes[64 / sizeof(T)] = {0};                                                                               \
+        V r;                                                                                                         \
+        for (unsigned i = 0; i < 64 / sizeof(T); i++)                                                                \
+            if (mask >> i & 1)                                                                                       \
+                lanes[i] = p[i];                                                                                     \
+        memcpy(&r, lanes, sizeof r);                                                                                 \
+        return r;                                                                                                    \
+    }                                                                                                                \
+    static inline void fc_mask_storeu_##NAME(T *p, M mask, V a)                                                      \
+    {                                                                                                                \
+        T lanes[64 / sizeof(T)];                                                                                     \
+        memcpy(lanes, &a, sizeof a);                                                                                 \
+        for (unsigned i = 0; i < 64 / sizeof(T); i++)                                                                \
+            if (mask >> i & 1)                                                                                       \
+                p[i] = lanes[i];                                                                                     \
+    }
+
+/* Expands to the conversion of every lane of A (elements S) to R (elements D). */
+#define FC_EMULATED_CONVERSION(NAME, S, A, D, R, EXPRESSION)                                                         \
+    static inline R fc_##NAME(A a)                                                                                   \
+    {                                                                                                                \
+        S from[64 / sizeof(S)];                                                                                      \
+        D to[64 / sizeof(D)];                                                                                        \
+        R r;                                                                                                         \
+        memcpy(from, &a, sizeof a);                                                                                  \
+        for (unsigned i = 0; i < 64 / sizeof(S); i++)                                                                \
+            to[i] = (D)EXPRESSION;                                                                                   \
+        memcpy(&r, to, sizeof r);                                                                                    \
+        return r;                                                                                                    \
+    }
+
+FC_EMULATED_MEMORY(ps, float, __m512, __mmask16)
+FC_EMULATED_MEMORY(pd, double, __m512d, __mmask8)
+FC_EMULATED_CONVERSION(cvtepi32_ps, int32_t, __m512i, float, __m512, from[i])
+FC_EMULATED_CONVERSION(cvtepi64_pd, int64_t, __m512i, double, __m512d, from[i])
+FC_EMULATED_CONVERSION(cvtps_epi32, float, __m512, int32_t, __m512i, rintf(from[i]))
+FC_EMULATED_CONVERSION(cvtpd_epi64, double, __m512d, int64_t, __m512i, rint(from[i]))
+
+#define _mm512_maskz_loadu_ps fc_maskz_loadu_ps
+#define _mm512_maskz_loadu_pd fc_maskz_loadu_pd
+#define _mm512_mask_storeu_ps fc_mask_storeu_ps
+#define _mm512_mask_storeu_pd fc_mask_storeu_pd
+#define _mm512_cvtepi32_ps fc_cvtepi32_ps
+#define _mm512_cvtepi64_pd fc_cvtepi64_pd
+#define _mm512_cvtps_epi32 fc_cvtps_epi32
+#define _mm512_cvtpd_epi64 fc_cvtpd_epi64
+
+#endif
