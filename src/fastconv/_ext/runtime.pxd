@@ -160,6 +160,9 @@ cdef extern from "kernels.h" nogil:
         void (*adam)(const fc_adam *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*rmsprop)(const fc_rmsprop *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*adagrad)(const fc_adagrad *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        # probe.inc.h
+        void (*fma_throughput)(Py_ssize_t n, void *sink) noexcept nogil
+        void (*fma_latency)(Py_ssize_t n, void *sink) noexcept nogil
 
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)

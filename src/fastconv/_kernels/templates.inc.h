@@ -2,6 +2,7 @@
 #include "gemm.inc.h"
 #include "norm.inc.h"
 #include "optim.inc.h"
+#include "probe.inc.h"
 
 #define FC_OP(name, params, args)                                                                                    \
     static void FC_GUARDED(name) params                                                                              \
