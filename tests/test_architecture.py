@@ -69,7 +69,7 @@ def test_the_cython_mirror_lists_the_kernels_of_ops_inc():
     kernels = PACKAGE / "_kernels" / "ops.inc"
     if not kernels.exists():
         pytest.skip("the C sources are not installed")
-    listed = re.findall(r"^FC_OP\((\w+), \((.*?)\), \(", kernels.read_text(), re.M)
+    listed = re.findall(r"^FC_OP\((\w+),\s*\((.*?)\),\s*\(", kernels.read_text(), re.M | re.S)
     mirrored = re.findall(r"void \(\*(\w+)\)\((.*?)\) noexcept", (PACKAGE / "_ext" / "runtime.pxd").read_text(), re.S)
 
     def plain(text):
