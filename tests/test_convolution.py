@@ -214,6 +214,13 @@ def test_bias_and_relu_in_one_pass_give_the_bits_of_the_steps_one_by_one():
         assert_array_equal(a, want)
 
 
+def test_the_input_gradient_alone_is_the_same():
+    problem = TEST[2]
+    x, w, b, g = random_arrays(problem)
+    gx, _, _ = F.conv2d_backward(g, x, w, *problem.options)
+    assert_array_equal(F.conv2d_input_grad(g, x.shape, w, *problem.options), gx)
+
+
 def test_parameter_gradients_accumulate_and_buffers_are_used():
     problem = TEST[0]
     x, w, b, g = integer_arrays(problem)

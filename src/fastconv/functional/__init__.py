@@ -8,7 +8,7 @@ trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
 from fastconv.functional._check import release_scratch
-from fastconv.functional.convolution import col2im, conv1d, conv1d_backward, conv2d, conv2d_backward, im2col
+from fastconv.functional.convolution import col2im, conv1d, conv1d_backward, conv2d, conv2d_backward, conv2d_input_grad, im2col
 from fastconv.functional.dropout import dropout, dropout_backward, dropout_mask_like
 from fastconv.functional.linear import bias_add, bias_add_backward, linear, linear_backward
 from fastconv.functional.normalization import batch_norm, batch_norm_backward, batch_norm_coefficients
@@ -27,6 +27,7 @@ __all__ = [
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "conv2d_input_grad",
     "dropout",
     "dropout_backward",
     "dropout_mask_like",

@@ -237,6 +237,47 @@ def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Ar
     return (grad_input if need_input_grad else None), grad_weight, (grad_bias if bias else None)
 
 
+def conv2d_input_grad(
+    grad_output: Array,
+    input_shape: tuple[int, int, int, int],
+    weight: Array,
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of :func:`conv2d` for its input alone (transposed convolution).
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, K, P, Q)
+    input_shape : tuple of int
+        (N, C, H, W) of the forward call.
+    weight, stride, padding, dilation, groups
+        As given to the forward call.
+    out : ndarray of shape (N, C, H, W), optional
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`conv2d_backward`.
+    """
+    where = "conv2d_input_grad"
+    dtype = same_dtype(where, grad_output=grad_output, weight=weight)
+    check_rank(where, "weight", weight, 4)
+    g = _resolve(where, tuple(input_shape), weight, stride, padding, dilation, groups)
+    check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
+    out = check_out(where, "out", out, (g.n, g.c, g.h, g.w), dtype)
+    _input_gradient[dtype](memory(as_nhwc(grad_output)), as_contiguous(weight), memory(out), g, scratch)
+    return out
+
+
 def _as_image(a: Array | None) -> Array | None:
     """Return (N, C, L) as the view (N, C, 1, L)."""
     return None if a is None else a[:, :, None, :]
