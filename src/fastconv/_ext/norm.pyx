@@ -6,10 +6,14 @@ fixed pairwise tree. What is per channel is computed in double and rounded once.
 """
 
 from cython.parallel cimport prange
-from libc.math cimport NAN, sqrt
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.math cimport sqrt
+from libc.stdint cimport uint8_t, uint64_t
 
 from fastconv._ext.runtime cimport fc_ops, ops, threads_for
+
+cdef extern from "philox.h" nogil:
+    void fc_philox_keep(const uint64_t *key, const uint64_t *counter, uint64_t first, Py_ssize_t blocks,
+                        uint64_t threshold, uint8_t *keep)
 
 ctypedef fused real:
     float
@@ -206,23 +210,38 @@ cdef void gradient_sums(
         span = 2 * span
 
 
-def draw_mask(const uint64_t[::1] words, uint64_t threshold, uint8_t[:, :, ::1] mask):
+def draw_mask(
+    const uint64_t[::1] key,
+    const uint64_t[::1] counter,
+    uint64_t threshold,
+    uint8_t[:, :, ::1] mask,
+    uint8_t[::1] drawn,
+):
     """Set mask (n, pixels, channels) to 1 where the element's 32 random bits are at least threshold.
 
-    Element (i, channel, pixel) owns half a word, low half first, in that order of axes: the order in which an
-    NCHW array is read, whatever the memory.
+    The bits of a Philox generator, low halves of its words first, go to the elements in the order (n, channel,
+    pixel), that of an NCHW array. `drawn` is scratch for as many elements, rounded up to a multiple of 8.
     """
-    cdef Py_ssize_t n = mask.shape[0], hw = mask.shape[1], c = mask.shape[2], t, p, q, k, e
-    # tiles of 16 pixels, all channels: each cache line of words is read while it is there
-    cdef Py_ssize_t tiles = (hw + 15) // 16
-    cdef uint64_t bits
-    for t in prange(n * tiles, schedule="static", num_threads=threads_for(4.0 * n * hw * c), nogil=True):
-        q = t % tiles * 16
+    cdef Py_ssize_t n = mask.shape[0], hw = mask.shape[1], c = mask.shape[2], total = n * hw * c
+    cdef Py_ssize_t blocks = (total + 7) // 8, tiles = (hw + 63) // 64, i, q, first
+    cdef int threads = threads_for(4.0 * total)
+    for i in prange(0, blocks, 512, schedule="static", num_threads=threads, nogil=True):
+        fc_philox_keep(&key[0], &counter[0], i, min(<Py_ssize_t>512, blocks - i), threshold, &drawn[8 * i])
+    # tiles of 64 pixels, all channels: each cache line is read while it is there
+    for i in prange(n * tiles, schedule="static", num_threads=threads, nogil=True):
+        q = i % tiles * 64
+        first = i // tiles * c * hw
+        interleave(&drawn[first + q], hw, c, min(<Py_ssize_t>64, hw - q), &mask[i // tiles, q, 0])
+
+
+cdef void interleave(
+    const uint8_t *planes, Py_ssize_t hw, Py_ssize_t c, Py_ssize_t pixels, uint8_t *out
+) noexcept nogil:
+    # out (pixels, c) from c planes of hw bytes
+    cdef Py_ssize_t p, k
+    for p in range(pixels):
         for k in range(c):
-            for p in range(q, min(q + 16, hw)):
-                e = (t // tiles * c + k) * hw + p
-                bits = words[e >> 1] >> (32 * (e & 1)) & <uint64_t>0xFFFFFFFF
-                mask[t // tiles, p, k] = bits >= threshold
+            out[p * c + k] = planes[k * hw + p]
 
 
 def drop(const real[::1] x, const uint8_t[::1] mask, double scale, real[::1] y):

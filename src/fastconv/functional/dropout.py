@@ -12,13 +12,11 @@ from fastconv.functional._check import (
     check_out,
     memory,
     same_dtype,
+    scratch,
 )
 
 _DROP = by_dtype(norm.drop)
 _MASK = np.dtype(np.uint8)
-
-# Elements drawn at a time: the random words stay in the cache and a large mask needs no large buffer.
-_CHUNK = 1 << 16
 
 
 def dropout(
@@ -143,20 +141,14 @@ def _flat(a: Array) -> Array:
 
 
 def _draw(mask: Array, p: float, seed: int, stream: int | str, step: int) -> None:
-    """Fill the mask; two elements share one 64-bit word of the generator."""
-    bits = random.generator(seed, stream, step).bit_generator
     threshold = round(p * 2.0**32)
     if mask.size == 0 or threshold == 0:
         mask.fill(1)
         return
+    state = random.generator(seed, stream, step).bit_generator.state["state"]
     if mask.ndim == 4:
         n, c, h, w = mask.shape
-        samples = memory(mask).reshape(n, h * w, c)
-        # an even number of samples, so that no word is shared by two chunks
-        chunk = 2 * max(1, _CHUNK // (2 * c * h * w))
-        parts = [samples[first : first + chunk] for first in range(0, n, chunk)]
+        elements = memory(mask).reshape(n, h * w, c)
     else:
-        flat = mask.reshape(1, -1, 1)
-        parts = [flat[:, first : first + _CHUNK] for first in range(0, mask.size, _CHUNK)]
-    for part in parts:
-        norm.draw_mask(bits.random_raw((part.size + 1) // 2), threshold, part)
+        elements = mask.reshape(1, 1, -1)
+    norm.draw_mask(state["key"], state["counter"], threshold, elements, scratch(mask.size + 7))
