@@ -92,3 +92,81 @@ def numerical_gradient(f, x, eps=1e-6):
 # --- activations and losses -------------------------------------------------------------------------------
 
 # --- normalisation, dropout, optimiser steps --------------------------------------------------------------
+
+
+def _along_channels(values, x):
+    return np.reshape(values, (1, -1) + (1,) * (x.ndim - 2))
+
+
+def _sum_channels(a):
+    return a.sum(axis=(0, *range(2, a.ndim)))
+
+
+def batch_norm(x, mean, var, weight=1.0, bias=0.0, eps=1e-5):
+    """Return (x - mean) / sqrt(var + eps) * weight + bias; mean and variance are the batch's where None."""
+    x = x.astype(np.float64)
+    m = x.size // x.shape[1]
+    mean = _sum_channels(x) / m if mean is None else mean
+    var = _sum_channels((x - _along_channels(mean, x)) ** 2) / m if var is None else var
+    xhat = (x - _along_channels(mean, x)) / np.sqrt(_along_channels(np.asarray(var, np.float64) + eps, x))
+    return xhat * _along_channels(weight, x) + _along_channels(bias, x)
+
+
+def batch_norm_backward(g, x, weight=1.0, eps=1e-5):
+    """Return the gradients of x, weight and bias in training."""
+    xhat = batch_norm(x, None, None, eps=eps)
+    std = np.sqrt(np.var(x.astype(np.float64), axis=(0, *range(2, x.ndim))) + eps)
+    m = x.size // x.shape[1]
+    dweight, dbias = _sum_channels(g * xhat), _sum_channels(g.astype(np.float64))
+    dx = g - _along_channels(dbias / m, x) - xhat * _along_channels(dweight / m, x)
+    return dx * _along_channels(weight / std, x), dweight, dbias
+
+
+def dropout_mask(shape, p, generator):
+    """Return whether each element stays: its 32 bits of the generator, in C order, are at least p * 2**32."""
+    size = int(np.prod(shape))
+    words = [int(w) for w in generator.bit_generator.random_raw((size + 1) // 2)]
+    halves = [half for w in words for half in (w & 0xFFFFFFFF, w >> 32)]
+    return np.array([half >= round(p * 2**32) for half in halves[:size]]).reshape(shape)
+
+
+def sgd(p, g, buffer, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, first_step=False):
+    """Return the new parameter and buffer, as torch.optim.SGD."""
+    g = g + weight_decay * p
+    if buffer is None:
+        return p - lr * g, None
+    buffer = g if first_step else momentum * buffer + (1 - dampening) * g
+    return p - lr * (g + momentum * buffer if nesterov else buffer), buffer
+
+
+def adam(p, g, m, v, lr, beta1, beta2, eps, weight_decay, step, decoupled):
+    """Return the new parameter and the two averages, as torch.optim.Adam and AdamW."""
+    if decoupled:
+        p = p * (1 - lr * weight_decay)
+    else:
+        g = g + weight_decay * p
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    mhat, vhat = m / (1 - beta1**step), v / (1 - beta2**step)
+    return p - lr * mhat / (np.sqrt(vhat) + eps), m, v
+
+
+def rmsprop(p, g, square, buffer, average, lr, alpha, eps, weight_decay, momentum):
+    """Return the new parameter, square average, momentum buffer and gradient average, as torch.optim.RMSprop."""
+    g = g + weight_decay * p
+    square = alpha * square + (1 - alpha) * g**2
+    spread = square
+    if average is not None:
+        average = alpha * average + (1 - alpha) * g
+        spread = np.maximum(square - average**2, 0)
+    step = g / (np.sqrt(spread) + eps)
+    if buffer is not None:
+        step = buffer = momentum * buffer + step
+    return p - lr * step, square, buffer, average
+
+
+def adagrad(p, g, total, lr, lr_decay, eps, weight_decay, step):
+    """Return the new parameter and sum of squares, as torch.optim.Adagrad."""
+    g = g + weight_decay * p
+    total = total + g**2
+    return p - lr / (1 + (step - 1) * lr_decay) * g / (np.sqrt(total) + eps), total
