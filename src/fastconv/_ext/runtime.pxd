@@ -163,6 +163,36 @@ cdef extern from "kernels.h" nogil:
         # probe.inc.h
         void (*fma_throughput)(Py_ssize_t n, void *sink) noexcept nogil
         void (*fma_latency)(Py_ssize_t n, void *sink) noexcept nogil
+        # elementwise.inc.h
+        void (*relu)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*tanh)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*sigmoid)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*softsign)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*exp)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*log)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*tanh_backward)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
+        void (*sigmoid_backward)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
+        void (*softsign_backward)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
+        void (*add)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
+        void (*leaky_relu)(const void *a, const void *b, double s, void *y, Py_ssize_t n) noexcept nogil
+        void (*difference)(const void *a, const void *b, double s, void *y, Py_ssize_t n) noexcept nogil
+        # loss.inc.h
+        void (*softmax)(const void *x, void *y, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
+        void (*log_softmax)(const void *x, void *y, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
+        void (*softmax_backward)(const void *g, const void *y, void *dx, Py_ssize_t rows,
+                                 Py_ssize_t n) noexcept nogil
+        void (*log_softmax_backward)(const void *g, const void *y, void *dx, Py_ssize_t rows,
+                                     Py_ssize_t n) noexcept nogil
+        void (*cross_entropy)(const void *x, const Py_ssize_t *target, void *loss, void *p, Py_ssize_t rows,
+                              Py_ssize_t n) noexcept nogil
+        void (*cross_entropy_backward)(const void *g, Py_ssize_t g_step, const void *p,
+                                       const Py_ssize_t *target, void *dx, Py_ssize_t rows,
+                                       Py_ssize_t n) noexcept nogil
+        void (*margin)(const void *x, const Py_ssize_t *target, double margin, void *loss, Py_ssize_t rows,
+                       Py_ssize_t n) noexcept nogil
+        void (*margin_backward)(const void *g, Py_ssize_t g_step, const void *x, const Py_ssize_t *target,
+                                double margin, void *dx, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
+        void (*squared_error)(const void *a, const void *b, void *sum, Py_ssize_t n) noexcept nogil
 
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)

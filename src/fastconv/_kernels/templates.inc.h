@@ -3,6 +3,9 @@
 #include "norm.inc.h"
 #include "optim.inc.h"
 #include "probe.inc.h"
+#include "math.inc.h"
+#include "elementwise.inc.h"
+#include "loss.inc.h"
 
 #define FC_OP(name, params, args)                                                                                    \
     static void FC_GUARDED(name) params                                                                              \

@@ -8,15 +8,51 @@ trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
 from fastconv.functional._check import release_scratch
-from fastconv.functional.convolution import col2im, conv1d, conv1d_backward, conv2d, conv2d_backward, conv2d_input_grad, im2col
+from fastconv.functional.activation import (
+    add,
+    leaky_relu,
+    leaky_relu_backward,
+    log_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    safe_exp,
+    safe_log,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    softsign,
+    softsign_backward,
+    tanh,
+    tanh_backward,
+)
+from fastconv.functional.convolution import (
+    col2im,
+    conv1d,
+    conv1d_backward,
+    conv2d,
+    conv2d_backward,
+    conv2d_input_grad,
+    im2col,
+)
 from fastconv.functional.dropout import dropout, dropout_backward, dropout_mask_like
 from fastconv.functional.linear import bias_add, bias_add_backward, linear, linear_backward
+from fastconv.functional.loss import (
+    cross_entropy,
+    cross_entropy_backward,
+    mse_loss,
+    mse_loss_backward,
+    multi_margin_loss,
+    multi_margin_loss_backward,
+)
 from fastconv.functional.normalization import batch_norm, batch_norm_backward, batch_norm_coefficients
 from fastconv.functional.optim import adagrad_step, adam_step, rmsprop_step, sgd_step
 
 __all__ = [
     "adagrad_step",
     "adam_step",
+    "add",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_coefficients",
@@ -28,13 +64,35 @@ __all__ = [
     "conv2d",
     "conv2d_backward",
     "conv2d_input_grad",
+    "cross_entropy",
+    "cross_entropy_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask_like",
     "im2col",
+    "leaky_relu",
+    "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "multi_margin_loss",
+    "multi_margin_loss_backward",
     "release_scratch",
+    "relu",
+    "relu_backward",
     "rmsprop_step",
+    "safe_exp",
+    "safe_log",
     "sgd_step",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "softsign",
+    "softsign_backward",
+    "tanh",
+    "tanh_backward",
 ]

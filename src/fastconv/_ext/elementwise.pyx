@@ -1,0 +1,87 @@
+"""Maps over contiguous memory: activations, their gradients, sums. A kernel is given by its name."""
+
+from cython.parallel cimport prange
+
+from fastconv._ext.runtime cimport fc_ops, ops, threads_for
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef void (*unary_kernel)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+ctypedef void (*binary_kernel)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
+ctypedef void (*scaled_kernel)(const void *a, const void *b, double s, void *y, Py_ssize_t n) noexcept nogil
+
+# Elements of one kernel call: two operands and the result stay in L2.
+cdef Py_ssize_t BLOCK = 16384
+# Scalar operations an element costs, for the thread policy: a map with exp in it, and one without.
+cdef double CURVED = 16
+cdef double STRAIGHT = 1
+
+
+cdef unary_kernel find_unary(const fc_ops *table, str name, double *cost) except NULL:
+    cost[0] = CURVED
+    if name == "tanh":
+        return table.tanh
+    if name == "sigmoid":
+        return table.sigmoid
+    if name == "exp":
+        return table.exp
+    if name == "log":
+        return table.log
+    cost[0] = STRAIGHT
+    if name == "relu":
+        return table.relu
+    if name == "softsign":
+        return table.softsign
+    raise KeyError(name)
+
+
+cdef binary_kernel find_binary(const fc_ops *table, str name) except NULL:
+    if name == "add":
+        return table.add
+    if name == "relu_mask":
+        return table.relu_mask
+    if name == "tanh_backward":
+        return table.tanh_backward
+    if name == "sigmoid_backward":
+        return table.sigmoid_backward
+    if name == "softsign_backward":
+        return table.softsign_backward
+    raise KeyError(name)
+
+
+cdef scaled_kernel find_scaled(const fc_ops *table, str name) except NULL:
+    if name == "leaky_relu":
+        return table.leaky_relu
+    if name == "difference":
+        return table.difference
+    raise KeyError(name)
+
+
+def unary(const real[::1] x, real[::1] y, str name):
+    """Write y = f(x); y may be x."""
+    cdef Py_ssize_t n = x.shape[0], begin
+    cdef double cost
+    cdef unary_kernel f = find_unary(ops(sizeof(real) // 4 - 1), name, &cost)
+    cdef int threads = threads_for(n * cost)
+    for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
+        f(&x[begin], &y[begin], min(BLOCK, n - begin))
+
+
+def binary(const real[::1] a, const real[::1] b, real[::1] y, str name):
+    """Write y = f(a, b); y may be a or b."""
+    cdef Py_ssize_t n = a.shape[0], begin
+    cdef binary_kernel f = find_binary(ops(sizeof(real) // 4 - 1), name)
+    cdef int threads = threads_for(n * STRAIGHT)
+    for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
+        f(&a[begin], &b[begin], &y[begin], min(BLOCK, n - begin))
+
+
+def scaled(const real[::1] a, const real[::1] b, double s, real[::1] y, str name):
+    """Write y = f(a, b, s); y may be a or b."""
+    cdef Py_ssize_t n = a.shape[0], begin
+    cdef scaled_kernel f = find_scaled(ops(sizeof(real) // 4 - 1), name)
+    cdef int threads = threads_for(n * STRAIGHT)
+    for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
+        f(&a[begin], &b[begin], s, &y[begin], min(BLOCK, n - begin))
