@@ -132,8 +132,8 @@ def cross_entropy(
     Examples
     --------
     >>> import numpy as np
-    >>> round(cross_entropy(np.zeros((2, 10)), np.array([3, 7])), 6) == round(np.log(10), 6)
-    True
+    >>> round(cross_entropy(np.zeros((2, 10)), np.array([3, 7])), 6)
+    2.302585
     """
     where = "cross_entropy"
     dtype, shape = _check_rows(where, input, reduction)
