@@ -1,0 +1,27 @@
+"""The command ``fastconv``. Commands import what they need when they run, so that ``--help`` is quick."""
+
+import click
+
+from fastconv._version import __version__
+from fastconv.cli.common import Commands
+from fastconv.cli.show import info, models
+from fastconv.cli.train import train
+from fastconv.cli.use import evaluate, predict
+
+__all__ = ["main"]
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings=_SETTINGS)
+@click.version_option(__version__, prog_name="fastconv")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Train convolutional nets on CPUs; one seed, one result, on any threads and instruction set."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for command in (train, evaluate, predict, models, info):
+    main.add_command(command)

@@ -1,0 +1,99 @@
+"""What all commands share: one-line errors with exit code 2, checked numbers, JSON on the last line."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+WRONG_USAGE, DIVERGED = 2, 3
+
+
+class Commands(click.Group):
+    """A group that says what is wrong in one line, lists commands in their own order, and always exits."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.ClickException as error:
+            ctx = getattr(error, "ctx", None)
+            where = ctx.command_path if ctx else "fastconv"
+            click.echo(f"{where}: {error.format_message()}", err=True)
+            sys.exit(WRONG_USAGE)
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; click's own lets NaN and infinity through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+@contextmanager
+def usage_errors(about: str = "") -> Iterator[None]:
+    """Turn what goes wrong while a command gets ready (bad names, missing files or extras) into one line."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise click.UsageError(f"{about}{error}", click.get_current_context()) from error
+
+
+def json_option(command: Any) -> Any:
+    """Add ``--json``."""
+    text = "Print one JSON object as the last line."
+    return click.option("as_json", "--json", is_flag=True, help=text)(command)
+
+
+def threads_option(command: Any) -> Any:
+    """Add ``--threads``."""
+    return click.option(
+        "--threads", type=click.IntRange(1, 1024), metavar="N",
+        help="Threads to use; changes no bit of a result.",
+    )(command)  # fmt: skip
+
+
+def set_threads(threads: int | None) -> None:
+    """Apply ``--threads``; also brings in the settings, so that a bad environment variable is said here."""
+    with usage_errors():
+        from fastconv import config
+
+        if threads is not None:
+            config.threads(threads)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one object on one line of standard output; figures that are not finite become null."""
+    click.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def percent(share: float) -> str:
+    """A share as '97.22 %'."""
+    return f"{100 * share:.2f} %"
+
+
+def table(rows: Sequence[tuple[str, ...]], numbers: frozenset[int] = frozenset()) -> str:
+    """Rows of text as aligned columns; those whose index is in ``numbers`` are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    layout = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
+    return "\n".join(layout.format(*row).rstrip() for row in rows)

@@ -1,0 +1,60 @@
+"""``fastconv info`` and ``fastconv models``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fastconv.cli.common import json_option, print_json, set_threads, table
+
+_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+@click.command()
+@json_option
+def info(as_json: bool) -> None:
+    """Show processor, kernel tables, threads and why that many, build and versions."""
+    set_threads(None)
+    from fastconv import config
+
+    if as_json:
+        print_json(config.info())
+    else:
+        config.show_config()
+
+
+@click.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List the nets of the zoo with their sizes."""
+    from fastconv.models import ZOO
+
+    entries: list[dict[str, Any]] = [
+        {
+            "name": recipe.name,
+            "description": recipe.description,
+            "parameters": {data: _count(recipe.name, shape) for data, shape in _SHAPES.items()},
+        }
+        for recipe in ZOO.values()
+    ]
+    if as_json:
+        print_json({"models": entries})
+        return
+    head = ("model", *(f"{h}×{w}×{c}" for c, h, w in _SHAPES.values()), "")
+    rows: list[tuple[Any, ...]] = [head]
+    for entry in entries:
+        counts = ("–" if n is None else f"{n:,}" for n in entry["parameters"].values())
+        rows.append((entry["name"], *counts, entry["description"]))
+    click.echo(table(rows, numbers=frozenset({1, 2, 3})))
+    click.echo("\nFigures: parameters for 10 classes; – where images of that size are too small.")
+
+
+def _count(name: str, shape: tuple[int, int, int]) -> int | None:
+    from fastconv import models as zoo
+    from fastconv import nn
+
+    if min(shape[1:]) < zoo.ZOO[name].smallest:
+        return None
+    with nn.blank():
+        return sum(param.data.size for param in zoo.build(name, shape, 10).parameters())

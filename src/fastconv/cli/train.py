@@ -1,0 +1,169 @@
+"""``fastconv train``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastconv._version import __version__
+from fastconv.cli.common import (
+    DIVERGED,
+    Number,
+    json_option,
+    percent,
+    print_json,
+    set_threads,
+    threads_option,
+    usage_errors,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from fastconv.train import Evaluation
+    from fastconv.train.setup import Options, Setup
+
+_RATE = Number(min=0, min_open=True)
+_AMOUNT = Number(min=0)
+
+
+@click.command()
+@click.option("--dataset", default="digits", help="digits (default), mnist, fashion_mnist or cifar10.")
+@click.option("--model", help="A net of the zoo, see 'fastconv models'.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images an update.")
+@click.option("--lr", type=_RATE, help="Learning rate at the start (after warm-up).")
+@click.option("--momentum", type=_AMOUNT, help="Of sgd (0.9 by default) and rmsprop.")
+@click.option("--weight-decay", type=_AMOUNT, help="As the optimiser defines it.")
+@click.option("--l2", type=_AMOUNT, help="Penalty l2/2 · (sum of squared weights) beside the loss.")
+@click.option("--optimizer", help="sgd (default), adam, adamw, rmsprop or adagrad.")
+@click.option("--schedule", help="cosine (default), constant, step (÷10 twice) or inverse (to a tenth).")
+@click.option("--warmup", type=click.IntRange(min=0), help="Updates with a rising rate at first.")
+@click.option("--init", help="small, lecun, xavier, caffe, kaiming-toolbox, he, orthogonal, lsuv or default.")
+@click.option("--augment/--no-augment", default=None, help="Shift images at random, mirror some.")
+@click.option(
+    "--validation", type=Number(min=0, max=1, max_open=True), metavar="SHARE",
+    help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default."
+)
+@threads_option
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder to keep the net in.")
+@json_option
+@click.pass_context
+def train(
+    ctx: click.Context, dataset: str, threads: int | None, out: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Train a net, show how it goes, and test it.
+
+    Without options a small convnet learns handwritten digits in a few seconds. What is not given is
+    chosen for the data set. Two runs with the same options have the same weights to the last bit,
+    whatever the threads and the instruction set.
+    """
+    set_threads(threads)
+    people = sys.stderr if as_json else sys.stdout
+    with usage_errors():
+        from fastconv.train import Diverged, Progress, evaluate, state_sha256
+        from fastconv.train.run import Run, check_vacant, save_run
+        from fastconv.train.setup import fill, prepare
+
+        if out is not None:
+            check_vacant(out)
+        setup = prepare(fill(dataset, **given), callbacks=[Progress(people)], progress=False)
+    trainer = setup.trainer
+    click.echo(_opening(setup), file=people)
+    facts = _facts(setup)
+    try:
+        trainer.fit(setup.train, setup.validation, epochs=setup.options.epochs)
+    except Diverged as error:
+        click.echo(f"diverged: {error}; try a lower learning rate than {setup.options.lr:g}", err=True)
+        if as_json:
+            print_json({**facts, "diverged": True, "reason": str(error), "steps": error.step})
+        ctx.exit(DIVERGED)
+    found = evaluate(setup.model, setup.loss, setup.test)
+    result = {
+        **facts,
+        "test_accuracy": found.accuracy,
+        "test_loss": found.loss,
+        "train_seconds": sum(trainer.history["seconds"]),
+        "steps": trainer.step,
+        "best_epoch": trainer.best_epoch,
+        "state_sha256": state_sha256(setup.model),
+    }
+    click.echo(_closing(result, found), file=people)
+    if out is not None:
+        with usage_errors("--out: "):
+            save_run(out, Run(_config(setup), trainer.history, result, setup.model))
+        click.echo(f"saved          {out}: see 'fastconv eval {out}'", file=people)
+    if as_json:
+        print_json(result)
+
+
+def _facts(setup: Setup) -> dict[str, Any]:
+    from fastconv import config
+
+    return {
+        "dataset": setup.options.dataset,
+        "model": setup.options.model,
+        "seed": setup.options.seed,
+        "isa": config.isa(),
+        "threads": config.threads(),
+    }
+
+
+def _config(setup: Setup) -> dict[str, Any]:
+    dataset = setup.dataset
+    return {
+        "fastconv": __version__,
+        "options": asdict(setup.options),
+        "input_shape": list(dataset.shape),
+        "classes": list(dataset.classes),
+        "levels": dataset.levels,
+        "light_on_dark": dataset.light_on_dark,
+        "standardizer": setup.standardizer.to_dict(),
+    }
+
+
+def _opening(setup: Setup) -> str:
+    from fastconv import config
+
+    options, dataset = setup.options, setup.dataset
+    channels, height, width = dataset.shape
+    aside = f", {setup.set_aside:,} for validation" if setup.set_aside else ""
+    weights = sum(param.data.size for param in setup.model.parameters())
+    rows = {
+        "data": f"{dataset.name}: {len(dataset.classes)} classes, images {height}×{width}×{channels}: "
+        f"{setup.trained_on:,} to train on{aside}, {len(dataset.test.labels):,} to test on",
+        "model": f"{options.model}: {weights:,} parameters, init {options.init}, seed {options.seed}",
+        "optimiser": ", ".join(_method(options)),
+        "machine": f"{config.isa()} kernels, {config.threads()} thread{'s' * (config.threads() > 1)}",
+    }
+    return "".join(f"{name:<14} {text}\n" for name, text in rows.items())
+
+
+def _method(options: Options) -> Iterator[str]:
+    yield f"{options.optimizer} lr {options.lr:g}"
+    for name in ("momentum", "weight_decay", "l2"):
+        if getattr(options, name):
+            yield f"{name.replace('_', ' ')} {getattr(options, name):g}"
+    yield f"{options.schedule} schedule"
+    if options.warmup:
+        yield f"{options.warmup} steps of warm-up"
+    yield f"batches of {options.batch_size}"
+    if options.augment:
+        yield "augmented"
+
+
+def _closing(result: dict[str, Any], found: Evaluation) -> str:
+    assert found.accuracy is not None
+    share = f"{round(found.accuracy * found.samples):,} of {found.samples:,} images"
+    best = f", best epoch {result['best_epoch']}" if result["best_epoch"] else ""
+    return (
+        f"\ntrained        {result['steps']:,} steps in {result['train_seconds']:.2f} s{best}"
+        f"\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
+        f"\nstate sha256   {result['state_sha256']}"
+    )

@@ -1,0 +1,138 @@
+"""``fastconv eval`` and ``fastconv predict``: use a net that ``fastconv train --out DIR`` kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastconv.cli.common import (
+    json_option,
+    percent,
+    print_json,
+    set_threads,
+    table,
+    threads_option,
+    usage_errors,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("eval")
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@threads_option
+@json_option
+def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
+    """Test the net in DIR on the test images of its data set, class by class."""
+    set_threads(threads)
+    with usage_errors():
+        from fastconv import config, data, nn
+        from fastconv.train import evaluate as run_over
+        from fastconv.train import state_sha256
+        from fastconv.train.run import load_run
+        from fastconv.train.setup import evaluation_batches
+
+        run = load_run(folder)
+        dataset = data.load(run.config["options"]["dataset"])
+        standardizer = data.Standardizer.from_dict(run.config["standardizer"])
+    found = run_over(run.model, nn.CrossEntropyLoss(), evaluation_batches(dataset.test, standardizer))
+    assert found.confusion is not None
+    assert found.accuracy is not None
+    if as_json:
+        print_json({
+            "dataset": dataset.name,
+            "model": run.config["options"]["model"],
+            "test_accuracy": found.accuracy,
+            "test_loss": found.loss,
+            "train_seconds": run.result["train_seconds"],
+            "steps": run.result["steps"],
+            "isa": config.isa(),
+            "threads": config.threads(),
+            "state_sha256": state_sha256(run.model),
+        })  # fmt: skip
+        return
+    click.echo(f"{run.config['options']['model']} on {found.samples:,} test images of {dataset.name}\n")
+    click.echo(_by_class(found.confusion, dataset.classes))
+    share = f"{int(found.confusion.trace()):,} of {found.samples:,} images"
+    click.echo(
+        f"\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
+        f"\nstate sha256   {state_sha256(run.model)}"
+    )
+
+
+def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
+    rows: list[tuple[str, ...]] = [("class", "images", "right", "accuracy", "most often taken for")]
+    for label, name in enumerate(classes):
+        counts = confusion[label].copy()
+        total, right = int(counts.sum()), int(counts[label])
+        counts[label] = 0
+        mistaken = int(counts.argmax())
+        wrong = f"{classes[mistaken]} ({counts[mistaken]}×)" if counts[mistaken] else ""
+        rows.append((name, f"{total:,}", f"{right:,}", percent(right / total) if total else "–", wrong))
+    return table(rows, numbers=frozenset({1, 2, 3}))
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.argument("images", type=_IMAGE, nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--invert/--no-invert", default=None,
+    help="Swap dark and light. By default done where it makes light strokes on a dark ground, for nets that "
+    "learned those.",
+)  # fmt: skip
+@threads_option
+@json_option
+def predict(
+    folder: Path, images: tuple[Path, ...], invert: bool | None, threads: int | None, as_json: bool
+) -> None:
+    """Say what the net in DIR sees in PNG, JPEG or .npy images.
+
+    Pictures are made grey and scaled to the size that the net takes.
+    """
+    set_threads(threads)
+    with usage_errors():
+        import numpy as np
+
+        from fastconv import data
+        from fastconv import functional as F
+        from fastconv.train.run import load_run
+
+        run = load_run(folder)
+        classes = run.config["classes"]
+        channels, height, width = run.config["input_shape"]
+        how: Any = invert if invert is not None else "auto" if run.config["light_on_dark"] else False
+        pictures = np.stack([
+            data.load_image(path, (channels, height, width), invert=how, levels=run.config["levels"])
+            for path in images
+        ])  # fmt: skip
+        standardizer = data.Standardizer.from_dict(run.config["standardizer"])
+    chances = F.softmax(run.model.predict(standardizer(pictures), batch_size=256))
+    guesses = []
+    for path, row in zip(images, chances, strict=True):
+        first, second = (int(k) for k in np.argsort(-row, kind="stable")[:2])
+        guesses.append({
+            "image": str(path),
+            "class": classes[first], "probability": float(row[first]),
+            "runner_up": classes[second], "runner_up_probability": float(row[second]),
+        })  # fmt: skip
+    if as_json:
+        print_json({"model": run.config["options"]["model"], "predictions": guesses})
+        return
+    rows = [("image", "class", "probability", "or else", "probability")]
+    rows += [
+        (
+            g["image"],
+            g["class"],
+            percent(g["probability"]),
+            g["runner_up"],
+            percent(g["runner_up_probability"]),
+        )
+        for g in guesses
+    ]
+    click.echo(table(rows, numbers=frozenset({2, 4})))

@@ -1,0 +1,71 @@
+"""The record of a run: one flat dictionary an epoch, sliced by row or by column."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
+
+Record = dict[str, Any]
+
+
+class History:
+    """Records of the epochs of a run, oldest first.
+
+    ``history[-1]`` is the last record; ``history["validation_loss"]`` a column, with None where an epoch has
+    no such figure. The trainer's records hold ``epoch`` (from 1), ``steps`` (updates so far), ``lr`` (of the
+    last update), ``loss``, ``accuracy``, ``penalty``, ``validation_loss``, ``validation_accuracy``,
+    ``seconds`` (training steps and batches, without validation), ``step_ms`` (median of one update) and
+    ``images_per_second``.
+
+    Parameters
+    ----------
+    records : iterable of dict
+
+    Examples
+    --------
+    >>> history = History([{"epoch": 1, "loss": 0.9}, {"epoch": 2, "loss": 0.4}])
+    >>> history["loss"], history[-1]["epoch"]
+    ([0.9, 0.4], 2)
+    >>> history.best("loss")
+    {'epoch': 2, 'loss': 0.4}
+    """
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self.records = [dict(record) for record in records]
+
+    def append(self, record: Record) -> None:
+        """Add the record of one more epoch."""
+        self.records.append(record)
+
+    def best(self, key: str, highest: bool = False) -> Record:
+        """Return the first record whose ``key`` is lowest (or highest).
+
+        Raises
+        ------
+        ValueError
+            If no record has that figure.
+        """
+        having = [record for record in self.records if record.get(key) is not None]
+        if not having:
+            raise ValueError(f"History: no record of {key!r} in {len(self)} epochs")
+        return (max if highest else min)(having, key=lambda record: record[key])
+
+    @overload
+    def __getitem__(self, item: int) -> Record: ...
+    @overload
+    def __getitem__(self, item: str) -> list[Any]: ...
+    @overload
+    def __getitem__(self, item: slice) -> "History": ...
+    def __getitem__(self, item: int | str | slice) -> "Record | list[Any] | History":
+        if isinstance(item, str):
+            return [record.get(item) for record in self.records]
+        if isinstance(item, slice):
+            return History(self.records[item])
+        return self.records[item]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __repr__(self) -> str:
+        return f"History({len(self)} epochs)"

@@ -1,0 +1,85 @@
+"""How a run shows itself: a bar while an epoch goes on, one aligned line when it is over."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from tqdm import tqdm
+
+from fastconv.train.base import Callback
+
+if TYPE_CHECKING:
+    from fastconv.train.trainer import Trainer
+
+_BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} batches, {remaining} left{postfix}"
+
+
+def percent(share: float | None) -> str:
+    """A share as '97.22 %', or a dash."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+class Progress(Callback):
+    """Print one line an epoch; on a terminal also a bar that is refreshed a few times a second.
+
+    Parameters
+    ----------
+    file : text stream, optional
+        Where lines go, standard output by default. The bar goes to standard error, and only to a terminal.
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.file = file
+        self._bar: tqdm | None = None
+        self._headed = False
+
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        self._bar = tqdm(
+            total=trainer.steps_per_epoch,
+            desc=f"epoch {trainer.epoch + 1}/{trainer.epochs}",
+            bar_format=_BAR,
+            mininterval=0.25,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if self._bar is not None and not self._bar.disable:
+            self._bar.set_postfix_str(f"loss {trainer.mean_loss:.4f}", refresh=False)
+            self._bar.update()
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        self._close()
+        record = trainer.history[-1]
+        width = len(str(trainer.epochs))
+        columns = {
+            f"{'epoch':>{max(5, 2 * width + 1)}}": f"{record['epoch']:>{width}}/{trainer.epochs}",
+            f"{'loss':>8}": f"{record['loss']:.4f}",
+            f"{'accuracy':>9}": percent(record["accuracy"]),
+        }
+        if record["validation_loss"] is not None:
+            columns |= {
+                f"{'val loss':>8}": f"{record['validation_loss']:.4f}",
+                f"{'val acc':>9}": percent(record["validation_accuracy"]),
+            }
+        columns |= {
+            f"{'lr':>9}": f"{record['lr']:.3g}",
+            f"{'ms/step':>8}": f"{record['step_ms']:.2f}",
+            f"{'seconds':>8}": f"{record['seconds']:.2f}",
+        }
+        if not self._headed:
+            self._print("  ".join(columns))
+            self._headed = True
+        self._print("  ".join(f"{text:>{len(head)}}" for head, text in columns.items()))
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self._close()
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.file or sys.stdout, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

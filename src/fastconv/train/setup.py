@@ -1,0 +1,211 @@
+"""From a handful of options to everything a training run on a data set needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastconv import data, init, models, nn, optim, random, schedule
+from fastconv.train.base import Callback
+from fastconv.train.callbacks import StopOnExplosion
+from fastconv.train.trainer import Trainer
+
+SCHEDULES = ("constant", "step", "inverse", "cosine")
+OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], float]] = {
+    "sgd": (optim.SGD, 0.05),
+    "adam": (optim.Adam, 0.001),
+    "adamw": (optim.AdamW, 0.001),
+    "rmsprop": (optim.RMSprop, 0.001),
+    "adagrad": (optim.Adagrad, 0.02),
+}
+"""Class and default learning rate."""
+
+_EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run was asked for; `fill` completes a partial one with the defaults of its data set.
+
+    Attributes
+    ----------
+    dataset, model, optimizer, init, schedule : str
+        Names of `fastconv.data`, `fastconv.models`, ``OPTIMIZERS``, `fastconv.init` (or "default": that of
+        the layers), ``SCHEDULES``.
+    epochs, batch_size, seed : int
+    lr, momentum, weight_decay, l2 : float
+        ``momentum`` and ``weight_decay`` None: the optimiser's own.
+    warmup : int
+        Updates over which the rate rises at first.
+    augment : bool
+        Random shifts, and mirroring where a mirrored image keeps its class.
+    validation : float
+        Share of the training images set aside, 0 for none.
+    """
+
+    dataset: str
+    model: str
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: str = "sgd"
+    momentum: float | None = None
+    weight_decay: float | None = None
+    l2: float = 0.0
+    init: str = "default"
+    schedule: str = "cosine"
+    warmup: int = 0
+    augment: bool = False
+    validation: float = 0.1
+    seed: int = 0
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "model": "mnist-small",
+        "epochs": 40,
+        "batch_size": 32,
+        "augment": True,
+        "weight_decay": 5e-4,
+    },
+    "mnist": {"model": "lenet5", "epochs": 5, "batch_size": 64},
+    "fashion_mnist": {"model": "lenet5", "epochs": 10, "batch_size": 64},
+    "cifar10": {"model": "cifar-small", "epochs": 15, "batch_size": 64},
+}
+_AUGMENTS = {
+    "digits": data.Augment(shift=1),
+    "mnist": data.Augment(shift=2),
+    "fashion_mnist": data.Augment(shift=2, flip=True),
+    "cifar10": data.Augment(shift=4, flip=True),
+}
+
+
+def fill(dataset: str, **given: Any) -> Options:
+    """Return options for a data set: those given that are not None, the rest by default.
+
+    Raises
+    ------
+    ValueError
+        If the data set or a name among the options is unknown, or options do not go together.
+
+    Examples
+    --------
+    >>> fill("digits", epochs=2).model
+    'mnist-small'
+    """
+    if dataset not in DEFAULTS:
+        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(DEFAULTS)}")
+    asked = DEFAULTS[dataset] | {name: value for name, value in given.items() if value is not None}
+    asked.setdefault("optimizer", "sgd")
+    for what, name, known in (
+        ("model", asked["model"], tuple(models.ZOO)),
+        ("optimiser", asked["optimizer"], tuple(OPTIMIZERS)),
+        ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
+        ("schedule", asked.get("schedule", "constant"), SCHEDULES),
+    ):
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
+    if asked["optimizer"] == "sgd":
+        asked.setdefault("momentum", 0.9)
+    else:
+        if given.get("weight_decay") is None:
+            asked.pop("weight_decay", None)  # chosen for sgd
+        if asked["optimizer"] != "rmsprop" and "momentum" in asked:
+            raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
+    asked.setdefault("lr", OPTIMIZERS[asked["optimizer"]][1])
+    asked.setdefault("init", models.ZOO[asked["model"]].init)
+    return Options(dataset=dataset, **asked)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything `prepare` made: call ``trainer.fit(train, validation, epochs=options.epochs)``.
+
+    ``trained_on`` and ``set_aside`` count images.
+    """
+
+    options: Options
+    dataset: data.Dataset
+    standardizer: data.Standardizer
+    model: nn.Module
+    loss: nn.CrossEntropyLoss
+    trainer: Trainer
+    train: data.Batches
+    validation: data.Batches | None
+    test: data.Batches
+    trained_on: int
+    set_aside: int
+
+
+def prepare(options: Options, callbacks: Sequence[Callback] = (), progress: bool = True) -> Setup:
+    """Load data, build the model from the seed, and make batches and a trainer.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of its range or the model cannot take the images.
+    OSError, ImportError
+        If the data set's files, or the package that holds it, are missing.
+    """
+    dataset = data.load(options.dataset)
+    if options.validation:
+        kept, aside = data.split(dataset.train, options.validation, options.seed)
+    else:
+        kept, aside = dataset.train, None
+    standardizer = data.Standardizer.fit(kept.images)
+    model = _model(options, dataset, standardizer(kept.images[:_EVALUATION_BATCH]))
+    train = data.Batches(
+        *kept, options.batch_size, options.seed,
+        augment=_augment(options, standardizer) if options.augment else None, standardize=standardizer,
+    )  # fmt: skip
+    validation = None if aside is None else evaluation_batches(aside, standardizer)
+    loss = nn.CrossEntropyLoss()
+    trainer = Trainer(
+        model, loss, _optimizer(options, model), schedule=_schedule(options, len(train)), l2=options.l2,
+        callbacks=[StopOnExplosion(), *callbacks], progress=progress,
+    )  # fmt: skip
+    return Setup(
+        options, dataset, standardizer, model, loss, trainer, train, validation,
+        test=evaluation_batches(dataset.test, standardizer),
+        trained_on=len(kept.labels), set_aside=0 if aside is None else len(aside.labels),
+    )  # fmt: skip
+
+
+def evaluation_batches(samples: data.Samples, standardizer: data.Standardizer) -> data.Batches:
+    """Cut samples into batches in their own order."""
+    return data.Batches(*samples, _EVALUATION_BATCH, shuffle=False, standardize=standardizer)
+
+
+def _model(options: Options, dataset: data.Dataset, batch: Any) -> nn.Module:
+    random.manual_seed(options.seed)
+    model = models.build(options.model, dataset.shape, len(dataset.classes))
+    if options.init != "default":
+        init.apply(model, options.init, options.seed, batch=batch)
+    return model
+
+
+def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment:
+    """Fill what comes into a colour image with the mean, into a drawing with its ground, 0."""
+    augment = _AUGMENTS[options.dataset]
+    if len(standardizer.mean) == 1:
+        return augment
+    return replace(augment, fill=tuple(float(round(mean)) for mean in standardizer.mean.mean(axis=(1, 2))))
+
+
+def _optimizer(options: Options, model: nn.Module) -> optim.Optimizer:
+    given = {"lr": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
+    make = OPTIMIZERS[options.optimizer][0]
+    return make(model.parameters(), **{name: value for name, value in given.items() if value is not None})
+
+
+def _schedule(options: Options, steps_per_epoch: int) -> schedule.Schedule:
+    total = max(steps_per_epoch * options.epochs - options.warmup, 1)
+    shapes: dict[str, schedule.Schedule] = {
+        "constant": schedule.Constant(),
+        "step": schedule.StepLR(-(-total // 3)),
+        "inverse": schedule.InverseTime(9.0 / total),
+        "cosine": schedule.Cosine(total),
+    }
+    shape = shapes[options.schedule]
+    return schedule.Warmup(options.warmup, shape) if options.warmup else shape
