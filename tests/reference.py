@@ -89,6 +89,88 @@ def numerical_gradient(f, x, eps=1e-6):
 
 # --- pooling ----------------------------------------------------------------------------------------------
 
+
+def pool_axis(size, kernel, stride, padding, dilation=1, ceil_mode=False):
+    """Return each window along an axis: its taps inside the input, (tap, element), and its padded length."""
+    reach = dilation * (kernel - 1) + 1
+    windows, start = [], -padding
+    while start + reach <= size + padding or (
+        ceil_mode and start < size and (not windows or start - stride + reach < size + padding)
+    ):
+        taps = [(r, start + r * dilation) for r in range(kernel) if 0 <= start + r * dilation < size]
+        windows.append((taps, min(start + kernel, size + padding) - start))
+        start += stride
+    return windows
+
+
+def adaptive_axis(size, outputs):
+    """Return the windows that divide an axis evenly, as :func:`pool_axis` does."""
+    windows = []
+    for p in range(outputs):
+        taps = [h for h in range(size) if p * size < (h + 1) * outputs and h * outputs < (p + 1) * size]
+        windows.append(([(r, h) for r, h in enumerate(taps)], len(taps)))
+    return windows
+
+
+def max_pool2d(x, rows, cols, kernel_width):
+    """Return maxima, positions within windows (taps row by row) and flat indices: the first of equals."""
+    shape = (*x.shape[:2], len(rows), len(cols))
+    best, position, index = np.empty(shape, x.dtype), np.empty(shape, np.int64), np.empty(shape, np.int64)
+    for p, (row_taps, _) in enumerate(rows):
+        for q, (col_taps, _) in enumerate(cols):
+            first = True
+            for r, h in row_taps:
+                for s, w in col_taps:
+                    value, old = x[:, :, h, w], best[:, :, p, q]
+                    take = np.full(value.shape, first) | (value > old) | (np.isnan(value) & ~np.isnan(old))
+                    best[:, :, p, q][take] = value[take]
+                    position[:, :, p, q][take] = r * kernel_width + s
+                    index[:, :, p, q][take] = h * x.shape[3] + w
+                    first = False
+    return best, position, index
+
+
+def max_pool2d_backward(grad, position, x_shape, rows, cols, kernel_width):
+    """Return the input gradient: windows in the order (p, q), in the dtype of ``grad``."""
+    out = np.zeros(x_shape, grad.dtype)
+    for p, (row_taps, _) in enumerate(rows):
+        for q, (col_taps, _) in enumerate(cols):
+            for r, h in row_taps:
+                for s, w in col_taps:
+                    mine = position[:, :, p, q] == r * kernel_width + s
+                    out[:, :, h, w] += np.where(mine, grad[:, :, p, q], 0)
+    return out
+
+
+def _divisor(row, col, count_include_pad):
+    return row[1] * col[1] if count_include_pad else len(row[0]) * len(col[0])
+
+
+def avg_pool2d(x, rows, cols, count_include_pad=True):
+    """Return means, summed in the documented order in the dtype of ``x``."""
+    out = np.zeros((*x.shape[:2], len(rows), len(cols)), x.dtype)
+    for p, row in enumerate(rows):
+        for q, col in enumerate(cols):
+            for _, h in row[0]:
+                line = x[:, :, h, col[0][0][1]]
+                for _, w in col[0][1:]:
+                    line = line + x[:, :, h, w]
+                out[:, :, p, q] += line
+            out[:, :, p, q] /= x.dtype.type(_divisor(row, col, count_include_pad))
+    return out
+
+
+def avg_pool2d_backward(grad, x_shape, rows, cols, count_include_pad=True):
+    """Return the input gradient: windows in the order (p, q), in the dtype of ``grad``."""
+    out = np.zeros(x_shape, grad.dtype)
+    for p, row in enumerate(rows):
+        for q, col in enumerate(cols):
+            share = grad[:, :, p, q] / grad.dtype.type(_divisor(row, col, count_include_pad))
+            for _, h in row[0]:
+                for _, w in col[0]:
+                    out[:, :, h, w] += share
+    return out
+
 # --- activations and losses -------------------------------------------------------------------------------
 
 # --- normalisation, dropout, optimiser steps --------------------------------------------------------------

@@ -128,6 +128,33 @@ cdef extern from "kernels.h" nogil:
         double eps
         double weight_decay
 
+    ctypedef struct fc_span:
+        Py_ssize_t first
+        Py_ssize_t count
+        Py_ssize_t tap
+        Py_ssize_t size
+
+    ctypedef struct fc_visit:
+        Py_ssize_t window
+        Py_ssize_t tap
+
+    ctypedef struct fc_axis:
+        Py_ssize_t inputs
+        Py_ssize_t outputs
+        Py_ssize_t kernel
+        Py_ssize_t step
+        const fc_span *spans
+        const Py_ssize_t *heads
+        const fc_visit *visits
+
+    ctypedef struct fc_pool:
+        fc_axis h
+        fc_axis w
+        Py_ssize_t pitch
+        Py_ssize_t channels
+        Py_ssize_t arg_size
+        bint tiled
+
     # The fields of the table; one line a kernel, in the order and with the parameters of ops.inc.
     ctypedef struct fc_ops:
         Py_ssize_t size
@@ -193,6 +220,14 @@ cdef extern from "kernels.h" nogil:
         void (*margin_backward)(const void *g, Py_ssize_t g_step, const void *x, const Py_ssize_t *target,
                                 double margin, void *dx, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
         void (*squared_error)(const void *a, const void *b, void *sum, Py_ssize_t n) noexcept nogil
+        # pool.inc.h
+        void (*max_pool)(const fc_pool *a, const void *x, void *y, void *arg,
+                         Py_ssize_t p0, Py_ssize_t p1) noexcept nogil
+        void (*avg_pool)(const fc_pool *a, const void *x, void *y, Py_ssize_t p0, Py_ssize_t p1) noexcept nogil
+        void (*max_pool_backward)(const fc_pool *a, const void *g, const void *arg, void *gx,
+                                  Py_ssize_t h0, Py_ssize_t h1) noexcept nogil
+        void (*avg_pool_backward)(const fc_pool *a, const void *g, void *gx, void *scratch,
+                                  Py_ssize_t h0, Py_ssize_t h1) noexcept nogil
 
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)

@@ -108,4 +108,31 @@ typedef struct fc_adagrad {
     double lr, eps, weight_decay;
 } fc_adagrad;
 
+/* A pooling window along one axis: what of it lies inside the input. */
+typedef struct fc_span {
+    ptrdiff_t first, count;    /* input elements first, first + step, ... */
+    ptrdiff_t tap;             /* index within the kernel of the first of them */
+    ptrdiff_t size;            /* what this axis contributes to the divisor of a mean */
+} fc_span;
+
+/* A window that contains an input element, and the tap it has there. */
+typedef struct fc_visit {
+    ptrdiff_t window, tap;
+} fc_visit;
+
+typedef struct fc_axis {
+    ptrdiff_t inputs, outputs, kernel, step;
+    const fc_span *spans;      /* (outputs) */
+    const ptrdiff_t *heads;    /* (inputs + 1): element i is in windows visits[heads[i]] .. visits[heads[i + 1] - 1] */
+    const fc_visit *visits;    /* windows ascending */
+} fc_axis;
+
+/* Pooling of one image: x (H, W, pitch) -> y (P, Q, pitch), the first `channels` of each pixel. */
+typedef struct fc_pool {
+    fc_axis h, w;
+    ptrdiff_t pitch, channels;
+    ptrdiff_t arg_size;        /* bytes of a position within the window: 1 unsigned, 4 signed, 0 for none */
+    int tiled;                 /* windows lie side by side without gaps from element 0: each element is in one or none */
+} fc_pool;
+
 #endif

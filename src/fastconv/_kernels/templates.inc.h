@@ -6,6 +6,7 @@
 #include "math.inc.h"
 #include "elementwise.inc.h"
 #include "loss.inc.h"
+#include "pool.inc.h"
 
 #define FC_OP(name, params, args)                                                                                    \
     static void FC_GUARDED(name) params                                                                              \

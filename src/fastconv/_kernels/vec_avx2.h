@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define FC_ISA avx2
 #define FC_MR 6
@@ -49,8 +50,10 @@ static inline vf32 f32_sqrt(vf32 a) { return _mm256_sqrt_ps(a); }
 static inline vf32 f32_max(vf32 a, vf32 b) { return _mm256_max_ps(a, b); }
 static inline vf32 f32_min(vf32 a, vf32 b) { return _mm256_min_ps(a, b); }
 static inline mf32 f32_lt(vf32 a, vf32 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline mf32 f32_le(vf32 a, vf32 b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 static inline mf32 f32_eq(vf32 a, vf32 b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline mf32 f32_isnan(vf32 a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+static inline mf32 f32_or(mf32 m, mf32 n) { return _mm256_or_ps(m, n); }
 static inline vf32 f32_select(mf32 m, vf32 a, vf32 b) { return _mm256_blendv_ps(b, a, m); }
 static inline vf32 f32_abs(vf32 a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 static inline vf32 f32_copysign(vf32 a, vf32 s)
@@ -59,6 +62,16 @@ static inline vf32 f32_copysign(vf32 a, vf32 s)
     return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, s));
 }
 static inline vf32 f32_round(vf32 a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf32 f32_load_u8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline void f32_store_u8(uint8_t *p, vf32 a)
+{
+    __m256i lanes = _mm256_cvtps_epi32(a);
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+}
 static inline vf32 f32_pow2(vf32 n)
 {
     return _mm256_castsi256_ps(
@@ -107,8 +120,10 @@ static inline vf64 f64_sqrt(vf64 a) { return _mm256_sqrt_pd(a); }
 static inline vf64 f64_max(vf64 a, vf64 b) { return _mm256_max_pd(a, b); }
 static inline vf64 f64_min(vf64 a, vf64 b) { return _mm256_min_pd(a, b); }
 static inline mf64 f64_lt(vf64 a, vf64 b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
+static inline mf64 f64_le(vf64 a, vf64 b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ); }
 static inline mf64 f64_eq(vf64 a, vf64 b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
 static inline mf64 f64_isnan(vf64 a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
+static inline mf64 f64_or(mf64 m, mf64 n) { return _mm256_or_pd(m, n); }
 static inline vf64 f64_select(mf64 m, vf64 a, vf64 b) { return _mm256_blendv_pd(b, a, m); }
 static inline vf64 f64_abs(vf64 a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
 static inline vf64 f64_copysign(vf64 a, vf64 s)
@@ -117,6 +132,18 @@ static inline vf64 f64_copysign(vf64 a, vf64 s)
     return _mm256_or_pd(_mm256_andnot_pd(sign, a), _mm256_and_pd(sign, s));
 }
 static inline vf64 f64_round(vf64 a) { return _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf64 f64_load_u8(const uint8_t *p)
+{
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)));
+}
+static inline void f64_store_u8(uint8_t *p, vf64 a)
+{
+    __m128i words = _mm_packs_epi32(_mm256_cvtpd_epi32(a), _mm_setzero_si128());
+    int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    memcpy(p, &bytes, sizeof bytes);
+}
 static inline vf64 f64_pow2(vf64 n)
 {
     __m256i exponent = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n));

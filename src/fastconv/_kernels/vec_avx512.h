@@ -34,8 +34,10 @@ static inline vf32 f32_sqrt(vf32 a) { return _mm512_sqrt_ps(a); }
 static inline vf32 f32_max(vf32 a, vf32 b) { return _mm512_max_ps(a, b); }
 static inline vf32 f32_min(vf32 a, vf32 b) { return _mm512_min_ps(a, b); }
 static inline mf32 f32_lt(vf32 a, vf32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+static inline mf32 f32_le(vf32 a, vf32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 static inline mf32 f32_eq(vf32 a, vf32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 static inline mf32 f32_isnan(vf32 a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+static inline mf32 f32_or(mf32 m, mf32 n) { return (mf32)(m | n); }
 static inline vf32 f32_select(mf32 m, vf32 a, vf32 b) { return _mm512_mask_blend_ps(m, b, a); }
 static inline vf32 f32_abs(vf32 a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a); }
 static inline vf32 f32_copysign(vf32 a, vf32 s)
@@ -46,6 +48,14 @@ static inline vf32 f32_copysign(vf32 a, vf32 s)
 static inline vf32 f32_round(vf32 a)
 {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline vf32 f32_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+static inline void f32_store_u8(uint8_t *p, vf32 a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
 }
 static inline vf32 f32_pow2(vf32 n)
 {
@@ -83,8 +93,10 @@ static inline vf64 f64_sqrt(vf64 a) { return _mm512_sqrt_pd(a); }
 static inline vf64 f64_max(vf64 a, vf64 b) { return _mm512_max_pd(a, b); }
 static inline vf64 f64_min(vf64 a, vf64 b) { return _mm512_min_pd(a, b); }
 static inline mf64 f64_lt(vf64 a, vf64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+static inline mf64 f64_le(vf64 a, vf64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 static inline mf64 f64_eq(vf64 a, vf64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 static inline mf64 f64_isnan(vf64 a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
+static inline mf64 f64_or(mf64 m, mf64 n) { return (mf64)(m | n); }
 static inline vf64 f64_select(mf64 m, vf64 a, vf64 b) { return _mm512_mask_blend_pd(m, b, a); }
 static inline vf64 f64_abs(vf64 a) { return _mm512_andnot_pd(_mm512_set1_pd(-0.0), a); }
 static inline vf64 f64_copysign(vf64 a, vf64 s)
@@ -95,6 +107,14 @@ static inline vf64 f64_copysign(vf64 a, vf64 s)
 static inline vf64 f64_round(vf64 a)
 {
     return _mm512_roundscale_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline vf64 f64_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline void f64_store_u8(uint8_t *p, vf64 a)
+{
+    _mm_storel_epi64((__m128i *)p, _mm256_cvtepi32_epi8(_mm512_cvtpd_epi32(a)));
 }
 static inline vf64 f64_pow2(vf64 n)
 {

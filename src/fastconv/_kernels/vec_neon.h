@@ -41,15 +41,31 @@
     static inline v##X X##_max(v##X a, v##X b) { return vbslq_##S(vcgtq_##S(a, b), a, b); }                          \
     static inline v##X X##_min(v##X a, v##X b) { return vbslq_##S(vcltq_##S(a, b), a, b); }                          \
     static inline m##X X##_lt(v##X a, v##X b) { return vcltq_##S(a, b); }                                            \
+    static inline m##X X##_le(v##X a, v##X b) { return vcleq_##S(a, b); }                                            \
     static inline m##X X##_eq(v##X a, v##X b) { return vceqq_##S(a, b); }                                            \
     static inline m##X X##_isnan(v##X a)                                                                             \
     {                                                                                                                \
         return veorq_##U(vceqq_##S(a, a), vdupq_n_##U(~(M##_BITS)0));                                                \
     }                                                                                                                \
+    static inline m##X X##_or(m##X m, m##X n) { return vorrq_##U(m, n); }                                            \
     static inline v##X X##_select(m##X m, v##X a, v##X b) { return vbslq_##S(m, a, b); }                             \
     static inline v##X X##_abs(v##X a) { return vabsq_##S(a); }                                                      \
     static inline v##X X##_copysign(v##X a, v##X s) { return vbslq_##S(vdupq_n_##U(M##_SIGN), s, a); }               \
     static inline v##X X##_round(v##X a) { return vrndnq_##S(a); }                                                   \
+    static inline v##X X##_load_u8(const uint8_t *p)                                                                 \
+    {                                                                                                                \
+        T buffer[L];                                                                                                 \
+        for (int i = 0; i < L; i++)                                                                                  \
+            buffer[i] = (T)p[i];                                                                                     \
+        return vld1q_##S(buffer);                                                                                    \
+    }                                                                                                                \
+    static inline void X##_store_u8(uint8_t *p, v##X a)                                                              \
+    {                                                                                                                \
+        T buffer[L];                                                                                                 \
+        vst1q_##S(buffer, a);                                                                                        \
+        for (int i = 0; i < L; i++)                                                                                  \
+            p[i] = (uint8_t)buffer[i];                                                                               \
+    }                                                                                                                \
     static inline v##X X##_pow2(v##X n)                                                                              \
     {                                                                                                                \
         return vreinterpretq_##S##_##I(vshlq_n_##I(vaddq_##I(CVT_I(n), vdupq_n_##I(B)), P));                         \

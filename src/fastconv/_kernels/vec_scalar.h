@@ -6,11 +6,13 @@
  *   X_set1                      broadcast
  *   X_add X_sub X_mul X_div X_sqrt     IEEE, correctly rounded;  X_fma(a, b, c) = a * b + c rounded once
  *   X_max(a, b) = a > b ? a : b        b where either is NaN;  X_min(a, b) = a < b ? a : b
- *   X_lt, X_eq, X_isnan         masks;  X_select(m, a, b) = m ? a : b
+ *   X_lt, X_le, X_eq, X_isnan   masks (comparisons with NaN are false);  X_or(m, n) of two masks
+ *   X_select(m, a, b) = m ? a : b
  *   X_abs, X_copysign           on the sign bit alone
  *   X_round                     to the nearest integer, ties to even
  *   X_pow2(n)                   2**n for integral n in the range of normal exponents
  *   X_exponent, X_mantissa      x = mantissa * 2**exponent, 1 <= mantissa < 2, for positive normal x
+ *   X_load_u8, X_store_u8       X_LANES bytes as lanes of integral value, 0 to 255
  *
  * FC_MR x FC_NV vectors is the largest register tile that spills nothing.
  */
@@ -45,12 +47,16 @@
     static inline v##X X##_max(v##X a, v##X b) { return a > b ? a : b; }                                             \
     static inline v##X X##_min(v##X a, v##X b) { return a < b ? a : b; }                                             \
     static inline m##X X##_lt(v##X a, v##X b) { return a < b; }                                                      \
+    static inline m##X X##_le(v##X a, v##X b) { return a <= b; }                                                     \
     static inline m##X X##_eq(v##X a, v##X b) { return a == b; }                                                     \
     static inline m##X X##_isnan(v##X a) { return a != a; }                                                          \
+    static inline m##X X##_or(m##X m, m##X n) { return m | n; }                                                      \
     static inline v##X X##_select(m##X m, v##X a, v##X b) { return m ? a : b; }                                      \
     static inline v##X X##_abs(v##X a) { return FABS(a); }                                                           \
     static inline v##X X##_copysign(v##X a, v##X s) { return COPYSIGN(a, s); }                                       \
     static inline v##X X##_round(v##X a) { return RINT(a); }                                                         \
+    static inline v##X X##_load_u8(const uint8_t *p) { return (T)*p; }                                               \
+    static inline void X##_store_u8(uint8_t *p, v##X a) { *p = (uint8_t)a; }                                         \
     static inline v##X X##_pow2(v##X n)                                                                              \
     {                                                                                                                \
         U bits = (U)((E)n + B) << P;                                                                                 \

@@ -48,11 +48,27 @@ from fastconv.functional.loss import (
 )
 from fastconv.functional.normalization import batch_norm, batch_norm_backward, batch_norm_coefficients
 from fastconv.functional.optim import adagrad_step, adam_step, rmsprop_step, sgd_step
+from fastconv.functional.pooling import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_argmax_like,
+    max_pool2d_backward,
+    pool2d_output_shape,
+)
 
 __all__ = [
     "adagrad_step",
     "adam_step",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
     "add",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_coefficients",
@@ -69,6 +85,8 @@ __all__ = [
     "dropout",
     "dropout_backward",
     "dropout_mask_like",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "im2col",
     "leaky_relu",
     "leaky_relu_backward",
@@ -76,10 +94,14 @@ __all__ = [
     "linear_backward",
     "log_softmax",
     "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_argmax_like",
+    "max_pool2d_backward",
     "mse_loss",
     "mse_loss_backward",
     "multi_margin_loss",
     "multi_margin_loss_backward",
+    "pool2d_output_shape",
     "release_scratch",
     "relu",
     "relu_backward",

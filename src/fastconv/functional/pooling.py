@@ -1,0 +1,563 @@
+"""Max and mean pooling.
+
+A pooling is described axis by axis: which taps of which window lie inside the input. The kernels walk that
+description, so kernels, strides, padding, dilation, ceil mode and adaptive windows are all one case to them.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastconv._ext import pool
+from fastconv._ext.pool import Axis, Geometry
+from fastconv.functional._check import (
+    Array,
+    as_nhwc,
+    by_dtype,
+    check_out,
+    check_rank,
+    check_shape,
+    empty_nhwc,
+    memory,
+    pair,
+    same_dtype,
+    scratch,
+)
+
+_max_pool = by_dtype(pool.max_pool)
+_max_pool_backward = by_dtype(pool.max_pool_backward)
+_avg_pool = by_dtype(pool.avg_pool)
+_avg_pool_backward = by_dtype(pool.avg_pool_backward)
+
+Pair = int | tuple[int, int]
+
+# Positions up to here are exact in float32, in which the kernels carry them.
+_MOST_TAPS = 1 << 24
+
+
+def _axis(inputs: int, positions: Array, inside: Array, sizes: Array, step: int) -> Axis:
+    """Return the axis on which window p has tap r at ``positions[p, r]`` if ``inside[p, r]``."""
+    outputs, kernel = positions.shape
+    count, tap = inside.sum(1), inside.argmax(1)
+    spans = np.stack([positions[np.arange(outputs), tap], count, tap, sizes], 1)
+    window, visit_tap = np.nonzero(inside)
+    element = positions[window, visit_tap]
+    order = np.argsort(element, kind="stable")  # windows stay ascending
+    heads = np.searchsorted(element[order], np.arange(inputs + 1))
+    visits = np.stack([window, visit_tap], 1)[order]
+    return Axis(inputs, kernel, step, *(np.ascontiguousarray(a, np.intp) for a in (spans, heads, visits)))
+
+
+def _output_size(inputs: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """Return the number of windows, as PyTorch: in ceil mode none starts behind the input."""
+    free = inputs + 2 * padding - dilation * (kernel - 1) - 1
+    outputs = (free + (stride - 1 if ceil_mode else 0)) // stride + 1
+    return outputs - (ceil_mode and (outputs - 1) * stride >= inputs + padding)
+
+
+def _sliding(where: str, side: str, inputs: int, kernel: int, stride: int, padding: int, dilation: int,
+             ceil_mode: bool, count_include_pad: bool) -> Axis:  # fmt: skip
+    reach = dilation * (kernel - 1) + 1
+    if padding > reach // 2:
+        raise ValueError(f"{where}: padding must be at most half the kernel, got {padding} for {side} "
+                         f"{reach} (kernel_size={kernel}, dilation={dilation})")  # fmt: skip
+    outputs = _output_size(inputs, kernel, stride, padding, dilation, ceil_mode)
+    if outputs < 1:
+        raise ValueError(f"{where}: kernel of {side} {reach} (dilation included) is larger than the padded "
+                         f"input of {side} {inputs + 2 * padding} (padding={padding})")  # fmt: skip
+    start = np.arange(outputs) * stride - padding
+    positions = start[:, None] + np.arange(kernel) * dilation
+    inside = (positions >= 0) & (positions < inputs)
+    empty = np.flatnonzero(~inside.any(1))
+    if empty.size:
+        raise ValueError(f"{where}: window {empty[0]} of {side} {inputs} sees only padding (kernel_size="
+                         f"{kernel}, stride={stride}, padding={padding}, dilation={dilation})")  # fmt: skip
+    sizes = np.minimum(start + kernel, inputs + padding) - start if count_include_pad else inside.sum(1)
+    return _axis(inputs, positions, inside, sizes, dilation)
+
+
+@lru_cache(maxsize=512, typed=True)
+def _geometry(where: str, size: tuple[int, int], kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+              ceil_mode: bool, count_include_pad: bool = True) -> Geometry:  # fmt: skip
+    """Check the sizes of a pooling and describe its windows (cached: a layer sees few shapes)."""
+    kernel = pair(where, "kernel_size", kernel_size)
+    steps = kernel if stride is None else pair(where, "stride", stride)
+    borders, dilations = pair(where, "padding", padding, 0), pair(where, "dilation", dilation)
+    modes = bool(ceil_mode), bool(count_include_pad)
+    h, w = (
+        _sliding(where, side, size[i], kernel[i], steps[i], borders[i], dilations[i], *modes)
+        for i, side in enumerate(("height", "width"))
+    )
+    return Geometry(h, w)
+
+
+@lru_cache(maxsize=512, typed=True)
+def _adaptive_geometry(where: str, size: tuple[int, int], output_size: Any) -> Geometry:
+    wanted = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+    if len(wanted) == 2:
+        wanted = tuple(n if o is None else o for n, o in zip(size, wanted, strict=True))
+    axes = []
+    for inputs, outputs in zip(size, pair(where, "output_size", wanted), strict=True):
+        window = np.arange(outputs)
+        start, end = window * inputs // outputs, -((window + 1) * inputs // -outputs)
+        counts = end - start
+        positions = start[:, None] + np.arange(counts.max())
+        axes.append(_axis(inputs, positions, positions < end[:, None], counts, 1))
+    return Geometry(*axes)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _windows(where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+             ceil_mode: bool, count_include_pad: bool = True) -> Geometry:  # fmt: skip
+    numbers = (_frozen(v) for v in (kernel_size, stride, padding, dilation))
+    return _geometry(where, shape[2:], *numbers, ceil_mode, count_include_pad)
+
+
+def _input_shape(where: str, input_shape: Any) -> tuple[int, int, int, int]:
+    """Return the shape given to a backward call as four sizes, or raise ValueError."""
+    shape = tuple(int(n) for n in input_shape)
+    if len(shape) != 4 or shape[0] < 0 or min(shape[1:]) < 1:
+        raise ValueError(f"{where}: input_shape must be (N, C, H, W), only N may be 0, got {shape}")
+    return shape
+
+
+def _output_shape(shape: tuple[int, ...], g: Geometry) -> tuple[int, int, int, int]:
+    return shape[0], shape[1], g.h.outputs, g.w.outputs
+
+
+def pool2d_output_shape(
+    input_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> tuple[int, int, int, int]:
+    """Return the shape (N, C, P, Q) that pooling an input of this shape gives.
+
+    Along each axis ``P = floor((H + 2*padding - dilation*(kernel_size - 1) - 1) / stride) + 1``;
+    ``ceil_mode`` rounds up, but drops a window that would start behind the input.
+
+    Raises
+    ------
+    ValueError
+        As :func:`max_pool2d`.
+
+    Examples
+    --------
+    >>> pool2d_output_shape((8, 64, 112, 112), 3, 2, 1)
+    (8, 64, 56, 56)
+    """
+    shape = _input_shape("pool2d_output_shape", input_shape)
+    g = _windows("pool2d_output_shape", shape, kernel_size, stride, padding, dilation, ceil_mode)
+    return _output_shape(shape, g)
+
+
+def _argmax_dtype(where: str, g: Geometry) -> np.dtype[Any]:
+    if g.taps > _MOST_TAPS:
+        raise ValueError(f"{where}: a window of {g.taps} taps is too large to index, at most {_MOST_TAPS}")
+    return np.dtype(np.uint8 if g.taps <= 255 else np.int32)
+
+
+def max_pool2d_argmax_like(
+    input: Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """Return a buffer for the positions of the maxima of ``max_pool2d(input, ...)``, uninitialised.
+
+    A position counts the taps of the window row by row, padding included: ``r * kernel_width + s``.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W)
+    kernel_size, stride, padding, dilation, ceil_mode
+        As in :func:`max_pool2d`.
+
+    Returns
+    -------
+    ndarray of shape (N, C, P, Q)
+        uint8 where the kernel has at most 255 taps, else int32; over NHWC memory.
+
+    Raises
+    ------
+    ValueError
+        As :func:`max_pool2d`.
+    """
+    where = "max_pool2d_argmax_like"
+    check_rank(where, "input", input, 4)
+    g = _windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    return empty_nhwc(_output_shape(input.shape, g), _argmax_dtype(where, g))
+
+
+def _flat_indices(argmax: Array, g: Geometry, width: int) -> Array:
+    """Return positions within windows as indices h * width + w of the input plane, int64."""
+    r, s = np.divmod(np.arange(g.taps), g.w.kernel)
+    taps = r * g.h.step * width + s * g.w.step
+    spans = [(np.asarray(axis.spans), axis.step) for axis in (g.h, g.w)]
+    rows, cols = (span[:, 0] - span[:, 2] * step for span, step in spans)  # where windows begin
+    out = empty_nhwc(argmax.shape, np.int64)
+    np.add(taps[memory(argmax)], (rows[:, None] * width + cols)[:, :, None], out=memory(out))
+    return out
+
+
+def max_pool2d(
+    input: Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    out: Array | None = None,
+    argmax: Array | None = None,
+) -> Any:
+    """Return the largest element of each window.
+
+    Of equal elements the first in the order (row, column) counts; NaN is larger than all else, and the first
+    NaN counts (PyTorch reports the index of the last). A window of minus infinities gives its first element.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W), float32 or float64
+    kernel_size : int or pair of int
+        Vertical, horizontal, as all pairs here.
+    stride : int or pair of int, optional
+        The kernel size by default.
+    padding : int or pair of int
+        At most half the kernel (dilation included). Padding is never chosen.
+    dilation : int or pair of int
+        Distance between the taps of a window.
+    ceil_mode : bool
+        Round the output size up: see :func:`pool2d_output_shape`.
+    return_indices : bool
+        Also return the indices ``h * W + w`` of the maxima.
+    out : ndarray of shape (N, C, P, Q), optional
+        Result buffer: NCHW shape over NHWC memory.
+    argmax : ndarray of shape (N, C, P, Q), optional
+        From :func:`max_pool2d_argmax_like`: receives the positions that :func:`max_pool2d_backward` needs.
+
+    Returns
+    -------
+    ndarray of shape (N, C, P, Q), or a pair with the int64 indices of the same shape
+
+    Raises
+    ------
+    ValueError
+        If the input is not 4-d or empty but for the batch, a parameter is out of range, padding exceeds half
+        the kernel, the kernel is larger than the padded input or a window would see only padding.
+    TypeError
+        If the input is not float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 5.0, 2.0], [4.0, 3.0, 6.0]]]])
+    >>> max_pool2d(x, 2, stride=1)
+    array([[[[5., 6.]]]])
+    """
+    where = "max_pool2d"
+    dtype = same_dtype(where, input=input)
+    check_rank(where, "input", input, 4)
+    g = _windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    shape = _output_shape(input.shape, g)
+    out = check_out(where, "out", out, shape, dtype)
+    if return_indices or argmax is not None:
+        argmax = check_out(where, "argmax", argmax, shape, _argmax_dtype(where, g))
+    positions, nbytes = _bytes(argmax)
+    _max_pool[dtype](memory(as_nhwc(input)), memory(out), positions, nbytes, g)
+    if return_indices:
+        assert argmax is not None
+        return out, _flat_indices(argmax, g, input.shape[3])
+    return out
+
+
+def _bytes(argmax: Array | None) -> tuple[Array | None, int]:
+    """Return the memory of positions as bytes, and how many one has."""
+    if argmax is None:
+        return None, 0
+    return memory(argmax).view(np.uint8), argmax.itemsize
+
+
+def max_pool2d_backward(
+    grad_output: Array,
+    argmax: Array,
+    input_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    *,
+    grad_input: Array | None = None,
+) -> Array:
+    """Return the gradient of :func:`max_pool2d`: each window's gradient goes to its maximum.
+
+    Where windows overlap, an element adds its windows in the order (p, q).
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, C, P, Q), float32 or float64
+    argmax : ndarray of shape (N, C, P, Q), uint8 or int32
+        As the forward call filled it.
+    input_shape : (N, C, H, W)
+    kernel_size, stride, padding, dilation, ceil_mode
+        As in the forward call.
+    grad_input : ndarray of shape (N, C, H, W), optional
+        Written over; NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together, or as :func:`max_pool2d`.
+    TypeError
+        If ``grad_output`` is not float32 or float64, or ``argmax`` not of the type for that kernel size.
+    """
+    where = "max_pool2d_backward"
+    dtype = same_dtype(where, grad_output=grad_output)
+    shape = _input_shape(where, input_shape)
+    g = _windows(where, shape, kernel_size, stride, padding, dilation, ceil_mode)
+    check_shape(where, "grad_output", grad_output, _output_shape(shape, g))
+    check_shape(where, "argmax", argmax, _output_shape(shape, g))
+    if argmax.dtype != _argmax_dtype(where, g):
+        raise TypeError(f"{where}: argmax must be {_argmax_dtype(where, g)} for windows of {g.taps} taps, "
+                        f"got {argmax.dtype}")  # fmt: skip
+    grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
+    positions, nbytes = _bytes(as_nhwc(argmax))
+    _max_pool_backward[dtype](memory(as_nhwc(grad_output)), positions, nbytes, memory(grad_input), g)
+    return grad_input
+
+
+def avg_pool2d(
+    input: Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the mean of each window.
+
+    The rows of a window are summed from left to right, the row sums from top to bottom, and the sum is
+    divided (not multiplied by a reciprocal).
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W), float32 or float64
+    kernel_size, stride, padding, ceil_mode
+        As in :func:`max_pool2d`.
+    count_include_pad : bool
+        Divide by all elements of the window within the padded input; else only by those within the input.
+        What reaches beyond the padding (in ceil mode) never counts.
+    out : ndarray of shape (N, C, P, Q), optional
+        Result buffer: NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, P, Q)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 5.0, 2.0], [4.0, 2.0, 7.0]]]])
+    >>> avg_pool2d(x, 2, stride=1)
+    array([[[[3., 4.]]]])
+    """
+    g = _checked("avg_pool2d", input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    return _mean("avg_pool2d", input, g, out)
+
+
+def _checked(where: str, input: Array, *windows: Any) -> Geometry:
+    same_dtype(where, input=input)
+    check_rank(where, "input", input, 4)
+    return _windows(where, input.shape, *windows)
+
+
+def _mean(where: str, input: Array, g: Geometry, out: Array | None) -> Array:
+    dtype = input.dtype.newbyteorder("=")
+    out = check_out(where, "out", out, _output_shape(input.shape, g), dtype)
+    _avg_pool[dtype](memory(as_nhwc(input)), memory(out), g)
+    return out
+
+
+def avg_pool2d_backward(
+    grad_output: Array,
+    input_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    *,
+    grad_input: Array | None = None,
+) -> Array:
+    """Return the gradient of :func:`avg_pool2d`: each window's gradient, divided, goes to all its elements.
+
+    Where windows overlap, an element adds its windows in the order (p, q).
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, C, P, Q), float32 or float64
+    input_shape : (N, C, H, W)
+    kernel_size, stride, padding, ceil_mode, count_include_pad
+        As in the forward call.
+    grad_input : ndarray of shape (N, C, H, W), optional
+        Written over; NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not fit together, or as :func:`max_pool2d`.
+    """
+    where = "avg_pool2d_backward"
+    shape = _input_shape(where, input_shape)
+    g = _windows(where, shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    return _mean_backward(where, grad_output, shape, g, grad_input)
+
+
+def _mean_backward(where: str, grad_output: Array, shape: tuple[int, int, int, int], g: Geometry,
+                   grad_input: Array | None) -> Array:  # fmt: skip
+    dtype = same_dtype(where, grad_output=grad_output)
+    check_shape(where, "grad_output", grad_output, _output_shape(shape, g))
+    grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
+    _avg_pool_backward[dtype](memory(as_nhwc(grad_output)), memory(grad_input), g, scratch)
+    return grad_input
+
+
+def adaptive_avg_pool2d(
+    input: Array, output_size: int | tuple[int | None, int | None] | None, *, out: Array | None = None
+) -> Array:
+    """Return means over windows that divide the input evenly into ``output_size``.
+
+    Window p covers the rows from ``floor(p * H / P)`` to ``ceil((p + 1) * H / P)``: neighbours may share
+    rows. Sums run as in :func:`avg_pool2d`.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W), float32 or float64
+    output_size : int, or pair of int or None
+        (P, Q); None keeps the input's size.
+    out : ndarray of shape (N, C, P, Q), optional
+        Result buffer: NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, P, Q)
+
+    Raises
+    ------
+    ValueError
+        If the input is not 4-d or empty but for the batch, or an output size is smaller than 1.
+    TypeError
+        If the input is not float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d(np.array([[[[1.0, 2.0, 6.0]]]]), (1, 2))
+    array([[[[1.5, 4. ]]]])
+    """
+    where = "adaptive_avg_pool2d"
+    same_dtype(where, input=input)
+    check_rank(where, "input", input, 4)
+    return _mean(where, input, _adaptive_geometry(where, input.shape[2:], _frozen(output_size)), out)
+
+
+def adaptive_avg_pool2d_backward(
+    grad_output: Array, input_shape: tuple[int, int, int, int], *, grad_input: Array | None = None
+) -> Array:
+    """Return the gradient of :func:`adaptive_avg_pool2d`.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, C, P, Q), float32 or float64
+    input_shape : (N, C, H, W)
+    grad_input : ndarray of shape (N, C, H, W), optional
+        Written over; NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
+    """
+    where = "adaptive_avg_pool2d_backward"
+    shape = _input_shape(where, input_shape)
+    check_rank(where, "grad_output", grad_output, 4)
+    g = _adaptive_geometry(where, shape[2:], grad_output.shape[2:])
+    return _mean_backward(where, grad_output, shape, g, grad_input)
+
+
+def global_avg_pool2d(input: Array, *, out: Array | None = None) -> Array:
+    """Return the mean of each plane: :func:`adaptive_avg_pool2d` to one pixel.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W), float32 or float64
+    out : ndarray of shape (N, C, 1, 1), optional
+
+    Returns
+    -------
+    ndarray of shape (N, C, 1, 1)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`adaptive_avg_pool2d`.
+    """
+    where = "global_avg_pool2d"
+    same_dtype(where, input=input)
+    check_rank(where, "input", input, 4)
+    return _mean(where, input, _adaptive_geometry(where, input.shape[2:], 1), out)
+
+
+def global_avg_pool2d_backward(
+    grad_output: Array, input_shape: tuple[int, int, int, int], *, grad_input: Array | None = None
+) -> Array:
+    """Return the gradient of :func:`global_avg_pool2d`.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, C, 1, 1), float32 or float64
+    input_shape : (N, C, H, W)
+    grad_input : ndarray of shape (N, C, H, W), optional
+        Written over; NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
+    """
+    where = "global_avg_pool2d_backward"
+    shape = _input_shape(where, input_shape)
+    return _mean_backward(where, grad_output, shape, _adaptive_geometry(where, shape[2:], 1), grad_input)
