@@ -28,15 +28,23 @@ static void FC(pack)(const fc_pack *a)
 /* x < 0 ? 0 : x, which keeps NaN */
 FC_INLINE VEC FC(relu_vec)(VEC x) { return V(max)(V(set1)(0), x); }
 
-/* One tile: mr pixels from x, nv vectors of channels, terms [first, last) of the chain. */
-FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const T *w, T *y, const T *bias, ptrdiff_t first,
-                             ptrdiff_t last, ptrdiff_t tail, const int mr, const int nv)
+/* Where the pixels of a tile lie, relative to its first. Tiles of few pixels take any pixels of a block, so that
+ * short rows fill them too: one offset a pixel stays in a register. Higher tiles stay within a row and step by its
+ * pitch, which needs no register a pixel. */
+#define FC_ANY_PIXELS (FC_MR <= 8)
+#define X_PIXEL(i) (FC_ANY_PIXELS ? x_pixel[i] : (i) * a->x_col)
+#define Y_PIXEL(i) (FC_ANY_PIXELS ? y_pixel[i] : (i) * a->y_col)
+
+/* One tile: mr pixels, nv vectors of channels, terms [first, last) of the chain. */
+FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pixel, const T *w, T *y,
+                             const ptrdiff_t *y_pixel, const T *bias, ptrdiff_t first, ptrdiff_t last,
+                             ptrdiff_t tail, const int mr, const int nv)
 {
     const ptrdiff_t nr = FC_NV * LANES;
     VEC acc[FC_MR][FC_NV];
     for (int i = 0; i < mr; i++)
         for (int v = 0; v < nv; v++) {
-            T *yi = y + i * a->y_col + v * LANES;
+            T *yi = y + Y_PIXEL(i) + v * LANES;
             acc[i][v] = first == 0 ? V(set1)(0) : v == nv - 1 && tail ? V(load_n)(yi, tail) : V(load)(yi);
         }
     w += first * nr;
@@ -50,7 +58,7 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const T *w, T *y, con
             for (int v = 0; v < nv; v++)
                 b[v] = V(load)(w + v * LANES);
             for (int i = 0; i < mr; i++) {
-                const VEC pixel = V(set1)(p[i * a->x_col + c]);
+                const VEC pixel = V(set1)(p[X_PIXEL(i) + c]);
                 for (int v = 0; v < nv; v++)
                     acc[i][v] = V(fma)(pixel, b[v], acc[i][v]);
             }
@@ -58,7 +66,7 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const T *w, T *y, con
     }
     for (int i = 0; i < mr; i++)
         for (int v = 0; v < nv; v++) {
-            T *yi = y + i * a->y_col + v * LANES;
+            T *yi = y + Y_PIXEL(i) + v * LANES;
             const int part = v == nv - 1 && tail;
             VEC r = acc[i][v];
             if (last == a->depth) {
@@ -77,44 +85,65 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const T *w, T *y, con
 #define FC_TILE_CASE(M)                                                                                              \
     case M:                                                                                                          \
         if (nv == 1)                                                                                                 \
-            FC(rows_tile)(a, x, w, y, bias, first, last, tail, M, 1);                                                \
+            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, bias, first, last, tail, M, 1);                              \
         else                                                                                                         \
-            FC(rows_tile)(a, x, w, y, bias, first, last, tail, M, FC_NV);                                            \
+            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, bias, first, last, tail, M, FC_NV);                          \
         break;
+
+/* `pixels` pixels from (i, j) on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
+FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t i, ptrdiff_t j, ptrdiff_t pixels, const T *w, const T *bias,
+                            ptrdiff_t k, ptrdiff_t first, ptrdiff_t last, ptrdiff_t tail, int nv)
+{
+    for (ptrdiff_t tiles = (pixels + FC_MR - 1) / FC_MR; tiles > 0; tiles--) {
+        const ptrdiff_t mr = (pixels + tiles - 1) / tiles;
+        const ptrdiff_t x0 = i * a->x_row + j * a->x_col, y0 = i * a->y_row + j * a->y_col;
+        ptrdiff_t x_pixel[FC_MR], y_pixel[FC_MR];
+        const T *x = (const T *)a->x + x0;
+        T *y = (T *)a->y + y0 + k;
+        if (FC_ANY_PIXELS)
+            for (ptrdiff_t m = 0; m < mr; m++) {
+                x_pixel[m] = i * a->x_row + j * a->x_col - x0;
+                y_pixel[m] = i * a->y_row + j * a->y_col - y0;
+                if (++j == a->cols) {
+                    j = 0;
+                    i++;
+                }
+            }
+        else
+            j += mr;
+        switch (mr) {
+            FC_EACH_MR(FC_TILE_CASE)
+        }
+        pixels -= mr;
+    }
+}
 
 static void FC(rows)(const fc_rows *a)
 {
     const ptrdiff_t nr = FC_NV * LANES;
     const ptrdiff_t kc = FC_KC(sizeof(T));
-    /* equal tiles: 28 columns by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
-    const ptrdiff_t tiles = (a->cols + FC_MR - 1) / FC_MR;
     ptrdiff_t first = 0;
     do {
         const ptrdiff_t last = a->depth - first <= kc + kc / 2 ? a->depth : first + kc;
         for (ptrdiff_t k = 0; k < a->channels; k += nr) {
             const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
             const int nv = (int)((n + LANES - 1) / LANES);
-            const ptrdiff_t tail = n % LANES;
             const T *w = (const T *)a->w + k * a->depth;
             const T *bias = a->bias ? (const T *)a->bias + k : NULL;
-            for (ptrdiff_t i = 0; i < a->rows; i++) {
-                ptrdiff_t j = 0;
-                for (ptrdiff_t t = 0; t < tiles; t++) {
-                    const ptrdiff_t mr = (a->cols - j + tiles - t - 1) / (tiles - t);
-                    const T *x = (const T *)a->x + i * a->x_row + j * a->x_col;
-                    T *y = (T *)a->y + i * a->y_row + j * a->y_col + k;
-                    switch (mr) {
-                        FC_EACH_MR(FC_TILE_CASE)
-                    }
-                    j += mr;
-                }
-            }
+            if (FC_ANY_PIXELS)
+                FC(rows_run)(a, 0, 0, a->rows * a->cols, w, bias, k, first, last, n % LANES, nv);
+            else
+                for (ptrdiff_t i = 0; i < a->rows; i++)
+                    FC(rows_run)(a, i, 0, a->cols, w, bias, k, first, last, n % LANES, nv);
         }
         first = last;
     } while (first < a->depth);
 }
 
 #undef FC_TILE_CASE
+#undef FC_ANY_PIXELS
+#undef X_PIXEL
+#undef Y_PIXEL
 
 FC_INLINE void FC(outer_tile)(const fc_outer *a, const T *g, const ptrdiff_t *taps, T *dw, ptrdiff_t tail,
                               const int mr, const int nv)
