@@ -28,7 +28,9 @@ ctypedef fused real:
 # A block of input rows should stay in L2 beside the weights it meets.
 cdef Py_ssize_t WINDOW_BYTES = 192 * 1024
 # What the kernel `outer` reads of grad_output for one panel should stay in L1.
-cdef Py_ssize_t GRAD_BYTES = 16 * 1024
+cdef Py_ssize_t GRAD_BYTES = 4 * 1024
+# Sums of weight gradients beyond this do not stay in L2: they are taken a part at a time, over all pixels.
+cdef Py_ssize_t SUMS_BYTES = 192 * 1024
 
 
 cdef class Geometry:
@@ -433,7 +435,8 @@ cdef struct WeightGradient:
     Py_ssize_t pitch, total    # elements of a row of the window; grid rows of all images
     const Py_ssize_t *taps     # (m) offsets of a group's weights, in the order (r, s, c)
     Py_ssize_t m
-    Py_ssize_t shards, parts, row_block, call_rows
+    Py_ssize_t shards, parts, chunk, row_block, call_rows
+    const char *bordered       # all images with their borders, or NULL: windows are copied block by block
     char *dw                   # shards of (groups, m, kg); depthwise (m, k)
     Py_ssize_t window
 
@@ -441,30 +444,40 @@ cdef struct WeightGradient:
 cdef Py_ssize_t count_shards(Py_ssize_t pixels, Py_ssize_t rows, Py_ssize_t weights) noexcept nogil:
     """Return into how many shards the sum over pixels is cut: by shape alone, since it decides the bits.
 
-    Enough to occupy cores, each with 256 pixels or more, together at most 4 Mi elements.
+    Enough to occupy cores, each with 256 pixels or more, together at most 1 Mi elements.
     """
-    return max(1, min(min(16, rows), min(pixels // 256, (4 << 20) // weights)))
+    return max(1, min(min(16, rows), min(pixels // 256, (1 << 20) // weights)))
 
 
 cdef void outer_block(const WeightGradient *a, Py_ssize_t task, char *window) noexcept nogil:
     """Run one task: the pixels of one shard, some of the weights."""
-    cdef const Image *im = &a.image
-    cdef Py_ssize_t size = im.size
     cdef Py_ssize_t part = task % a.parts, shard = task // a.parts
     cdef Py_ssize_t row = shard * a.total // a.shards, end = (shard + 1) * a.total // a.shards
     cdef Py_ssize_t m0 = part * a.m // a.parts, m1 = (part + 1) * a.m // a.parts
-    cdef char *dw = a.dw + shard * a.groups * a.m * a.kg * size
+    cdef char *dw = a.dw + shard * a.groups * a.m * a.kg * a.image.size
+    memset_rows(dw, a, m0, m1)
+    while m0 < m1:
+        outer_rows(a, row, end, m0, min(m0 + a.chunk, m1), dw, window)
+        m0 += a.chunk
+
+
+cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py_ssize_t m0, Py_ssize_t m1,
+                     char *dw, char *window) noexcept nogil:
+    """Add the grid rows row .. end-1 of all images to the weights m0 .. m1-1 of each group."""
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t size = im.size
     cdef Py_ssize_t n, i, rows, done, step, group
     cdef const char *x
     cdef const char *g
     cdef fc_outer b
     cdef fc_depthwise_outer d
-    memset_rows(dw, a, m0, m1)
     while row < end:
         n, i = row // im.rows, row % im.rows
         rows = min(min(a.row_block, im.rows - i), end - row)
         if a.direct:
             x = im.x + ((n * im.h + i * im.sr - im.top) * im.w - im.left) * im.c * size
+        elif a.bordered != NULL:
+            x = a.bordered + n * a.window + i * im.sr * a.pitch * size
         else:
             copy_window(im, n, i, rows, window)
             x = window
@@ -519,21 +532,24 @@ cdef void add_tree(const fc_ops *table, char *shards, Py_ssize_t count, Py_ssize
 
 
 cdef void finish(const fc_ops *table, const WeightGradient *a, real *grad, Py_ssize_t task,
-                 Py_ssize_t m_block) noexcept nogil:
-    """Add the shards of m_block weights of one group and scatter them: grad (K, C/groups, R*S) += dw (m, kg)."""
-    cdef Py_ssize_t blocks = ceil_div(a.m, m_block)
-    cdef Py_ssize_t group = task // blocks, m0 = task % blocks * m_block
-    cdef Py_ssize_t m1 = min(a.m, m0 + m_block), taps = a.m // a.cg, m, k, k0
-    cdef Py_ssize_t begin = (group * a.m + m0) * a.kg
+                 Py_ssize_t block) noexcept nogil:
+    """Add the shards for `block` channels of one group and scatter them: grad (K, C/groups, R*S) += dw (m, kg)."""
+    cdef Py_ssize_t blocks = ceil_div(a.cg, block)
+    cdef Py_ssize_t group = task // blocks, c0 = task % blocks * block
+    cdef Py_ssize_t c1 = min(a.cg, c0 + block), taps = a.m // a.cg, pitch = a.groups * a.m * a.kg
+    cdef Py_ssize_t c, t, k, k0
     cdef const real *dw
     cdef real *out
-    add_tree(table, a.dw, a.shards, a.groups * a.m * a.kg, begin, (m1 - m0) * a.kg)
+    for t in range(taps):
+        add_tree(table, a.dw, a.shards, pitch, (group * a.m + t * a.cg + c0) * a.kg, (c1 - c0) * a.kg)
+    # sixteen filters at a time: whole cache lines are read, and each filter is written from end to end
     for k0 in range(0, a.kg, 16):
-        for m in range(m0, m1):
-            dw = <const real *>a.dw + (group * a.m + m) * a.kg
-            out = grad + group * a.kg * a.m + (m % a.cg) * taps + m // a.cg
-            for k in range(k0, min(k0 + 16, a.kg)):
-                out[k * a.m] += dw[k]
+        for c in range(c0, c1):
+            for t in range(taps):
+                dw = <const real *>a.dw + (group * a.m + t * a.cg + c) * a.kg
+                out = grad + group * a.kg * a.m + c * taps + t
+                for k in range(k0, min(k0 + 16, a.kg)):
+                    out[k * a.m] += dw[k]
 
 
 def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_weight,
@@ -571,27 +587,37 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     if not a.direct:
         a.row_block = max(1, min(im.rows, WINDOW_BYTES // (im.sr * window_width(im) * im.c * size)))
     a.call_rows = max(1, GRAD_BYTES // (im.cols * min(a.table.nr, a.kg) * size))
+    a.chunk = max(a.table.mr, SUMS_BYTES // (a.groups * a.kg * size) // a.table.mr * a.table.mr)
+    cdef bint bordered = not a.direct and a.chunk < a.m
+    if bordered:
+        a.row_block = im.rows
+    if a.chunk < a.m:   # tiles are set down once in many pixels
+        a.call_rows = max(a.call_rows, min(im.rows, ceil_div(64, im.cols)))
     a.window = 0 if a.direct else window_bytes(im, a.row_block)
     cdef Py_ssize_t tap_bytes = aligned(a.m * sizeof(Py_ssize_t))
     cdef Py_ssize_t dw_bytes = aligned(a.shards * weights * size)
-    cdef unsigned char[::1] arena = scratch(tap_bytes + dw_bytes + threads * a.window)
+    cdef unsigned char[::1] arena = scratch(tap_bytes + dw_bytes + (images if bordered else threads) * a.window)
     cdef char *base = <char *>&arena[0]
     cdef Py_ssize_t *taps = <Py_ssize_t *>base
     a.taps = taps
     a.dw = base + tap_bytes
     cdef char *windows = base + tap_bytes + dw_bytes
-    cdef Py_ssize_t m, task
+    a.bordered = windows if bordered else NULL
+    cdef Py_ssize_t m, n, task
     cdef Py_ssize_t tasks = a.shards * a.parts
-    cdef Py_ssize_t m_block = max(1, 8192 // a.kg)
-    cdef Py_ssize_t finish_tasks = a.groups * ceil_div(a.m, m_block)
+    cdef Py_ssize_t block = max(1, 8192 // (a.kg * g.r * g.s))
+    cdef Py_ssize_t finish_tasks = a.groups * ceil_div(a.cg, block)
     cdef real *grad = &grad_weight[0, 0, 0, 0]
     with nogil:
         for m in range(a.m):
             taps[m] = m // a.cg // g.s * g.dh * a.pitch + m // a.cg % g.s * g.dw * im.c + m % a.cg
+        if bordered:
+            for n in prange(images, schedule='static', num_threads=threads):
+                copy_window(im, n, 0, im.rows, windows + n * a.window)
         for task in prange(tasks, schedule='static', num_threads=threads):
             outer_block(&a, task, windows + threadid() * a.window)
         for task in prange(finish_tasks, schedule='static', num_threads=threads):
-            finish(a.table, &a, grad, task, m_block)
+            finish(a.table, &a, grad, task, block)
 
 
 def bias_gradient(const real[:, ::1] grad_y, real[::1] grad_bias, scratch):
