@@ -165,9 +165,10 @@ class Table:
         spread = (max(times["ours"]) - min(times["ours"])) / ours if len(times["ours"]) < 20 else _iqr(times["ours"])
         peers = [statistics.median(t) for side, t in times.items() if side != "ours"]
         peer = min(peers, default=None)
-        rate, unit, limit = (
-            (flops / ours / 1e9, "GFLOP/s", self.peak.gflops) if flops else (nbytes / ours / 1e9, "GB/s   ", self.peak.gbytes)
-        )
+        if flops:
+            rate, unit, limit = flops / ours / 1e9, "GFLOP/s", self.peak.gflops
+        else:
+            rate, unit, limit = nbytes / ours / 1e9, "GB/s   ", self.peak.gbytes
         if not self.rows:
             print(TITLE)
         self.rows.append(Row(name, part, ours, spread, peer, peer / ours if peer else None, rate, unit, rate / limit))

@@ -31,7 +31,8 @@ SHARED = {"nn": {"base"}, "functional": {"_check", "_fused", "_views"}}
 
 
 def sources():
-    return sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.name not in ("__init__.py", "__main__.py"))
+    outside = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
+    return sorted(p for p in PACKAGE.rglob("*.py") if p not in outside)
 
 
 def imports(path):

@@ -86,7 +86,7 @@ def test_layout_never_changes_a_result(problem):
 
 @pytest.mark.parametrize("problem", TEST, ids=str)
 def test_float32_is_within_the_chain_s_error_of_the_oracle(problem):
-    x, w, b, g = random_arrays(problem)
+    x, w, b, _ = random_arrays(problem)
     got = F.conv2d(x, w, b, *problem.options)
     terms = int(np.prod(problem.weight_shape[1:])) + 1
     bound = 4 * EPS32 * terms * max(1.0, np.abs(x).max() * np.abs(w).max())
@@ -96,7 +96,7 @@ def test_float32_is_within_the_chain_s_error_of_the_oracle(problem):
 def test_a_shard_boundary_inside_an_image_is_exact():
     # 40 rows x 30 columns x 3 images are 14 shards that end within images and row blocks
     problem = Problem("shards", 3, 2, 3, 40, 30, 3, 3, 1, 1)
-    x, w, b, g = integer_arrays(problem)
+    x, w, _, g = integer_arrays(problem)
     expected = reference.conv2d_backward(g, x, w, *problem.options)
     for got, want in zip(F.conv2d_backward(g, x, w, *problem.options), expected, strict=True):
         assert_array_equal(got, want)
@@ -216,7 +216,7 @@ def test_bias_and_relu_in_one_pass_give_the_bits_of_the_steps_one_by_one():
 
 def test_the_input_gradient_alone_is_the_same():
     problem = TEST[2]
-    x, w, b, g = random_arrays(problem)
+    x, w, _, g = random_arrays(problem)
     gx, _, _ = F.conv2d_backward(g, x, w, *problem.options)
     assert_array_equal(F.conv2d_input_grad(g, x.shape, w, *problem.options), gx)
 

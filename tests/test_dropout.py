@@ -148,14 +148,16 @@ def test_the_backward_pass_is_the_adjoint(shape, p, seed):
 
 X = np.ones((2, 3), np.float32)
 BAD = [
-    (TypeError, lambda: F.dropout(np.ones(3, np.int64), 0.5, True, **KEY), "input must be float32 or float64, got int64"),
+    (TypeError, lambda: F.dropout(np.ones(3, np.int64), 0.5, True, **KEY),
+     "input must be float32 or float64, got int64"),
     (ValueError, lambda: F.dropout(X, -0.1, True, **KEY), r"p must be in \[0, 1\], got -0.1"),
     (ValueError, lambda: F.dropout(X, float("nan"), True, **KEY), r"p must be in \[0, 1\], got nan"),
     (ValueError, lambda: F.dropout(X, 0.5, True, seed=-1, stream=0, step=0), "seed must be in"),
     (ValueError, lambda: F.dropout(X, 0.5, True, **KEY, mask=X), "mask must have shape .* uint8, got .* float32"),
     (ValueError, lambda: F.dropout(X, 0.5, True, **KEY, out=X.T), r"out must have shape \(2, 3\).*got \(3, 2\)"),
     (ValueError, lambda: F.dropout_backward(X, X, 0.5), "mask must have .* uint8, got .* float32"),
-    (ValueError, lambda: F.dropout_backward(X, np.ones(3, np.uint8), 0.5), r"mask must have shape \(2, 3\).*got \(3,\)"),
+    (ValueError, lambda: F.dropout_backward(X, np.ones(3, np.uint8), 0.5),
+     r"mask must have shape \(2, 3\).*got \(3,\)"),
     (ValueError, lambda: F.dropout_backward(X, np.ones((2, 3), np.uint8), 2), r"p must be in \[0, 1\], got 2"),
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext import runtime
+import fastconv._ext.runtime as runtime
 from fastconv._version import __version__
 
 __all__ = ["available_isas", "info", "isa", "show_config", "threads"]

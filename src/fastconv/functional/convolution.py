@@ -374,8 +374,9 @@ def conv1d_backward(
                  _length(where, "dilation", dilation), groups)  # fmt: skip
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.q))
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
-    gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, _as_image(output), activation,
-                              need_input_grad, _as_image(grad_input), grad_weight[:, :, None, :], grad_bias)  # fmt: skip
+    gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, _as_image(output),
+                              activation, need_input_grad, _as_image(grad_input), grad_weight[:, :, None, :],
+                              grad_bias)  # fmt: skip
     return (None if gx is None else gx[:, :, 0, :]), grad_weight, gb
 
 
