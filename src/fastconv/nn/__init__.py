@@ -1,0 +1,46 @@
+"""Layers, containers and losses.
+
+Each layer has ``forward`` and ``backward`` and keeps its buffers; shapes are NCHW, names and shapes of
+parameters PyTorch's. All arithmetic happens in `fastconv.functional`.
+"""
+
+from fastconv.nn.activation import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Softsign, Tanh
+from fastconv.nn.base import Module, Parameter
+from fastconv.nn.containers import Sequential
+from fastconv.nn.conv import Conv1d, Conv2d
+from fastconv.nn.dropout import Dropout
+from fastconv.nn.linear import Bias, Linear
+from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss, MultiMarginLoss
+from fastconv.nn.norm import BatchNorm1d, BatchNorm2d
+from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, Flatten, GlobalAvgPool2d, MaxPool2d
+from fastconv.nn.residual import Residual
+
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Bias",
+    "Conv1d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "Loss",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "MultiMarginLoss",
+    "Parameter",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Softsign",
+    "Tanh",
+]

@@ -1,0 +1,86 @@
+"""Parameters, and how layers under construction get their first values."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastconv import random
+
+Array = npt.NDArray[Any]
+
+_blank: ContextVar[bool] = ContextVar("blank", default=False)
+
+
+@contextlib.contextmanager
+def blank() -> Iterator[None]:
+    """Build layers without memory or random numbers inside: a frame for weights that come from elsewhere."""
+    token = _blank.set(True)
+    try:
+        yield
+    finally:
+        _blank.reset(token)
+
+
+def initial(
+    shape: tuple[int, ...],
+    low: float,
+    high: float | None = None,
+    generator: np.random.Generator | None = None,
+) -> Array:
+    """Return a float32 array filled with `low`, or drawn from U(`low`, `high`) by `generator`."""
+    if _blank.get():
+        return np.broadcast_to(np.float32(0), shape)
+    if high is None:
+        return np.full(shape, low, np.float32)
+    assert generator is not None
+    return np.asarray(generator.uniform(low, high, shape), np.float32)
+
+
+def next_key() -> tuple[int, int]:
+    """Return the (seed, stream) of the layer under construction."""
+    return (0, 0) if _blank.get() else random.next_key()
+
+
+def next_generator() -> np.random.Generator | None:
+    """Return the generator of the layer under construction; nothing is drawn where nothing will be kept."""
+    return None if _blank.get() else random.next_generator()
+
+
+class Parameter:
+    """An array that is learned, and the sum of its gradients since they were last zeroed.
+
+    Parameters
+    ----------
+    data : ndarray of float32 or float64
+        The values, kept by reference and updated in place by optimisers.
+    requires_grad : bool
+        False freezes it: layers leave `grad` alone, optimisers leave `data` alone.
+
+    Attributes
+    ----------
+    grad : ndarray
+        Same shape and dtype as `data`; zeros at first.
+    """
+
+    def __init__(self, data: Array, requires_grad: bool = True) -> None:
+        self.data = data
+        zero = data.dtype.type(0)
+        self.grad = np.broadcast_to(zero, data.shape) if _blank.get() else np.zeros(data.shape, data.dtype)
+        self.requires_grad = requires_grad
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def sink(self) -> Array | None:
+        """Where a backward pass adds its gradient: `grad`, or None when frozen."""
+        return self.grad if self.requires_grad else None
+
+    def __repr__(self) -> str:
+        frozen = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter(shape={self.shape}, dtype={self.data.dtype}{frozen})"

@@ -1,0 +1,127 @@
+"""The state of a tree of layers, as names and arrays."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastconv.nn._parameter import Array, Parameter
+
+
+class State:
+    """Finds the parameters, buffers and counters of a module and all below it."""
+
+    buffer_names: tuple[str, ...] = ()
+    extra_names: tuple[str, ...] = ()
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield (dotted path, module) of this module (path "") and all below it."""
+        raise NotImplementedError
+
+    def _entries(self) -> Iterator[tuple[str, Any, str, bool]]:
+        """Yield (full name, owner, attribute, learned) of all parameters and buffers, in PyTorch's order."""
+        for path, module in self.named_modules():
+            dot = f"{path}." if path else ""
+            for name, value in list(vars(module).items()):
+                if isinstance(value, Parameter):
+                    yield dot + name, module, name, True
+            for name in module.buffer_names:
+                yield dot + name, module, name, False
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield (name, parameter), each parameter once even when it is shared."""
+        seen: set[int] = set()
+        for name, owner, attribute, learned in self._entries():
+            parameter = getattr(owner, attribute)
+            if learned and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters, in the order of `named_parameters`."""
+        yield from (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """Yield (name, array) of the state that is not learned."""
+        yield from ((name, getattr(owner, at)) for name, owner, at, learned in self._entries() if not learned)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all parameters and buffers under PyTorch's names, in PyTorch's order and shapes.
+
+        ``{k: torch.from_numpy(v) for k, v in model.state_dict().items()}`` loads into the same net built of
+        ``torch.nn`` layers, and ``model.load_state_dict(torch_model.state_dict())`` takes one from there.
+        """
+        return {name: array.copy() for name, array in self.named_state()}
+
+    def named_state(self) -> Iterator[tuple[str, Array]]:
+        """Yield (name, array) of all parameters and buffers: the arrays themselves."""
+        for name, owner, attribute, learned in self._entries():
+            value = getattr(owner, attribute)
+            yield name, value.data if learned else value
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
+        """Copy values into parameters and buffers; all is checked first, so an error changes nothing.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            Anything `numpy.asarray` takes, PyTorch's CPU tensors included; converted to this model's dtypes.
+        strict : bool
+            False lets names be missing or left over.
+
+        Returns
+        -------
+        missing, unexpected : list of str
+
+        Raises
+        ------
+        ValueError
+            Names differ (when strict), or shapes or kinds of dtype do.
+        """
+        own = dict(self.named_state())
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        if strict and (missing or unexpected):
+            raise ValueError(
+                f"load_state_dict: {len(missing)} of {len(own)} names missing {missing[:8]}, "
+                f"{len(unexpected)} unexpected {unexpected[:8]}"
+            )
+        arrays = {name: np.asarray(state[name]) for name in own if name in state}
+        for name, array in arrays.items():
+            if array.shape != own[name].shape:
+                raise ValueError(
+                    f"load_state_dict: {name} has shape {own[name].shape} here, {array.shape} in the state"
+                )
+            if not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
+                raise ValueError(
+                    f"load_state_dict: {name} is {own[name].dtype} here, {array.dtype} in the state"
+                )
+        for name, array in arrays.items():
+            np.copyto(own[name], array, casting="same_kind")
+        return missing, unexpected
+
+    def replace_state(self, arrays: Mapping[str, Array]) -> None:
+        """Put these very arrays, one for each name of `named_state`, in the place of the present ones."""
+        for name, owner, attribute, learned in self._entries():
+            if learned:
+                parameter = getattr(owner, attribute)
+                parameter.data, parameter.grad = arrays[name], np.zeros_like(arrays[name])
+            else:
+                setattr(owner, attribute, arrays[name])
+
+    def extra_state(self) -> dict[str, int]:
+        """Return the integers beside the arrays that continue a run exactly, e.g. ``{"3.step": 117}``."""
+        return {name: int(getattr(owner, attribute)) for name, owner, attribute in self._extras()}
+
+    def load_extra_state(self, state: Mapping[str, int]) -> None:
+        """Set what `extra_state` returned; a ValueError when the names differ."""
+        extras = {name: (owner, attribute) for name, owner, attribute in self._extras()}
+        if extras.keys() != state.keys():
+            raise ValueError(f"load_extra_state: expected {sorted(extras)}, got {sorted(state)}")
+        for name, (owner, attribute) in extras.items():
+            setattr(owner, attribute, int(state[name]))
+
+    def _extras(self) -> Iterator[tuple[str, Any, str]]:
+        for path, module in self.named_modules():
+            for name in module.extra_names:
+                yield f"{path}.{name}" if path else name, module, name

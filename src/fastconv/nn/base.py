@@ -1,0 +1,232 @@
+"""What every layer is made of: parameters, buffers that are reused, and the walk over a tree of layers.
+
+A layer writes ``forward`` and ``backward`` and sets its parameters as attributes; the rest of what people
+expect of a module follows from the attributes. ``super().__init__()`` is not needed::
+
+    class Scale(nn.Module):
+        def __init__(self, features):
+            self.features = features
+            self.weight = nn.Parameter(np.ones(features, np.float32))
+
+        def forward(self, input):
+            return self._save(input * self.weight.data, input)
+
+        def backward(self, grad_output):
+            grad_output, input = self._recall(grad_output)
+            self.weight.grad += (grad_output * input).sum(axis=0)
+            return grad_output * self.weight.data
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key
+from fastconv.nn._state import State
+from fastconv.nn._workspace import Workspace, as_image
+
+__all__ = [
+    "Affine", "Array", "Module", "Parameter", "Workspace",
+    "as_image", "blank", "initial", "next_generator", "next_key",
+]  # fmt: skip
+
+
+@functools.cache
+def _arguments(layer: Any) -> tuple[str, ...]:
+    """Return the names of the constructor's arguments."""
+    parameters = list(inspect.signature(layer.__init__).parameters.values())[1:]
+    return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+
+
+class Module(Workspace, State):
+    """Base class of all layers.
+
+    ``forward(input)`` returns the output; ``backward(grad_output)`` returns the gradient of the input of the
+    latest forward and *adds* those of the parameters to ``Parameter.grad``. An array that forward or backward
+    returns belongs to the layer until its next call; copy what must last. The input must not be changed
+    between forward and backward.
+
+    Attributes
+    ----------
+    training : bool
+        True for dropout and batch statistics; see `train` and `eval`.
+    need_input_grad : bool
+        False lets `backward` return None instead of the gradient of the input.
+    buffer_names : tuple of str
+        Names of attributes that are arrays of the state but not learned (running statistics).
+    extra_names : tuple of str
+        Names of attributes that are integers needed to continue a run exactly (dropout's counters).
+    """
+
+    training: bool = True
+    need_input_grad: bool = True
+    fuses_as: str | None = None  # how Sequential may merge this layer into the one before: "bias", "relu"
+    _hooks: tuple[Callable[["Module", Array, Array], None], ...] = ()
+
+    # ---- running
+
+    def forward(self, input: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def backward(self, grad_output: Array) -> Array | None:
+        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
+    def __call__(self, input: Array) -> Array:
+        output = self.forward(input)
+        for hook in self._hooks:
+            hook(self, input, output)
+        return output
+
+    def predict(self, input: Array, batch_size: int | None = None) -> Array:
+        """Run `forward` in evaluation mode and return a copy; every module's mode is put back.
+
+        Parameters
+        ----------
+        input : ndarray, shape (N, ...)
+        batch_size : int, optional
+            Examples a run; all at once by default. It bounds memory and changes no bit of the result.
+
+        Raises
+        ------
+        ValueError
+            If `batch_size` is below 1.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
+        modules = list(self.modules())
+        modes = [module.training for module in modules]
+        self.eval()
+        try:
+            size = batch_size or max(len(input), 1)
+            first = self(input[:size])
+            result = np.empty_like(first, shape=(len(input), *first.shape[1:]))
+            result[:size] = first
+            for start in range(size, len(input), size):
+                result[start : start + size] = self(input[start : start + size])
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
+                module._saved = None  # a backward now would belong to no training forward
+        return result
+
+    def register_forward_hook(self, hook: Callable[["Module", Array, Array], None]) -> Callable[[], None]:
+        """Call ``hook(module, input, output)`` after every forward; returns a function that removes it.
+
+        While any layer of a Sequential has a hook, its layers run one by one: same bits, less speed.
+        """
+        entry = lambda module, input, output: hook(module, input, output)  # noqa: E731  (its own identity)
+        self._hooks = (*self._hooks, entry)
+
+        def remove() -> None:
+            self._hooks = tuple(h for h in self._hooks if h is not entry)
+
+        return remove
+
+    # ---- the tree
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """Yield (attribute, module) of the direct children."""
+        yield from ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Yield (dotted path, module) of this module (path "") and all below it."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator["Module"]:
+        """Yield this module and all below it."""
+        yield from (module for _, module in self.named_modules())
+
+    # ---- modes
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode here and below; returns self."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """Convert parameters, their gradients and floating-point buffers in place; returns self."""
+        for parameter in self.parameters():
+            parameter.data, parameter.grad = parameter.data.astype(dtype), parameter.grad.astype(dtype)
+        for _, owner, attribute, learned in self._entries():
+            if not learned and getattr(owner, attribute).dtype.kind == "f":
+                setattr(owner, attribute, getattr(owner, attribute).astype(dtype))
+        for module in self.modules():
+            module._forget()
+        return self
+
+    # ---- description
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name, read from the attributes of the same names."""
+        kind: Any = type(self)
+        values = {name: getattr(self, name) for name in _arguments(kind)}
+        if "bias" in values:
+            values["bias"] = values["bias"] is not None
+        return values
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Build a layer from what `config` returned."""
+        return cls(**config)
+
+    def extra_repr(self) -> str:
+        """Return what stands between the parentheses of the repr: by default all hyperparameters."""
+        return ", ".join(f"{name}={value}" for name, value in self.config().items())
+
+    def __repr__(self) -> str:
+        children = list(self.named_children())
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = (f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children)
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+class Affine(Module):
+    """A layer that ends in adding a bias: it can take the bias and the ReLU of the layers behind it along.
+
+    A subclass defines `_apply` and `_apply_backward`, one functional call each; `affine` runs it with any
+    bias and activation, which is how Sequential fuses, and `backward` undoes what the latest forward did.
+    """
+
+    bias: Parameter | None
+
+    def forward(self, input: Array) -> Array:
+        return self.affine(input, self.bias, None)
+
+    def affine(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
+        """Return activation(this layer without its own bias + `bias`)."""
+        input = self._accept(input)
+        out = self._held("output", input)
+        output = self._hold("output", input, self._apply(input, bias, activation, out))
+        return self._save(output, input, output, bias, activation)
+
+    def backward(self, grad_output: Array) -> Array | None:
+        grad_output, input, output, bias, activation = self._recall(grad_output)
+        held = self._held("grad_input", input) if self.need_input_grad else None
+        grad = self._apply_backward(grad_output, input, output, bias, activation, held)
+        return None if grad is None else self._hold("grad_input", input, grad)
+
+    def _apply(
+        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None
+    ) -> Array:
+        raise NotImplementedError
+
+    def _apply_backward(
+        self, grad_output: Array, input: Array, output: Array, bias: Parameter | None, activation: str | None,
+        grad_input: Array | None,
+    ) -> Array | None:  # fmt: skip
+        raise NotImplementedError

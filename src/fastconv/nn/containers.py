@@ -1,0 +1,189 @@
+"""Sequential: a chain of layers that fuses itself."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, overload
+
+from fastconv.nn.base import Affine, Array, Module, Parameter
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring layers that run as one functional call each way, or a single layer.
+
+    Attributes
+    ----------
+    layers : tuple of Module
+        In order; the first one keeps the buffers and what backward needs.
+    activation : str or None
+    """
+
+    layers: tuple[Module, ...]
+    activation: str | None = None
+
+    @property
+    def bias(self) -> Parameter | None:
+        """The one bias among the layers."""
+        biases = (layer.bias for layer in self.layers if isinstance(layer, Affine))
+        return next((bias for bias in biases if bias is not None), None)
+
+    def forward(self, input: Array) -> Array:
+        head = self.layers[0]
+        if len(self.layers) == 1:
+            return head(input)
+        assert isinstance(head, Affine)
+        return head.affine(input, self.bias, self.activation)
+
+    def backward(self, grad_output: Array) -> Array | None:
+        return self.layers[0].backward(grad_output)
+
+
+def group_layers(layers: list[Module]) -> list[Group]:
+    """Merge each Conv, Linear or Bias with the Bias and the ReLU right behind it.
+
+    Subclasses that change how a layer runs are left alone.
+    """
+    groups: list[Group] = []
+    for layer in layers:
+        last = groups[-1] if groups else None
+        head = last.layers[0] if last else None
+        known = vars(type(layer)).get("fuses_as")
+        if last and last.activation is None and _is_plain(head) and known == "relu":
+            groups[-1] = Group((*last.layers, layer), "relu")
+        elif last and last.activation is None and last.bias is None and _is_plain(head) and known == "bias":
+            groups[-1] = Group((*last.layers, layer))
+        else:
+            groups.append(Group((layer,)))
+    return groups
+
+
+def _is_plain(layer: Module | None) -> bool:
+    kind: Any = type(layer)
+    return isinstance(layer, Affine) and kind.forward is Affine.forward and kind.backward is Affine.backward
+
+
+class Sequential(Module):
+    """Layers one after the other.
+
+    At the first batch it flattens nested Sequentials and merges neighbours: Conv, Linear (+ Bias) (+ ReLU)
+    become one pass forward and one backward, bit-equal to the layers one by one. While any layer has a
+    forward hook, or with ``fuse=False``, every layer runs on its own.
+
+    Parameters
+    ----------
+    *layers : Module, or one dict of name to Module
+        Names are "0", "1", ... unless a dict gives them (letters, digits, underscore).
+    input_grad : bool
+        False spares the gradient of the very input: `backward` returns None, and layers before the first
+        parameter are not run backward at all.
+    fuse : bool
+
+    Raises
+    ------
+    TypeError
+        If a layer is not a Module.
+    ValueError
+        If a module appears twice (it keeps one set of buffers), or a name is no name.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    Sequential(
+      (0): Linear(in_features=4, out_features=8, bias=True)
+      (1): ReLU()
+    )
+    """
+
+    def __init__(
+        self, *layers: Module | Mapping[str, Module], input_grad: bool = True, fuse: bool = True
+    ) -> None:
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            self._layers: dict[str, Any] = dict(layers[0])
+        else:
+            self._layers = {str(i): layer for i, layer in enumerate(layers)}
+        self.need_input_grad = self.input_grad = input_grad
+        self.fuse = fuse
+        self._groups: list[Group] | None = None
+        self._ran: list[Group] = []
+        self._below: list[Module] = []
+        seen: set[int] = set()
+        for name, layer in self._layers.items():
+            if not isinstance(name, str) or not name.replace("_", "a").isalnum():
+                raise ValueError(f"Sequential: names are letters, digits and underscores, got {name!r}")
+            if not isinstance(layer, Module):
+                raise TypeError(f"Sequential: layer {name} must be a Module, got {type(layer).__name__}")
+            for module in layer.modules():
+                if id(module) in seen:
+                    raise ValueError(f"Sequential: layer {name} has a module that appears before: {module!r}")
+                seen.add(id(module))
+
+    def forward(self, input: Array) -> Array:
+        if self._groups is None:
+            self._groups = group_layers(list(self._flattened()))
+            self._below = list(self.modules())[1:]
+        if self.fuse and not any(module._hooks for module in self._below):
+            self._ran = self._groups
+        else:
+            self._ran = [Group((layer,)) for layer in self]
+        output = input
+        for group in self._ran:
+            output = group.forward(output)
+        return self._save(output)
+
+    def backward(self, grad_output: Array) -> Array | None:
+        grad: Any = self._recall(grad_output)[0]
+        groups = self._ran
+        first = 0 if self.need_input_grad else self._first_learned(groups)
+        for i in reversed(range(first, len(groups))):
+            head = groups[i].layers[0]
+            before, head.need_input_grad = head.need_input_grad, self.need_input_grad or i > first
+            grad = groups[i].backward(grad)
+            head.need_input_grad = before
+        return grad if self.need_input_grad else None
+
+    def _flattened(self) -> Iterator[Module]:
+        for layer in self:
+            if type(layer) is Sequential:
+                yield from layer._flattened()
+            else:
+                yield layer
+
+    @staticmethod
+    def _first_learned(groups: list[Group]) -> int:
+        """Return the index of the first group with a parameter: before it no gradient is needed."""
+        for i, group in enumerate(groups):
+            if any(next(layer.parameters(), None) is not None for layer in group.layers):
+                return i
+        return len(groups)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        yield from self._layers.items()
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._layers.values())
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @overload
+    def __getitem__(self, index: int | str) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequential": ...
+    def __getitem__(self, index: int | str | slice) -> Module:
+        """Return a layer by place or name, or a Sequential that shares the layers of a slice."""
+        if isinstance(index, str):
+            return self._layers[index]
+        if isinstance(index, slice):
+            return Sequential(*list(self)[index], fuse=self.fuse)
+        return list(self)[index]
+
+    def config(self) -> dict[str, Any]:
+        return {"layers": dict(self._layers), "input_grad": self.input_grad, "fuse": self.fuse}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(config.pop("layers"), **config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_groups": None, "_ran": [], "_below": []}

@@ -1,0 +1,174 @@
+"""Convolution in one and two dimensions."""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from fastconv import functional as F
+from fastconv.functional._check import pair
+from fastconv.nn.base import Affine, Array, Parameter, initial, next_generator
+
+
+class _Conv(Affine):
+    """What both convolutions share: channels, groups, parameters, one functional call each way."""
+
+    dimensions: ClassVar[int]
+    operation: ClassVar[Callable[..., Array]]
+    gradient: ClassVar[Callable[..., Any]]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        where = type(self).__name__
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            if value < 1:
+                raise ValueError(f"{where}: {name} must be at least 1, got {value}")
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{where}: groups={groups} must divide in_channels={in_channels} "
+                f"and out_channels={out_channels}"
+            )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = self._sizes("kernel_size", kernel_size)
+        self.stride = self._sizes("stride", stride)
+        self.dilation = self._sizes("dilation", dilation)
+        self.padding = self._borders(padding)
+        if self.padding == "same" and set(self.stride) != {1}:
+            raise ValueError(f"{where}: padding='same' needs stride 1, got {stride}")
+        fan_in = in_channels // groups * math.prod(self.kernel_size)
+        bound, generator = 1 / math.sqrt(fan_in), next_generator()
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = Parameter(initial(shape, -bound, bound, generator))
+        self.bias = Parameter(initial((out_channels,), -bound, bound, generator)) if bias else None
+
+    def _sizes(self, name: str, value: Any) -> tuple[int, ...]:
+        if self.dimensions == 1:
+            value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
+            return pair(type(self).__name__, name, (value, value))[:1]
+        return pair(type(self).__name__, name, value)
+
+    def _borders(self, padding: Any) -> Any:
+        where = type(self).__name__
+        if isinstance(padding, str):
+            if padding not in ("same", "valid"):
+                raise ValueError(f"{where}: padding must be numbers, 'same' or 'valid', got {padding!r}")
+            return padding
+        nested = isinstance(padding, tuple | list) and any(isinstance(side, tuple | list) for side in padding)
+        if self.dimensions == 2 and nested and len(padding) == 2:
+            return tuple(pair(where, "padding", side, 0) for side in padding)
+        return pair(where, "padding", padding, 0)
+
+    def _apply(
+        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None
+    ) -> Array:
+        values = None if bias is None else bias.data
+        return self.operation(
+            input, self.weight.data, values, *self._window(), activation=activation, out=out
+        )  # fmt: skip
+
+    def _apply_backward(
+        self, grad_output: Array, input: Array, output: Array, bias: Parameter | None, activation: str | None,
+        grad_input: Array | None,
+    ) -> Array | None:  # fmt: skip
+        grad: Array | None = self.gradient(
+            grad_output, input, self.weight.data, *self._window(),
+            bias=bias is not None and bias.requires_grad, output=output, activation=activation,
+            need_input_grad=self.need_input_grad, grad_input=grad_input,
+            grad_weight=self.weight.sink, grad_bias=bias.sink if bias else None,
+        )[0]  # fmt: skip
+        return grad
+
+    def _window(self) -> tuple[Any, ...]:
+        if self.dimensions == 1:
+            return self.stride[0], self.padding, self.dilation[0], self.groups
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def extra_repr(self) -> str:
+        channels = f"{self.in_channels}, {self.out_channels}"
+        parts = [channels, f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
+        if self.padding not in ((0, 0), "valid"):
+            parts.append(f"padding={self.padding}")
+        if set(self.dilation) != {1}:
+            parts.append(f"dilation={self.dilation}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.bias is None:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+class Conv1d(_Conv):
+    """Correlate signals (N, C, L) with filters: see :func:`fastconv.functional.conv1d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int
+    stride, dilation : int
+    padding : int, (left, right), "same" or "valid"
+    groups : int
+        Divides both channel counts.
+    bias : bool
+
+    Attributes
+    ----------
+    weight : Parameter, shape (out_channels, in_channels / groups, kernel_size)
+        Drawn from U(-b, b), b = 1 / sqrt(fan_in), as PyTorch's; so is the bias.
+    bias : Parameter, shape (out_channels,), or None
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or groups does not divide the channels.
+    """
+
+    dimensions = 1
+    operation = staticmethod(F.conv1d)
+    gradient = staticmethod(F.conv1d_backward)
+
+
+class Conv2d(_Conv):
+    """Correlate images (N, C, H, W) with filters: see :func:`fastconv.functional.conv2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, dilation : int or pair of int
+        Vertical, horizontal.
+    padding : int, pair of int, ((top, bottom), (left, right)), "same" or "valid"
+    groups : int
+        Divides both channel counts.
+    bias : bool
+
+    Attributes
+    ----------
+    weight : Parameter, shape (out_channels, in_channels / groups, kh, kw)
+        Drawn from U(-b, b), b = 1 / sqrt(fan_in), as PyTorch's; so is the bias.
+    bias : Parameter, shape (out_channels,), or None
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or groups does not divide the channels.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> nn.Conv2d(1, 6, 5, padding=2)
+    Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1), padding=(2, 2))
+    """
+
+    dimensions = 2
+    operation = staticmethod(F.conv2d)
+    gradient = staticmethod(F.conv2d_backward)

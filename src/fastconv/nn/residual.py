@@ -1,0 +1,58 @@
+"""The residual block."""
+
+from typing import Any
+
+from fastconv import functional as F
+from fastconv.nn.base import Array, Module
+
+
+class Residual(Module):
+    """activation(body(x) + shortcut(x)), the block of residual nets.
+
+    Parameters
+    ----------
+    body : Module
+    shortcut : Module, optional
+        The input itself by default; its output must have the body's shape.
+    activation : Module, optional
+        Applied to the sum.
+
+    Raises
+    ------
+    ValueError
+        In forward, if the two shapes differ; here, if one module is used twice.
+
+    References
+    ----------
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016, equations 1 and 2.
+    """
+
+    def __init__(
+        self, body: Module, shortcut: Module | None = None, activation: Module | None = None
+    ) -> None:
+        self.body, self.shortcut, self.activation = body, shortcut, activation
+        parts = [module for _, part in self.named_children() for module in part.modules()]
+        if len({id(module) for module in parts}) < len(parts):
+            raise ValueError("Residual: a module appears twice in body, shortcut and activation")
+
+    def forward(self, input: Array) -> Array:
+        input = self._accept(input)
+        main = self.body(input)
+        side = input if self.shortcut is None else self.shortcut(input)
+        if main.shape != side.shape:
+            raise ValueError(f"Residual: body gives shape {main.shape}, shortcut {side.shape}")
+        total = self._hold("sum", main, F.add(main, side, out=self._held("sum", main)))
+        return self._save(total if self.activation is None else self.activation(total))
+
+    def backward(self, grad_output: Array) -> Array | None:
+        grad: Any = self._recall(grad_output)[0]
+        for part in (self.body, self.shortcut):
+            if part is not None:
+                part.need_input_grad = self.need_input_grad
+        if self.activation is not None:
+            grad = self.activation.backward(grad)
+        main: Any = self.body.backward(grad)
+        side: Any = grad if self.shortcut is None else self.shortcut.backward(grad)
+        if not self.need_input_grad:
+            return None
+        return self._hold("grad_input", main, F.add(main, side, out=self._held("grad_input", main)))

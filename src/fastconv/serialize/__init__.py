@@ -1,0 +1,10 @@
+"""Models in files: arrays as safetensors, the architecture as JSON in their header. Never a pickle.
+
+One file holds both, so that it is replaced as a whole; arrays have the names of `state_dict`, for all that
+reads safetensors. A file is untrusted until checked: see `fastconv.serialize.model`.
+"""
+
+from fastconv.serialize.arrays import ModelFileError, load_arrays, save_arrays
+from fastconv.serialize.model import LAYERS, load, register, save
+
+__all__ = ["LAYERS", "ModelFileError", "load", "load_arrays", "register", "save", "save_arrays"]

@@ -1,0 +1,123 @@
+"""Arrays and strings in safetensors files, written whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+MAX_HEADER = 100_000_000  # bytes, the safetensors library's own limit
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+}
+
+
+class ModelFileError(ValueError):
+    """A file is no model, or a damaged or hostile one."""
+
+
+def save_arrays(
+    path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays and strings to a safetensors file: a temporary file, fsync, then a rename.
+
+    Parameters
+    ----------
+    path : path-like
+        Replaced if it exists; a symbolic link is followed.
+    arrays : mapping of str to ndarray of float32, float64 or int64
+    metadata : mapping of str to str, optional
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype.
+    OSError
+        If the file cannot be written; what was there before is untouched.
+    """
+    from safetensors.numpy import save_file
+
+    for name, array in arrays.items():
+        if array.dtype.newbyteorder("=") not in DTYPES.values():
+            raise TypeError(f"save_arrays: {name} must be float32, float64 or int64, got {array.dtype}")
+    plain = {name: np.array(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        draft.touch(exist_ok=False)
+        mode = (target if target.exists() else draft).stat().st_mode  # the library's own would be 0600
+        save_file(plain, draft, dict(metadata) if metadata else None)
+        with draft.open("r+b") as file:
+            os.fsync(file.fileno())
+        draft.chmod(stat.S_IMODE(mode))
+        os.replace(draft, target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if os.name != "nt":  # the rename itself lasts once the folder is on disk
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def load_arrays(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the arrays and strings of a safetensors file.
+
+    Raises
+    ------
+    ModelFileError
+        If it is truncated, foreign or damaged, or has arrays of other types than float32, float64 and int64.
+    OSError
+        If it cannot be read.
+    """
+    with opened(path) as file:
+        return {name: read(path, file, name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def opened(path: PathLike) -> Iterator[Any]:
+    """Open a safetensors file after a look at its frame; what is wrong in it becomes a ModelFileError."""
+    from safetensors import SafetensorError, safe_open
+
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would never answer
+        raise ModelFileError(f"{path}: not a regular file")
+    with open(path, "rb") as raw:
+        header = int.from_bytes(raw.read(8), "little")
+    if status.st_size < 10 or header > status.st_size - 8 or header > MAX_HEADER:
+        raise ModelFileError(
+            f"{path}: not a safetensors file, or cut short: the header would have {header} bytes, "
+            f"the file has {status.st_size}"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: damaged, or not a safetensors file: {error}") from error
+
+
+def layout(path: PathLike, file: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of an array in the file without reading it."""
+    entry = file.get_slice(name)
+    kind = entry.get_dtype()
+    if kind not in DTYPES:
+        raise ModelFileError(f"{path}: {name} has dtype {kind}, expected one of {', '.join(DTYPES)}")
+    return tuple(entry.get_shape()), DTYPES[kind]
+
+
+def read(path: PathLike, file: Any, name: str) -> Array:
+    """Return an array of the file, in memory of its own."""
+    _, dtype = layout(path, file, name)
+    return np.array(file.get_tensor(name), dtype, order="C")

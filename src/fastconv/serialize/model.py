@@ -1,0 +1,204 @@
+"""Models as arrays and a JSON description, and back again from a file that nobody vouches for.
+
+The metadata of the file has one string under "fastconv"::
+
+    {"format": 1, "training": true, "extra_state": {"1.step": 117, ...},
+     "model": {"type": "Sequential", "config": {"layers": {"dict": {
+        "0": {"type": "Linear", "config": {"in_features": 4, "out_features": 3, "bias": true}}, ...}}}}}
+
+Classes come from a registry by name and their constructors get hyperparameters only; layers are built without
+memory; an array is read once its name, shape and dtype have been found right.
+"""
+
+import json
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastconv import nn
+from fastconv.nn.base import blank
+from fastconv.serialize.arrays import ModelFileError, PathLike, layout, opened, read, save_arrays
+
+Layer = TypeVar("Layer", bound=type[nn.Module])
+
+FORMAT = 1
+MAX_DEPTH = 64
+MAX_DESCRIPTION = 16_000_000  # characters
+_KEY = "fastconv"
+
+LAYERS: dict[str, type[nn.Module]] = {
+    name: kind
+    for name, kind in vars(nn).items()
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module
+}
+
+
+def register(layer: Layer) -> Layer:
+    """Let files hold a layer class of your own; usable as a decorator, and needed before loading, too.
+
+    Its constructor's arguments must be attributes of the same names (or `config` return them) and be numbers,
+    strings, booleans, None, modules, or tuples and dicts of these.
+
+    Raises
+    ------
+    ValueError
+        If another class has the name.
+    """
+    if LAYERS.setdefault(layer.__name__, layer) is not layer:
+        raise ValueError(f"serialize.register: {layer.__name__!r} is the name of another layer class")
+    return layer
+
+
+def save(model: nn.Module, path: PathLike) -> None:
+    """Write a model to one file, whole or not at all.
+
+    Parameters
+    ----------
+    model : Module
+        Of registered layer classes.
+    path : path-like
+        Replaced if it exists.
+
+    Raises
+    ------
+    TypeError
+        If a layer class is not registered, or a hyperparameter has no JSON form.
+    ValueError
+        If layers are nested more than 64 levels deep, or described by more than 16 MB.
+    OSError
+        If the file cannot be written; what was there before is untouched.
+    """
+    description = json.dumps(
+        {
+            "format": FORMAT,
+            "training": model.training,
+            "extra_state": model.extra_state(),
+            "model": _encode(model, 0),
+        },
+        allow_nan=False,
+    )
+    if len(description) > MAX_DESCRIPTION:
+        raise ValueError(f"save: a description of {len(description)} characters, at most {MAX_DESCRIPTION}")
+    save_arrays(path, dict(model.named_state()), {_KEY: description})
+
+
+def load(path: PathLike) -> Any:
+    """Read a model that `save` wrote: architecture, weights, running statistics, counters.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Module
+
+    Raises
+    ------
+    ModelFileError
+        If the file is truncated, foreign or damaged, names an unknown layer class, or its arrays do not fit.
+    OSError
+        If it cannot be read.
+    """
+    with opened(path) as file:
+        description = _parse(path, (file.metadata() or {}).get(_KEY))
+        model = _build(path, description)
+        _fill(path, model, file)
+    return model.train(description["training"])
+
+
+def _encode(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"save: layers are nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, nn.Module):
+        kind = type(value)
+        if LAYERS.get(kind.__name__) is not kind:
+            raise TypeError(f"save: layer class {kind.__name__} is not registered, see serialize.register")
+        config = {name: _encode(v, depth + 1) for name, v in value.config().items()}
+        return {"type": kind.__name__, "config": config}
+    if isinstance(value, dict):
+        return {"dict": {str(name): _encode(v, depth + 1) for name, v in value.items()}}
+    if isinstance(value, tuple | list):
+        return [_encode(v, depth + 1) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"save: a hyperparameter is a {type(value).__name__}, which has no JSON form")
+
+
+def _decode(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"layers are nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, list):
+        return tuple(_decode(v, depth + 1) for v in value)
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"dict"} and isinstance(value["dict"], dict):
+        return {name: _decode(v, depth + 1) for name, v in value["dict"].items()}
+    if value.keys() != {"type", "config"} or not isinstance(value["config"], dict):
+        raise ValueError(f"a layer must have a type and a config, found {sorted(value)[:8]}")
+    if not isinstance(value["type"], str) or value["type"] not in LAYERS:
+        raise ValueError(f"unknown layer class {str(value['type'])[:80]!r}")
+    config = {name: _decode(v, depth + 1) for name, v in value["config"].items()}
+    return LAYERS[value["type"]].from_config(config)
+
+
+def _parse(path: PathLike, text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise ModelFileError(f"{path}: a safetensors file, but no fastconv model: it describes no layers")
+    try:
+        if len(text) > MAX_DESCRIPTION:
+            raise ValueError(f"{len(text)} characters, at most {MAX_DESCRIPTION}")
+        description = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: the description of its layers is damaged: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise ModelFileError(f"{path}: format {str(found)[:20]}, this version reads format {FORMAT}")
+    extra = description.get("extra_state")
+    if not isinstance(extra, dict) or not all(type(v) is int and 0 <= v < 2**64 for v in extra.values()):
+        raise ModelFileError(f"{path}: extra_state must map names to integers in [0, 2**64)")
+    if type(description.get("training")) is not bool:
+        raise ModelFileError(f"{path}: training must be true or false")
+    return description
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _build(path: PathLike, description: dict[str, Any]) -> nn.Module:
+    """Return the described model; its arrays have shapes and no memory."""
+    try:
+        with blank():
+            model = _decode(description.get("model"), 0)
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"the model is a {type(model).__name__}")
+        model.load_extra_state(description["extra_state"])
+    except Exception as error:  # whatever a constructor does with hostile arguments
+        raise ModelFileError(f"{path}: its layers cannot be built: {error}") from error
+    return model
+
+
+def _fill(path: PathLike, model: nn.Module, file: Any) -> None:
+    """Check all arrays of the file against the model's, then read them."""
+    own, names = dict(model.named_state()), set(file.keys())
+    if own.keys() != names:
+        missing, unexpected = sorted(own.keys() - names), sorted(names - own.keys())
+        raise ModelFileError(
+            f"{path}: {len(missing)} arrays missing {missing[:8]}, "
+            f"{len(unexpected)} unexpected {unexpected[:8]}"
+        )
+    floats = set()
+    for name, array in own.items():
+        shape, dtype = layout(path, file, name)
+        if shape != array.shape or dtype.kind != array.dtype.kind:
+            raise ModelFileError(
+                f"{path}: {name} has shape {shape} and dtype {dtype}, "
+                f"its layer needs {array.shape} and {array.dtype}"
+            )
+        floats |= {dtype} if dtype.kind == "f" else set()
+    if len(floats) > 1:
+        raise ModelFileError(f"{path}: arrays of {' and '.join(sorted(map(str, floats)))} in one model")
+    model.replace_state({name: read(path, file, name) for name in own})
