@@ -234,7 +234,7 @@ def adam(p, g, m, v, lr, beta1, beta2, eps, weight_decay, step, decoupled):
 
 
 def rmsprop(p, g, square, buffer, average, lr, alpha, eps, weight_decay, momentum):
-    """Return the new parameter, square average, momentum buffer and gradient average, as torch.optim.RMSprop."""
+    """Return the new parameter, square, momentum buffer and gradient average, as torch.optim.RMSprop."""
     g = g + weight_decay * p
     square = alpha * square + (1 - alpha) * g**2
     spread = square

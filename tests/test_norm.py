@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastconv.functional as F
 
-# Narrow rows are folded (1, 3, 10, 33 channels), wide ones are not; several are cut into odd numbers of shards.
+# Narrow rows are folded (1, 3, 10, 33 channels), wide ones not; several are cut into odd numbers of shards.
 SHAPES = [
     (2, 1),
     (7, 3),
@@ -34,7 +34,10 @@ def draw(shape, dtype=np.float32, seed=0):
     rng = np.random.default_rng(seed)
     ones = (1, shape[1]) + (1,) * (len(shape) - 2)
     x = rng.normal(size=shape) * rng.uniform(0.5, 2, ones) + rng.uniform(-3, 3, ones)
-    return [a.astype(dtype) for a in (x, rng.normal(size=shape[1]), rng.normal(size=shape[1]), rng.normal(size=shape))]
+    return [
+        a.astype(dtype)
+        for a in (x, rng.normal(size=shape[1]), rng.normal(size=shape[1]), rng.normal(size=shape))
+    ]
 
 
 def run(x, w, b, g):
@@ -95,7 +98,9 @@ def test_evaluation_is_one_fma_with_the_published_coefficients(shape, dtype, aff
     y = F.batch_norm(x, mean, var, w, b, eps=0.1, saved=saved)
     scale, shift = F.batch_norm_coefficients(mean, var, w, b, eps=0.1)
     ones = (1, -1) + (1,) * (x.ndim - 2)
-    if dtype == np.float32:  # the product of two float32 is exact in float64, the sum is to within 2**-40 of a tie
+    if (
+        dtype == np.float32
+    ):  # the product of two float32 is exact in float64, the sum is to within 2**-40 of a tie
         exact = x.astype(np.longdouble) * scale.reshape(ones) + shift.reshape(ones)
         assert_array_equal(y, exact.astype(np.float32))
     invstd = 1 / np.sqrt(var + 0.1)
@@ -106,7 +111,9 @@ def test_evaluation_is_one_fma_with_the_published_coefficients(shape, dtype, aff
     assert_allclose(dx, g * scale.reshape(ones), rtol=4 * np.finfo(dtype).eps, atol=1e-30)
     if affine:
         xhat = reference.batch_norm(x, mean, var, eps=0.1)
-        assert_allclose(dw, reference._sum_channels(g * xhat), rtol=0, atol=error(x, g, x, mean, invstd) * x.size)
+        assert_allclose(
+            dw, reference._sum_channels(g * xhat), rtol=0, atol=error(x, g, x, mean, invstd) * x.size
+        )
         assert_allclose(db, reference._sum_channels(g), rtol=0, atol=error(x, g) * x.size)
 
 
@@ -160,7 +167,12 @@ def test_layout_never_changes_a_result(shape):
         "read-only": frozen,
     }
     if x.ndim == 4:
-        layouts["channels last"] = (np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), w, b, g)
+        layouts["channels last"] = (
+            np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+            w,
+            b,
+            g,
+        )
     expected = run(x, w, b, g)
     evaluated = F.batch_norm(x, b, abs(w), w, b)
     for name, arrays in layouts.items():
@@ -191,7 +203,10 @@ def test_gradients_match_central_differences(shape, training, seed):
     for i, (a, gradient) in enumerate(zip((x, w, b), gradients, strict=True)):
         direction = rng.normal(size=a.shape)
         step = 1e-5
-        ends = [loss(*(a + s * direction if j == i else o for j, o in enumerate((x, w, b)))) for s in (step, -step)]
+        ends = [
+            loss(*(a + s * direction if j == i else o for j, o in enumerate((x, w, b))))
+            for s in (step, -step)
+        ]
         measured = (ends[0] - ends[1]) / (2 * step)
         scale = np.abs(gradient * direction).sum() + np.abs(g).sum()
         # the third derivative times step**2, and rounding over step
@@ -289,16 +304,32 @@ BAD = [
     (ValueError, _args(input=np.ones((4, 3, 0, 2), np.float32)), r"empty dimension, shape \(4, 3, 0, 2\)"),
     (ValueError, _args(weight=np.ones(4, np.float32)), r"weight must have shape \(3,\).*got \(4,\)"),
     (ValueError, _args(bias=np.ones((1, 3), np.float32)), r"bias must have shape \(3,\).*got \(1, 3\)"),
-    (ValueError, _args(running_var=np.ones(2, np.float32)), r"running_var must have shape \(3,\).*got \(2,\)"),
-    (ValueError, _args(training=True, running_mean=np.ones(2, np.float32)), r"running_mean.*\(3,\).*got \(2,\)"),
+    (
+        ValueError,
+        _args(running_var=np.ones(2, np.float32)),
+        r"running_var must have shape \(3,\).*got \(2,\)",
+    ),
+    (
+        ValueError,
+        _args(training=True, running_mean=np.ones(2, np.float32)),
+        r"running_mean.*\(3,\).*got \(2,\)",
+    ),
     (ValueError, _args(running_mean=None), "evaluation needs running_mean and running_var"),
     (ValueError, _args(momentum=1.5), r"momentum must be in \[0, 1\], got 1.5"),
     (ValueError, _args(eps=-1.0), "eps must be >= 0, got -1.0"),
     (ValueError, _args(training=True, running_mean=FROZEN), "running_mean must be writable"),
     (ValueError, _args(out=np.ones((4, 3, 2, 2), np.float32)), "out must be a writable NCHW view over NHWC"),
     (ValueError, _args(saved=np.ones((2, 4), np.float32)), r"saved must have shape \(2, 3\)"),
-    (ValueError, lambda: F.batch_norm_backward(X[:2], X, ONES, X[:2], True), r"grad_output.*\(4, 3\), got \(2, 3\)"),
-    (ValueError, lambda: F.batch_norm_backward(X, X, ONES, X, True), r"saved must have shape \(2, 3\), got \(4, 3\)"),
+    (
+        ValueError,
+        lambda: F.batch_norm_backward(X[:2], X, ONES, X[:2], True),
+        r"grad_output.*\(4, 3\), got \(2, 3\)",
+    ),
+    (
+        ValueError,
+        lambda: F.batch_norm_backward(X, X, ONES, X, True),
+        r"saved must have shape \(2, 3\), got \(4, 3\)",
+    ),
     (ValueError, lambda: F.batch_norm_coefficients(X, ONES), "running_mean must have 1 dim"),
     (ValueError, lambda: F.batch_norm_coefficients(ONES, ONES[:2]), r"running_var must have shape \(3,\)"),
 ]
