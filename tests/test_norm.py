@@ -21,7 +21,6 @@ SHAPES = [
     (11, 100, 8, 8),
     (3, 130, 9, 7),
 ]
-# rounds of the scalar table go through libm: fewer of them where the shape is large
 float_types = st.sampled_from([np.float32, np.float64])
 shapes = st.one_of(
     st.tuples(st.integers(2, 40), st.integers(1, 70)),
