@@ -47,7 +47,7 @@ class LeakyReLU(_Activation):
     keeps = "input"
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = negative_slope
+        self.negative_slope = float(negative_slope)
 
 
 class Tanh(_Activation):
@@ -76,7 +76,7 @@ class _AlongAxis(_Activation):
     """An activation whose rows lie along one axis, so that the axes must stay as they are."""
 
     def __init__(self, axis: int = 1) -> None:
-        self.axis = axis
+        self.axis = int(axis)
 
     def _view(self, a: Array) -> Array:
         return a

@@ -77,6 +77,7 @@ class Sequential(Module):
         False spares the gradient of the very input: `backward` returns None, and layers before the first
         parameter are not run backward at all.
     fuse : bool
+        False runs the layers of this container one by one; nested ones have a word of their own.
 
     Raises
     ------
@@ -119,15 +120,12 @@ class Sequential(Module):
                 seen.add(id(module))
 
     def forward(self, input: Array) -> Array:
-        if self._groups is None:
-            self._groups = group_layers(list(self._flattened()))
-            self._below = list(self.modules())[1:]
-        if self.fuse and not any(module._hooks for module in self._below):
-            self._ran = self._groups
-        else:
-            self._ran = [Group((layer,)) for layer in self]
+        groups = self.groups()
+        if not self.fuse or any(module._hooks for module in self._below):
+            groups = [Group((layer,)) for layer in self]
+        self._ran = groups
         output = input
-        for group in self._ran:
+        for group in groups:
             output = group.forward(output)
         return self._save(output)
 
@@ -142,9 +140,16 @@ class Sequential(Module):
             head.need_input_grad = before
         return grad if self.need_input_grad else None
 
+    def groups(self) -> list[Group]:
+        """Return what runs as one: the plan, made at the first call."""
+        if self._groups is None:
+            self._groups = group_layers(list(self._flattened()))
+            self._below = list(self.modules())[1:]
+        return self._groups
+
     def _flattened(self) -> Iterator[Module]:
         for layer in self:
-            if type(layer) is Sequential:
+            if type(layer) is Sequential and layer.fuse:
                 yield from layer._flattened()
             else:
                 yield layer

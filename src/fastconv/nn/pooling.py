@@ -118,6 +118,8 @@ class AdaptiveAvgPool2d(_Mean):
     gradient = staticmethod(F.adaptive_avg_pool2d_backward)
 
     def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
+        sides = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+        _size(self, "output_size", tuple(1 if side is None else side for side in sides))
         self.output_size = tuple(output_size) if isinstance(output_size, list) else output_size
 
 

@@ -19,6 +19,8 @@ class Residual(Module):
 
     Raises
     ------
+    TypeError
+        If a part is not a Module.
     ValueError
         In forward, if the two shapes differ; here, if one module is used twice.
 
@@ -30,6 +32,9 @@ class Residual(Module):
     def __init__(
         self, body: Module, shortcut: Module | None = None, activation: Module | None = None
     ) -> None:
+        for name, part in (("body", body), ("shortcut", shortcut), ("activation", activation)):
+            if not isinstance(part, Module) and (part is not None or name == "body"):
+                raise TypeError(f"Residual: {name} must be a Module, got {type(part).__name__}")
         self.body, self.shortcut, self.activation = body, shortcut, activation
         parts = [module for _, part in self.named_children() for module in part.modules()]
         if len({id(module) for module in parts}) < len(parts):

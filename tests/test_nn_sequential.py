@@ -1,0 +1,213 @@
+"""Sequential and Residual: what fuses, and that fusing changes no bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import fastconv
+from fastconv import nn
+
+MAKERS = {
+    "conv": lambda: nn.Conv2d(3, 3, 3, padding=1),
+    "conv without bias": lambda: nn.Conv2d(3, 3, 3, padding=1, bias=False),
+    "bias": lambda: nn.Bias(3),
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "batch norm": lambda: nn.BatchNorm2d(3),
+    "dropout": lambda: nn.Dropout(0.3),
+    "nested": lambda: nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Bias(3)),
+    "residual": lambda: nn.Residual(nn.Sequential(nn.Bias(3), nn.ReLU())),
+}
+
+
+def chain(names, **options):
+    fastconv.manual_seed(3)
+    model = nn.Sequential(*(MAKERS[name]() for name in names), **options)
+    for parameter in model.parameters():
+        if parameter.data.ndim == 1:
+            parameter.data += np.linspace(-0.5, 0.5, parameter.data.size, dtype=np.float32)
+    return model
+
+
+def run(model, steps=2):
+    """Return all that a step computes, over steps that accumulate gradients."""
+    results = []
+    for step in range(steps):
+        rng = np.random.default_rng(step)
+        y = model(rng.standard_normal((4, 3, 5, 6)).astype(np.float32))
+        g = model.backward(rng.standard_normal(y.shape).astype(np.float32))
+        results += [y.copy(), None if g is None else g.copy()]
+    return results + [p.grad.copy() for p in model.parameters()] + list(model.state_dict().values())
+
+
+def assert_same(first, second):
+    for a, b in zip(first, second, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert_array_equal(a, b)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(sorted(MAKERS)), min_size=1, max_size=6))
+def test_fusing_and_watching_change_no_bit(names):
+    expected = run(chain(names))
+    assert_same(run(chain(names, fuse=False)), expected)
+    watched, seen = chain(names), []
+    remove = watched[-1].register_forward_hook(lambda layer, x, y: seen.append((layer, x.shape, y.shape)))
+    assert_same(run(watched), expected)
+    assert seen == [(watched[-1], (4, 3, 5, 6), (4, 3, 5, 6))] * 2
+    remove()
+    watched(np.ones((1, 3, 5, 6), np.float32))
+    assert len(seen) == 2
+
+
+def test_a_fused_net_has_one_result_on_every_isa_and_thread_count(every_setting):
+    def train():
+        return run(chain(["conv without bias", "bias", "relu", "batch norm", "residual", "conv", "relu"]), 1)
+
+    results = list(every_setting(train).values())
+    for other in results[1:]:
+        assert_same(other, results[0])
+
+
+GROUPS = [
+    (["conv", "relu"], [2]),
+    (["conv without bias", "bias", "relu"], [3]),
+    (["conv", "bias", "relu"], [1, 2]),
+    (["conv without bias", "relu", "bias"], [2, 1]),
+    (["bias", "bias", "relu", "relu"], [1, 2, 1]),
+    (["conv", "tanh", "relu"], [1, 1, 1]),
+    (["nested", "relu", "nested"], [3, 2]),
+    (["residual", "relu"], [1, 1]),
+]
+
+
+@pytest.mark.parametrize(("names", "sizes"), GROUPS, ids=lambda v: str(v))
+def test_which_neighbours_fuse(names, sizes):
+    model = chain(names)
+    model(np.ones((1, 3, 5, 6), np.float32))
+    assert [len(group.layers) for group in model.groups()] == sizes
+
+
+def test_layers_that_run_in_their_own_way_are_not_fused():
+    class Doubled(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    class Soft(nn.ReLU):
+        pass
+
+    for model in (nn.Sequential(Doubled(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3), Soft())):
+        assert [len(group.layers) for group in model.groups()] == [1, 1]
+
+
+def test_linear_and_conv1d_fuse_too():
+    for layers, shape in (
+        ([nn.Linear(6, 5, bias=False), nn.Bias(5), nn.ReLU()], (4, 6)),
+        ([nn.Conv1d(6, 5, 3, bias=False), nn.Bias(5), nn.ReLU()], (4, 6, 9)),
+    ):
+        fused, apart = nn.Sequential(*layers), nn.Sequential(*layers, fuse=False)
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal(shape).astype(np.float32)
+        results = []
+        for model in (fused, apart):
+            model.zero_grad()
+            y = model(x).copy()
+            g = model.backward(np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)).copy()
+            results.append([y, g, *(p.grad.copy() for p in model.parameters())])
+        assert_same(*results)
+        assert len(fused.groups()) == 1
+
+
+def test_a_replaced_bias_is_the_one_that_counts():
+    model = chain(["conv without bias", "bias", "relu"])
+    x = np.zeros((1, 3, 5, 6), np.float32)
+    model(x)
+    model[1].bias = nn.Parameter(np.array([1, 2, 3], np.float32))
+    assert_array_equal(model(x)[0, :, 0, 0], [1, 2, 3])
+    model.backward(np.ones((1, 3, 5, 6), np.float32))
+    assert_array_equal(model[1].bias.grad, [30, 30, 30])
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize(
+    "names", [["conv", "relu", "conv"], ["dropout", "conv"], ["residual", "conv"], ["nested", "tanh"], ["relu"]]
+)
+def test_without_input_gradient_all_else_is_the_same(names, fuse):
+    expected, got = run(chain(names, fuse=fuse)), run(chain(names, fuse=fuse, input_grad=False))
+    assert got[1] is None
+    assert got[3] is None
+    assert_same(got[4:], expected[4:])
+
+
+def test_the_first_layer_alone_is_spared():
+    class Counted(nn.Tanh):
+        calls = 0
+
+        def backward(self, grad_output):
+            Counted.calls += 1
+            return super().backward(grad_output)
+
+    model = nn.Sequential(Counted(), nn.Linear(3, 3), Counted(), nn.Linear(3, 2), input_grad=False)
+    model(np.ones((2, 3), np.float32))
+    assert model.backward(np.ones((2, 2), np.float32)) is None
+    assert Counted.calls == 1
+    assert model[1].need_input_grad
+    assert model[0].backward is not None
+    y = model[1](np.ones((2, 3), np.float32))
+    assert model[1].backward(y).shape == (2, 3)
+
+
+def test_indexing_and_slices_share_layers():
+    model = chain(["conv", "relu", "bias"])
+    assert len(model) == 3
+    assert model[0] is model["0"] is next(iter(model))
+    assert model[-1] is model[2]
+    head = model[:2]
+    assert isinstance(head, nn.Sequential)
+    assert head[0] is model[0]
+    named = nn.Sequential({"first": nn.ReLU(), "second": nn.Tanh()})
+    assert named["second"] is named[1]
+    with pytest.raises(IndexError):
+        model[3]
+    with pytest.raises(KeyError):
+        model["nine"]
+
+
+def test_an_empty_chain_is_the_identity():
+    x = np.ones((2, 3), np.float32)
+    model = nn.Sequential()
+    assert model(x) is x
+    assert model.backward(x) is x
+    assert nn.Sequential({}, input_grad=False)(x) is x
+
+
+def test_what_cannot_be_chained():
+    layer = nn.ReLU()
+    with pytest.raises(ValueError, match="layer 1 has a module that appears before"):
+        nn.Sequential(layer, nn.Sequential(layer))
+    with pytest.raises(ValueError, match="appears twice"):
+        nn.Residual(layer, layer)
+    with pytest.raises(TypeError, match="layer 0 must be a Module, got type"):
+        nn.Sequential(nn.ReLU)
+    with pytest.raises(ValueError, match=r"names are letters, digits and underscores, got 'a\.b'"):
+        nn.Sequential({"a.b": layer})
+    block = nn.Residual(nn.Conv2d(3, 4, 1))
+    with pytest.raises(ValueError, match=r"body gives shape \(1, 4, 2, 2\), shortcut \(1, 3, 2, 2\)"):
+        block(np.ones((1, 3, 2, 2), np.float32))
+
+
+def test_a_chain_of_thousands_needs_no_recursion():
+    model = nn.Sequential(*(nn.ReLU() for _ in range(3000)))
+    x = np.ones((1, 2), np.float32)
+    assert_array_equal(model(x), x)
+    assert_array_equal(model.backward(x), x)
+
+
+def test_empty_batches_go_through():
+    model = chain(["conv", "relu", "residual", "tanh"])
+    assert model(np.ones((0, 3, 5, 6), np.float32)).shape == (0, 3, 5, 6)
+    assert model.backward(np.ones((0, 3, 5, 6), np.float32)).shape == (0, 3, 5, 6)
+    assert not any(p.grad.any() for p in model.parameters())
