@@ -49,8 +49,8 @@ cdef const fc_table *active = fc_table_best()
 cdef int thread_limit = 1
 cdef bint forked = False
 
-# Below this many scalar operations a thread's share is cheaper to do than to hand over.
-cdef double WORK_PER_THREAD = 40e3
+# A share of fewer scalar operations (some 3 us on eight lanes) is cheaper to do than to hand over.
+cdef double work_per_thread = 150e3
 
 
 cdef const fc_ops *ops(int kind) noexcept nogil:
@@ -59,10 +59,10 @@ cdef const fc_ops *ops(int kind) noexcept nogil:
 
 cdef int threads_for(double work) noexcept nogil:
     # In a forked child OpenMP's threads are gone and its locks are in an unknown state: stay serial there.
-    if forked or work < 2 * WORK_PER_THREAD:
+    if forked or work < 2 * work_per_thread:
         return 1
-    if work < thread_limit * WORK_PER_THREAD:
-        return <int>(work / WORK_PER_THREAD)
+    if work < thread_limit * work_per_thread:
+        return <int>(work / work_per_thread)
     return thread_limit
 
 
@@ -107,6 +107,17 @@ def set_threads(int n):
     """Set the number of threads; the caller has checked it."""
     global thread_limit
     thread_limit = n
+
+
+def set_work_per_thread(double work):
+    """Set the least share of scalar operations worth a thread, and return the former one.
+
+    Tests set it to 0, so that the small problems they can afford are shared among threads too.
+    """
+    global work_per_thread
+    before = work_per_thread
+    work_per_thread = work
+    return before
 
 
 def build_info():
