@@ -324,11 +324,11 @@ def test_a_warm_step_allocates_no_arrays():
         nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Bias(8), nn.ReLU(), nn.BatchNorm2d(8),
         nn.Residual(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.Tanh()), nn.Conv2d(8, 8, 1), nn.ReLU()),
         nn.LeakyReLU(), nn.Sigmoid(), nn.Softsign(), nn.Softmax(), nn.MaxPool2d(2), nn.AvgPool2d(2, 1),
-        nn.Dropout(0.2), nn.AdaptiveAvgPool2d(10), nn.Flatten(), nn.Linear(800, 100), nn.LogSoftmax(),
+        nn.Dropout(0.2), nn.AdaptiveAvgPool2d(10), nn.Flatten(), nn.Linear(800, 200), nn.LogSoftmax(),
     )  # fmt: skip
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((128, 3, 24, 24)).astype(np.float32)
-    labels = rng.integers(0, 100, 128)
+    x = rng.standard_normal((64, 3, 24, 24)).astype(np.float32)
+    labels = rng.integers(0, 200, 64)
     loss = nn.CrossEntropyLoss()
 
     def step():
@@ -347,4 +347,4 @@ def test_a_warm_step_allocates_no_arrays():
         peak = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
-    assert peak < 40_000, f"{peak} bytes at the peak of warm steps"
+    assert peak < 30_000, f"{peak} bytes at the peak of warm steps"

@@ -233,13 +233,9 @@ def gradcheck(
     return report
 
 
-def _worst(
-    name: str, shape: tuple[int, ...], places: Array, found: Array, numeric: Array, tolerance: Array
-) -> Entry:
+def _worst(name: str, shape: tuple[int, ...], places: Array, found: Array, numeric: Array, tolerance: Array) -> Entry:
     analytic = found.reshape(-1)[places]
     error = np.abs(analytic - numeric) / tolerance
     at = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
     index = tuple(int(i) for i in np.unravel_index(places[at], shape))
-    return Entry(
-        name, shape, len(places), index, float(analytic[at]), float(numeric[at]), float(tolerance[at])
-    )
+    return Entry(name, shape, len(places), index, float(analytic[at]), float(numeric[at]), float(tolerance[at]))

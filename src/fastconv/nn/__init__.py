@@ -5,7 +5,7 @@ parameters PyTorch's. All arithmetic happens in `fastconv.functional`.
 """
 
 from fastconv.nn.activation import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Softsign, Tanh
-from fastconv.nn.base import Module, Parameter
+from fastconv.nn.base import Module, Parameter, blank
 from fastconv.nn.containers import Sequential
 from fastconv.nn.conv import Conv1d, Conv2d
 from fastconv.nn.dropout import Dropout
@@ -43,4 +43,5 @@ __all__ = [
     "Softmax",
     "Softsign",
     "Tanh",
+    "blank",
 ]

@@ -93,9 +93,7 @@ class State:
                     f"load_state_dict: {name} has shape {own[name].shape} here, {array.shape} in the state"
                 )
             if not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
-                raise ValueError(
-                    f"load_state_dict: {name} is {own[name].dtype} here, {array.dtype} in the state"
-                )
+                raise ValueError(f"load_state_dict: {name} is {own[name].dtype} here, {array.dtype} in the state")
         for name, array in arrays.items():
             np.copyto(own[name], array, casting="same_kind")
         return missing, unexpected

@@ -1,6 +1,8 @@
 """Memory that a layer keeps between calls: buffers of the largest size seen, and what backward needs."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from fastconv.functional._check import is_nhwc
 from fastconv.nn._parameter import Array
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
+_NOTHING = (None, None, None)
 _MEMORY = ("_arrays", "_storage", "_results")
 
 
@@ -20,11 +23,10 @@ def as_image(a: Array) -> Array:
 class Workspace:
     """Named buffers, and the check that a backward fits the forward before it."""
 
+    _results: Mapping[str, tuple[Any, Any, Any]] = MappingProxyType({})
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
 
-    def _buffer(
-        self, name: str, shape: tuple[int, ...], dtype: Any, channels_last: bool | None = None
-    ) -> Array:
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any, channels_last: bool | None = None) -> Array:
         """Return the array `name`, the same one while shape and dtype stay; contents are left over.
 
         Storage only grows, so a last, smaller batch costs no allocation. By default 4-d arrays are
@@ -49,14 +51,14 @@ class Workspace:
 
     def _held(self, name: str, input: Array) -> Array | None:
         """Return the array that `_hold` got for inputs like this one, cut to its batch, or None."""
-        tail, dtype, array = vars(self).get("_results", {}).get(name, (None, None, None))
+        tail, dtype, array = self._results.get(name, _NOTHING)
         if tail != input.shape[1:] or dtype != input.dtype or len(array) < len(input):
             return None
         return array if len(array) == len(input) else array[: len(input)]
 
     def _hold(self, name: str, input: Array, array: Array) -> Array:
         """Keep an array that an operation made for `input`, to be its ``out=`` from now on."""
-        if self._held(name, input) is None:
+        if self._results.get(name, _NOTHING)[2] is not array and self._held(name, input) is None:
             vars(self).setdefault("_results", {})[name] = (input.shape[1:], input.dtype, array)
         return array
 
@@ -81,8 +83,7 @@ class Workspace:
         shape, saved = self._saved
         if grad_output.shape != shape:
             raise ValueError(
-                f"{type(self).__name__}.backward: grad_output has shape {grad_output.shape}, "
-                f"the latest output {shape}"
+                f"{type(self).__name__}.backward: grad_output has shape {grad_output.shape}, the latest output {shape}"
             )
         return (self._accept(grad_output, "grad_output"), *saved)
 

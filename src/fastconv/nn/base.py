@@ -220,9 +220,7 @@ class Affine(Module):
         grad = self._apply_backward(grad_output, input, output, bias, activation, held)
         return None if grad is None else self._hold("grad_input", input, grad)
 
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None
-    ) -> Array:
+    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
         raise NotImplementedError
 
     def _apply_backward(

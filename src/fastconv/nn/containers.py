@@ -96,9 +96,7 @@ class Sequential(Module):
     )
     """
 
-    def __init__(
-        self, *layers: Module | Mapping[str, Module], input_grad: bool = True, fuse: bool = True
-    ) -> None:
+    def __init__(self, *layers: Module | Mapping[str, Module], input_grad: bool = True, fuse: bool = True) -> None:
         if len(layers) == 1 and isinstance(layers[0], Mapping):
             self._layers: dict[str, Any] = dict(layers[0])
         else:

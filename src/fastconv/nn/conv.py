@@ -36,8 +36,7 @@ class _Conv(Affine):
                 raise ValueError(f"{where}: {name} must be at least 1, got {value}")
         if in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"{where}: groups={groups} must divide in_channels={in_channels} "
-                f"and out_channels={out_channels}"
+                f"{where}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
             )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = self._sizes("kernel_size", kernel_size)
@@ -69,9 +68,7 @@ class _Conv(Affine):
             return tuple(pair(where, "padding", side, 0) for side in padding)
         return pair(where, "padding", padding, 0)
 
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None
-    ) -> Array:
+    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
         values = None if bias is None else bias.data
         return self.operation(
             input, self.weight.data, values, *self._window(), activation=activation, out=out

@@ -34,9 +34,7 @@ class Linear(Affine):
         self.weight = Parameter(initial((out_features, in_features), -bound, bound, generator))
         self.bias = Parameter(initial((out_features,), -bound, bound, generator)) if bias else None
 
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None
-    ) -> Array:
+    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
         values = None if bias is None else bias.data
         return F.linear(input, self.weight.data, values, activation=activation, out=out)
 
@@ -81,9 +79,7 @@ class Bias(Affine):
         self.num_features = num_features
         self.bias = Parameter(initial((num_features,), 0.0))
 
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None
-    ) -> Array:
+    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
         out = None if out is None else as_image(out)
         output = F.bias_add(as_image(input), self.bias.data, activation=activation, out=out)
         return output[:, :, 0] if input.ndim == 3 else output

@@ -103,9 +103,7 @@ class MultiMarginLoss(Loss):
 
     def _gradient(self, scale: float, *known: Any) -> Array:
         output, target, grad_input = known
-        return F.multi_margin_loss_backward(
-            scale, output, target, self.margin, self.reduction, grad_input=grad_input
-        )
+        return F.multi_margin_loss_backward(scale, output, target, self.margin, self.reduction, grad_input=grad_input)
 
     def __repr__(self) -> str:
         return f"MultiMarginLoss(margin={self.margin}, reduction={self.reduction!r})"

@@ -14,9 +14,7 @@ class _BatchNorm(Module):
     ranks: ClassVar[tuple[int, ...]]
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
 
-    def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
-    ) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         if num_features < 1:
             raise ValueError(f"{type(self).__name__}: num_features must be at least 1, got {num_features}")
         if not eps >= 0 or not (momentum is None or 0 <= momentum <= 1):

@@ -29,9 +29,7 @@ class Residual(Module):
     K. He et al., "Deep residual learning for image recognition", CVPR 2016, equations 1 and 2.
     """
 
-    def __init__(
-        self, body: Module, shortcut: Module | None = None, activation: Module | None = None
-    ) -> None:
+    def __init__(self, body: Module, shortcut: Module | None = None, activation: Module | None = None) -> None:
         for name, part in (("body", body), ("shortcut", shortcut), ("activation", activation)):
             if not isinstance(part, Module) and (part is not None or name == "body"):
                 raise TypeError(f"Residual: {name} must be a Module, got {type(part).__name__}")

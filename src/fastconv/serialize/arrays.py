@@ -26,9 +26,7 @@ class ModelFileError(ValueError):
     """A file is no model, or a damaged or hostile one."""
 
 
-def save_arrays(
-    path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays and strings to a safetensors file: a temporary file, fsync, then a rename.
 
     Parameters

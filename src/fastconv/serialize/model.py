@@ -187,16 +187,14 @@ def _fill(path: PathLike, model: nn.Module, file: Any) -> None:
     if own.keys() != names:
         missing, unexpected = sorted(own.keys() - names), sorted(names - own.keys())
         raise ModelFileError(
-            f"{path}: {len(missing)} arrays missing {missing[:8]}, "
-            f"{len(unexpected)} unexpected {unexpected[:8]}"
+            f"{path}: {len(missing)} arrays missing {missing[:8]}, {len(unexpected)} unexpected {unexpected[:8]}"
         )
     floats = set()
     for name, array in own.items():
         shape, dtype = layout(path, file, name)
         if shape != array.shape or dtype.kind != array.dtype.kind:
             raise ModelFileError(
-                f"{path}: {name} has shape {shape} and dtype {dtype}, "
-                f"its layer needs {array.shape} and {array.dtype}"
+                f"{path}: {name} has shape {shape} and dtype {dtype}, its layer needs {array.shape} and {array.dtype}"
             )
         floats |= {dtype} if dtype.kind == "f" else set()
     if len(floats) > 1:
