@@ -176,7 +176,7 @@ def _all_conv(shape: Shape, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, input_grad=False)
 
 
-def _residual_block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+def _residual_block(inputs: int, outputs: int, stride: int) -> nn.Residual:
     """conv-BN-ReLU-conv-BN plus a shortcut, then ReLU; a 1×1 convolution where the shape changes."""
     body = nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
@@ -188,7 +188,7 @@ def _residual_block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
         shortcut = nn.Sequential(
             nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
         )  # fmt: skip
-    return [nn.Residual(body, shortcut), nn.ReLU()]
+    return nn.Residual(body, shortcut, nn.ReLU())
 
 
 @_recipe("resnet20", "residual net of 20 layers (He et al. 2016), 16-32-64 channels, batch normalisation")
@@ -200,7 +200,7 @@ def _resnet20(shape: Shape, classes: int) -> nn.Sequential:
     inputs = 16
     for outputs, stride in ((16, 1), (32, 2), (64, 2)):
         for block in range(3):
-            layers += _residual_block(inputs, outputs, stride if block == 0 else 1)
+            layers.append(_residual_block(inputs, outputs, stride if block == 0 else 1))
             inputs = outputs
     layers += [nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(64, classes)]
     return nn.Sequential(*layers, input_grad=False)

@@ -5,8 +5,7 @@
     config.json          data set, model, options, standardisation: all it takes to use or repeat it
     metrics.jsonl        one complete line an epoch, the records of `History`
     result.json          test figures, time, digest
-    model.safetensors    the weights (fastconv.serialize)
-    model.json           the layers
+    model.safetensors    layers and weights (fastconv.serialize)
 """
 
 import json
