@@ -1,4 +1,4 @@
-"""Initial weights: formulas, sampling statistics, orthogonality, LSUV, and the lecture's study of ten layers."""
+"""Initial weights: formulas, sampling statistics, orthogonality, LSUV, the lecture's study of ten layers."""
 
 import math
 
@@ -122,7 +122,7 @@ def test_wrong_names_and_missing_batches_are_refused():
 RUNS = 6
 STUDY = {  # rule, factor on it, activation: deviations of the layers' outputs as printed
     "tanh, 0.01": ("small", 1, nn.Tanh, {1: "0.213", 2: "0.0476", 3: "0.0106", 4: "0.0024", 9: "0.000001"}),
-    "tanh, 1.0": ("small", 100, nn.Tanh, {k: "0.982" for k in range(1, 11)}),
+    "tanh, 1.0": ("small", 100, nn.Tanh, dict.fromkeys(range(1, 11), "0.982")),
     "tanh, Xavier": ("caffe", 1, nn.Tanh, dict(enumerate(
         ["0.628", "0.486", "0.408", "0.357", "0.321", "0.292", "0.273", "0.255", "0.239", "0.228"], 1))),
     "ReLU, Xavier": ("caffe", 1, nn.ReLU, {
