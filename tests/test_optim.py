@@ -104,9 +104,7 @@ def test_ten_steps_follow_the_formula(make, formula, options, dtype):
 
 def test_defaults_are_pytorchs():
     params = parameters(np.float32)
-    assert repr(SGD(params)) == (
-        "SGD(lr=0.001, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)"
-    )
+    assert repr(SGD(params)) == ("SGD(lr=0.001, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)")
     assert repr(Adam(params)) == "Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)"
     assert repr(AdamW(params)) == "AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)"
     assert repr(RMSprop(params)) == (

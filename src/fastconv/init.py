@@ -185,9 +185,7 @@ def apply(model: nn.Module, name: str, seed: int = 0, *, batch: np.ndarray | Non
             param.data.fill(0)
 
 
-def lsuv(
-    model: nn.Module, batch: np.ndarray, seed: int = 0, *, tolerance: float = 0.1, iterations: int = 10
-) -> None:
+def lsuv(model: nn.Module, batch: np.ndarray, seed: int = 0, *, tolerance: float = 0.1, iterations: int = 10) -> None:
     """Layer-sequential unit variance: orthogonal weights, then each layer scaled to outputs of variance 1.
 
     Layer after layer, front to back, the batch runs through the model in evaluation mode and the layer's
@@ -230,9 +228,7 @@ def lsuv(
 
 def _output_variance(model: nn.Module, layer: nn.Module, batch: np.ndarray) -> float:
     seen: list[float] = []
-    remove = layer.register_forward_hook(
-        lambda module, input, output: seen.append(float(output.var(dtype=np.float64)))
-    )
+    remove = layer.register_forward_hook(lambda module, input, output: seen.append(float(output.var(dtype=np.float64))))
     try:
         model.predict(batch)
     finally:

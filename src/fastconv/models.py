@@ -60,6 +60,7 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Sequential:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from fastconv import models
     >>> models.build("mlp", (1, 8, 8), 10).predict(np.zeros((3, 1, 8, 8), np.float32)).shape
     (3, 10)
@@ -82,9 +83,7 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Sequential:
 Builder = Callable[[Shape, int], nn.Sequential]
 
 
-def _recipe(
-    name: str, description: str, smallest: int = 1, init: str = "default"
-) -> Callable[[Builder], Builder]:
+def _recipe(name: str, description: str, smallest: int = 1, init: str = "default") -> Callable[[Builder], Builder]:
     def register(builder: Builder) -> Builder:
         ZOO[name] = Recipe(name, description, builder, smallest, init)
         return builder

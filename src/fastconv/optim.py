@@ -153,8 +153,7 @@ class SGD(Optimizer):
         self._check("weight_decay", weight_decay, 0.0, math.inf)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(
-                "SGD: nesterov needs momentum > 0 and dampening == 0, "
-                f"got momentum={momentum}, dampening={dampening}"
+                f"SGD: nesterov needs momentum > 0 and dampening == 0, got momentum={momentum}, dampening={dampening}"
             )
         self.momentum, self.dampening = momentum, dampening
         self.weight_decay, self.nesterov = weight_decay, nesterov
@@ -337,6 +336,4 @@ class Adagrad(Optimizer):
         self._sums = self._add_state("sum", initial_accumulator_value)
 
     def _update(self, index: int, param: Array, grad: Array) -> None:
-        F.adagrad_step(
-            param, grad, self._sums[index], self.lr, self.lr_decay, self.eps, self.weight_decay, self.steps
-        )
+        F.adagrad_step(param, grad, self._sums[index], self.lr, self.lr_decay, self.eps, self.weight_decay, self.steps)

@@ -52,9 +52,9 @@ def models(as_json: bool) -> None:
 
 def _count(name: str, shape: tuple[int, int, int]) -> int | None:
     from fastconv import models as zoo
-    from fastconv.nn.base import blank
+    from fastconv import nn
 
     if min(shape[1:]) < zoo.ZOO[name].smallest:
         return None
-    with blank():
+    with nn.blank():
         return sum(param.data.size for param in zoo.build(name, shape, 10).parameters())

@@ -48,16 +48,12 @@ _AMOUNT = Number(min=0)
     "--validation", type=Number(min=0, max=1, max_open=True), metavar="SHARE",
     help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
 )  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default."
-)
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default.")
 @threads_option
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder to keep the net in.")
 @json_option
 @click.pass_context
-def train(
-    ctx: click.Context, dataset: str, threads: int | None, out: Path | None, as_json: bool, **given: Any
-) -> None:
+def train(ctx: click.Context, dataset: str, threads: int | None, out: Path | None, as_json: bool, **given: Any) -> None:
     """Train a net, show how it goes, and test it.
 
     Without options a small convnet learns handwritten digits in a few seconds. What is not given is

@@ -88,12 +88,10 @@ def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
 )  # fmt: skip
 @threads_option
 @json_option
-def predict(
-    folder: Path, images: tuple[Path, ...], invert: bool | None, threads: int | None, as_json: bool
-) -> None:
+def predict(folder: Path, images: tuple[Path, ...], invert: bool | None, threads: int | None, as_json: bool) -> None:
     """Say what the net in DIR sees in PNG, JPEG or .npy images.
 
-    Pictures are made grey and scaled to the size that the net takes.
+    Pictures are made grey or RGB and scaled to what the net takes.
     """
     set_threads(threads)
     with usage_errors():

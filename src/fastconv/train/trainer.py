@@ -245,8 +245,7 @@ class Trainer:
 
     def _diverged(self, what: str) -> Diverged:
         return Diverged(
-            f"{what} after {self.step} updates, in epoch {self.epoch + 1} "
-            f"(learning rate {self.optimizer.lr:g})",
+            f"{what} after {self.step} updates, in epoch {self.epoch + 1} (learning rate {self.optimizer.lr:g})",
             self.step,
         )
 
