@@ -252,3 +252,33 @@ def adagrad(p, g, total, lr, lr_decay, eps, weight_decay, step):
     g = g + weight_decay * p
     total = total + g**2
     return p - lr / (1 + (step - 1) * lr_decay) * g / (np.sqrt(total) + eps), total
+
+
+# --- residual cores ---------------------------------------------------------------------------------------
+
+
+def residual_core(weights, h, g, alpha, activation, rate):
+    """One step of SGD: (h after all layers, new weights, gradient of h before them), float64 or as given.
+
+    weights (L, D * D + D), h and g (N, D): state before the layers, gradient after them.
+    """
+    act = {"softsign": lambda z: z / (1 + abs(z)), "tanh": np.tanh, "relu": lambda z: np.maximum(z, 0)}[activation]
+    slope = {
+        "softsign": lambda z: 1 / (1 + abs(z)) ** 2,
+        "tanh": lambda z: 1 - np.tanh(z) ** 2,
+        "relu": lambda z: (z > 0).astype(z.dtype),
+    }[activation]
+    d = h.shape[1]
+    states, sums = [], []
+    for row in weights:
+        z = h @ row[: d * d].reshape(d, d) + row[d * d :]
+        states.append(h)
+        sums.append(z)
+        h = h + alpha * act(z)
+    new = weights.copy()
+    for i in reversed(range(len(weights))):
+        dz = g * alpha * slope(sums[i])
+        new[i, : d * d] -= rate * (states[i].T @ dz).ravel()
+        new[i, d * d :] -= rate * dz.sum(axis=0)
+        g = g + dz @ weights[i, : d * d].reshape(d, d).T
+    return h, new, g

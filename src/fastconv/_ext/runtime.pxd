@@ -155,6 +155,23 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t arg_size
         bint tiled
 
+    ctypedef struct fc_deep:
+        Py_ssize_t layers
+        Py_ssize_t width
+        Py_ssize_t blocks
+        Py_ssize_t first
+        Py_ssize_t vectors
+        int activation
+        double alpha
+        double root
+        double rate
+        const void *w
+        void *w_new
+        void *h
+        void *g
+        void *tape
+        void *scratch
+
     # The fields of the table; one line a kernel, in the order and with the parameters of ops.inc.
     ctypedef struct fc_ops:
         Py_ssize_t size
@@ -228,6 +245,11 @@ cdef extern from "kernels.h" nogil:
                                   Py_ssize_t h0, Py_ssize_t h1) noexcept nogil
         void (*avg_pool_backward)(const fc_pool *a, const void *g, void *gx, void *scratch,
                                   Py_ssize_t h0, Py_ssize_t h1) noexcept nogil
+        # deep.inc.h
+        void (*deep_forward)(const fc_deep *a) noexcept nogil
+        void (*deep_recompute)(const fc_deep *a) noexcept nogil
+        void (*deep_backward)(const fc_deep *a) noexcept nogil
+        void (*deep_both)(const fc_deep *a, const fc_deep *c) noexcept nogil
 
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)

@@ -135,4 +135,18 @@ typedef struct fc_pool {
     int tiled;                 /* windows lie side by side without gaps from element 0: each element is in one or none */
 } fc_pool;
 
+/* A chunk of residual layers of width D; a state is (blocks, D, 16), lanes are samples (deep.inc.h) */
+typedef struct fc_deep {
+    ptrdiff_t layers, width, blocks;
+    ptrdiff_t first, vectors;  /* forward: the registers of lanes to take, counted over the blocks */
+    int activation;            /* 0 softsign, 1 tanh, 2 ReLU */
+    double alpha, root, rate;  /* root: sqrt(alpha) */
+    const void *w;             /* IN (layers, D + 1, D) */
+    void *w_new;               /* OUT (layers, D + 1, D); may be w */
+    void *h;                   /* forward: IN OUT state; recompute: IN state of the first layer */
+    void *g;                   /* backward: IN OUT gradient of the state */
+    void *tape;                /* (layers, 2, blocks, D, 16): each layer's input and slopes */
+    void *scratch;             /* backward: (2, blocks, D, 16) */
+} fc_deep;
+
 #endif

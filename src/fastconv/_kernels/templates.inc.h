@@ -7,6 +7,7 @@
 #include "elementwise.inc.h"
 #include "loss.inc.h"
 #include "pool.inc.h"
+#include "deep.inc.h"
 
 #define FC_OP(name, params, args)                                                                                    \
     static void FC_GUARDED(name) params                                                                              \

@@ -73,6 +73,37 @@ static inline vf32 f32_mantissa(vf32 a)
     return _mm512_castsi512_ps(_mm512_or_si512(bits, _mm512_set1_epi32(0x3f800000)));
 }
 
+static inline void f32_descend4(const float *w, const vf32 *a, float rate, float *r)
+{
+    __m512 p = _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xee));
+    __m512 q = _mm512_add_ps(_mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xee));
+    __m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd));
+    __m256 low = _mm512_castps512_ps256(s), high = _mm512_extractf32x8_ps(s, 1);
+    /* quads of partial sums [0 | 1], [2 | 3] */
+    __m256 t = _mm256_add_ps(_mm256_shuffle_ps(low, high, 0x44), _mm256_shuffle_ps(low, high, 0xee));
+    __m256 u = _mm256_add_ps(t, _mm256_movehdup_ps(t)); /* 0 . 2 . | 1 . 3 . */
+    __m128 sum = _mm_unpacklo_ps(_mm256_castps256_ps128(u), _mm256_extractf128_ps(u, 1));
+    sum = _mm_movelh_ps(sum, _mm_unpackhi_ps(_mm256_castps256_ps128(u), _mm256_extractf128_ps(u, 1)));
+    _mm_storeu_ps(r, _mm_fnmadd_ps(_mm_set1_ps(rate), sum, _mm_loadu_ps(w)));
+}
+static inline void f32_descend8(const float *w, const vf32 *a, float rate, float *r)
+{
+    __m512 s[2];
+    for (int i = 0; i < 2; i++) {
+        __m512 p = _mm512_add_ps(_mm512_shuffle_f32x4(a[4 * i], a[4 * i + 1], 0x44),
+                                 _mm512_shuffle_f32x4(a[4 * i], a[4 * i + 1], 0xee));
+        __m512 q = _mm512_add_ps(_mm512_shuffle_f32x4(a[4 * i + 2], a[4 * i + 3], 0x44),
+                                 _mm512_shuffle_f32x4(a[4 * i + 2], a[4 * i + 3], 0xee));
+        s[i] = _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd));
+    }
+    /* quads 0 0 4 4 | 1 1 5 5 | 2 2 6 6 | 3 3 7 7, then the sums in the even lanes */
+    __m512 t = _mm512_add_ps(_mm512_shuffle_ps(s[0], s[1], 0x44), _mm512_shuffle_ps(s[0], s[1], 0xee));
+    t = _mm512_add_ps(t, _mm512_movehdup_ps(t));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 4, 8, 12, 2, 6, 10, 14);
+    __m256 sum = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, t));
+    _mm256_storeu_ps(r, _mm256_fnmadd_ps(_mm256_set1_ps(rate), sum, _mm256_loadu_ps(w)));
+}
+
 #define f64_LANES 8
 typedef __m512d vf64;
 typedef __mmask8 mf64;
@@ -130,6 +161,24 @@ static inline vf64 f64_mantissa(vf64 a)
 {
     __m512i bits = _mm512_and_si512(_mm512_castpd_si512(a), _mm512_set1_epi64(0x000fffffffffffff));
     return _mm512_castsi512_pd(_mm512_or_si512(bits, _mm512_set1_epi64(0x3ff0000000000000)));
+}
+
+static inline void f64_descend4(const double *w, const vf64 *a, double rate, double *r)
+{
+    __m512d s0 = _mm512_add_pd(a[0], a[1]), s1 = _mm512_add_pd(a[2], a[3]);
+    __m512d s2 = _mm512_add_pd(a[4], a[5]), s3 = _mm512_add_pd(a[6], a[7]);
+    __m512d p = _mm512_add_pd(_mm512_shuffle_f64x2(s0, s1, 0x44), _mm512_shuffle_f64x2(s0, s1, 0xee));
+    __m512d q = _mm512_add_pd(_mm512_shuffle_f64x2(s2, s3, 0x44), _mm512_shuffle_f64x2(s2, s3, 0xee));
+    __m512d s = _mm512_add_pd(_mm512_shuffle_f64x2(p, q, 0x88), _mm512_shuffle_f64x2(p, q, 0xdd));
+    __m256d low = _mm512_castpd512_pd256(s), high = _mm512_extractf64x4_pd(s, 1); /* 0 0 1 1 | 2 2 3 3 */
+    __m256d sum = _mm256_add_pd(_mm256_unpacklo_pd(low, high), _mm256_unpackhi_pd(low, high)); /* 0 2 1 3 */
+    sum = _mm256_permute4x64_pd(sum, 0xd8);
+    _mm256_storeu_pd(r, _mm256_fnmadd_pd(_mm256_set1_pd(rate), sum, _mm256_loadu_pd(w)));
+}
+static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
+{
+    f64_descend4(w, a, rate, r);
+    f64_descend4(w + 4, a + 64 / f64_LANES, rate, r + 4);
 }
 
 #endif

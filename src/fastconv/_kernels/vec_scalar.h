@@ -13,6 +13,8 @@
  *   X_pow2(n)                   2**n for integral n in the range of normal exponents
  *   X_exponent, X_mantissa      x = mantissa * 2**exponent, 1 <= mantissa < 2, for positive normal x
  *   X_load_u8, X_store_u8       X_LANES bytes as lanes of integral value, 0 to 255
+ *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4 (X_descend8: i < 8); s[i] is the sum of
+ *                               16 lanes, the 16 / X_LANES registers from a + i * 16 / X_LANES on, by halves
  *
  * FC_MR x FC_NV vectors is the largest register tile that spills nothing.
  */
@@ -78,11 +80,33 @@
         bits = (bits & (((U)1 << P) - 1)) | ((U)B << P);                                                             \
         memcpy(&r, &bits, sizeof r);                                                                                 \
         return r;                                                                                                    \
+    }                                                                                                                \
+    static inline void X##_descend4(const T *w, const v##X *a, T rate, T *r)                                         \
+    {                                                                                                                \
+        for (int i = 0; i < 4; i++) {                                                                                \
+            T s[16];                                                                                                 \
+            memcpy(s, a + 16 * i, sizeof s);                                                                         \
+            for (int half = 8; half; half /= 2)                                                                      \
+                for (int l = 0; l < half; l++)                                                                       \
+                    s[l] = s[l] + s[l + half];                                                                       \
+            r[i] = FMA(-rate, s[0], w[i]);                                                                           \
+        }                                                                                                            \
     }
 
 #define f32_LANES 1
 #define f64_LANES 1
 FC_SCALAR(f32, float, uint32_t, int32_t, 23, 127, fmaf, sqrtf, rintf, fabsf, copysignf)
 FC_SCALAR(f64, double, uint64_t, int64_t, 52, 1023, fma, sqrt, rint, fabs, copysign)
+
+static inline void f32_descend8(const float *w, const vf32 *a, float rate, float *r)
+{
+    f32_descend4(w, a, rate, r);
+    f32_descend4(w + 4, a + 64 / f32_LANES, rate, r + 4);
+}
+static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
+{
+    f64_descend4(w, a, rate, r);
+    f64_descend4(w + 4, a + 64 / f64_LANES, rate, r + 4);
+}
 
 #endif

@@ -1,0 +1,219 @@
+"""Residual cores of any depth: h <- h + alpha * act(h W_i + b_i), exact gradients, plain SGD inside backward.
+
+The state is held as blocks of 16 samples, (blocks, D, 16): `to_blocks` and `from_blocks` convert. A chunk is a run
+of layers: forward keeps the state before each chunk alone, backward makes the states within a chunk again.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv._ext import deep as _ext
+from fastconv.functional._check import Array, check_shape, same_dtype
+
+__all__ = [
+    "ACTIVATIONS", "MAX_WIDTH", "ResidualCore", "from_blocks", "residual_backward", "residual_forward", "to_blocks",
+]  # fmt: skip
+
+ACTIVATIONS = ("softsign", "tanh", "relu")
+MAX_WIDTH = 512
+TAPE_BYTES = 2 << 20  # of one chunk's tape; a core writes it and reads it back, the two cores meet once a chunk
+
+
+@dataclass(frozen=True)
+class ResidualCore:
+    """What a residual core is, its weights apart.
+
+    Parameters
+    ----------
+    width : int
+        D, 1 to 512.
+    layers : int
+        L, at least 1.
+    alpha : float, optional
+        Factor of every layer's contribution; 1 / sqrt(L) by default.
+    activation : {"softsign", "tanh", "relu"}
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    """
+
+    width: int
+    layers: int
+    alpha: float | None = None
+    activation: str = "softsign"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise ValueError(f"a residual core's width must be in [1, {MAX_WIDTH}], got {self.width}")
+        if self.layers < 1:
+            raise ValueError(f"a residual core needs at least 1 layer, got {self.layers}")
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", 1.0 / math.sqrt(self.layers))
+        if not (math.isfinite(self.factor) and self.factor > 0.0):
+            raise ValueError(f"alpha must be positive and finite, got {self.alpha}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {self.activation!r}; known are {', '.join(ACTIVATIONS)}")
+
+    @property
+    def factor(self) -> float:
+        """Alpha as a float."""
+        assert self.alpha is not None
+        return self.alpha
+
+    @property
+    def row(self) -> int:
+        """Numbers of a layer: D * D weights (in, out), then D biases."""
+        return self.width * (self.width + 1)
+
+    def chunk(self, samples: int, itemsize: int = 4) -> int:
+        """Return a good chunk length for a batch: the tape stays in the cache, the marks stay small."""
+        state = blocks_of(samples) * 16 * self.width * itemsize
+        chunk = max(16, TAPE_BYTES // (2 * state))
+        room = max(self.layers * self.row * itemsize // 20, 8 << 20)
+        while chunk < self.layers and self.layers // chunk * state > room:
+            chunk *= 2
+        return min(chunk, self.layers)
+
+
+def blocks_of(samples: int) -> int:
+    """Return the blocks of 16 that hold ``samples``."""
+    return -(-samples // 16)
+
+
+def to_blocks(x: Array, pad: str = "repeat") -> Array:
+    """Return x (N, D) as blocks (ceil(N / 16), D, 16), padded by the last sample or by zeros.
+
+    States are padded by repetition, so that the padding is finite where the batch is; gradients by zeros, so that
+    it contributes nothing.
+    """
+    n, width = x.shape
+    blocks = blocks_of(n)
+    rows = np.zeros((blocks * 16, width), x.dtype)
+    rows[:n] = x
+    if n and pad == "repeat":
+        rows[n:] = x[-1]
+    return np.ascontiguousarray(rows.reshape(blocks, 16, width).transpose(0, 2, 1))
+
+
+def from_blocks(h: Array, samples: int) -> Array:
+    """Return the first ``samples`` of blocks (B, D, 16) as (N, D), C-contiguous."""
+    blocks, width, _ = h.shape
+    return np.ascontiguousarray(h.transpose(0, 2, 1).reshape(blocks * 16, width)[:samples])
+
+
+def residual_forward(
+    core: ResidualCore, weights: Array, h: Array, *, chunk: int | None = None, marks: Array | None = None
+) -> Array:
+    """Take the state through a run of layers, in place.
+
+    Parameters
+    ----------
+    core : ResidualCore
+    weights : ndarray
+        (layers, D * D + D), C-contiguous: any run of the core's layers.
+    h : ndarray
+        State (blocks, D, 16); replaced.
+    chunk : int, optional
+        Layers between two marks; changes no bit of the result.
+    marks : ndarray, optional
+        (ceil(layers / chunk), blocks, D, 16): receives the state before each chunk, for `residual_backward`.
+
+    Returns
+    -------
+    ndarray
+        ``h``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
+    """
+    where = "residual_forward"
+    same_dtype(where, weights=weights, h=h, marks=marks)
+    chunk = chunk or max(1, (32 << 10) // (core.row * h.itemsize))
+    _check_run(where, core, weights, h, chunk, marks)
+    _ext.forward(weights, h, marks, chunk, ACTIVATIONS.index(core.activation), core.factor)
+    return h
+
+
+def residual_backward(
+    core: ResidualCore,
+    weights: Array,
+    g: Array,
+    marks: Array,
+    rate: float,
+    *,
+    chunk: int,
+    updated: Array | None = None,
+    workspace: Array | None = None,
+) -> Array:
+    """Take the gradient of the state back through a run of layers, and its weights a step of SGD along.
+
+    Parameters
+    ----------
+    core, weights, marks, chunk
+        As given to `residual_forward`; ``weights`` are unchanged unless ``updated`` is None.
+    g : ndarray
+        Gradient of the state after the run (blocks, D, 16), zero in the padding; replaced by that before it.
+    rate : float
+        Learning rate: new weights are ``weights - rate * gradient``, the gradient summed over the batch.
+    updated : ndarray, optional
+        Receives the new weights; by default ``weights`` itself.
+    workspace : ndarray, optional
+        From `backward_workspace`, to be used again.
+
+    Returns
+    -------
+    ndarray
+        ``g``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
+    """
+    where = "residual_backward"
+    updated = weights if updated is None else updated
+    dtype = same_dtype(where, weights=weights, updated=updated, g=g, marks=marks)
+    _check_run(where, core, weights, g, chunk, marks)
+    check_shape(where, "updated", updated, weights.shape)
+    if not math.isfinite(rate):
+        raise ValueError(f"{where}: the learning rate must be finite, got {rate}")
+    size = _workspace_size(core, g.shape[0], chunk)
+    if workspace is None or workspace.size < size or workspace.dtype != dtype:
+        workspace = backward_workspace(core, g.shape[0] * 16, chunk, dtype)
+    state = g.shape[0] * core.width * 16
+    tapes = workspace[: 4 * chunk * state].reshape(2, -1)
+    scratch = workspace[4 * chunk * state : size]
+    index = ACTIVATIONS.index(core.activation)
+    _ext.backward(weights, updated, g, marks, tapes, scratch, chunk, index, core.factor, rate)
+    return g
+
+
+def _workspace_size(core: ResidualCore, blocks: int, chunk: int) -> int:
+    return (4 * chunk + 2) * blocks * core.width * 16
+
+
+def backward_workspace(core: ResidualCore, samples: int, chunk: int, dtype: np.dtype | type = np.float32) -> Array:
+    """Return memory for `residual_backward`: two tapes and a layer's gradients, aligned to 64 bytes."""
+    dtype = np.dtype(dtype)
+    nbytes = _workspace_size(core, blocks_of(samples), chunk) * dtype.itemsize
+    raw = np.empty(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + nbytes].view(dtype)
+
+
+def _check_run(where: str, core: ResidualCore, weights: Array, h: Array, chunk: int, marks: Array | None) -> None:
+    if weights.ndim != 2 or weights.shape[1] != core.row or not weights.flags.c_contiguous:
+        raise ValueError(
+            f"{where}: weights of width {core.width} must be (layers, {core.row}), C-contiguous, got {weights.shape}"
+        )
+    check_shape(where, "state", h, (h.shape[0], core.width, 16))
+    if chunk < 1:
+        raise ValueError(f"{where}: a chunk must have at least 1 layer, got {chunk}")
+    if marks is not None:
+        check_shape(where, "marks", marks, (-(-len(weights) // chunk), *h.shape))
