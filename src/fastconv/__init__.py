@@ -11,7 +11,7 @@ from fastconv._version import __version__
 from fastconv.random import manual_seed
 
 _SUBMODULES = (
-    "cli", "config", "data", "functional", "init", "models", "nn", "optim",
+    "cli", "config", "data", "deep", "functional", "init", "models", "nn", "optim",
     "random", "schedule", "serialize", "testing", "train",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastconv._ext import deep as _ext
+import fastconv._ext.deep as _ext
 from fastconv.functional._check import Array, check_shape, same_dtype
 
 __all__ = [

@@ -8,6 +8,7 @@ from fastconv.nn.activation import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax
 from fastconv.nn.base import Module, Parameter, blank
 from fastconv.nn.containers import Sequential
 from fastconv.nn.conv import Conv1d, Conv2d
+from fastconv.nn.deep import DeepResidual
 from fastconv.nn.dropout import Dropout
 from fastconv.nn.linear import Bias, Linear
 from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss, MultiMarginLoss
@@ -24,6 +25,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "CrossEntropyLoss",
+    "DeepResidual",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",

@@ -1,0 +1,391 @@
+"""``fastconv deep``: residual nets of any depth."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastconv.cli.common import (
+    DIVERGED,
+    Commands,
+    Number,
+    json_option,
+    print_json,
+    set_threads,
+    table,
+    threads_option,
+    usage_errors,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from fastconv.data import Dataset
+    from fastconv.deep import Paths, Record
+    from fastconv.deep.training import Training
+
+_RATE = Number(min=0, min_open=True)
+
+
+class Size(click.ParamType):
+    """Bytes, with a suffix K, M, G (powers of 1024) if wished."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = value.upper().removesuffix("B").removesuffix("I")
+        scale = {"K": 10, "M": 20, "G": 30}.get(text[-1:], 0)
+        try:
+            return int(float(text.rstrip("KMG")) * 2**scale)
+        except ValueError:
+            self.fail(f"{value!r} is no size; write 256M or 2G", param, ctx)
+
+
+def _files(command: Any) -> Any:
+    folder = click.option(
+        "--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets, as FASTCONV_DATA."
+    )
+    head = click.option("--head", type=click.Path(path_type=Path), help="Head file; WEIGHTS.head by default.")
+    weights = click.option(
+        "--weights", type=click.Path(path_type=Path), default="deep.bin", show_default=True, help="Layer file."
+    )
+    dataset = click.option("--dataset", default="mnist", show_default=True, help="Any set of fastconv.data.")
+    return weights(head(dataset(folder(command))))
+
+
+def _shape(command: Any) -> Any:
+    options = [
+        click.option("--layers", type=click.IntRange(min=1), help="Counted layers; 1000 by default."),
+        click.option("--width", type=click.IntRange(1, 512), help="Width D of a layer; 4 by default."),
+        click.option("--alpha", type=_RATE, help="Factor of a layer; 1/sqrt(layers) by default."),
+        click.option("--activation", type=click.Choice(["softsign", "tanh", "relu"]), help="softsign by default."),
+        click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of weights and order; 0 by default."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Commands)
+def deep() -> None:
+    """Train residual nets of any depth, in memory or from a file larger than memory."""
+
+
+@deep.command("init")
+@_files
+@_shape
+@click.option("--force", is_flag=True, help="Replace a net that is there.")
+@json_option
+def init(
+    weights: Path, head: Path | None, dataset: str, data_dir: Path | None, force: bool, as_json: bool, **given: Any
+) -> None:
+    """Make a new net: layer weights uniform in ±0.001, a Glorot head."""
+    set_threads(None)
+    with usage_errors():
+        data = _load(dataset, data_dir)
+        record = _create(_paths(weights, head), data, given, force)
+    click.echo(f"{weights}: {record.layers:,} layers of width {record.width}, {record.weight_bytes:,} bytes",
+               err=as_json)  # fmt: skip
+    if as_json:
+        print_json({"weights": str(weights), "layers": record.layers, "width": record.width,
+                    "bytes": record.weight_bytes, "alpha": record.alpha})  # fmt: skip
+
+
+@deep.command()
+@_files
+@_shape
+@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Updates.")
+@click.option("--batch", type=click.IntRange(min=1), help="Images an update; 16 by default.")
+@click.option("--chunk-layers", type=click.IntRange(min=1), help="Layers between kept states; changes no bit.")
+@click.option("--layer-lr", type=_RATE, help="Learning rate of the layers; 0.01 by default.")
+@click.option("--head-lr", type=_RATE, help="Learning rate of the head; 0.01 by default.")
+@click.option("--train-limit", type=click.IntRange(min=1), help="Use the first N training images only.")
+@click.option("--report-every", type=click.IntRange(min=1), default=100, show_default=True, help="Steps a line.")
+@click.option("--save-every", type=click.IntRange(min=1), help="With --in-memory: steps between two saves.")
+@click.option("--in-memory", is_flag=True, help="Hold all weights in memory, write them at the end.")
+@click.option("--memory-limit", type=Size(), default="256M", show_default=True, help="Resident, when streamed.")
+@click.option(
+    "--durability", type=click.Choice(["run", "step"]), default="run", show_default=True,
+    help="Of a streamed run: update in place, or keep every whole step.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on where the last run stopped: order, seed, batch and rates.")
+@threads_option
+@json_option
+@click.pass_context
+def train(
+    ctx: click.Context, weights: Path, head: Path | None, dataset: str, data_dir: Path | None, steps: int,
+    train_limit: int | None, report_every: int, save_every: int | None, memory_limit: int,
+    threads: int | None, as_json: bool, resume: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Train a net by exact SGD; it is made first where there is none."""
+    set_threads(threads)
+    people = sys.stderr if as_json else sys.stdout
+    with usage_errors():
+        data, paths = _load(dataset, data_dir), _paths(weights, head)
+        if not paths.record.exists() and not resume:
+            _create(paths, data, given, force=False)
+        training = _training(paths, data, given, resume, train_limit, memory_limit)
+    record = training.record
+    click.echo(
+        f"{paths.weights}: {record.layers:,} layers of width {record.width}, {record.activation}, "
+        f"alpha {record.alpha:g}, at step {record.step}",
+        file=people,
+    )
+    run = _Run(training, steps, report_every, save_every, people)
+    try:
+        with training, run.signals():
+            run.go()
+    except FloatingPointError as error:
+        click.echo(f"diverged: {error}; try lower learning rates", err=True)
+        ctx.exit(DIVERGED)
+    result = run.result(paths)
+    click.echo(f"step {record.step}: saved {paths.weights}", file=people)
+    if as_json:
+        print_json(result)
+    if run.stopped:
+        ctx.exit(130)
+
+
+class _Run:
+    """The loop over steps, its reports, and how a signal ends it."""
+
+    def __init__(self, training: Training, steps: int, every: int, save_every: int | None, people: Any) -> None:
+        self.training, self.steps, self.every, self.save_every = training, steps, every, save_every
+        self.people, self.seconds, self.stopped, self.changing = people, [0.0] * 0, False, False
+        self.last: Any = None
+
+    def go(self) -> None:
+        """Take the steps, then save."""
+        from fastconv.deep.training import Stop
+
+        for done in range(1, self.steps + 1):
+            try:
+                self.last = self._step()
+            except Stop:
+                break
+            self.seconds.append(self.last.seconds)
+            if done % self.every == 0 or done == self.steps:
+                self._line(done)
+            if self.save_every and done % self.save_every == 0:
+                self.training.save()
+            if self.stopped:
+                break
+        self.training.save()
+
+    def _step(self) -> Any:
+        from tqdm import tqdm
+
+        long = bool(self.seconds) and self.seconds[-1] > 2.0
+        bar = tqdm(
+            total=2 * self.training.record.layers, unit="layer", unit_scale=True, leave=False, mininterval=0.5,
+            disable=None if long or not self.seconds else True, delay=1.0, file=sys.stderr,
+        )  # fmt: skip
+        self.changing = False
+        with bar:
+            return self.training.step(lambda layers: self._watch(bar, layers), self._begin_change)
+
+    def _begin_change(self) -> None:
+        self._stop_here()
+        self.changing = True
+
+    def _watch(self, bar: Any, layers: int) -> None:
+        bar.update(layers)
+        if not self.changing:
+            self._stop_here()
+
+    def _stop_here(self) -> None:
+        from fastconv.deep.training import Stop
+
+        if self.stopped:
+            raise Stop
+
+    def _line(self, done: int) -> None:
+        record, median = self.training.record, statistics.median(self.seconds[-self.every :])
+        rate = record.layers * self.training.batches.batch_size / median
+        left = median * (self.steps - done)
+        end = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
+        click.echo(
+            f"step {self.last.step:>7}  loss {self.last.loss:.4f}  accuracy {self.last.accuracy:.3f}  "
+            f"{median:.4g} s a step  {rate:.3g} layer-samples/s  ends {end}",
+            file=self.people,
+        )
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end the run at a whole step: before one changes weights, or after it."""
+
+        def ask(number: int, frame: Any) -> None:
+            if self.stopped:
+                raise KeyboardInterrupt
+            self.stopped = True
+            when = "after this step (again: at once, the step is lost)" if self.changing else "now"
+            click.echo(f"{signal.Signals(number).name}: stopping {when}", err=True)
+
+        former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def result(self, paths: Paths) -> dict[str, Any]:
+        """What --json prints."""
+        from fastconv.deep.storage import sha256
+
+        record, median = self.training.record, statistics.median(self.seconds or [float("nan")])
+        return {
+            "loss": self.last.loss if self.last else None,
+            "batch_accuracy": self.last.accuracy if self.last else None,
+            "step_seconds": median,
+            "layer_samples_per_second": record.layers * self.training.batches.batch_size / median,
+            "steps": len(self.seconds),
+            "step": record.step,
+            "peak_rss_bytes": _peak_rss(),
+            "weights_sha256": sha256(paths.weights),
+        }
+
+
+@deep.command("eval")
+@_files
+@click.option("--limit", type=click.IntRange(min=1), help="Use the first N test images only.")
+@click.option("--in-memory", is_flag=True, help="Read all weights first.")
+@threads_option
+@json_option
+def evaluate(
+    weights: Path, head: Path | None, dataset: str, data_dir: Path | None, limit: int | None, in_memory: bool,
+    threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Test a net on the test images."""
+    set_threads(threads)
+    with usage_errors():
+        from fastconv.deep import evaluate as test
+
+        data = _load(dataset, data_dir)
+        found = test(_paths(weights, head), data.test, data.levels, in_memory=in_memory, limit=limit)
+    click.echo(
+        f"test loss {found['test_loss']:.4f}  accuracy {found['test_accuracy']:.4f}  {found['seconds']:.3g} s  "
+        f"{found['layer_samples_per_second']:.3g} layer-samples/s",
+        err=as_json,
+    )
+    if as_json:
+        print_json(found)
+
+
+@deep.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--ranges", type=click.IntRange(1, 1000), default=10, show_default=True, help="Runs of layers.")
+@json_option
+def inspect(file: Path, ranges: int, as_json: bool) -> None:
+    """Tell what a net is, and norms and ranges of its layers."""
+    set_threads(None)
+    with usage_errors():
+        from fastconv.deep.training import inspect as look
+
+        found = look(_paths(file, None), ranges)
+    if as_json:
+        print_json(found)
+        return
+    for name in ("width", "layers", "alpha", "activation", "inputs", "classes", "seed", "step", "state", "bytes"):
+        click.echo(f"{name:<12} {found[name]}")
+    rows = [("layers", "norm", "min", "max", "NaN")]
+    for r in found["ranges"]:
+        span = f"{r['first']}..{r['end'] - 1}"
+        rows.append((span, f"{r['norm']:.6g}", f"{r['min']:.4g}", f"{r['max']:.4g}", str(r["nan"])))
+    click.echo(table(rows, frozenset({1, 2, 3, 4})))
+
+
+def _paths(weights: Path, head: Path | None) -> Paths:
+    from fastconv.deep import Paths
+
+    return Paths.of(weights, head)
+
+
+def _load(dataset: str, data_dir: Path | None) -> Dataset:
+    from fastconv import data
+
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise FileNotFoundError(f"--data-dir: there is no folder {data_dir}")
+        os.environ["FASTCONV_DATA"] = str(data_dir)
+    return data.load(dataset)
+
+
+def _create(paths: Paths, data: Dataset, given: dict[str, Any], force: bool) -> Record:
+    from fastconv.deep import Record
+    from fastconv.deep.training import create
+    from fastconv.functional.residual import ResidualCore
+
+    core = ResidualCore(
+        given["width"] or 4, given["layers"] or 1000, given["alpha"], given["activation"] or "softsign"
+    )
+    channels, height, width = data.shape
+    record = Record(
+        core.width, core.layers, core.factor, core.activation, channels * height * width, len(data.classes),
+        given["seed"] or 0,
+    )  # fmt: skip
+    create(paths, record, force=force)
+    return record
+
+
+def _training(
+    paths: Paths, data: Dataset, given: dict[str, Any], resume: bool, limit: int | None, memory_limit: int
+) -> Training:
+    from fastconv.deep import Record
+    from fastconv.deep.training import Training
+
+    record = Record.read(paths.record)
+    for name in ("width", "layers", "alpha", "activation"):
+        if given[name] is not None and given[name] != getattr(record, name):
+            raise ValueError(
+                f"--{name} {given[name]}, but the record {paths.record} says {name} {getattr(record, name)}"
+            )
+    last = record.sampler if resume else {}
+    if resume and not last:
+        raise ValueError(f"--resume: {paths.record} tells of no run to resume")
+
+    def choose(option: str, name: str, default: Any) -> Any:
+        value = given[option] if given[option] is not None else last.get(name, default)
+        return value
+
+    # streamed: the window in use, the one before it and the one read ahead, twice where steps go to another file
+    window = max(1 << 20, min(64 << 20, (memory_limit - _base_memory()) // 6))
+    return Training(
+        paths, data,
+        batch=choose("batch", "batch", 16),
+        layer_rate=choose("layer_lr", "layer_rate", 0.01),
+        head_rate=choose("head_lr", "head_rate", 0.01),
+        seed=choose("seed", "seed", record.seed),
+        in_memory=given["in_memory"],
+        durability=given["durability"],
+        train_limit=limit if limit is not None else last.get("samples"),
+        position=(last.get("epoch", 0), last.get("index", 0)),
+        chunk=given["chunk_layers"],
+        window=window,
+    )  # fmt: skip
+
+
+def _base_memory() -> int:
+    """What is resident before the weights: interpreter, libraries, images."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 128 << 20
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak_rss() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,187 @@
+"""A net on disk: which files it has, what its record says, and how a new state takes the place of the old one.
+
+    NAME            layer after layer, little-endian float32: W row-major (in, out), then b
+    NAME.head       input W (pixels, D), input b, output W (D, classes), output b
+    NAME.json       the record: what the net is, its step, and which generation of the two files counts
+    NAME.1, NAME.head.1   the second generation, while there is one
+
+A save writes the generation that does not count and then the record, in one rename: whoever is killed at any
+moment leaves the old state or the new one. Updates in place instead mark the record torn before the first layer
+changes and clean after the last.
+"""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastconv.functional.residual import ResidualCore
+
+try:
+    import fcntl
+except ImportError:  # no advisory locks there
+    fcntl = None  # type: ignore[assignment]
+
+
+class TornError(ValueError):
+    """A run was ended while it changed the weights in place: they belong to no step."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of a net; ``head`` may lie elsewhere."""
+
+    weights: Path
+    head: Path
+
+    @classmethod
+    def of(cls, weights: str | Path, head: str | Path | None = None) -> "Paths":
+        """Return the files of the net NAME."""
+        weights = Path(weights)
+        return cls(weights, Path(head) if head else weights.with_name(weights.name + ".head"))
+
+    @property
+    def record(self) -> Path:
+        """NAME.json."""
+        return self.weights.with_name(self.weights.name + ".json")
+
+    def generation(self, number: int) -> tuple[Path, Path]:
+        """Return the weights and head files of generation 0 or 1."""
+        if number == 0:
+            return self.weights, self.head
+        return self.weights.with_name(self.weights.name + ".1"), self.head.with_name(self.head.name + ".1")
+
+    def settle(self, record: "Record") -> "Record":
+        """Give generation 1 the plain names, if it counts; also where that was interrupted."""
+        if record.generation == 1:
+            for old, new in zip(self.generation(1), self.generation(0), strict=True):
+                if old.exists():  # else it has its plain name already
+                    os.replace(old, new)
+            record.generation = 0
+            record.write(self.record)
+        for left in self.generation(1):
+            left.unlink(missing_ok=True)
+        return record
+
+
+@dataclass
+class Record:
+    """What NAME.json says."""
+
+    width: int
+    layers: int
+    alpha: float
+    activation: str
+    inputs: int
+    classes: int
+    seed: int
+    step: int = 0
+    generation: int = 0
+    state: str = "clean"
+    sampler: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def core(self) -> ResidualCore:
+        """The residual core of the net."""
+        return ResidualCore(self.width, self.layers, self.alpha, self.activation)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Length that the weights file must have."""
+        return self.layers * self.core.row * 4
+
+    def write(self, path: Path) -> None:
+        """Replace the record in one step."""
+        temporary = path.with_name(path.name + ".new")
+        with open(temporary, "w") as file:
+            json.dump(asdict(self), file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """Read and check a record.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is none, or it is damaged.
+        """
+        try:
+            values = json.loads(path.read_text())
+            record = cls(**{f.name: values[f.name] for f in fields(cls)})
+            if record.state not in ("clean", f"torn in step {record.step + 1}") or record.generation not in (0, 1):
+                raise ValueError(f"state {record.state!r}, generation {record.generation}")
+            _ = record.core
+        except FileNotFoundError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a record of a deep net: {error}") from None
+        return record
+
+    def refuse_torn(self, paths: Paths) -> None:
+        """Raise TornError if the weights belong to no step."""
+        if self.state != "clean":
+            raise TornError(
+                f"{paths.weights} is {self.state}: a run was ended while it updated the file in place. Take a copy "
+                f"from before, or start anew with 'fastconv deep init --force'; '--durability step' or '--in-memory' "
+                "keep a whole state at any moment"
+            )
+
+
+def check_length(path: Path, expected: int, what: str) -> None:
+    """Raise ValueError unless the file has exactly the expected length."""
+    length = path.stat().st_size
+    if length != expected:
+        raise ValueError(f"{path}: {what} take {expected} bytes, the file has {length}")
+
+
+def preallocate(path: Path, nbytes: int) -> None:
+    """Make the file ``nbytes`` long with its disk space reserved; a full disk raises OSError, a new file is removed."""
+    new = not path.exists()
+    try:
+        with open(path, "ab") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, nbytes)
+            file.truncate(nbytes)
+    except OSError as error:
+        if new:
+            path.unlink(missing_ok=True)
+        raise OSError(error.errno, f"no room for {nbytes} bytes: {error.strerror}", str(path)) from None
+
+
+class Lock:
+    """An advisory lock on a net's weights file, held until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "r+b")  # noqa: SIM115
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._file.close()
+                raise BlockingIOError(f"{path}: another process is training this net") from None
+
+    def holds(self, path: Path) -> bool:
+        """Return whether the locked file is the one that has this name now."""
+        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
+
+    def close(self) -> None:
+        """Release the lock."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
+    """Write arrays one after another as little-endian float32, and wait for the disk."""
+    with open(path, "wb") as file:
+        for a in arrays:
+            file.write(np.ascontiguousarray(a, "<f4").data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,83 @@
+"""The two dense layers around a residual core: pixels -> tanh(x W + b) before it, state -> classes after it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fastconv import functional as F
+from fastconv import random
+from fastconv.deep.files import check_length
+
+
+class Head:
+    """Input layer (D, pixels) with tanh and output layer (classes, D), trained by plain SGD.
+
+    Parameters
+    ----------
+    inputs, width, classes : int
+    """
+
+    def __init__(self, inputs: int, width: int, classes: int) -> None:
+        self.inputs, self.width, self.classes = inputs, width, classes
+        self.w_in, self.b_in = np.zeros((width, inputs), np.float32), np.zeros(width, np.float32)
+        self.w_out, self.b_out = np.zeros((classes, width), np.float32), np.zeros(classes, np.float32)
+
+    def initialize(self, seed: int) -> "Head":
+        """Draw Glorot-uniform weights (Glorot & Bengio 2010, eq. 16); biases 0."""
+        rng = random.generator(seed, "deep head")
+        for w in (self.w_in, self.w_out):
+            bound = np.sqrt(6.0 / sum(w.shape))
+            w.T[...] = rng.uniform(-bound, bound, w.T.shape)
+        return self
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The parameters in the order and orientation of the file."""
+        return [self.w_in.T, self.b_in, self.w_out.T, self.b_out]
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the file."""
+        return 4 * sum(a.size for a in self.arrays)
+
+    def read(self, path: Path) -> "Head":
+        """Fill the parameters from a file.
+
+        Raises
+        ------
+        ValueError
+            If it has another length.
+        """
+        what = f"a head of {self.inputs} inputs, width {self.width} and {self.classes} classes"
+        check_length(path, self.nbytes, f"the weights of {what}")
+        values = np.fromfile(path, "<f4")
+        for a in self.arrays:
+            a[...] = values[: a.size].reshape(a.shape)
+            values = values[a.size :]
+        return self
+
+    def embed(self, x: np.ndarray) -> np.ndarray:
+        """Return the core's input (N, D) for pixels (N, inputs)."""
+        return F.tanh(F.linear(x, self.w_in, self.b_in))
+
+    def logits(self, h: np.ndarray) -> np.ndarray:
+        """Return the class scores (N, classes) of the core's output (N, D)."""
+        return F.linear(h, self.w_out, self.b_out)
+
+    def descend_output(self, h: np.ndarray, grad: np.ndarray, rate: float) -> np.ndarray:
+        """Take the output layer a step along; return the gradient of h, taken before it."""
+        grad_h, dw, db = F.linear_backward(grad, h, self.w_out)
+        assert grad_h is not None
+        self._step(self.w_out, dw, self.b_out, db, rate)
+        return grad_h
+
+    def descend_input(self, x: np.ndarray, h: np.ndarray, grad: np.ndarray, rate: float) -> None:
+        """Take the input layer a step along; h is what `embed` gave, grad its gradient."""
+        _, dw, db = F.linear_backward(F.tanh_backward(grad, h), x, self.w_in, need_input_grad=False)
+        self._step(self.w_in, dw, self.b_in, db, rate)
+
+    @staticmethod
+    def _step(w: np.ndarray, dw: np.ndarray, b: np.ndarray, db: np.ndarray | None, rate: float) -> None:
+        assert db is not None
+        w -= np.float32(rate) * dw
+        b -= np.float32(rate) * db

@@ -1,0 +1,119 @@
+"""A deep net as training and evaluation see it: a head around a core, whose weights a storage holds."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from fastconv.deep.head import Head
+from fastconv.deep.storage import Mapped, Memory, pieces
+from fastconv.functional.residual import (
+    ResidualCore,
+    backward_workspace,
+    blocks_of,
+    from_blocks,
+    residual_backward,
+    residual_forward,
+    to_blocks,
+)
+
+Watch = Callable[[int], None]  # is told how many layers were walked
+
+
+class DeepNet:
+    """Forward, and one exact step of SGD, over windows of layers.
+
+    Parameters
+    ----------
+    core : ResidualCore
+    head : Head
+    weights : Memory or Mapped
+    chunk : int, optional
+        Layers between two kept states; chosen from the cache by default, changes no bit.
+    window : int
+        Bytes of weights worked on between two looks at ``watch``.
+    """
+
+    def __init__(
+        self, core: ResidualCore, head: Head, weights: Memory | Mapped, chunk: int | None = None, window: int = 16 << 20
+    ) -> None:
+        self.core, self.head, self.weights = core, head, weights
+        self._chunk, self._window = chunk, window
+        self._plan: tuple[int, int] = (-1, 0)
+
+    def logits(self, x: np.ndarray, watch: Watch | None = None) -> np.ndarray:
+        """Return the class scores (N, classes) of pixels (N, inputs)."""
+        h = to_blocks(self.head.embed(x))
+        for _, window in self._walk(pieces(self.core, self._window), watch):
+            residual_forward(self.core, window, h)
+        return self.head.logits(from_blocks(h, len(x)))
+
+    def forward(self, x: np.ndarray, watch: Watch | None = None) -> np.ndarray:
+        """As `logits`, keeping what `backward` needs; ``watch`` may raise to abandon the step, nothing is changed."""
+        self._prepare(len(x))
+        self._x, self._embedded = x, self.head.embed(x)
+        h = to_blocks(self._embedded)
+        for i, window in self._walk(self._ranges, watch):
+            residual_forward(self.core, window, h, chunk=self.chunk, marks=self._marks_of(i))
+        self._h = from_blocks(h, len(x))
+        return self.head.logits(self._h)
+
+    def backward(
+        self,
+        grad: np.ndarray,
+        layer_rate: float,
+        head_rate: float,
+        watch: Watch | None = None,
+        updated: Memory | Mapped | None = None,
+    ) -> None:
+        """Update all weights: head in place, layers in place or into ``updated``.
+
+        Parameters
+        ----------
+        grad : ndarray
+            Gradient of the scores (N, classes).
+        layer_rate, head_rate : float
+            Learning rates.
+        """
+        g = to_blocks(self.head.descend_output(self._h, grad, head_rate), "zero")
+        for i, window in self._walk(self._ranges, watch, backward=True, beside=updated):
+            target = updated.window(*self._ranges[i]) if updated else None
+            residual_backward(
+                self.core, window, g, self._marks_of(i), layer_rate,
+                chunk=self.chunk, updated=target, workspace=self._workspace,
+            )  # fmt: skip
+        self.head.descend_input(self._x, self._embedded, from_blocks(g, len(grad)), head_rate)
+
+    def _prepare(self, samples: int) -> None:
+        """Make the buffers for a batch, unless they are there."""
+        blocks = blocks_of(samples)
+        if self._plan[0] == blocks:
+            return
+        self.chunk = min(self._chunk or self.core.chunk(samples), self.core.layers)
+        self._ranges = pieces(self.core, self._window, self.chunk)
+        marks = -(-self.core.layers // self.chunk)
+        self._marks = np.empty((marks, blocks, self.core.width, 16), np.float32)
+        self._workspace = backward_workspace(self.core, samples, self.chunk)
+        self._plan = (blocks, marks)
+
+    def _marks_of(self, i: int) -> np.ndarray:
+        first, end = self._ranges[i]
+        return self._marks[first // self.chunk : -(-end // self.chunk)]
+
+    def _walk(
+        self,
+        ranges: list[tuple[int, int]],
+        watch: Watch | None,
+        backward: bool = False,
+        beside: Memory | Mapped | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        order = range(len(ranges))[:: -1 if backward else 1]
+        for n, i in enumerate(order):
+            window = self.weights.window(*ranges[i])
+            if n + 1 < len(order):
+                self.weights.ahead(*ranges[order[n + 1]])
+            yield i, window
+            for storage in (self.weights, beside):
+                if storage is not None:
+                    storage.done(*ranges[i])
+            if watch is not None:
+                watch(ranges[i][1] - ranges[i][0])

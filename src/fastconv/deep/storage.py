@@ -1,0 +1,152 @@
+"""Where a core's weights live: `Memory` holds all of them, `Mapped` walks a file through a window.
+
+Both give windows of layers as arrays. A mapped window is read ahead by a thread while the one before it is worked
+on, and given back when done: resident memory stays within a few windows whatever the depth.
+"""
+
+import hashlib
+import mmap
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from fastconv import random
+from fastconv.deep.files import check_length, preallocate
+from fastconv.functional.residual import ResidualCore
+
+PIECE = 16 << 20  # bytes of a read, a write or a window
+SPREAD = 1e-3  # initial layer weights are uniform in +-SPREAD
+
+
+def pieces(core: ResidualCore, nbytes: int = PIECE, multiple: int = 1) -> list[tuple[int, int]]:
+    """Cut the layers into ranges of about ``nbytes``, each but the last a multiple of so many layers."""
+    step = max(1, nbytes // (core.row * 4) // multiple) * multiple
+    return [(i, min(i + step, core.layers)) for i in range(0, core.layers, step)]
+
+
+def initialize_weights(path: Path, core: ResidualCore, seed: int) -> None:
+    """Write a weights file: weights uniform in +-0.001, biases 0; each million numbers a step of one stream.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room; nothing is left behind then.
+    """
+    preallocate(path, core.layers * core.row * 4)
+    square = core.width * core.width
+    step = max(1, (1 << 20) // core.row)
+    with open(path, "r+b") as file:
+        for i in range(0, core.layers, step):
+            rows = np.zeros((min(step, core.layers - i), core.row), np.float32)
+            draws = random.generator(seed, "deep weights", i // step).random((len(rows), square), np.float32)
+            np.multiply(draws - np.float32(0.5), np.float32(2 * SPREAD), out=rows[:, :square])
+            file.write(rows.astype("<f4", copy=False).data)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Memory:
+    """All weights in an array (layers, D * D + D)."""
+
+    def __init__(self, core: ResidualCore, path: Path) -> None:
+        self.core = core
+        check_length(path, core.layers * core.row * 4, f"{core.layers} layers of width {core.width}")
+        self.array = np.empty((core.layers, core.row), np.float32)
+        with open(path, "rb") as file:
+            for first, end in pieces(core):
+                if file.readinto(self.array[first:end]) != (end - first) * core.row * 4:  # type: ignore[arg-type]
+                    raise ValueError(f"{path}: the file became shorter while it was read")
+        if np.little_endian is False:  # pragma: no cover
+            self.array.byteswap(inplace=True)
+
+    def window(self, first: int, end: int) -> np.ndarray:
+        """Return layers [first, end) for reading and writing."""
+        return self.array[first:end]
+
+    def ahead(self, first: int, end: int) -> None:
+        """Nothing: all layers are here."""
+
+    def done(self, first: int, end: int) -> None:
+        """Nothing."""
+
+    def write(self, path: Path) -> None:
+        """Write all layers to a file and wait for the disk."""
+        preallocate(path, self.array.nbytes)
+        with open(path, "r+b") as file:
+            for first, end in pieces(self.core):
+                file.write(self.array[first:end].astype("<f4", copy=False).data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Mapped:
+    """The weights file itself, mapped; changes go to the file.
+
+    Raises
+    ------
+    ValueError
+        If the file has another length than the layers take.
+    """
+
+    def __init__(self, core: ResidualCore, path: Path, writable: bool = True) -> None:
+        self.core, self.path = core, path
+        nbytes = core.layers * core.row * 4
+        check_length(path, nbytes, f"{core.layers} layers of width {core.width}")
+        if writable:
+            preallocate(path, nbytes)  # a hole in the file would be filled, or fail, in the middle of a step
+        self._file = open(path, "r+b" if writable else "rb")  # noqa: SIM115
+        self._map = mmap.mmap(
+            self._file.fileno(), nbytes, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        )
+        self.array = np.frombuffer(self._map, np.float32).reshape(core.layers, core.row)
+        self._writable = writable
+        self._reader: threading.Thread | None = None
+
+    def window(self, first: int, end: int) -> np.ndarray:
+        """Return layers [first, end); the file's length is looked at again, since a shorter file would kill us."""
+        if os.fstat(self._file.fileno()).st_size < self.array.nbytes:
+            raise ValueError(f"{self.path}: the file was truncated while in use")
+        if self._reader is not None:
+            self._reader.join()
+            self._reader = None
+        return self.array[first:end]
+
+    def ahead(self, first: int, end: int) -> None:
+        """Start reading layers [first, end)."""
+        if first >= end or not hasattr(self._map, "madvise"):
+            return
+        self._reader = threading.Thread(target=self._advise, args=(first, end, mmap.MADV_WILLNEED), daemon=True)
+        self._reader.start()
+
+    def done(self, first: int, end: int) -> None:
+        """Give back the memory of layers [first, end); what was changed stays in the system's file cache."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._advise(first, end, mmap.MADV_DONTNEED)
+
+    def _advise(self, first: int, end: int, advice: int) -> None:
+        row = self.core.row * 4
+        start = first * row // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(advice, start, end * row - start)
+
+    def flush(self) -> None:
+        """Wait until all changes are on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Unmap the file, or let the last window still in use do so."""
+        if self._reader is not None:
+            self._reader.join()
+        del self.array
+        with suppress(BufferError):
+            self._map.close()
+        self._file.close()

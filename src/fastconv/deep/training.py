@@ -1,0 +1,324 @@
+"""Training and evaluation of a deep net on disk, and what of it survives a kill (see `files`)."""
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastconv import functional as F
+from fastconv.data import Batches, Dataset, Samples
+from fastconv.deep.files import Lock, Paths, Record, check_length, preallocate, write_arrays
+from fastconv.deep.head import Head
+from fastconv.deep.net import DeepNet, Watch
+from fastconv.deep.storage import Mapped, Memory, initialize_weights
+
+
+class Stop(Exception):
+    """Raised by a watch to abandon a step before it changed anything."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One step of training."""
+
+    step: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+def pixels(images: np.ndarray, levels: int) -> np.ndarray:
+    """Return images as rows of pixels in [0, 1], float32, in the order (C, H, W)."""
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(levels)
+
+
+class Training:
+    """A net on disk in training; one process at a time.
+
+    Parameters
+    ----------
+    paths : Paths
+        Files of the net; they must exist.
+    dataset : Dataset
+        Its training part gives the batches.
+    batch : int
+    layer_rate, head_rate : float
+        Learning rates of plain SGD on the mean loss of a batch.
+    seed : int
+        Of the order of the samples.
+    in_memory : bool
+        Hold all weights in memory; `save` writes them. Otherwise the file is mapped and every step changes it.
+    durability : {"run", "step"}
+        Of a mapped file: update in place, or write every step to the other generation of the files.
+    train_limit : int, optional
+        Use so many training samples only.
+    position : tuple of int
+        (epoch, index) of the first batch.
+    chunk, window
+        See `DeepNet`.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the files do not fit together, are torn, or another process trains them.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        dataset: Dataset,
+        *,
+        batch: int = 16,
+        layer_rate: float = 0.01,
+        head_rate: float = 0.01,
+        seed: int = 0,
+        in_memory: bool = False,
+        durability: str = "run",
+        train_limit: int | None = None,
+        position: tuple[int, int] = (0, 0),
+        chunk: int | None = None,
+        window: int = 16 << 20,
+    ) -> None:
+        if durability not in ("run", "step"):
+            raise ValueError(f"durability must be 'run' or 'step', got {durability!r}")
+        images, labels = dataset.train
+        images, labels = images[:train_limit], labels[:train_limit]
+        if not 1 <= batch <= len(images):
+            raise ValueError(f"batch must be in [1, {len(images)}], the number of training samples, got {batch}")
+        self.levels, self.paths = dataset.levels, paths
+        self.layer_rate, self.head_rate = layer_rate, head_rate
+        self.in_memory, self._two = in_memory, durability == "step" and not in_memory
+        flat = np.ascontiguousarray(images.reshape(len(images), -1))
+        self.batches = Batches(flat, labels, batch, seed=seed, drop_last=True)
+        self.batches.position = position
+        self._lock = Lock(paths.weights)
+        self._stores: list[Memory | Mapped] = []
+        try:
+            self._open(chunk, window)
+        except BaseException:
+            self._close_files()
+            raise
+
+    def _open(self, chunk: int | None, window: int) -> None:
+        self.record, head = load(self.paths, settle=True)
+        if not self._lock.holds(self.paths.weights):  # generation 1 took the name
+            self._lock.close()
+            self._lock = Lock(self.paths.weights)
+        if self.record.inputs != self.batches.batch(0, 0)[0].shape[1]:
+            raise ValueError(
+                f"{self.paths.weights} takes {self.record.inputs} pixels, the images have "
+                f"{self.batches.batch(0, 0)[0].shape[1]}"
+            )
+        core = self.record.core
+        self.weights = Memory(core, self.paths.weights) if self.in_memory else Mapped(core, self.paths.weights)
+        self._stores.append(self.weights)
+        self._other: Mapped | None = None
+        if self._two:
+            other = self.paths.generation(1)[0]
+            preallocate(other, self.record.weight_bytes)
+            self._other = Mapped(core, other)
+            self._stores.append(self._other)
+        self.saved_step = self.record.step
+        self.net = DeepNet(core, head, self.weights, chunk, window)
+
+    def step(self, watch: Watch | None = None, changing: Callable[[], None] | None = None) -> Report:
+        """Train on the next batch.
+
+        Parameters
+        ----------
+        watch : callable, optional
+            Told of the layers walked; while none has changed it may raise to abandon the step.
+        changing : callable, optional
+            Called when weights begin to change, after which the step should be let finish.
+        """
+        start = time.perf_counter()
+        epoch, index = self.batches.position
+        x, labels = self.batches.batch(epoch, index)
+        x = x / np.float32(self.levels)
+        logits = self.net.forward(x, watch)
+        loss = float(F.cross_entropy(logits, labels))
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} in step {self.record.step + 1}; the weights are unchanged")
+        if changing is not None:
+            changing()
+        in_place = not self.in_memory and not self._two
+        if in_place:
+            self.record.state = f"torn in step {self.record.step + 1}"
+            self.record.write(self.paths.record)
+        grad = F.cross_entropy_backward(1.0, logits, labels)
+        self.net.backward(grad, self.layer_rate, self.head_rate, watch, self._other)
+        self.batches.position = (epoch, index + 1) if index + 1 < len(self.batches) else (epoch + 1, 0)
+        self.record.step += 1
+        if in_place:
+            self._replace_head()
+            self._commit(0)
+        elif self._two:
+            self._turn()
+        accuracy = float((logits.argmax(axis=1) == labels).mean())
+        return Report(self.record.step, loss, accuracy, time.perf_counter() - start)
+
+    def _turn(self) -> None:
+        # the other generation holds the new layers: it counts from here on
+        assert isinstance(self.weights, Mapped)
+        assert self._other is not None
+        self._other.flush()
+        number = 1 - self.record.generation
+        write_arrays(self.paths.generation(number)[1], self.net.head.arrays)
+        self._commit(number)
+        self.weights, self._other = self._other, self.weights
+        self.net.weights = self.weights
+
+    def _replace_head(self) -> None:
+        temporary = self.paths.generation(1)[1]
+        write_arrays(temporary, self.net.head.arrays)
+        temporary.replace(self.paths.head)
+
+    def _commit(self, generation: int) -> None:
+        epoch, index = self.batches.position
+        self.record.generation, self.record.state = generation, "clean"
+        self.record.sampler = {
+            "seed": self.batches.seed, "batch": self.batches.batch_size, "epoch": epoch, "index": index,
+            "samples": len(self.batches._labels), "layer_rate": self.layer_rate, "head_rate": self.head_rate,
+        }  # fmt: skip
+        self.record.write(self.paths.record)
+        self.saved_step = self.record.step
+
+    def save(self) -> None:
+        """Bring the files to the present step; a kill meanwhile leaves the former state."""
+        if self.in_memory and self.saved_step != self.record.step:
+            assert isinstance(self.weights, Memory)
+            number = 1 - self.record.generation
+            weights, head = self.paths.generation(number)
+            self.weights.write(weights)
+            write_arrays(head, self.net.head.arrays)
+            self._commit(number)
+
+    def close(self) -> None:
+        """Close the files; steps in memory that were not saved are lost."""
+        record = Record.read(self.paths.record)
+        if record.state == "clean":
+            self.paths.settle(record)
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for store in self._stores:
+            store.close()
+        self._lock.close()
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def create(paths: Paths, record: Record, *, force: bool = False) -> None:
+    """Make the files of a new net: small random layers, a Glorot head, a record at step 0.
+
+    Raises
+    ------
+    FileExistsError
+        If one of them exists, unless ``force``.
+    OSError
+        If the disk has no room.
+    """
+    core = record.core
+    for path in (paths.weights, paths.head, paths.record):
+        if path.exists() and not force:
+            raise FileExistsError(f"{path} exists; --force replaces the net")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {path.parent}")
+    if not paths.weights.exists() and shutil.disk_usage(paths.weights.parent).free < record.weight_bytes:
+        raise OSError(f"{paths.weights}: {record.weight_bytes} bytes do not fit on the disk")
+    for path in (paths.weights, paths.head, paths.record):
+        path.unlink(missing_ok=True)
+    initialize_weights(paths.weights, core, record.seed)
+    write_arrays(paths.head, Head(record.inputs, record.width, record.classes).initialize(record.seed).arrays)
+    record.write(paths.record)
+
+
+def load(paths: Paths, *, settle: bool = False) -> tuple[Record, Head]:
+    """Read the record and the head of a net, and check that its files fit together.
+
+    ``settle``: give the generation that counts the plain names (writers only).
+    """
+    record = Record.read(paths.record)
+    record.refuse_torn(paths)
+    if settle:
+        record = paths.settle(record)
+    weights, head = live_files(paths, record)
+    check_length(weights, record.weight_bytes, f"{record.layers} layers of width {record.width}")
+    return record, Head(record.inputs, record.width, record.classes).read(head)
+
+
+def live_files(paths: Paths, record: Record) -> tuple[Path, Path]:
+    """Return the files that count; a generation 1 that is gone already has its plain names."""
+    pair = tuple(
+        new if new.exists() else old
+        for new, old in zip(paths.generation(record.generation), paths.generation(0), strict=True)
+    )
+    return pair[0], pair[1]
+
+
+def evaluate(
+    paths: Paths, samples: Samples, levels: int, *, in_memory: bool = False, limit: int | None = None,
+    watch: Watch | None = None, window: int = 16 << 20, batch: int = 10_000,
+) -> dict[str, Any]:  # fmt: skip
+    """Return test_loss, test_accuracy, seconds and layer_samples_per_second over samples."""
+    record, head = load(paths)
+    weights, _ = live_files(paths, record)
+    storage = Memory(record.core, weights) if in_memory else Mapped(record.core, weights, writable=False)
+    net = DeepNet(record.core, head, storage, window=window)
+    images, labels = samples.images[:limit], samples.labels[:limit]
+    if images[0].size != record.inputs:
+        raise ValueError(f"{paths.weights} takes {record.inputs} pixels, the images have {images[0].size}")
+    start = time.perf_counter()
+    loss, right = 0.0, 0
+    for part in _parts(len(labels), batch):
+        logits = net.logits(pixels(images[part], levels), watch)
+        loss += float(F.cross_entropy(logits, labels[part], "sum"))
+        right += int((logits.argmax(axis=1) == labels[part]).sum())
+    seconds = time.perf_counter() - start
+    storage.close()
+    return {
+        "test_loss": loss / len(labels),
+        "test_accuracy": right / len(labels),
+        "seconds": seconds,
+        "layer_samples_per_second": len(labels) * record.layers / seconds,
+    }
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    for first in range(0, n, size):
+        yield slice(first, min(first + size, n))
+
+
+def inspect(paths: Paths, ranges: int = 10) -> dict[str, Any]:
+    """Return what a net is, and norm, range and NaN count of its layers over ``ranges`` runs of them."""
+    record = Record.read(paths.record)
+    weights, _ = live_files(paths, record)
+    check_length(weights, record.weight_bytes, f"{record.layers} layers of width {record.width}")
+    rows = []
+    storage = Mapped(record.core, weights, writable=False)
+    cuts = [record.layers * i // ranges for i in range(ranges + 1)]
+    step = max(1, (4 << 20) // (record.core.row * 4))
+    for first, end in itertools.pairwise(cuts):
+        square, low, high, bad = 0.0, np.inf, -np.inf, 0
+        for i in range(first, end, step):
+            values = storage.window(i, min(i + step, end))
+            square += float(np.einsum("ij,ij->", values, values, dtype=np.float64))
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            bad += int(np.isnan(values).sum())
+            storage.done(i, min(i + step, end))
+        if end > first:
+            rows.append(
+                {"first": first, "end": end, "norm": square**0.5, "min": low, "max": high, "nan": bad}
+            )
+    storage.close()
+    return {**record.__dict__, "bytes": record.weight_bytes, "ranges": rows}
+

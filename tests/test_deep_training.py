@@ -1,0 +1,329 @@
+"""Deep nets on disk: same bits in memory and streamed, files and records, locks, kills and interrupts."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import reference
+
+from fastconv import config
+from fastconv.data import Dataset, Samples
+from fastconv.deep import Paths, Record, TornError, Training, create, evaluate, inspect
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Ten noisy patterns of 6x6 pixels."""
+    rng = np.random.default_rng(5)
+    patterns = rng.integers(0, 200, (10, 1, 6, 6))
+
+    def draw(n):
+        labels = rng.integers(0, 10, n)
+        images = (patterns[labels] + rng.integers(0, 56, (n, 1, 6, 6))).astype(np.uint8)
+        return Samples(images, labels.astype(np.int64))
+
+    return Dataset("patterns", tuple("0123456789"), draw(300), draw(100))
+
+
+def make(folder, layers=300, width=4, seed=3, activation="softsign"):
+    paths = Paths.of(folder / "net.bin")
+    create(paths, Record(width, layers, layers**-0.5, activation, 36, 10, seed))
+    return paths
+
+
+def content(paths):
+    return paths.weights.read_bytes(), paths.head.read_bytes()
+
+
+def run(paths, dataset, steps, **options):
+    with Training(paths, dataset, **{"batch": 16, "layer_rate": 0.05, "head_rate": 0.1, **options}) as training:
+        reports = [training.step() for _ in range(steps)]
+        training.save()
+    return reports
+
+
+def test_same_bits_in_memory_streamed_and_with_every_window(tmp_path, dataset):
+    found = set()
+    for n, options in enumerate(
+        [
+            {"in_memory": True},
+            {"durability": "run"},
+            {"durability": "step"},
+            {"chunk": 7, "window": 1500},
+            {"chunk": 64, "window": 6000, "durability": "step"},
+        ]
+    ):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        paths = make(folder)
+        for isa in config.available_isas()[-1 - n % 2 :][:1]:
+            with config.isa(isa), config.threads(1 + n % 2):
+                run(paths, dataset, 7, **options)
+        found.add(content(paths))
+        assert sorted(p.name for p in folder.iterdir()) == ["net.bin", "net.bin.head", "net.bin.json"]
+        assert Record.read(paths.record).step == 7
+    assert len(found) == 1
+
+
+def test_one_step_is_that_of_a_plain_loop(tmp_path, dataset):
+    paths = make(tmp_path, layers=5, width=3, activation="tanh")
+    weights = np.fromfile(paths.weights, "<f4").astype(np.float64).reshape(5, 12)
+    head = np.fromfile(paths.head, "<f4").astype(np.float64)
+    w_in, b_in = head[:108].reshape(36, 3), head[108:111]
+    w_out, b_out = head[111:141].reshape(3, 10), head[141:]
+    with Training(paths, dataset, batch=16, layer_rate=0.5, head_rate=0.25) as training:
+        x, labels = (a.copy() for a in training.batches.batch(0, 0))
+        report = training.step()
+    x = x / 255
+    e = np.tanh(x @ w_in + b_in)
+    h, _, _ = reference.residual_core(weights, e, np.zeros_like(e), 5**-0.5, "tanh", 0.5)
+    logits = h @ w_out + b_out
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    assert report.loss == pytest.approx(-np.log(p[np.arange(16), labels]).mean(), rel=1e-5)
+    g = (p - np.eye(10)[labels]) / 16
+    _, new, g_in = reference.residual_core(weights, e, g @ w_out.T, 5**-0.5, "tanh", 0.5)
+    g_in = g_in * (1 - e**2)
+    parts = [w_in - 0.25 * x.T @ g_in, b_in - 0.25 * g_in.sum(0), w_out - 0.25 * h.T @ g, b_out - 0.25 * g.sum(0)]
+    np.testing.assert_allclose(np.fromfile(paths.weights, "<f4"), new.ravel(), rtol=1e-5, atol=1e-7)
+    expected = np.concatenate([a.ravel() for a in parts])
+    np.testing.assert_allclose(np.fromfile(paths.head, "<f4"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_it_learns_and_evaluates(tmp_path, dataset):
+    paths = make(tmp_path, width=8, layers=50)
+    before = evaluate(paths, dataset.test, dataset.levels)
+    reports = run(paths, dataset, 300, in_memory=True, head_rate=0.3)
+    after = evaluate(paths, dataset.test, dataset.levels, in_memory=True)
+    assert reports[-1].loss < reports[0].loss
+    assert after["test_accuracy"] > max(0.8, before["test_accuracy"])
+    streamed = evaluate(paths, dataset.test, dataset.levels, window=4000)
+    assert (streamed["test_loss"], streamed["test_accuracy"]) == (after["test_loss"], after["test_accuracy"])
+
+
+def test_resuming_goes_on_where_it_stopped(tmp_path, dataset):
+    straight, broken = tmp_path / "a", tmp_path / "b"
+    straight.mkdir()
+    broken.mkdir()
+    paths = make(straight)
+    run(paths, dataset, 40, in_memory=True)
+    expected = content(paths)
+    paths = make(broken)
+    for steps in (11, 18, 11):
+        sampler = Record.read(paths.record).sampler
+        position = (sampler.get("epoch", 0), sampler.get("index", 0))
+        run(paths, dataset, steps, in_memory=True, position=position)
+    assert content(paths) == expected
+
+
+def test_bad_files_are_refused(tmp_path, dataset):
+    paths = make(tmp_path)
+    with pytest.raises(FileExistsError, match=r"net\.bin exists"):
+        create(paths, Record.read(paths.record))
+    whole = paths.weights.read_bytes()
+    for change in (whole[:-4], whole + b"0000"):
+        paths.weights.write_bytes(change)
+        for options in ({"in_memory": True}, {"durability": "run"}, {"durability": "step"}):
+            with pytest.raises(ValueError, match=f"{len(whole)} bytes, the file has {len(change)}"):
+                Training(paths, dataset, **options)
+        with pytest.raises(ValueError, match="bytes"):
+            evaluate(paths, dataset.test, dataset.levels)
+        assert paths.weights.read_bytes() == change
+    paths.weights.write_bytes(whole)
+    paths.record.write_text("{}")
+    with pytest.raises(ValueError, match="not a record"):
+        Training(paths, dataset)
+
+
+def test_a_torn_file_is_refused_with_the_way_out(tmp_path, dataset):
+    paths = make(tmp_path)
+    training = Training(paths, dataset)
+
+    def fail(layers):
+        if Record.read(paths.record).state != "clean":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.step(fail)
+    training.close()
+    assert Record.read(paths.record).state == "torn in step 1"
+    for use in (lambda: Training(paths, dataset), lambda: evaluate(paths, dataset.test, dataset.levels)):
+        with pytest.raises(TornError, match=r"torn in step 1.*--durability step"):
+            use()
+
+
+def test_a_file_truncated_while_open_is_an_error(tmp_path, dataset):
+    paths = make(tmp_path)
+    with Training(paths, dataset, window=4000) as training:
+        training.step()
+        os.truncate(paths.weights, 100)
+        with pytest.raises(ValueError, match="truncated while in use"):
+            training.step()
+
+
+def test_a_second_trainer_is_refused(tmp_path, dataset):
+    pytest.importorskip("fcntl")
+    paths = make(tmp_path)
+    with Training(paths, dataset), pytest.raises(BlockingIOError, match="another process"):
+        Training(paths, dataset)
+    with Training(paths, dataset, durability="step") as training:
+        training.step()
+    with Training(paths, dataset):
+        pass
+
+
+def test_inspect_counts_what_is_there(tmp_path):
+    paths = make(tmp_path)
+    weights = np.memmap(paths.weights, "<f4", "r+").reshape(300, 20)
+    weights[299, 3] = np.nan
+    weights[0, 0] = -2
+    weights.flush()
+    found = inspect(paths, ranges=3)
+    assert (found["width"], found["layers"], found["state"]) == (4, 300, "clean")
+    assert [r["nan"] for r in found["ranges"]] == [0, 0, 1]
+    assert found["ranges"][0]["min"] == -2
+    assert found["ranges"][1]["norm"] == pytest.approx(np.linalg.norm(weights[100:200]), rel=1e-6)
+
+
+def train_until_killed(paths, dataset):
+    """In a forked child: go on from the record, for ever."""
+    sampler = Record.read(paths.record).sampler
+    position = (sampler.get("epoch", 0), sampler.get("index", 0))
+    with Training(
+        paths, dataset, layer_rate=0.05, head_rate=0.1, durability="step", position=position, window=4000
+    ) as training:
+        while True:
+            training.step()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_killed_at_fifty_moments_nothing_is_lost(tmp_path, dataset):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    paths = make(tmp_path / "a", layers=500)
+    moments = random.Random(1)
+    for _ in range(50):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            try:
+                train_until_killed(paths, dataset)
+            finally:
+                os._exit(1)
+        time.sleep(moments.uniform(0.0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert Record.read(paths.record).state == "clean"
+    with Training(paths, dataset) as training:  # settles the generations
+        steps = training.record.step
+    assert steps > 10
+    straight = make(tmp_path / "b", layers=500)
+    run(straight, dataset, steps, in_memory=True)
+    assert content(paths) == content(straight)
+
+
+def command(*args, cwd, **extra):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastconv", "deep", *args],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **extra,
+    )  # fmt: skip
+
+
+def result(*args, cwd, code=0):
+    process = command(*args, cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    return json.loads(out.splitlines()[-1]) if code == 0 else err
+
+
+def test_the_command_line_on_digits(tmp_path):
+    pytest.importorskip("sklearn")
+    options = ["--dataset", "digits", "--weights", "d.bin", "--json"]
+    made = result("init", "--layers", "100", "--width", "2", *options, cwd=tmp_path)
+    assert made["bytes"] == 100 * 6 * 4 == (tmp_path / "d.bin").stat().st_size
+    trained = result("train", "--steps", "20", "--in-memory", *options, cwd=tmp_path)
+    assert trained["steps"] == 20
+    assert set(trained) >= {
+        "loss", "batch_accuracy", "step_seconds", "layer_samples_per_second", "peak_rss_bytes", "weights_sha256",
+    }  # fmt: skip
+    tested = result("eval", *options, cwd=tmp_path)
+    assert set(tested) == {"test_loss", "test_accuracy", "seconds", "layer_samples_per_second"}
+    told = result("inspect", "d.bin", "--json", cwd=tmp_path)
+    assert told["step"] == 20
+    again = result("train", "--steps", "5", "--resume", "--durability", "step", *options, cwd=tmp_path)
+    assert again["step"] == 25
+    for bad, message in (
+        (["train", "--activation", "relu"], "the record .* says activation softsign"),
+        (["train", "--width", "0"], "0 is not in the range 1<=x<=512"),
+        (["train", "--data-dir", "nowhere"], "there is no folder nowhere"),
+        (["init"], "d.bin exists"),
+    ):
+        err = result(*bad, *options, cwd=tmp_path, code=2)
+        assert re.search(message, err), err
+    assert result("inspect", "d.bin", "--json", cwd=tmp_path)["step"] == 25
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("mode", [[], ["--in-memory"], ["--durability", "step"]])
+def test_an_interrupt_leaves_clean_files(tmp_path, mode):
+    pytest.importorskip("sklearn")
+    process = command(
+        "train", "--dataset", "digits", "--weights", "d.bin", "--layers", "200000", "--steps", "100000",
+        "--report-every", "1", "--json", *mode, cwd=tmp_path,
+    )  # fmt: skip
+    for _ in range(4):  # the first lines of progress
+        assert process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopping" in err
+    assert time.monotonic() - asked < 10
+    found = json.loads(out.splitlines()[-1])
+    told = result("inspect", "d.bin", "--json", cwd=tmp_path)
+    assert (told["state"], told["step"]) == ("clean", found["step"])
+    assert found["step"] >= 1
+
+
+@pytest.mark.skipif(not shutil.which("mount") or os.name != "posix" or os.geteuid() != 0, reason="mounts a small tmpfs")
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, dataset):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("may not mount a tmpfs")
+    try:
+        with pytest.raises(OSError, match="bytes"):
+            make(small, layers=100_000)
+        assert list(small.iterdir()) == []
+        paths = make(small, layers=8_000)
+        before = content(paths)
+        with pytest.raises(OSError, match="no room for 640000 bytes"):
+            Training(paths, dataset, durability="step")
+        assert content(paths) == before
+        run(paths, dataset, 1)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.slow
+def test_a_hundred_million_layers_streamed(tmp_path):
+    """2.4 GB of weights, two steps, resident memory under the limit."""
+    pytest.importorskip("sklearn")
+    if shutil.disk_usage(tmp_path).free < 4 << 30:
+        pytest.skip("needs 4 GB of disk")
+    found = result(
+        "train", "--dataset", "digits", "--weights", "d.bin", "--layers", "100000000", "--width", "2", "--steps", "2",
+        "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert found["steps"] == 2
+    assert found["peak_rss_bytes"] < 256 << 20
