@@ -30,15 +30,15 @@
                 p[i] = lanes[i];                                                                                     \
     }
 
-/* Expands to the conversion of every lane of A (elements S) to R (elements D). */
-#define FC_EMULATED_CONVERSION(NAME, S, A, D, R, EXPRESSION)                                                         \
+/* Expands to the conversion of the first N lanes of A (elements S) to R (elements D). */
+#define FC_EMULATED_CONVERSION(NAME, N, S, A, D, R, EXPRESSION)                                                      \
     static inline R fc_##NAME(A a)                                                                                   \
     {                                                                                                                \
-        S from[64 / sizeof(S)];                                                                                      \
-        D to[64 / sizeof(D)];                                                                                        \
+        S from[sizeof(A) / sizeof(S)];                                                                               \
+        D to[sizeof(R) / sizeof(D)] = {0};                                                                           \
         R r;                                                                                                         \
         memcpy(from, &a, sizeof a);                                                                                  \
-        for (unsigned i = 0; i < 64 / sizeof(S); i++)                                                                \
+        for (int i = 0; i < N; i++)                                                                                  \
             to[i] = (D)EXPRESSION;                                                                                   \
         memcpy(&r, to, sizeof r);                                                                                    \
         return r;                                                                                                    \
@@ -46,10 +46,15 @@
 
 FC_EMULATED_MEMORY(ps, float, __m512, __mmask16)
 FC_EMULATED_MEMORY(pd, double, __m512d, __mmask8)
-FC_EMULATED_CONVERSION(cvtepi32_ps, int32_t, __m512i, float, __m512, from[i])
-FC_EMULATED_CONVERSION(cvtepi64_pd, int64_t, __m512i, double, __m512d, from[i])
-FC_EMULATED_CONVERSION(cvtps_epi32, float, __m512, int32_t, __m512i, rintf(from[i]))
-FC_EMULATED_CONVERSION(cvtpd_epi64, double, __m512d, int64_t, __m512i, rint(from[i]))
+FC_EMULATED_CONVERSION(cvtepi32_ps, 16, int32_t, __m512i, float, __m512, from[i])
+FC_EMULATED_CONVERSION(cvtepi64_pd, 8, int64_t, __m512i, double, __m512d, from[i])
+FC_EMULATED_CONVERSION(cvtepi32_pd, 8, int32_t, __m256i, double, __m512d, from[i])
+FC_EMULATED_CONVERSION(cvtps_epi32, 16, float, __m512, int32_t, __m512i, rintf(from[i]))
+FC_EMULATED_CONVERSION(cvtpd_epi64, 8, double, __m512d, int64_t, __m512i, rint(from[i]))
+FC_EMULATED_CONVERSION(cvtpd_epi32, 8, double, __m512d, int32_t, __m256i, rint(from[i]))
+FC_EMULATED_CONVERSION(cvtepu8_epi32, 16, uint8_t, __m128i, int32_t, __m512i, from[i])
+FC_EMULATED_CONVERSION(cvtepi32_epi8, 16, int32_t, __m512i, int8_t, __m128i, from[i])
+FC_EMULATED_CONVERSION(cvtepi32_epi8_256, 8, int32_t, __m256i, int8_t, __m128i, from[i])
 
 #define _mm512_maskz_loadu_ps fc_maskz_loadu_ps
 #define _mm512_maskz_loadu_pd fc_maskz_loadu_pd
@@ -59,5 +64,11 @@ FC_EMULATED_CONVERSION(cvtpd_epi64, double, __m512d, int64_t, __m512i, rint(from
 #define _mm512_cvtepi64_pd fc_cvtepi64_pd
 #define _mm512_cvtps_epi32 fc_cvtps_epi32
 #define _mm512_cvtpd_epi64 fc_cvtpd_epi64
+#define _mm512_cvtpd_epi32 fc_cvtpd_epi32
+#define _mm512_cvtepi32_pd fc_cvtepi32_pd
+#define _mm512_cvtepu8_epi32 fc_cvtepu8_epi32
+#define _mm512_cvtepi32_epi8 fc_cvtepi32_epi8
+#undef _mm256_cvtepi32_epi8
+#define _mm256_cvtepi32_epi8 fc_cvtepi32_epi8_256
 
 #endif
