@@ -84,3 +84,5 @@ def test_import_brings_in_nothing_heavy():
     loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
     heavy = {"sklearn", "scipy", "matplotlib", "click", "tqdm", "safetensors", "pooch", "PIL", "torch", "pandas"}
     assert loaded & heavy == set()
+    code = "import fastconv, sys; assert 'numpy.random' not in sys.modules; fastconv.manual_seed(1)"
+    subprocess.run([sys.executable, "-c", code], check=True)

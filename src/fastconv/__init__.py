@@ -5,10 +5,12 @@ so that a command or a script pays for what it touches and nothing else.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastconv._version import __version__
-from fastconv.random import manual_seed
+
+if TYPE_CHECKING:
+    from fastconv.random import manual_seed
 
 _SUBMODULES = (
     "cli", "config", "data", "deep", "functional", "init", "models", "nn", "optim",
@@ -21,6 +23,8 @@ __all__ = ["__version__", "manual_seed", *_SUBMODULES]
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"fastconv.{name}")
+    if name == "manual_seed":  # numpy.random alone takes as long to import as all the rest
+        return importlib.import_module("fastconv.random").manual_seed
     raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
 
 

@@ -13,8 +13,19 @@ from typing import Any
 
 import numpy as np
 
-import fastconv._ext.runtime as runtime
 from fastconv._version import __version__
+
+# Idle OpenMP threads spin by default. Where other programs want the cores too, that slows small nets by ten and
+# more times, while waking a sleeping thread costs microseconds. The library reads its settings when it is loaded,
+# which is here; the environment is left as it was, and a user's own setting wins.
+_waiting = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys()
+if not _waiting:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+try:
+    import fastconv._ext.runtime as runtime
+finally:
+    if not _waiting:
+        del os.environ["OMP_WAIT_POLICY"]
 
 __all__ = ["available_isas", "info", "isa", "show_config", "threads"]
 

@@ -10,9 +10,12 @@ from fastconv._ext.runtime cimport fc_ops
 cdef extern from *:
     """
     #ifdef _OPENMP
+    #include <omp.h>
     #define FC_OPENMP_VERSION _OPENMP
+    #define fc_openmp_processors() omp_get_num_procs()
     #else
     #define FC_OPENMP_VERSION 0
+    #define fc_openmp_processors() 1
     #endif
     #ifdef __VERSION__
     #define FC_COMPILER __VERSION__
@@ -30,6 +33,7 @@ cdef extern from *:
     #endif
     """
     const int FC_OPENMP_VERSION
+    int fc_openmp_processors()   # a call into the library, so that it is loaded with this module and no later
     const char *FC_COMPILER
     const char *FC_COMPILER_NAME
     const char *FC_BUILD_FLAGS
@@ -126,6 +130,7 @@ def build_info():
         "compiler": (FC_COMPILER_NAME + FC_COMPILER).decode(),
         "flags": FC_BUILD_FLAGS.decode(),
         "openmp": FC_OPENMP_VERSION,
+        "openmp_processors": fc_openmp_processors(),
         "cpu_features": fc_cpu_features().decode().split(),
     }
 
