@@ -173,6 +173,45 @@ def avg_pool2d_backward(grad, x_shape, rows, cols, count_include_pad=True):
 
 # --- activations and losses -------------------------------------------------------------------------------
 
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softsign(x):
+    return x / (1 + np.abs(x))
+
+
+def leaky_relu(x, slope=0.01):
+    return np.where(x > 0, x, slope * x)
+
+
+def log_softmax(x, axis=1):
+    """Return x - log sum exp(x), shifted by the maximum."""
+    shifted = x.astype(np.float64) - x.max(axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+
+
+def softmax(x, axis=1):
+    return np.exp(log_softmax(x, axis))
+
+
+def cross_entropy(x, target):
+    """Return minus the logarithm of the softmax at each target; classes along axis 1."""
+    return -np.take_along_axis(log_softmax(x), np.expand_dims(target, 1), 1)[:, 0]
+
+
+def multi_margin_loss(x, target, margin=1.0):
+    """Return the hinge losses of the rows of x (N, C), class by class."""
+    x = x.astype(np.float64)
+    losses = np.zeros(len(x))
+    for n, t in enumerate(target):
+        for c in range(x.shape[1]):
+            if c != t:
+                losses[n] += max(0.0, margin - x[n, t] + x[n, c]) / x.shape[1]
+    return losses
+
+
 # --- normalisation, dropout, optimiser steps --------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ Losses of a batch are summed in double over 16 lanes, row i into lane i % 16, th
 """
 
 from cython.parallel cimport prange
+from libc.stdint cimport int64_t
 
 from fastconv._ext.runtime cimport fc_ops, ops, threads_for
 
@@ -20,6 +21,15 @@ cdef double STRAIGHT = 2
 
 cdef Py_ssize_t rows_of_block(Py_ssize_t n) noexcept nogil:
     return max(1, BLOCK // n)
+
+
+def first_outside(const int64_t[::1] labels, Py_ssize_t classes):
+    """Return the index of the first label not in [0, classes), or -1."""
+    cdef Py_ssize_t i
+    for i in range(labels.shape[0]):
+        if not 0 <= labels[i] < classes:
+            return i
+    return -1
 
 
 def softmax(const real[:, ::1] x, real[:, ::1] y, bint logarithm):
@@ -42,7 +52,7 @@ def softmax_backward(const real[:, ::1] grad_y, const real[:, ::1] y, real[:, ::
         f(&grad_y[i, 0], &y[i, 0], &grad_x[i, 0], min(step, rows - i), n)
 
 
-def cross_entropy(const real[:, ::1] x, const Py_ssize_t[::1] target, real[::1] losses,
+def cross_entropy(const real[:, ::1] x, const int64_t[::1] target, real[::1] losses,
                   real[:, ::1] probabilities):
     """Write -log softmax(x)[target] of each row, and the softmax itself unless `probabilities` is None."""
     cdef Py_ssize_t rows = x.shape[0], n = x.shape[1], i, step = rows_of_block(n)
@@ -55,8 +65,8 @@ def cross_entropy(const real[:, ::1] x, const Py_ssize_t[::1] target, real[::1] 
 
 
 def cross_entropy_backward(const real[::1] scale, const real[:, ::1] probabilities,
-                           const Py_ssize_t[::1] target, real[:, ::1] grad_x):
-    """Write (probabilities - one-hot target) * scale, one number or one a row; grad_x may be probabilities."""
+                           const int64_t[::1] target, real[:, ::1] grad_x):
+    """Write (probabilities - one-hot target) * scale, a number or one a row; grad_x may be probabilities."""
     cdef Py_ssize_t rows = grad_x.shape[0], n = grad_x.shape[1], i, step = rows_of_block(n)
     cdef Py_ssize_t g = 0 if scale.shape[0] == 1 else 1
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
@@ -66,7 +76,7 @@ def cross_entropy_backward(const real[::1] scale, const real[:, ::1] probabiliti
                                      min(step, rows - i), n)
 
 
-def margin(const real[:, ::1] x, const Py_ssize_t[::1] target, double margin, real[::1] losses):
+def margin(const real[:, ::1] x, const int64_t[::1] target, double margin, real[::1] losses):
     """Write the hinge loss of each row."""
     cdef Py_ssize_t rows = x.shape[0], n = x.shape[1], i, step = rows_of_block(n)
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
@@ -75,7 +85,7 @@ def margin(const real[:, ::1] x, const Py_ssize_t[::1] target, double margin, re
         table.margin(&x[i, 0], &target[i], margin, &losses[i], min(step, rows - i), n)
 
 
-def margin_backward(const real[::1] scale, const real[:, ::1] x, const Py_ssize_t[::1] target, double margin,
+def margin_backward(const real[::1] scale, const real[:, ::1] x, const int64_t[::1] target, double margin,
                     real[:, ::1] grad_x):
     """Write the gradient of `margin` times scale, of one number or one a row; grad_x may be x."""
     cdef Py_ssize_t rows = x.shape[0], n = x.shape[1], i, step = rows_of_block(n)

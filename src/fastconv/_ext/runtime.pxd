@@ -4,6 +4,8 @@ A module takes its table once a call, `ops(kind)`, and uses that snapshot to the
 instruction set meanwhile changes later calls only.
 """
 
+from libc.stdint cimport int64_t
+
 cdef extern from "kernels.h" nogil:
     ctypedef struct fc_segment:
         Py_ssize_t offset
@@ -227,14 +229,14 @@ cdef extern from "kernels.h" nogil:
                                  Py_ssize_t n) noexcept nogil
         void (*log_softmax_backward)(const void *g, const void *y, void *dx, Py_ssize_t rows,
                                      Py_ssize_t n) noexcept nogil
-        void (*cross_entropy)(const void *x, const Py_ssize_t *target, void *loss, void *p, Py_ssize_t rows,
+        void (*cross_entropy)(const void *x, const int64_t *target, void *loss, void *p, Py_ssize_t rows,
                               Py_ssize_t n) noexcept nogil
         void (*cross_entropy_backward)(const void *g, Py_ssize_t g_step, const void *p,
-                                       const Py_ssize_t *target, void *dx, Py_ssize_t rows,
+                                       const int64_t *target, void *dx, Py_ssize_t rows,
                                        Py_ssize_t n) noexcept nogil
-        void (*margin)(const void *x, const Py_ssize_t *target, double margin, void *loss, Py_ssize_t rows,
+        void (*margin)(const void *x, const int64_t *target, double margin, void *loss, Py_ssize_t rows,
                        Py_ssize_t n) noexcept nogil
-        void (*margin_backward)(const void *g, Py_ssize_t g_step, const void *x, const Py_ssize_t *target,
+        void (*margin_backward)(const void *g, Py_ssize_t g_step, const void *x, const int64_t *target,
                                 double margin, void *dx, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
         void (*squared_error)(const void *a, const void *b, void *sum, Py_ssize_t n) noexcept nogil
         # pool.inc.h

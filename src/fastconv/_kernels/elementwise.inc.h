@@ -43,6 +43,13 @@ FC_INLINE VEC FC(softsign_vec)(VEC x)
     return V(copysign)(V(div)(a, V(add)(V(set1)(1), a)), x);
 }
 
+/* A denormal number becomes zero with its sign: whether V(max) flushes what it returns is the instruction's choice. */
+FC_INLINE VEC FC(relu_flushed)(VEC x)
+{
+    const MASK denormal = V(lt)(V(abs)(x), V(set1)(FC(smallest)));
+    return FC(relu_vec)(V(select)(denormal, V(copysign)(V(set1)(0), x), x));
+}
+
 FC_INLINE VEC FC(tanh_gradient)(VEC g, VEC y)
 {
     return V(mul)(g, V(fma)(y, V(mul)(y, V(set1)(-1)), V(set1)(1)));
@@ -63,7 +70,7 @@ FC_INLINE VEC FC(leak)(VEC a, VEC b, VEC slope) { return V(select)(V(lt)(V(set1)
 
 FC_INLINE VEC FC(scaled_difference)(VEC a, VEC b, VEC s) { return V(mul)(V(sub)(a, b), s); }
 
-static void FC(relu)(const void *x, void *y, ptrdiff_t n) { FC(map_unary)(FC(relu_vec), x, y, n); }
+static void FC(relu)(const void *x, void *y, ptrdiff_t n) { FC(map_unary)(FC(relu_flushed), x, y, n); }
 static void FC(tanh)(const void *x, void *y, ptrdiff_t n) { FC(map_unary)(FC(tanh_vec), x, y, n); }
 static void FC(sigmoid)(const void *x, void *y, ptrdiff_t n) { FC(map_unary)(FC(sigmoid_vec), x, y, n); }
 static void FC(softsign)(const void *x, void *y, ptrdiff_t n) { FC(map_unary)(FC(softsign_vec), x, y, n); }

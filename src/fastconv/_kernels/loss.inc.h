@@ -176,7 +176,7 @@ static void FC(log_softmax_backward)(const void *g_, const void *y_, void *dx_, 
 }
 
 /* loss[row] = log(sum of exp(x)) - x[target]; the softmax is left in p unless it is NULL */
-static void FC(cross_entropy)(const void *x_, const ptrdiff_t *target, void *loss_, void *p_, ptrdiff_t rows,
+static void FC(cross_entropy)(const void *x_, const int64_t *target, void *loss_, void *p_, ptrdiff_t rows,
                               ptrdiff_t n)
 {
     const T *x = x_;
@@ -193,7 +193,7 @@ static void FC(cross_entropy)(const void *x_, const ptrdiff_t *target, void *los
 }
 
 /* dx = (p - 1 at the target) g[row]; a g_step of 0 has one g for all rows */
-static void FC(cross_entropy_backward)(const void *g_, ptrdiff_t g_step, const void *p_, const ptrdiff_t *target,
+static void FC(cross_entropy_backward)(const void *g_, ptrdiff_t g_step, const void *p_, const int64_t *target,
                                        void *dx_, ptrdiff_t rows, ptrdiff_t n)
 {
     const T *g = g_, *p = p_;
@@ -210,7 +210,7 @@ static void FC(cross_entropy_backward)(const void *g_, ptrdiff_t g_step, const v
 FC_INLINE T FC(hinge)(T z) { return 0 > z ? 0 : z; }
 
 /* loss[row] = (sum over c != target of max(0, margin - x[target] + x[c])) / n */
-static void FC(margin)(const void *x_, const ptrdiff_t *target, double margin, void *loss_, ptrdiff_t rows,
+static void FC(margin)(const void *x_, const int64_t *target, double margin, void *loss_, ptrdiff_t rows,
                        ptrdiff_t n)
 {
     const T *x = x_;
@@ -239,22 +239,30 @@ static void FC(margin)(const void *x_, const ptrdiff_t *target, double margin, v
 }
 
 /* dx = g / n where class c is within the margin, minus as many times that at the target */
-static void FC(margin_backward)(const void *g_, ptrdiff_t g_step, const void *x_, const ptrdiff_t *target,
+static void FC(margin_backward)(const void *g_, ptrdiff_t g_step, const void *x_, const int64_t *target,
                                 double margin, void *dx_, ptrdiff_t rows, ptrdiff_t n)
 {
     const T *g = g_, *x = x_;
     T *dx = dx_;
+    const VEC zero = V(set1)(0), one = V(set1)(1);
     for (ptrdiff_t i = 0; i < rows; i++, g += g_step, x += n, dx += n) {
         const T shift = (T)margin - x[target[i]];
         const T share = *g / (T)n;
-        ptrdiff_t within = 0;
-        for (ptrdiff_t c = 0; c < n; c++) {
-            const T z = shift + x[c];
-            const int violates = z > 0 && c != target[i];
-            within += violates;
-            dx[c] = z != z ? z : violates ? share : 0;
+        const int target_counts = shift + x[target[i]] > 0;
+        VEC within[FC_REGISTERS], lanes[FC_REGISTERS]; /* within: how many classes, exactly */
+        FC(fill_lanes)(within, 0);
+        for (ptrdiff_t c = 0; c < n; c += FC_WIDTH) {
+            FC(load_lanes)(x + c, n - c, -INFINITY, lanes);
+            FC_FOR_REGISTERS(v) {
+                const VEC z = V(add)(V(set1)(shift), lanes[v]);
+                const MASK violates = V(lt)(zero, z);
+                within[v] = V(add)(within[v], V(select)(violates, one, zero));
+                lanes[v] = V(select)(violates, V(set1)(share), V(select)(V(isnan)(z), z, zero));
+            }
+            FC(store_lanes)(dx + c, n - c, lanes);
         }
-        dx[target[i]] = shift != shift ? shift : -(T)within * share;
+        const T others = FC(sum_lanes)(within) - (T)target_counts;
+        dx[target[i]] = shift != shift ? shift : -(others * share);
     }
 }
 

@@ -23,14 +23,19 @@ def flat(a: Array) -> Array:
     return (memory(as_nhwc(a)) if a.ndim == 4 else as_contiguous(a)).reshape(-1)
 
 
+def _last(a: Array, axis: int) -> Array:
+    """Return ``a`` with ``axis`` last, as a view."""
+    return a if axis == a.ndim - 1 else a.transpose(*range(axis), *range(axis + 1, a.ndim), axis)
+
+
 def rows(a: Array, axis: int) -> Array:
     """Return ``a`` as contiguous rows along ``axis``: a view for (N, C) and NHWC memory with axis 1."""
-    return as_contiguous(np.moveaxis(a, axis, -1)).reshape(-1, a.shape[axis])
+    return as_contiguous(_last(a, axis)).reshape(-1, a.shape[axis])
 
 
 def write_rows(out: Array, axis: int, write: Callable[[Array], None]) -> None:
     """Call ``write`` with rows of ``out`` along ``axis``, in place where its memory allows."""
-    moved = np.moveaxis(out, axis, -1)
+    moved = _last(out, axis)
     direct = moved.flags.c_contiguous
     target = moved if direct else np.empty(moved.shape, out.dtype)
     write(target.reshape(-1, out.shape[axis]))

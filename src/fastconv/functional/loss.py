@@ -1,6 +1,6 @@
 """Losses over a batch. Their sums run in an order that the shapes alone decide, in double."""
 
-from math import nan
+from math import nan, prod
 
 import numpy as np
 import numpy.typing as npt
@@ -37,19 +37,20 @@ def _check_reduction(where: str, reduction: str) -> None:
 
 
 def _labels(where: str, target: Labels, input: Array) -> Array:
-    """Return the labels as a flat intp array, one a row of ``input`` along axis 1."""
+    """Return the labels as a flat int64 array, one a row of ``input`` along axis 1."""
     if not isinstance(target, np.ndarray) or target.dtype.kind not in "iu":
         got = target.dtype if isinstance(target, np.ndarray) else type(target).__name__
         raise TypeError(f"{where}: target must be an array of integer labels, got {got}")
     check_shape(where, "target", target, (input.shape[0], *input.shape[2:]))
-    classes = input.shape[1]
-    if target.size and (int(target.min()) < 0 or int(target.max()) >= classes):
-        wrong = np.argwhere((target < 0) | (target >= classes))[0]
-        index = ", ".join(map(str, wrong))
+    labels = as_contiguous(target.astype(np.int64, copy=False)).reshape(-1)  # huge uint64 become negative
+    first = loss.first_outside(labels, input.shape[1])
+    if first >= 0:
+        place = np.unravel_index(first, target.shape)
         raise ValueError(
-            f"{where}: target[{index}] is {target[tuple(wrong)]}, but labels must lie in [0, {classes})"
+            f"{where}: target[{', '.join(map(str, place))}] is {target[place]}, but labels must lie in "
+            f"[0, {input.shape[1]})"
         )
-    return np.require(target, np.intp, ["C", "A"]).reshape(-1)
+    return labels
 
 
 def _loss_buffer(
@@ -60,7 +61,7 @@ def _loss_buffer(
         return check_out(where, "out", out, shape, dtype)
     if out is not None:
         raise ValueError(f"{where}: out is for reduction='none'; {reduction!r} returns a float")
-    count = int(np.prod(shape))
+    count = prod(shape)
     return scratch(count * dtype.itemsize, "losses")[: count * dtype.itemsize].view(dtype)
 
 
