@@ -327,3 +327,20 @@ def test_a_hundred_million_layers_streamed(tmp_path):
     )  # fmt: skip
     assert found["steps"] == 2
     assert found["peak_rss_bytes"] < 256 << 20
+
+
+def test_the_mlp_goes_on_where_it_stopped(tmp_path):
+    pytest.importorskip("sklearn")
+
+    def mlp(*args):
+        words = [sys.executable, "-m", "fastconv", "mlp", *args, "--dataset", "digits", "--json"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    mlp("train", "--steps", "400", "--lr", "0.3", "--weights", "one")
+    mlp("train", "--steps", "150", "--lr", "0.3", "--weights", "two")
+    assert mlp("train", "--steps", "250", "--lr", "0.3", "--weights", "two")["step"] == 400
+    one, two = mlp("eval", "--weights", "one"), mlp("eval", "--weights", "two")
+    assert one["test_loss"] == two["test_loss"]
+    assert one["test_accuracy"] > 0.9

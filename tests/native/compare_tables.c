@@ -1,4 +1,4 @@
-/* Run every convolution kernel of every supported table on the same random data and compare the bits with the
+/* Run every convolution and residual-core kernel of every supported table on the same random data and compare the bits with the
  * scalar table's. For machines and emulators where the Python tests cannot run (see scripts/cross_neon.sh). */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +22,34 @@ static void fill(unsigned seed)
             singles[j][i] = (float)targets[j][i];
         }
     }
+}
+
+/* Three layers of residual cores, forward and back, of some widths, batches and activations. */
+static char *run_deep(const fc_ops *ops, const void *x, const void *w, const void *g, char *out)
+{
+    static char tape[COUNT * 16], tape2[COUNT * 16], scratch[COUNT * 16];
+    const ptrdiff_t widths[] = {1, 2, 4, 5, 8, 17}, layers = 3, size = ops->size;
+    for (int i = 0; i < 6; i++)
+        for (ptrdiff_t blocks = 1; blocks < 3; blocks++)
+            for (int act = 0; act < 3; act++) {
+                const ptrdiff_t d = widths[i], state = blocks * d * 16 * size, row = d * (d + 1) * size;
+                char *h = out, *back = h + state, *w_new = back + state;
+                memcpy(h, x, state);
+                memcpy(back, g, state);
+                fc_deep a = {.layers = layers, .width = d, .blocks = blocks, .vectors = blocks * 16 / ops->lanes,
+                             .activation = act, .alpha = 0.25, .root = 0.5, .rate = 0.1, .w = w, .w_new = w_new,
+                             .h = h, .g = back, .tape = tape, .scratch = scratch};
+                fc_deep again = a;
+                ops->deep_forward(&a);
+                a.h = again.h = (void *)x;
+                ops->deep_recompute(&a);
+                again.tape = tape2; /* recomputed beside the way back, then walked back in its turn */
+                ops->deep_both(&a, &again);
+                again.w_new = w_new + layers * row;
+                ops->deep_backward(&again);
+                out = w_new + 2 * layers * row;
+            }
+    return out;
 }
 
 /* Results of all kernels, one after the other; returns the bytes written. */
@@ -67,6 +95,7 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     out += 30 * K * size;
     ops->relu_mask(g, x, out, 1001);
     out += 1001 * size;
+    out = run_deep(ops, x, w, g, out);
     return (size_t)(out - start);
 }
 

@@ -322,11 +322,10 @@ FC_INLINE void FC(deep_terms)(VEC *sum, const T *x, VEC dz[][BV], const int e, c
         sum[v] = k < D ? V(mul)(V(load)(x + k * 16 + v * LANES), dz[j][v]) : k == D ? dz[j][v] : V(set1)(0);
 }
 
-/* one layer back on a block: g is replaced, the layer's weights are updated */
-FC_INLINE void FC(deep_back)(VEC g[][BV], const T *w, T *new, const T *x, const T *d, T rate, const int D)
+/* g is taken back through a layer on one block; dz receives the gradient of the layer's sums */
+FC_INLINE void FC(deep_gradient)(VEC g[][BV], VEC dz[][BV], const T *w, const T *d, const int D)
 {
     const int half = (D + 1) / 2;
-    VEC dz[FC_DEEP_SMALL][BV];
     FC_UNROLL for (int j = 0; j < D; j++)
         FC_UNROLL for (int v = 0; v < BV; v++)
             dz[j][v] = V(mul)(g[j][v], V(load)(d + j * 16 + v * LANES));
@@ -345,6 +344,13 @@ FC_INLINE void FC(deep_back)(VEC g[][BV], const T *w, T *new, const T *x, const 
         FC_UNROLL for (int v = 0; v < BV; v++)
             g[k][v] = V(add)(g[k][v], rest[v]);
     }
+}
+
+/* one layer back on a batch of one block: g is replaced, the layer's weights are updated */
+FC_INLINE void FC(deep_back)(VEC g[][BV], const T *w, T *new, const T *x, const T *d, T rate, const int D)
+{
+    VEC dz[FC_DEEP_SMALL][BV];
+    FC(deep_gradient)(g, dz, w, d, D);
     int e = 0;
     FC_UNROLL for (; e + 8 <= D * (D + 1); e += 8) {
         VEC sums[8][BV];
@@ -434,6 +440,55 @@ FC_INLINE void FC(deep_backward_small)(const fc_deep *a, const int D)
     FC(deep_save)(g, a->g, D, BV);
 }
 
+/* the same on a batch of several blocks, whose g is in memory */
+FC_INLINE void FC(deep_backward_blocks)(const fc_deep *a, const int D)
+{
+    const ptrdiff_t row = D * (D + 1), block = D * 16, state = a->blocks * block;
+    const T rate = (T)a->rate;
+    T *all = a->scratch;
+    for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
+        const T *x = (const T *)a->tape + i * 2 * state, *w = (const T *)a->w + i * row;
+        T *new = (T *)a->w_new + i * row;
+        for (ptrdiff_t b = 0; b < a->blocks; b++) {
+            VEC g[FC_DEEP_SMALL][BV], dz[FC_DEEP_SMALL][BV];
+            FC(deep_load)(g, (const T *)a->g + b * block, D, BV);
+            FC(deep_gradient)(g, dz, w, x + state + b * block, D);
+            FC(deep_save)(g, (T *)a->g + b * block, D, BV);
+            FC(deep_save)(dz, all + b * block, D, BV);
+        }
+        FC_UNROLL for (int e = 0; e < D * (D + 1); e += D) { /* the weights of an input, then the biases */
+            VEC sums[FC_DEEP_SMALL][BV];
+            const T *xk = x + e / D * 16;
+            FC(deep_load)(sums, all, D, BV);
+            if (e < D * D)
+                FC_UNROLL for (int j = 0; j < D; j++)
+                    FC_UNROLL for (int v = 0; v < BV; v++)
+                        sums[j][v] = V(mul)(V(load)(xk + v * LANES), sums[j][v]);
+            for (ptrdiff_t b = 1; b < a->blocks; b++)
+                FC_UNROLL for (int v = 0; v < BV; v++) {
+                    const VEC xb = V(load)(xk + (e < D * D ? b * block + v * LANES : 0));
+                    FC_UNROLL for (int j = 0; j < D; j++) {
+                        const VEC z = V(load)(all + b * block + j * 16 + v * LANES);
+                        sums[j][v] = e < D * D ? V(fma)(xb, z, sums[j][v]) : V(add)(sums[j][v], z);
+                    }
+                }
+            if (D == 8)
+                V(descend8)(w + e, sums[0], rate, new + e);
+            else if (D == 4)
+                V(descend4)(w + e, sums[0], rate, new + e);
+            else {
+                T pair[4] = {w[e], w[e + 1], 0, 0};
+                sums[2][0] = sums[3][0] = V(set1)(0);
+                for (int v = 1; v < BV; v++)
+                    sums[2][v] = sums[3][v] = V(set1)(0);
+                V(descend4)(pair, sums[0], rate, pair);
+                new[e] = pair[0];
+                new[e + 1] = pair[1];
+            }
+        }
+    }
+}
+
 /* the two loops above in one, for as many layers as both have */
 FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int D, const int act)
 {
@@ -497,12 +552,12 @@ static void FC(deep_recompute)(const fc_deep *a)
 
 static void FC(deep_backward)(const fc_deep *a)
 {
-    if (FC_DEEP_REGISTERS && a->blocks == 1 && a->width == 4)
-        FC(deep_backward_small)(a, 4);
-    else if (FC_DEEP_REGISTERS && a->blocks == 1 && a->width == 2)
-        FC(deep_backward_small)(a, 2);
-    else if (FC_DEEP_REGISTERS && a->blocks == 1 && a->width == 8)
-        FC(deep_backward_small)(a, 8);
+    if (FC_DEEP_REGISTERS && a->width == 4)
+        a->blocks == 1 ? FC(deep_backward_small)(a, 4) : FC(deep_backward_blocks)(a, 4);
+    else if (FC_DEEP_REGISTERS && a->width == 2)
+        a->blocks == 1 ? FC(deep_backward_small)(a, 2) : FC(deep_backward_blocks)(a, 2);
+    else if (FC_DEEP_REGISTERS && a->width == 8)
+        a->blocks == 1 ? FC(deep_backward_small)(a, 8) : FC(deep_backward_blocks)(a, 8);
     else
         FC(deep_backward_wide)(a);
 }

@@ -5,6 +5,7 @@ import click
 from fastconv._version import __version__
 from fastconv.cli.common import Commands
 from fastconv.cli.deep import deep
+from fastconv.cli.mlp import mlp
 from fastconv.cli.show import info, models
 from fastconv.cli.train import train
 from fastconv.cli.use import evaluate, predict
@@ -24,5 +25,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (train, evaluate, predict, deep, models, info):
+for command in (train, evaluate, predict, deep, mlp, models, info):
     main.add_command(command)

@@ -94,14 +94,15 @@ class Record:
         """Length that the weights file must have."""
         return self.layers * self.core.row * 4
 
-    def write(self, path: Path) -> None:
-        """Replace the record in one step."""
+    def write(self, path: Path, sync: bool = True) -> None:
+        """Replace the record in one step; ``sync``: wait for the disk, which a loss of power asks for, no kill."""
         temporary = path.with_name(path.name + ".new")
         with open(temporary, "w") as file:
             json.dump(asdict(self), file, indent=1)
             file.write("\n")
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
 
     @classmethod
@@ -178,10 +179,11 @@ class Lock:
             self._file.close()
 
 
-def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
-    """Write arrays one after another as little-endian float32, and wait for the disk."""
+def write_arrays(path: Path, arrays: list[np.ndarray], sync: bool = True) -> None:
+    """Write arrays one after another as little-endian float32; ``sync``: and wait for the disk."""
     with open(path, "wb") as file:
         for a in arrays:
             file.write(np.ascontiguousarray(a, "<f4").data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())

@@ -149,14 +149,14 @@ class Training:
         in_place = not self.in_memory and not self._two
         if in_place:
             self.record.state = f"torn in step {self.record.step + 1}"
-            self.record.write(self.paths.record)
+            self.record.write(self.paths.record, sync=False)
         grad = F.cross_entropy_backward(1.0, logits, labels)
         self.net.backward(grad, self.layer_rate, self.head_rate, watch, self._other)
         self.batches.position = (epoch, index + 1) if index + 1 < len(self.batches) else (epoch + 1, 0)
         self.record.step += 1
         if in_place:
             self._replace_head()
-            self._commit(0)
+            self._commit(0, sync=False)
         elif self._two:
             self._turn()
         accuracy = float((logits.argmax(axis=1) == labels).mean())
@@ -175,17 +175,17 @@ class Training:
 
     def _replace_head(self) -> None:
         temporary = self.paths.generation(1)[1]
-        write_arrays(temporary, self.net.head.arrays)
+        write_arrays(temporary, self.net.head.arrays, sync=False)
         temporary.replace(self.paths.head)
 
-    def _commit(self, generation: int) -> None:
+    def _commit(self, generation: int, sync: bool = True) -> None:
         epoch, index = self.batches.position
         self.record.generation, self.record.state = generation, "clean"
         self.record.sampler = {
             "seed": self.batches.seed, "batch": self.batches.batch_size, "epoch": epoch, "index": index,
             "samples": len(self.batches._labels), "layer_rate": self.layer_rate, "head_rate": self.head_rate,
         }  # fmt: skip
-        self.record.write(self.paths.record)
+        self.record.write(self.paths.record, sync)
         self.saved_step = self.record.step
 
     def save(self) -> None:

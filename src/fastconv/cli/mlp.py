@@ -1,0 +1,143 @@
+"""``fastconv mlp``: a net of one hidden layer on any image data set, the plain companion of the deep nets."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from fastconv.cli.common import (
+    DIVERGED,
+    Commands,
+    Number,
+    json_option,
+    print_json,
+    set_threads,
+    threads_option,
+    usage_errors,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from fastconv.data import Dataset
+
+
+def _files(command: Any) -> Any:
+    folder = click.option(
+        "--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets, as FASTCONV_DATA."
+    )
+    weights = click.option(
+        "--weights", type=click.Path(path_type=Path), default="mlp.safetensors", show_default=True,
+        help="File of the net; its step stands beside it in a .json.",
+    )  # fmt: skip
+    dataset = click.option("--dataset", default="mnist", show_default=True, help="Any set of fastconv.data.")
+    return weights(dataset(folder(command)))
+
+
+@click.group(cls=Commands)
+def mlp() -> None:
+    """Train a net of one hidden layer: pixels, linear + ReLU, linear, softmax."""
+
+
+@mlp.command()
+@_files
+@click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Hidden units.")
+@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Updates.")
+@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Images an update.")
+@click.option("--lr", type=Number(min=0, min_open=True), default=0.05, show_default=True, help="Learning rate.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of all draws.")
+@click.option("--report-every", type=click.IntRange(min=1), default=500, show_default=True, help="Steps a line.")
+@threads_option
+@json_option
+@click.pass_context
+def train(
+    ctx: click.Context, weights: Path, dataset: str, data_dir: Path | None, hidden: int, steps: int, batch: int,
+    lr: float, seed: int, report_every: int, threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Train by plain SGD; a net that is there is trained on, from the step and sample where it stopped."""
+    set_threads(threads)
+    with usage_errors():
+        from fastconv import data, manual_seed, nn, optim, serialize
+
+        images = _load(dataset, data_dir)
+        record = weights.with_name(weights.name + ".json")
+        if weights.exists():
+            model = serialize.load(weights)
+            done = int(json.loads(record.read_text())["step"])
+        else:
+            manual_seed(seed)
+            pixels = int(np.prod(images.shape))
+            model = nn.Sequential(
+                nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, len(images.classes))
+            )
+            done = 0
+        batches = data.Batches(*images.train, batch, seed=seed, drop_last=True)
+        if not len(batches):
+            raise ValueError(f"--batch {batch}: there are {len(images.train.labels)} training images")
+    loss, step_of = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=lr)
+    seconds, value, right = [], float("nan"), 0.0
+    for step in range(done, done + steps):
+        start = time.perf_counter()
+        x, labels = batches.batch(*divmod(step, len(batches)))
+        output = model(x / np.float32(images.levels))
+        value, right = loss(output, labels), float((output.argmax(axis=1) == labels).mean())
+        if not np.isfinite(value):
+            click.echo(f"diverged: the loss is {value} in step {step + 1}; nothing was saved", err=True)
+            ctx.exit(DIVERGED)
+        model.zero_grad()
+        model.backward(loss.backward())
+        step_of.step()
+        seconds.append(time.perf_counter() - start)
+        if (step + 1 - done) % report_every == 0 or step + 1 == done + steps:
+            click.echo(
+                f"step {step + 1:>7}  loss {value:.4f}  accuracy {right:.3f}  "
+                f"{statistics.median(seconds):.3g} s a step",
+                file=sys.stderr if as_json else sys.stdout,
+            )
+    with usage_errors("--weights: "):
+        serialize.save(model, weights)
+        record.write_text(json.dumps({"step": done + steps, "seed": seed, "batch": batch}) + "\n")
+    if as_json:
+        print_json({"loss": value, "batch_accuracy": right, "step_seconds": statistics.median(seconds),
+                    "steps": steps, "step": done + steps})  # fmt: skip
+
+
+@mlp.command("eval")
+@_files
+@threads_option
+@json_option
+def evaluate(weights: Path, dataset: str, data_dir: Path | None, threads: int | None, as_json: bool) -> None:
+    """Test a net on the test images."""
+    set_threads(threads)
+    with usage_errors():
+        from fastconv import functional, serialize
+
+        images = _load(dataset, data_dir)
+        model = serialize.load(weights)
+    start = time.perf_counter()
+    x = images.test.images.astype(np.float32) / np.float32(images.levels)
+    output = model.predict(x, batch_size=1000)
+    found = {
+        "test_loss": functional.cross_entropy(output, images.test.labels),
+        "test_accuracy": float((output.argmax(axis=1) == images.test.labels).mean()),
+        "seconds": time.perf_counter() - start,
+    }
+    click.echo(f"test loss {found['test_loss']:.4f}  accuracy {found['test_accuracy']:.4f}", err=as_json)
+    if as_json:
+        print_json(found)
+
+
+def _load(dataset: str, data_dir: Path | None) -> Dataset:
+    from fastconv import data
+
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise FileNotFoundError(f"--data-dir: there is no folder {data_dir}")
+        os.environ["FASTCONV_DATA"] = str(data_dir)
+    return data.load(dataset)
