@@ -71,4 +71,76 @@ FC_EMULATED_CONVERSION(cvtepi32_epi8_256, 8, int32_t, __m256i, int8_t, __m128i, 
 #undef _mm256_cvtepi32_epi8
 #define _mm256_cvtepi32_epi8 fc_cvtepi32_epi8_256
 
+/* Shuffles of whole quarters: two of a, then two of b; the same bits move in both types. */
+static inline __m512 fc_shuffle_f32x4(__m512 a, __m512 b, unsigned order)
+{
+    float x[16], y[16], to[16];
+    __m512 r;
+    memcpy(x, &a, sizeof a);
+    memcpy(y, &b, sizeof b);
+    for (unsigned i = 0; i < 4; i++)
+        memcpy(to + 4 * i, (i < 2 ? x : y) + 4 * (order >> 2 * i & 3), 16);
+    memcpy(&r, to, sizeof r);
+    return r;
+}
+static inline __m512d fc_shuffle_f64x2(__m512d a, __m512d b, unsigned order)
+{
+    __m512 x, y;
+    __m512d r;
+    memcpy(&x, &a, sizeof a);
+    memcpy(&y, &b, sizeof b);
+    x = fc_shuffle_f32x4(x, y, order);
+    memcpy(&r, &x, sizeof r);
+    return r;
+}
+/* Within each quarter: two elements of a, then two of b. */
+static inline __m512 fc_shuffle_ps(__m512 a, __m512 b, unsigned order)
+{
+    float x[16], y[16], to[16];
+    __m512 r;
+    memcpy(x, &a, sizeof a);
+    memcpy(y, &b, sizeof b);
+    for (unsigned i = 0; i < 16; i++)
+        to[i] = (i % 4 < 2 ? x : y)[i / 4 * 4 + (order >> 2 * (i % 4) & 3)];
+    memcpy(&r, to, sizeof r);
+    return r;
+}
+static inline __m512 fc_movehdup_ps(__m512 a)
+{
+    return fc_shuffle_ps(a, a, 0xf5);
+}
+static inline __m512 fc_permutexvar_ps(__m512i order, __m512 a)
+{
+    int32_t from[16];
+    float x[16], to[16];
+    __m512 r;
+    memcpy(from, &order, sizeof order);
+    memcpy(x, &a, sizeof a);
+    for (unsigned i = 0; i < 16; i++)
+        to[i] = x[from[i] & 15];
+    memcpy(&r, to, sizeof r);
+    return r;
+}
+static inline __m256d fc_extractf64x4_pd(__m512d a, int half)
+{
+    double x[8];
+    __m256d r;
+    memcpy(x, &a, sizeof a);
+    memcpy(&r, x + 4 * half, sizeof r);
+    return r;
+}
+
+#undef _mm512_shuffle_f32x4
+#undef _mm512_shuffle_f64x2
+#undef _mm512_shuffle_ps
+#undef _mm512_movehdup_ps
+#undef _mm512_permutexvar_ps
+#undef _mm512_extractf64x4_pd
+#define _mm512_shuffle_f32x4 fc_shuffle_f32x4
+#define _mm512_shuffle_f64x2 fc_shuffle_f64x2
+#define _mm512_shuffle_ps fc_shuffle_ps
+#define _mm512_movehdup_ps fc_movehdup_ps
+#define _mm512_permutexvar_ps fc_permutexvar_ps
+#define _mm512_extractf64x4_pd fc_extractf64x4_pd
+
 #endif

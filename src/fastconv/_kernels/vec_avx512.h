@@ -78,7 +78,8 @@ static inline void f32_descend4(const float *w, const vf32 *a, float rate, float
     __m512 p = _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xee));
     __m512 q = _mm512_add_ps(_mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xee));
     __m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd));
-    __m256 low = _mm512_castps512_ps256(s), high = _mm512_extractf32x8_ps(s, 1);
+    __m256 low = _mm512_castps512_ps256(s);
+    __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(s), 1));
     /* quads of partial sums [0 | 1], [2 | 3] */
     __m256 t = _mm256_add_ps(_mm256_shuffle_ps(low, high, 0x44), _mm256_shuffle_ps(low, high, 0xee));
     __m256 u = _mm256_add_ps(t, _mm256_movehdup_ps(t)); /* 0 . 2 . | 1 . 3 . */
