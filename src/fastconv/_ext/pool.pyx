@@ -4,9 +4,9 @@ A task is a block of rows of one image, and for few large images a part of its c
 across tasks, so blocks and threads change no bit.
 """
 
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport prange
 
-from fastconv._ext.runtime cimport fc_axis, fc_ops, fc_pool, fc_span, fc_visit, ops, threads_for
+from fastconv._ext.runtime cimport fc_axis, fc_ops, fc_pool, fc_span, ops, threads_for
 
 ctypedef fused real:
     float
@@ -19,32 +19,43 @@ cdef Py_ssize_t CHANNELS = 64
 
 
 cdef class Axis:
-    """The windows along one axis, from both sides.
-
-    spans (outputs, 4) are first, count, tap and size of each window; visits (.., 2) are window and tap, those of
-    input element i from heads[i] to heads[i + 1].
-    """
-    cdef readonly Py_ssize_t inputs, outputs, kernel, step
+    """The windows along one axis: spans (outputs, 5) are the fields of fc_span for each."""
+    cdef readonly Py_ssize_t inputs, outputs, kernel, step, covered
     cdef readonly bint tiled
-    cdef readonly const Py_ssize_t[:, ::1] spans, visits
-    cdef readonly const Py_ssize_t[::1] heads
+    cdef readonly const Py_ssize_t[:, ::1] spans
+    cdef Py_ssize_t begin, end, stride
 
-    def __init__(self, Py_ssize_t inputs, Py_ssize_t kernel, Py_ssize_t step, const Py_ssize_t[:, ::1] spans,
-                 const Py_ssize_t[::1] heads, const Py_ssize_t[:, ::1] visits):
+    def __init__(self, Py_ssize_t inputs, Py_ssize_t kernel, Py_ssize_t step, Py_ssize_t covered,
+                 const Py_ssize_t[:, ::1] spans):
         self.inputs, self.outputs, self.kernel, self.step = inputs, spans.shape[0], kernel, step
-        self.spans, self.heads, self.visits = spans, heads, visits
-        self.tiled = step == 1
-        cdef Py_ssize_t i, end = 0
+        self.covered, self.spans = covered, spans
+        cdef Py_ssize_t i
+        self.tiled = covered > 0
         for i in range(self.outputs):
-            self.tiled = self.tiled and spans[i, 0] == end
-            end = spans[i, 0] + spans[i, 1]
+            self.tiled = self.tiled and spans[i, 4] == 0
+        # the first run of windows that are alike: the kernels take it without looking at each
+        self.begin, self.stride = 0, 1
+        while self.begin < self.outputs and not self.alike(self.begin + 1):
+            self.begin += 1
+        self.end = self.begin
+        if self.begin < self.outputs:
+            self.stride = spans[self.begin + 1, 0] - spans[self.begin, 0]
+            self.end += 2
+        while self.alike(self.end) and spans[self.end, 0] - spans[self.end - 1, 0] == self.stride:
+            self.end += 1
+
+    cdef bint alike(self, Py_ssize_t i) noexcept:
+        """Return whether window i is whole, and like the one before but for its place."""
+        if i < 1 or i >= self.outputs or self.spans[i, 1] < self.kernel or self.spans[i - 1, 1] < self.kernel:
+            return False
+        return (self.spans[i, 0] > self.spans[i - 1, 0] and self.spans[i, 3] == self.spans[i - 1, 3]
+                and self.spans[i, 4] == self.spans[i - 1, 4])
 
     cdef fc_axis pointers(self) noexcept:
         cdef fc_axis a
         a.inputs, a.outputs, a.kernel, a.step = self.inputs, self.outputs, self.kernel, self.step
+        a.begin, a.end, a.stride, a.covered = self.begin, self.end, self.stride, self.covered
         a.spans = <const fc_span *>&self.spans[0, 0]
-        a.heads = &self.heads[0]
-        a.visits = <const fc_visit *>&self.visits[0, 0]
         return a
 
 
@@ -71,7 +82,7 @@ cdef struct Job:
 
 
 cdef Job plan(Geometry g, Py_ssize_t n, Py_ssize_t c, Py_ssize_t arg_size, bint by_input, int kind) noexcept:
-    """Cut the work; rows are input rows where the gradient gathers (by_input), else output rows."""
+    """Cut the work; rows are input rows where a gradient is added up (by_input), else output rows."""
     cdef Job job
     job.table = ops(kind)
     job.pool.h, job.pool.w = g.h.pointers(), g.w.pointers()
@@ -81,8 +92,9 @@ cdef Job plan(Geometry g, Py_ssize_t n, Py_ssize_t c, Py_ssize_t arg_size, bint 
     job.n = n
     job.rows = g.h.inputs if by_input else g.h.outputs
     cdef Py_ssize_t image = max(g.h.inputs * g.w.inputs, g.h.outputs * g.w.outputs) * c
-    job.threads = threads_for(<double>n * image * 2)
-    job.block = max(1, min(job.rows, TASK_ELEMENTS * job.rows // image))
+    job.threads = threads_for(8.0 * n * image)   # an element costs as much as that: mostly memory
+    # rows at a block's edge are met twice where gradients add up: take more of them at once
+    job.block = max(1, min(job.rows, (4 if by_input else 1) * TASK_ELEMENTS * job.rows // image))
     while job.threads > 1 and n * ceil_div(job.rows, job.block) < 4 * job.threads and job.block > 1:
         job.block = ceil_div(job.block, 2)
     job.blocks = ceil_div(job.rows, job.block)
@@ -150,17 +162,18 @@ cdef void avg_pool_task(const Job *job, Py_ssize_t index, const real *x, real *y
     job.table.avg_pool(&t.pool, x, y, t.begin, t.end)
 
 
-def max_pool_backward(const real[:, :, :, ::1] grad_y, const unsigned char[:, :, :, ::1] arg, Py_ssize_t arg_size,
-                      real[:, :, :, ::1] grad_x, Geometry g):
+def max_pool_backward(const real[:, :, :, ::1] grad_y, const unsigned char[:, :, :, ::1] arg,
+                      Py_ssize_t arg_size, real[:, :, :, ::1] grad_x, Geometry g):
     """Write grad_x (N, H, W, C) from grad_y (N, P, Q, C) and the positions of the maxima."""
     cdef Py_ssize_t n = grad_x.shape[0], index, tasks
     if n == 0:
         return
     cdef bint tiled = g.h.tiled and g.w.tiled
     cdef Job job = plan(g, n, grad_x.shape[3], arg_size, not tiled, sizeof(real) // 4 - 1)
+    cdef const char *positions = <const char *>&arg[0, 0, 0, 0]
     tasks = n * job.blocks * job.parts
     for index in prange(tasks, nogil=True, schedule='static', num_threads=job.threads):
-        max_backward_task(&job, index, &grad_y[0, 0, 0, 0], <const char *>&arg[0, 0, 0, 0], &grad_x[0, 0, 0, 0])
+        max_backward_task(&job, index, &grad_y[0, 0, 0, 0], positions, &grad_x[0, 0, 0, 0])
 
 
 cdef void max_backward_task(const Job *job, Py_ssize_t index, const real *grad_y, const char *arg,
@@ -171,29 +184,21 @@ cdef void max_backward_task(const Job *job, Py_ssize_t index, const real *grad_y
     job.table.max_pool_backward(&t.pool, grad_y + out, arg + out * t.pool.arg_size, grad_x, t.begin, t.end)
 
 
-def avg_pool_backward(const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_x, Geometry g, scratch):
-    """Write grad_x (N, H, W, C) from grad_y (N, P, Q, C); ``scratch(nbytes)`` lends memory."""
-    cdef Py_ssize_t n = grad_x.shape[0], c = grad_x.shape[3], index, tasks, rows = 0, i, first, last
+def avg_pool_backward(const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_x, Geometry g):
+    """Write grad_x (N, H, W, C) from grad_y (N, P, Q, C)."""
+    cdef Py_ssize_t n = grad_x.shape[0], index, tasks
     if n == 0:
         return
     cdef bint tiled = g.h.tiled and g.w.tiled
-    cdef Job job = plan(g, n, c, 0, not tiled, sizeof(real) // 4 - 1)
-    if not tiled:  # a thread's scratch holds the output rows that any block of input rows is in
-        for i in range(0, job.rows, job.block):
-            first, last = g.h.heads[i], g.h.heads[min(job.rows, i + job.block)]
-            if first < last:
-                rows = max(rows, g.h.visits[last - 1, 0] + 1 - g.h.visits[first, 0])
-    cdef Py_ssize_t share = rows * g.w.outputs * c + 16
-    cdef unsigned char[::1] arena = scratch(job.threads * share * sizeof(real))
-    cdef real *scaled = <real *>&arena[0]
+    cdef Job job = plan(g, n, grad_x.shape[3], 0, not tiled, sizeof(real) // 4 - 1)
     tasks = n * job.blocks * job.parts
     for index in prange(tasks, nogil=True, schedule='static', num_threads=job.threads):
-        avg_backward_task(&job, index, &grad_y[0, 0, 0, 0], &grad_x[0, 0, 0, 0], scaled + threadid() * share)
+        avg_backward_task(&job, index, &grad_y[0, 0, 0, 0], &grad_x[0, 0, 0, 0])
 
 
-cdef void avg_backward_task(const Job *job, Py_ssize_t index, const real *grad_y, real *grad_x,
-                            real *scaled) noexcept nogil:
+cdef void avg_backward_task(const Job *job, Py_ssize_t index, const real *grad_y,
+                            real *grad_x) noexcept nogil:
     cdef Task t = cut(job, index)
     grad_y += t.image * t.pool.h.outputs * t.pool.w.outputs * t.pool.pitch + t.channel
     grad_x += t.image * t.pool.h.inputs * t.pool.w.inputs * t.pool.pitch + t.channel
-    job.table.avg_pool_backward(&t.pool, grad_y, grad_x, scaled, t.begin, t.end)
+    job.table.avg_pool_backward(&t.pool, grad_y, grad_x, t.begin, t.end)

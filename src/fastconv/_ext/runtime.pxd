@@ -135,19 +135,18 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t count
         Py_ssize_t tap
         Py_ssize_t size
-
-    ctypedef struct fc_visit:
-        Py_ssize_t window
-        Py_ssize_t tap
+        Py_ssize_t old
 
     ctypedef struct fc_axis:
         Py_ssize_t inputs
         Py_ssize_t outputs
         Py_ssize_t kernel
         Py_ssize_t step
+        Py_ssize_t begin
+        Py_ssize_t end
+        Py_ssize_t stride
+        Py_ssize_t covered
         const fc_span *spans
-        const Py_ssize_t *heads
-        const fc_visit *visits
 
     ctypedef struct fc_pool:
         fc_axis h
@@ -241,12 +240,12 @@ cdef extern from "kernels.h" nogil:
         void (*squared_error)(const void *a, const void *b, void *sum, Py_ssize_t n) noexcept nogil
         # pool.inc.h
         void (*max_pool)(const fc_pool *a, const void *x, void *y, void *arg,
-                         Py_ssize_t p0, Py_ssize_t p1) noexcept nogil
-        void (*avg_pool)(const fc_pool *a, const void *x, void *y, Py_ssize_t p0, Py_ssize_t p1) noexcept nogil
+                         Py_ssize_t begin, Py_ssize_t end) noexcept nogil
+        void (*avg_pool)(const fc_pool *a, const void *x, void *y, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
         void (*max_pool_backward)(const fc_pool *a, const void *g, const void *arg, void *gx,
-                                  Py_ssize_t h0, Py_ssize_t h1) noexcept nogil
-        void (*avg_pool_backward)(const fc_pool *a, const void *g, void *gx, void *scratch,
-                                  Py_ssize_t h0, Py_ssize_t h1) noexcept nogil
+                                  Py_ssize_t begin, Py_ssize_t end) noexcept nogil
+        void (*avg_pool_backward)(const fc_pool *a, const void *g, void *gx,
+                                  Py_ssize_t begin, Py_ssize_t end) noexcept nogil
         # deep.inc.h
         void (*deep_forward)(const fc_deep *a) noexcept nogil
         void (*deep_recompute)(const fc_deep *a) noexcept nogil

@@ -113,18 +113,14 @@ typedef struct fc_span {
     ptrdiff_t first, count;    /* input elements first, first + step, ... */
     ptrdiff_t tap;             /* index within the kernel of the first of them */
     ptrdiff_t size;            /* what this axis contributes to the divisor of a mean */
+    ptrdiff_t old;             /* how many of them, the first, earlier windows have too; all where windows leave gaps */
 } fc_span;
-
-/* A window that contains an input element, and the tap it has there. */
-typedef struct fc_visit {
-    ptrdiff_t window, tap;
-} fc_visit;
 
 typedef struct fc_axis {
     ptrdiff_t inputs, outputs, kernel, step;
-    const fc_span *spans;      /* (outputs) */
-    const ptrdiff_t *heads;    /* (inputs + 1): element i is in windows visits[heads[i]] .. visits[heads[i + 1] - 1] */
-    const fc_visit *visits;    /* windows ascending */
+    ptrdiff_t begin, end, stride; /* windows [begin, end) are alike, with all taps inside, and lie stride apart */
+    ptrdiff_t covered;            /* elements [0, covered) are in some window; 0 where windows leave gaps */
+    const fc_span *spans;         /* (outputs) */
 } fc_axis;
 
 /* Pooling of one image: x (H, W, pitch) -> y (P, Q, pitch), the first `channels` of each pixel. */
@@ -132,7 +128,7 @@ typedef struct fc_pool {
     fc_axis h, w;
     ptrdiff_t pitch, channels;
     ptrdiff_t arg_size;        /* bytes of a position within the window: 1 unsigned, 4 signed, 0 for none */
-    int tiled;                 /* windows lie side by side without gaps from element 0: each element is in one or none */
+    int tiled;                 /* windows neither overlap nor leave gaps */
 } fc_pool;
 
 /* A chunk of residual layers of width D; a state is (blocks, D, 16), lanes are samples (deep.inc.h) */

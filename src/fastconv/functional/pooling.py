@@ -22,7 +22,6 @@ from fastconv.functional._check import (
     memory,
     pair,
     same_dtype,
-    scratch,
 )
 
 _max_pool = by_dtype(pool.max_pool)
@@ -39,14 +38,13 @@ _MOST_TAPS = 1 << 24
 def _axis(inputs: int, positions: Array, inside: Array, sizes: Array, step: int) -> Axis:
     """Return the axis on which window p has tap r at ``positions[p, r]`` if ``inside[p, r]``."""
     outputs, kernel = positions.shape
-    count, tap = inside.sum(1), inside.argmax(1)
-    spans = np.stack([positions[np.arange(outputs), tap], count, tap, sizes], 1)
-    window, visit_tap = np.nonzero(inside)
-    element = positions[window, visit_tap]
-    order = np.argsort(element, kind="stable")  # windows stay ascending
-    heads = np.searchsorted(element[order], np.arange(inputs + 1))
-    visits = np.stack([window, visit_tap], 1)[order]
-    return Axis(inputs, kernel, step, *(np.ascontiguousarray(a, np.intp) for a in (spans, heads, visits)))
+    tap, count = inside.argmax(1), inside.sum(1)
+    first = positions[np.arange(outputs), tap]
+    before = np.concatenate([[0], np.maximum.accumulate(first + count)])  # covered by earlier windows
+    dense = (step == 1 or kernel == 1) and bool((first <= before[:-1]).all())
+    old = np.clip(before[:-1] - first, 0, count) if dense else count
+    spans = np.stack([first, count, tap, sizes, old], 1).astype(np.intp)
+    return Axis(inputs, kernel, step, before[-1] if dense else 0, spans)
 
 
 def _output_size(inputs: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
@@ -443,7 +441,7 @@ def _mean_backward(where: str, grad_output: Array, shape: tuple[int, int, int, i
     dtype = same_dtype(where, grad_output=grad_output)
     check_shape(where, "grad_output", grad_output, _output_shape(shape, g))
     grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
-    _avg_pool_backward[dtype](memory(as_nhwc(grad_output)), memory(grad_input), g, scratch)
+    _avg_pool_backward[dtype](memory(as_nhwc(grad_output)), memory(grad_input), g)
     return grad_input
 
 
