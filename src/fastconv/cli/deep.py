@@ -383,6 +383,13 @@ def _base_memory() -> int:
 
 
 def _peak_rss() -> int | None:
+    """Return this process's highest resident memory in bytes, or None where the system does not tell."""
+    try:
+        # not ru_maxrss, which on Linux starts from that of the process that forked this one
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
     try:
         import resource
     except ImportError:
