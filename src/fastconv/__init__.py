@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastconv.random import manual_seed
 
 _SUBMODULES = (
-    "cli", "config", "data", "deep", "functional", "init", "models", "nn", "optim",
+    "cli", "config", "data", "deep", "diagnose", "functional", "init", "models", "nn", "optim",
     "random", "schedule", "serialize", "testing", "train",
 )  # fmt: skip
 

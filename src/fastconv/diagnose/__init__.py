@@ -1,0 +1,11 @@
+"""Watching a net learn: figures of its layers, gradients and updates, and what they mean."""
+
+from fastconv.diagnose.statistics import (
+    ActivationStatistics,
+    activation_statistics,
+    gradient_norms,
+    update_ratios,
+    weights,
+)  # fmt: skip
+
+__all__ = ["ActivationStatistics", "activation_statistics", "gradient_norms", "update_ratios", "weights"]
