@@ -124,6 +124,9 @@ def test_callbacks_are_told_everything_in_order():
         def on_epoch_start(self, trainer):
             events.append(f"epoch {trainer.epoch}")
 
+        def on_step_start(self, trainer):
+            events.append(f"after {trainer.step}")
+
         def on_step_end(self, trainer):
             assert math.isfinite(trainer.batch_loss)
             events.append(trainer.step)
@@ -135,7 +138,7 @@ def test_callbacks_are_told_everything_in_order():
             events.append("done")
 
     trainer(net(), callbacks=[Log()]).fit(points(), epochs=2, batch_size=32)
-    assert events == ["fit", "epoch 0", 1, 2, "end 1", "epoch 1", 3, 4, "end 2", "done"]
+    assert events == ["fit", "epoch 0", "after 0", 1, "after 1", 2, "end 1", "epoch 1", "after 2", 3, "after 3", 4, "end 2", "done"]
 
 
 def test_a_callback_ends_the_run():

@@ -30,6 +30,9 @@ class Callback:
     def on_epoch_start(self, trainer: Trainer) -> None:
         """Before an epoch's first step; ``trainer.epoch`` counts from 0."""
 
+    def on_step_start(self, trainer: Trainer) -> None:
+        """Before an update, the batch at hand: ``trainer.step`` are done."""
+
     def on_step_end(self, trainer: Trainer) -> None:
         """After an update: ``trainer.step`` are done, ``trainer.batch_loss`` is the loss of the last."""
 

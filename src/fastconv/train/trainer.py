@@ -195,6 +195,7 @@ class Trainer:
         tally = _Tally()
         fetched = time.perf_counter()
         for x, y in train:
+            self._notify("on_step_start")
             started = time.perf_counter()
             right = self._train_step(x, y)
             ended = time.perf_counter()
