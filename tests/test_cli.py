@@ -143,7 +143,7 @@ def test_info(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--model", "nope"], "unknown model 'nope'; known are mlp, lenet5"),
+        (["train", "--model", "nope"], "unknown model 'nope'; known are linear, mlp"),
         (["train", "--dataset", "nope"], "unknown data set 'nope'; known are digits"),
         (["train", "--optimizer", "nope"], "unknown optimiser 'nope'; known are sgd"),
         (["train", "--init", "nope"], "unknown initialisation 'nope'"),

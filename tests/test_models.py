@@ -59,7 +59,7 @@ def test_oblong_images():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("lenet", (1, 28, 28), 10), "no model 'lenet'; there are mlp, lenet5"),
+        (("lenet", (1, 28, 28), 10), "no model 'lenet'; there are linear, mlp"),
         (("mlp", (28, 28), 10), r"input_shape must be \(channels, height, width\), got \(28, 28\)"),
         (("mlp", (0, 28, 28), 10), "input_shape must be"),
         (("mlp", (1, 28, 28), 1), "classes must be at least 2, got 1"),

@@ -324,7 +324,7 @@ def test_options_are_filled_for_the_data_set():
     assert fill("digits", model="all-conv").init == "he"
     assert set(DEFAULTS) == set(data.names())
     for given, message in (
-        ({"model": "nope"}, "unknown model 'nope'; known are mlp"),
+        ({"model": "nope"}, "unknown model 'nope'; known are linear, mlp"),
         ({"optimizer": "nope"}, "unknown optimiser 'nope'"),
         ({"init": "nope"}, "unknown initialisation 'nope'; known are default, small"),
         ({"schedule": "nope"}, "unknown schedule 'nope'"),

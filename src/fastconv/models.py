@@ -99,6 +99,12 @@ def _conv(inputs: int, outputs: int, size: int, padding: int = 0) -> list[nn.Mod
     return [nn.Conv2d(inputs, outputs, size, padding=padding, bias=False), nn.Bias(outputs)]
 
 
+@_recipe("linear", "one linear layer: softmax regression, the least of all classifiers")
+def _linear(shape: Shape, classes: int) -> nn.Sequential:
+    channels, height, width = shape
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes), input_grad=False)
+
+
 @_recipe("mlp", "two hidden layers of 256 and 128 units, ReLU: the baseline without convolution")
 def _mlp(shape: Shape, classes: int) -> nn.Sequential:
     channels, height, width = shape

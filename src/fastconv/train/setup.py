@@ -138,8 +138,52 @@ class Setup:
     set_aside: int
 
 
-def prepare(options: Options, callbacks: Sequence[Callback] = (), progress: bool = True) -> Setup:
+@dataclass(frozen=True)
+class Source:
+    """A data set parted and measured for training; runs that differ in other options share it."""
+
+    dataset: data.Dataset
+    kept: data.Samples
+    aside: data.Samples | None
+    standardizer: data.Standardizer
+
+
+def load(options: Options) -> Source:
+    """Load the data set of some options and set its validation images aside.
+
+    Raises
+    ------
+    ValueError
+        If the share for validation is out of range.
+    OSError, ImportError
+        If the data set's files, or the package that holds it, are missing.
+    """
+    dataset = data.load(options.dataset)
+    kept, aside = dataset.train, None
+    if options.validation:
+        kept, aside = data.split(dataset.train, options.validation, options.seed)
+    return Source(dataset, kept, aside, data.Standardizer.fit(kept.images))
+
+
+def prepare(
+    options: Options,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    *,
+    source: Source | None = None,
+    steps: int | None = None,
+) -> Setup:
     """Load data, build the model from the seed, and make batches and a trainer.
+
+    Parameters
+    ----------
+    options : Options
+    callbacks, progress
+        For the trainer.
+    source : Source, optional
+        What `load` gave for the same data set, validation share and seed; loaded anew by default.
+    steps : int, optional
+        Updates over which the schedule runs; by default those of all epochs.
 
     Raises
     ------
@@ -148,12 +192,8 @@ def prepare(options: Options, callbacks: Sequence[Callback] = (), progress: bool
     OSError, ImportError
         If the data set's files, or the package that holds it, are missing.
     """
-    dataset = data.load(options.dataset)
-    if options.validation:
-        kept, aside = data.split(dataset.train, options.validation, options.seed)
-    else:
-        kept, aside = dataset.train, None
-    standardizer = data.Standardizer.fit(kept.images)
+    source = source or load(options)
+    dataset, kept, aside, standardizer = source.dataset, source.kept, source.aside, source.standardizer
     model = _model(options, dataset, standardizer(kept.images[:_EVALUATION_BATCH]))
     train = data.Batches(
         *kept, options.batch_size, options.seed,
@@ -161,8 +201,9 @@ def prepare(options: Options, callbacks: Sequence[Callback] = (), progress: bool
     )  # fmt: skip
     validation = None if aside is None else evaluation_batches(aside, standardizer)
     loss = nn.CrossEntropyLoss()
+    rates = _schedule(options, steps or len(train) * options.epochs)
     trainer = Trainer(
-        model, loss, _optimizer(options, model), schedule=_schedule(options, len(train)), l2=options.l2,
+        model, loss, _optimizer(options, model), schedule=rates, l2=options.l2,
         callbacks=[StopOnExplosion(), *callbacks], progress=progress,
     )  # fmt: skip
     return Setup(
@@ -199,8 +240,8 @@ def _optimizer(options: Options, model: nn.Module) -> optim.Optimizer:
     return make(model.parameters(), **{name: value for name, value in given.items() if value is not None})
 
 
-def _schedule(options: Options, steps_per_epoch: int) -> schedule.Schedule:
-    total = max(steps_per_epoch * options.epochs - options.warmup, 1)
+def _schedule(options: Options, steps: int) -> schedule.Schedule:
+    total = max(steps - options.warmup, 1)
     shapes: dict[str, schedule.Schedule] = {
         "constant": schedule.Constant(),
         "step": schedule.StepLR(-(-total // 3)),
