@@ -188,13 +188,17 @@ def test_out_never_overwrites(run, trained, tmp_path):
     assert run("train", "--epochs", 1, "--out", tmp_path / "file" / "run").exit_code == 2
 
 
-def test_divergence_is_3_and_leaves_nothing(run, tmp_path):
+def test_divergence_is_3_and_says_so_in_the_run(run, tmp_path):
     done = run("train", "--lr", "1e6", "--out", tmp_path / "run", "--json")
     assert done.exit_code == 3
     assert "diverged" in done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["diverged"] is True
-    assert list(tmp_path.iterdir()) == []
+    assert result["status"] == "diverged"
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    done = run("eval", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "holds no trained model: the run is diverged" in done.stderr
 
 
 def test_a_damaged_model_file_is_one_line_and_2(run, trained, tmp_path):

@@ -19,7 +19,6 @@ from fastconv.train import (
     evaluate,
     state_sha256,
 )  # fmt: skip
-from fastconv.train.run import Run, load_run, save_run
 from fastconv.train.setup import DEFAULTS, fill, prepare
 
 
@@ -342,33 +341,6 @@ def test_every_schedule_and_warm_up(schedule):
     setup.trainer.fit(setup.train, setup.validation, epochs=2)
     rates = {"constant": 1.0, "step": 0.01, "inverse": 0.1, "cosine": 0.0}
     assert setup.trainer.history[-1]["lr"] == pytest.approx(0.05 * rates[schedule], abs=0.005)
-
-
-def test_a_run_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    model = net()
-    history = trainer(model).fit(points(), epochs=2)
-    run = Run({"options": {"seed": 0}}, history, {"test_accuracy": 0.5}, model)
-    save_run(tmp_path / "deep" / "run", run)
-    again = load_run(tmp_path / "deep" / "run")
-    assert (again.config, again.result) == (run.config, run.result)
-    assert again.history.records == history.records
-    assert state_sha256(again.model) == state_sha256(model)
-    with pytest.raises(FileExistsError, match="is there already and not an empty folder"):
-        save_run(tmp_path / "deep" / "run", run)
-    broken = Run({"options": object()}, history, {}, model)
-    with pytest.raises(TypeError):
-        save_run(tmp_path / "other", broken)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
-
-
-def test_a_damaged_run_says_which_file(tmp_path):
-    model = net()
-    save_run(tmp_path / "run", Run({}, History(), {}, model))
-    with pytest.raises(FileNotFoundError, match="not the folder of a run: it has no config"):
-        load_run(tmp_path)
-    (tmp_path / "run" / "result.json").write_text("[1")
-    with pytest.raises(ValueError, match=r"result\.json is damaged"):
-        load_run(tmp_path / "run")
 
 
 @pytest.mark.slow

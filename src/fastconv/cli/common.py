@@ -1,6 +1,5 @@
 """What all commands share: one-line errors with exit code 2, checked numbers, JSON on the last line."""
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -76,15 +75,9 @@ def set_threads(threads: int | None) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one object on one line of standard output; figures that are not finite become null."""
-    click.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+    from fastconv.serialize.files import json_line
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    click.echo(json_line(value))
 
 
 def percent(share: float) -> str:

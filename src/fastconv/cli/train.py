@@ -63,26 +63,34 @@ def train(ctx: click.Context, dataset: str, threads: int | None, out: Path | Non
     set_threads(threads)
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
-        from fastconv.train import Diverged, Progress, evaluate, state_sha256
-        from fastconv.train.run import Run, check_vacant, save_run
+        from fastconv.train import Diverged, Progress, RunWriter, evaluate, state_sha256
         from fastconv.train.setup import fill, prepare
+        from fastconv.train.writer import check_vacant
 
         if out is not None:
             check_vacant(out)
         setup = prepare(fill(dataset, **given), callbacks=[Progress(people)], progress=False)
+        writer = None if out is None else RunWriter.start(out, _config(setup))
     trainer = setup.trainer
+    if writer is not None:
+        trainer.callbacks.insert(0, writer)
     click.echo(_opening(setup), file=people)
     facts = _facts(setup)
     try:
         trainer.fit(setup.train, setup.validation, epochs=setup.options.epochs)
     except Diverged as error:
         click.echo(f"diverged: {error}; try a lower learning rate than {setup.options.lr:g}", err=True)
+        result = {**facts, "status": "diverged", "diverged": True, "reason": str(error), "steps": error.step}
+        if writer is not None:
+            writer.finish(result)
         if as_json:
-            print_json({**facts, "diverged": True, "reason": str(error), "steps": error.step})
+            print_json(result)
         ctx.exit(DIVERGED)
     found = evaluate(setup.model, setup.loss, setup.test)
     result = {
         **facts,
+        "status": "stopped" if trainer.stop_reason else "finished",
+        "reason": trainer.stop_reason,
         "test_accuracy": found.accuracy,
         "test_loss": found.loss,
         "train_seconds": sum(trainer.history["seconds"]),
@@ -91,9 +99,9 @@ def train(ctx: click.Context, dataset: str, threads: int | None, out: Path | Non
         "state_sha256": state_sha256(setup.model),
     }
     click.echo(_closing(result, found), file=people)
-    if out is not None:
+    if writer is not None:
         with usage_errors("--out: "):
-            save_run(out, Run(_config(setup), trainer.history, result, setup.model))
+            writer.finish(result, setup.model)
         click.echo(f"saved          {out}: see 'fastconv eval {out}'", file=people)
     if as_json:
         print_json(result)

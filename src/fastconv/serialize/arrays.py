@@ -2,17 +2,16 @@
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastconv.serialize.files import PathLike, replacing
+
 Array = npt.NDArray[Any]
-PathLike = str | os.PathLike[str]
 
 MAX_HEADER = 100_000_000  # bytes, the safetensors library's own limit
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -49,25 +48,8 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
         if array.dtype.newbyteorder("=") not in DTYPES.values():
             raise TypeError(f"save_arrays: {name} must be float32, float64 or int64, got {array.dtype}")
     plain = {name: np.array(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
-    target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        draft.touch(exist_ok=False)
-        mode = (target if target.exists() else draft).stat().st_mode  # the library's own would be 0600
+    with replacing(path) as draft:
         save_file(plain, draft, dict(metadata) if metadata else None)
-        with draft.open("r+b") as file:
-            os.fsync(file.fileno())
-        draft.chmod(stat.S_IMODE(mode))
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    if os.name != "nt":  # the rename itself lasts once the folder is on disk
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def load_arrays(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:

@@ -13,9 +13,11 @@ from fastconv.train.digest import state_sha256
 from fastconv.train.evaluation import Evaluation, evaluate
 from fastconv.train.history import History
 from fastconv.train.progress import Progress
+from fastconv.train.run import RunRecord, find_runs, read_record
 from fastconv.train.trainer import Trainer
+from fastconv.train.writer import RunWriter
 
 __all__ = [
-    "Callback", "Diverged", "Evaluation", "History", "KeepBest", "Progress", "StopOnExplosion", "Trainer",
-    "evaluate", "state_sha256",
+    "Callback", "Diverged", "Evaluation", "History", "KeepBest", "Progress", "RunRecord", "RunWriter",
+    "StopOnExplosion", "Trainer", "evaluate", "find_runs", "read_record", "state_sha256",
 ]  # fmt: skip

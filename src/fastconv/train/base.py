@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
@@ -38,6 +38,9 @@ class Callback:
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """After an epoch and its validation; its record is ``trainer.history[-1]``."""
+
+    def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """When somebody has called ``trainer.log(record)``, as the trainer does after every epoch."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the last step, also when the run ends by an exception."""

@@ -1,18 +1,25 @@
-"""A run is a folder: what was asked, what came of it epoch by epoch, and the trained model.
+"""A run is a folder: what was asked, where it ran, what came of it step by step, and the trained model.
 
 ::
 
     config.json          data set, model, options, standardisation: all it takes to use or repeat it
-    metrics.jsonl        one complete line an epoch, the records of `History`
-    result.json          test figures, time, digest
-    model.safetensors    layers and weights (fastconv.serialize)
+    env.json             versions, processor, threads, command line, time of the start
+    metrics.jsonl        one complete line a record: {"kind": "epoch", ...}, or of kind "step" or "event"
+    result.json          at the end: status, reason, test figures, time, digest
+    model.safetensors    at the end: layers and weights (fastconv.serialize)
+    checkpoints/         what ``fastconv train --resume`` goes on from
+    plots/, tensorboard/ where asked for
+
+While a run goes on its process holds a lock on metrics.jsonl, which ends with the process whatever ends it. So a
+folder without result.json is of a run that goes on, or of one that was killed, and one can tell. `RunWriter`
+(fastconv.train.writer) writes such a folder; this file reads it.
 """
+
+from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +27,146 @@ from fastconv import serialize
 from fastconv.nn import Module
 from fastconv.train.history import History
 
-_MODEL = "model.safetensors"
+try:
+    import fcntl
+except ImportError:  # no advisory locks there
+    fcntl = None  # type: ignore[assignment]
+
+CONFIG, ENV, METRICS, RESULT = "config.json", "env.json", "metrics.jsonl", "result.json"
+MODEL, CHECKPOINTS = "model.safetensors", "checkpoints"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All of a run but its model, as `read_record` found it.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        Of the folder.
+    config, env : dict
+        What config.json and env.json hold; ``env`` is empty where there is no such file.
+    history : History
+        One record an epoch.
+    steps : list of dict
+        Records of single steps, where something wrote any: ``step``, ``loss``, ``lr``, and perhaps
+        ``update_ratio``, ``grad_norm`` (by parameter) and ``activations`` (by module).
+    events : list of dict
+        What happened on the way: ``step``, ``event`` (a short name), ``text``.
+    result : dict or None
+        None while the run goes on and after it was killed.
+    status : str
+        "running", "killed", "interrupted" (by a signal it obeyed), "stopped" (by a callback), "diverged" or
+        "finished".
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    env: dict[str, Any]
+    history: History
+    steps: list[dict[str, Any]] = field(repr=False)
+    events: list[dict[str, Any]] = field(repr=False)
+    result: dict[str, Any] | None
+    status: str
+
+    @property
+    def step(self) -> int:
+        """Updates done, as far as the records say."""
+        last = [self.history[-1].get("steps", 0)] if len(self.history) else []
+        return max([*last, *(record.get("step", 0) for record in self.steps[-1:]), (self.result or {}).get("steps", 0)])
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / CONFIG).is_file() and (folder / METRICS).is_file()
+
+
+def find_runs(root: str | os.PathLike[str]) -> list[Path]:
+    """Return the folders of all runs at and below a folder, sorted; hidden folders and those inside a run apart.
+
+    Raises
+    ------
+    NotADirectoryError
+        If ``root`` is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is no folder")
+    found = []
+    for path, folders, _ in os.walk(root):
+        if is_run(Path(path)):
+            found.append(Path(path))
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(found)
+
+
+def read_record(folder: str | os.PathLike[str]) -> RunRecord:
+    """Read a run, also while it goes on; no model is loaded.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not the folder of a run.
+    ValueError
+        If a file is damaged; the message names it and the line. A last line of metrics.jsonl without an end is
+        of a writer that was killed, and left out.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    env = _read(folder / ENV) if (folder / ENV).is_file() else {}
+    kinds: dict[str, list[dict[str, Any]]] = {"epoch": [], "step": [], "event": []}
+    for record, _ in read_metrics(folder / METRICS):
+        kind = record.pop("kind", "epoch")
+        kinds.setdefault(kind, []).append({"kind": kind, **record} if kind != "epoch" else record)
+    # The lock is looked at first: a run that ends in between then shows its result.
+    running = is_running(folder)
+    result = _read(folder / RESULT) if (folder / RESULT).is_file() else None
+    status = ("running" if running else "killed") if result is None else str(result.get("status", "finished"))
+    return RunRecord(
+        folder, folder.resolve().name, config, env, History(kinds["epoch"]), kinds["step"], kinds["event"],
+        result, status,
+    )  # fmt: skip
+
+
+def read_metrics(path: Path) -> list[tuple[dict[str, Any], int]]:
+    """Return the records of metrics.jsonl, each with the offset at which its line ends.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is missing, or a line is damaged.
+    """
+    *lines, _torn = path.read_bytes().split(b"\n")
+    records, end = [], 0
+    for number, line in enumerate(lines, start=1):
+        end += len(line) + 1
+        records.append((_parse(f"{path}, line {number},", line), end))
+    return records
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process holds the lock of a run: whether it goes on.
+
+    Where there are no such locks (Windows; some network file systems) a run without a result counts as killed.
+    """
+    if fcntl is None:
+        return False
+    with (folder / METRICS).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 @dataclass(frozen=True)
 class Run:
-    """What `save_run` wrote and `load_run` read."""
+    """A run with its model, as `load_run` found it."""
 
     config: dict[str, Any]
     history: History
@@ -33,73 +174,38 @@ class Run:
     model: Module
 
 
-def check_vacant(folder: Path) -> None:
-    """Raise FileExistsError or NotADirectoryError unless `save_run` could write there."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and not an empty folder")
-    parent = next(above for above in folder.absolute().parents if above.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise NotADirectoryError(f"{folder}: cannot make a folder in {parent}")
-
-
-def save_run(folder: Path, run: Run) -> None:
-    """Write a run into a new folder, which appears whole or not at all.
+def load_run(folder: str | os.PathLike[str]) -> Run:
+    """Read a run that has come to an end, with its model.
 
     Raises
     ------
     OSError
-        If the folder is there already with something in it, or cannot be written.
-    """
-    check_vacant(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    draft.mkdir()
-    try:
-        serialize.save(run.model, draft / _MODEL)
-        _write(draft / "config.json", json.dumps(run.config, indent=2) + "\n")
-        _write(draft / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in run.history))
-        _write(draft / "result.json", json.dumps(run.result, indent=2) + "\n")
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def load_run(folder: Path) -> Run:
-    """Read a run.
-
-    Raises
-    ------
-    OSError
-        If a file is missing.
+        If a file is missing: this is no run, or it has left no model.
     ValueError
         If one is damaged.
     """
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
-    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    return Run(
-        config=_read(folder / "config.json", (folder / "config.json").read_text("utf-8")),
-        history=History(_read(folder / "metrics.jsonl", line) for line in lines),
-        result=_read(folder / "result.json", (folder / "result.json").read_text("utf-8")),
-        model=serialize.load(folder / _MODEL),
-    )
+    record = read_record(folder)
+    if record.result is None or not (record.path / MODEL).is_file():
+        raise FileNotFoundError(f"{folder} holds no trained model: the run is {record.status}, at step {record.step}")
+    return Run(record.config, record.history, record.result, serialize.load(record.path / MODEL))
 
 
-def _read(path: Path, text: str) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, Any]:
+    for name in (CONFIG, METRICS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {name}")
+    return _read(folder / CONFIG)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return _parse(str(path), path.read_bytes())
+
+
+def _parse(what: str, text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is damaged: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: not a JSON object")
+        raise ValueError(f"{what} is damaged: not a JSON object")
     return value
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -182,6 +182,18 @@ class Trainer:
         """End the run after the running step; ``reason`` is kept in ``stop_reason``."""
         self.stop_reason = reason
 
+    def log(self, record: dict[str, Any]) -> None:
+        """Hand a record to all callbacks that keep or show records (`Callback.on_record`).
+
+        Parameters
+        ----------
+        record : dict
+            ``kind`` says what it is: "epoch" (the trainer's own, as in the history), "step" (figures of one step:
+            ``step``, ``loss``, ``lr``, ...) or "event" (``step``, ``event``, ``text``).
+        """
+        for callback in self.callbacks:
+            callback.on_record(self, record)
+
     def _dtype(self) -> np.dtype:
         return next(iter(self.model.parameters())).data.dtype
 
@@ -216,6 +228,7 @@ class Trainer:
         record["validation_loss"] = None if found is None else found.loss
         record["validation_accuracy"] = None if found is None else found.accuracy
         self.history.append(record)
+        self.log({"kind": "epoch", **record})
         self._notify("on_epoch_end")
 
     def _train_step(self, x: np.ndarray, y: np.ndarray) -> int | None:

@@ -1,0 +1,71 @@
+"""Files that appear whole or not at all, and JSON that every reader takes."""
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Give the name of an empty draft beside `path`; at the end of the block it takes the place of `path`.
+
+    The draft is on disk before it is renamed, and the rename itself before this returns: whoever is killed, or
+    loses power, leaves the old file or the new one. A symbolic link is followed. On an exception the draft goes
+    and what was there before is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        draft.touch(exist_ok=False)
+        mode = (target if target.exists() else draft).stat().st_mode  # a library's own may be 0600
+        yield draft
+        with draft.open("r+b") as file:
+            os.fsync(file.fileno())
+        draft.chmod(stat.S_IMODE(mode))
+        os.replace(draft, target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: PathLike) -> None:
+    """Wait until what was renamed or removed in a folder is so on disk."""
+    if os.name == "nt":  # which has no such call
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Replace a file by a value as indented JSON; what `finite` says of figures holds here."""
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as draft:
+        draft.write_text(text + "\n", "utf-8")
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON on one line, without its end; what `finite` says of figures holds here."""
+    return json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """Return a copy with plain numbers and lists for NumPy's and None for floats that are NaN or infinite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if type(value).__module__ == "numpy":
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,219 @@
+"""Writes the folder of a run while it goes on; `fastconv.train.run` says what is in it, and reads it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from fastconv import config, serialize
+from fastconv.nn import Module
+from fastconv.serialize.files import json_line, sync_folder, write_json
+from fastconv.train.base import Callback
+from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, fcntl, is_run, read_metrics
+
+if TYPE_CHECKING:
+    from fastconv.train.trainer import Trainer
+
+
+def check_vacant(folder: Path) -> None:
+    """Raise FileExistsError or NotADirectoryError unless a run could be started there."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already and not an empty folder")
+    parent = next(above for above in folder.absolute().parents if above.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise NotADirectoryError(f"{folder}: cannot make a folder in {parent}")
+
+
+class RunWriter(Callback):
+    """Write a run's folder: as a callback of the trainer it adds a line for every record.
+
+    `start` makes a new folder, `resume` goes on with one, `finish` says how it ended; leaving a ``with`` block,
+    or the end of the process, without `finish` leaves a run that was killed.
+
+    Attributes
+    ----------
+    folder : Path
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv.train.run import read_record
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with RunWriter.start(f"{root}/first", {"lr": 0.1}) as run:  # Trainer(..., callbacks=[run])
+    ...         run.write({"kind": "epoch", "epoch": 1, "loss": 0.5})
+    ...         run.finish({"status": "finished"})
+    ...     record = read_record(f"{root}/first")
+    >>> record.status, record.config, record.history["loss"]
+    ('finished', {'lr': 0.1}, [0.5])
+    """
+
+    def __init__(self, folder: Path, file: int) -> None:
+        self.folder = folder
+        self._file: int | None = file
+
+    @classmethod
+    def start(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
+        """Make the folder of a new run, which appears whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If it is there already with something in it, or cannot be made.
+        TypeError
+            If ``config`` has no JSON form.
+        """
+        folder = Path(folder)
+        check_vacant(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        draft.mkdir()
+        try:
+            write_json(draft / CONFIG, dict(config))
+            write_json(draft / ENV, environment())
+            file = _open_locked(draft / METRICS)
+            if folder.exists():
+                folder.rmdir()
+            draft.rename(folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+        return cls(folder, file)
+
+    @classmethod
+    def resume(cls, folder: str | os.PathLike[str], step: int, epochs: int) -> Self:
+        """Go on with a run from a step of the past: what was recorded later is forgotten, so is the result.
+
+        Parameters
+        ----------
+        folder : path-like
+        step : int
+            Updates done at the checkpoint.
+        epochs : int
+            Epochs done at the checkpoint, with their validation.
+
+        Raises
+        ------
+        OSError, ValueError
+            If it is no run, is damaged, or another process is at it.
+        """
+        folder = Path(folder)
+        if not is_run(folder):
+            raise FileNotFoundError(f"{folder} is not the folder of a run")
+        file = _open_locked(folder / METRICS)
+        try:
+            keep = 0
+            for record, end in read_metrics(folder / METRICS):
+                if record.get("kind", "epoch") == "epoch":
+                    late = record.get("epoch", 0) > epochs
+                else:
+                    late = record.get("step", 0) > step
+                if late:
+                    break
+                keep = end
+            os.ftruncate(file, keep)
+            for name in (RESULT, MODEL):
+                (folder / name).unlink(missing_ok=True)
+        except BaseException:
+            os.close(file)
+            raise
+        return cls(folder, file)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for checkpoints."""
+        return self.folder / CHECKPOINTS
+
+    def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        self.write(record)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one line: a whole record, in a single write."""
+        if self._file is None:
+            raise ValueError(f"{self.folder}: the run is closed")
+        line = (json_line(dict(record)) + "\n").encode()
+        while line:  # a full disk may take a part
+            line = line[os.write(self._file, line) :]
+
+    def finish(self, result: Mapping[str, Any], model: Module | None = None) -> None:
+        """Write the model, then result.json, and close.
+
+        ``result`` holds at least ``status``: "finished", "stopped", "interrupted" or "diverged".
+        """
+        if model is not None:
+            serialize.save(model, self.folder / MODEL)
+        if self._file is not None:
+            os.fsync(self._file)
+        write_json(self.folder / RESULT, dict(result))
+        self.close()
+
+    def close(self) -> None:
+        """Give up the lock; without a result the run counts as killed."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def environment() -> dict[str, Any]:
+    """Return where this process runs: versions, processor, kernels, threads, command line, time."""
+    about = config.info()
+    known = ("fastconv", "python", "numpy", "platform", "isa", "threads")
+    return {
+        **{name: about[name] for name in known},
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "command": list(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _open_locked(path: Path) -> int:
+    """Open metrics.jsonl to append to it, as the only one.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process writes this run.
+    """
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    if fcntl is None:
+        return file
+    for last in (*[False] * 9, True):  # whoever reads the status holds the lock for an instant
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if last:
+                os.close(file)
+                raise BlockingIOError(f"{path.parent}: another process is at this run") from None
+            time.sleep(0.01)
+        except OSError:  # a file system without locks
+            return file
+        else:
+            return file
+    return file

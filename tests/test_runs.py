@@ -1,0 +1,166 @@
+"""The folder of a run: written line by line, read while it grows, whole or nothing at its start."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fastconv
+from fastconv import nn
+from fastconv.train import History, RunWriter, find_runs, read_record, state_sha256
+from fastconv.train.run import load_run
+
+
+def net():
+    fastconv.manual_seed(3)
+    return nn.Sequential(nn.Linear(2, 3))
+
+
+def epoch(number, **figures):
+    return {"kind": "epoch", "epoch": number, "steps": 10 * number, **figures}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A finished run of two epochs, two step records and an event."""
+    with RunWriter.start(tmp_path / "runs" / "first", {"options": {"seed": 0}}) as run:
+        run.write({"kind": "step", "step": 5, "loss": 1.5, "grad_norm": {"0.weight": 0.25}})
+        run.write(epoch(1, loss=1.0))
+        run.write({"kind": "event", "step": 12, "event": "chill out", "text": "ünïcode"})
+        run.write({"kind": "step", "step": 15, "loss": float("nan")})
+        run.write(epoch(2, loss=float("inf")))
+        run.finish({"status": "finished", "test_accuracy": 0.5}, net())
+    return tmp_path / "runs" / "first"
+
+
+def test_what_is_written_is_read(folder):
+    record = read_record(folder)
+    assert (record.path, record.name, record.status, record.step) == (folder, "first", "finished", 20)
+    assert record.config == {"options": {"seed": 0}}
+    assert record.env["fastconv"] == fastconv.__version__
+    assert record.env["started"].endswith("+00:00")
+    assert isinstance(record.history, History)
+    assert record.history.records == [{"epoch": 1, "steps": 10, "loss": 1.0}, {"epoch": 2, "steps": 20, "loss": None}]
+    assert [step["loss"] for step in record.steps] == [1.5, None]
+    assert record.steps[0]["grad_norm"] == {"0.weight": 0.25}
+    assert [event["text"] for event in record.events] == ["ünïcode"]
+    assert record.result == {"status": "finished", "test_accuracy": 0.5}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json", "env.json", "metrics.jsonl", "model.safetensors", "result.json",
+    ]  # fmt: skip
+    run = load_run(folder)
+    assert state_sha256(run.model) == state_sha256(net())
+    assert run.history.records == record.history.records
+
+
+def test_a_record_is_one_write(tmp_path, monkeypatch):
+    with RunWriter.start(tmp_path / "run", {}) as run:
+        writes = []
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda file, data: writes.append(data) or write(file, data))
+        run.write(epoch(1, loss=0.5))
+        run.write(epoch(2, loss=0.25))
+    assert [json.loads(data)["epoch"] for data in writes] == [1, 2]
+    assert all(data.endswith(b"\n") and data.count(b"\n") == 1 for data in writes)
+
+
+def test_status_while_it_runs_and_after_it_was_killed(tmp_path):
+    run = RunWriter.start(tmp_path / "run", {})
+    run.write(epoch(1, loss=1.0))
+    record = read_record(tmp_path / "run")
+    assert (record.status, record.result, record.step) == ("running", None, 10)
+    with pytest.raises(BlockingIOError, match="another process is at this run"):
+        RunWriter.resume(tmp_path / "run", step=10, epochs=1)
+    run.close()
+    assert read_record(tmp_path / "run").status == "killed"
+    with pytest.raises(FileNotFoundError, match="holds no trained model: the run is killed, at step 10"):
+        load_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="the run is closed"):
+        run.write(epoch(2))
+
+
+def test_the_lock_ends_with_the_process(tmp_path):
+    code = (
+        "import os, sys; from fastconv.train import RunWriter, read_record\n"
+        "run = RunWriter.start(sys.argv[1], {})\n"
+        "assert read_record(sys.argv[1]).status == 'running'\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False).returncode == -9
+    assert read_record(tmp_path / "run").status == "killed"
+
+
+def test_a_torn_last_line_is_left_out(folder):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "epoch", "epoch": 3')
+    assert read_record(folder).history["epoch"] == [1, 2]
+
+
+def test_damage_names_file_and_line(folder):
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], lines[2][:10], *lines[3:], ""]))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 3, is damaged"):
+        read_record(folder)
+    path.write_text("[1]\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is damaged: not a JSON object"):
+        read_record(folder)
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is damaged"):
+        read_record(folder)
+    path.write_text("")
+    (folder / "result.json").write_text("[1")
+    with pytest.raises(ValueError, match=r"result\.json is damaged"):
+        read_record(folder)
+    (folder / "config.json").write_text("")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        read_record(folder)
+
+
+def test_older_folders_are_read(folder):
+    (folder / "env.json").unlink()
+    (folder / "metrics.jsonl").write_text('{"epoch": 1, "loss": 0.5}\n')
+    record = read_record(folder)
+    assert (record.env, record.history.records) == ({}, [{"epoch": 1, "loss": 0.5}])
+
+
+def test_find_runs(folder, tmp_path):
+    root = tmp_path / "runs"
+    for name in ("b", "deeper/c", ".hidden"):
+        RunWriter.start(root / name, {}).close()
+    RunWriter.start(folder / "checkpoints" / "inner", {}).close()
+    (root / "no run").mkdir()
+    assert find_runs(root) == [root / "b", root / "deeper" / "c", root / "first"]
+    assert find_runs(folder) == [folder]
+    with pytest.raises(NotADirectoryError, match="is no folder"):
+        find_runs(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"not the folder of a run: it has no config\.json"):
+        read_record(root)
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        RunWriter.start(tmp_path / "a" / "run", {"options": object()})
+    assert list((tmp_path / "a").iterdir()) == []
+    RunWriter.start(tmp_path / "run", {}).close()
+    with pytest.raises(FileExistsError, match="is there already and not an empty folder"):
+        RunWriter.start(tmp_path / "run", {})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="cannot make a folder"):
+        RunWriter.start(tmp_path / "file" / "run", {})
+    (tmp_path / "empty").mkdir()
+    RunWriter.start(tmp_path / "empty", {}).close()
+    assert read_record(tmp_path / "empty").status == "killed"
+
+
+def test_going_on_forgets_what_came_later(folder):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"torn')
+    with RunWriter.resume(folder, step=12, epochs=1) as run:
+        record = read_record(folder)
+        assert (record.status, record.history["epoch"], len(record.steps), len(record.events)) == ("running", [1], 1, 1)
+        assert not (folder / "model.safetensors").exists()
+        run.write(epoch(2, loss=0.125))
+    assert read_record(folder).history["loss"] == [1.0, 0.125]
