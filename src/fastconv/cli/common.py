@@ -41,6 +41,47 @@ class Number(click.FloatRange):
         return number
 
 
+_RATE = Number(min=0, min_open=True)
+_AMOUNT = Number(min=0)
+_TRAINING: dict[str, dict[str, Any]] = {
+    "dataset": dict(default="digits", help="digits (default), mnist, fashion_mnist or cifar10."),
+    "model": dict(help="A net of the zoo, see 'fastconv models'."),
+    "epochs": dict(type=click.IntRange(min=1), help="Passes over the training images."),
+    "batch-size": dict(type=click.IntRange(min=1), help="Images an update."),
+    "lr": dict(type=_RATE, help="Learning rate at the start (after warm-up)."),
+    "momentum": dict(type=_AMOUNT, help="Of sgd (0.9 by default) and rmsprop."),
+    "weight-decay": dict(type=_AMOUNT, help="As the optimiser defines it."),
+    "l2": dict(type=_AMOUNT, help="Penalty l2/2 · (sum of squared weights) beside the loss."),
+    "optimizer": dict(help="sgd (default), adam, adamw, rmsprop or adagrad."),
+    "schedule": dict(help="cosine (default), constant, step (÷10 twice) or inverse (to a tenth)."),
+    "warmup": dict(type=click.IntRange(min=0), help="Updates with a rising rate at first."),
+    "init": dict(help="small, lecun, xavier, caffe, kaiming-toolbox, he, orthogonal, lsuv or default."),
+    "augment/--no-augment": dict(default=None, help="Shift images at random, mirror some."),
+    "validation": dict(
+        type=Number(min=0, max=1, max_open=True), metavar="SHARE",
+        help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
+    ),
+    "seed": dict(
+        type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default."
+    ),
+}  # fmt: skip
+
+
+def training_options(*names: str) -> Any:
+    """Add the named options of a training run, or all of them; each is None where it is not given.
+
+    ``dataset`` alone has a default. What is not given, `fastconv.train.setup.fill` chooses for the data set.
+    """
+
+    def add(command: Any) -> Any:
+        for flag, settings in reversed(_TRAINING.items()):
+            if not names or flag.split("/")[0] in names:
+                command = click.option(f"--{flag}", **settings)(command)
+        return command
+
+    return add
+
+
 @contextmanager
 def usage_errors(about: str = "") -> Iterator[None]:
     """Turn what goes wrong while a command gets ready (bad names, missing files or extras) into one line."""

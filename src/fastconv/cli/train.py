@@ -13,12 +13,12 @@ import click
 from fastconv._version import __version__
 from fastconv.cli.common import (
     DIVERGED,
-    Number,
     json_option,
     percent,
     print_json,
     set_threads,
     threads_option,
+    training_options,
     usage_errors,
 )  # fmt: skip
 
@@ -26,29 +26,9 @@ if TYPE_CHECKING:
     from fastconv.train import Evaluation
     from fastconv.train.setup import Options, Setup
 
-_RATE = Number(min=0, min_open=True)
-_AMOUNT = Number(min=0)
-
 
 @click.command()
-@click.option("--dataset", default="digits", help="digits (default), mnist, fashion_mnist or cifar10.")
-@click.option("--model", help="A net of the zoo, see 'fastconv models'.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images an update.")
-@click.option("--lr", type=_RATE, help="Learning rate at the start (after warm-up).")
-@click.option("--momentum", type=_AMOUNT, help="Of sgd (0.9 by default) and rmsprop.")
-@click.option("--weight-decay", type=_AMOUNT, help="As the optimiser defines it.")
-@click.option("--l2", type=_AMOUNT, help="Penalty l2/2 · (sum of squared weights) beside the loss.")
-@click.option("--optimizer", help="sgd (default), adam, adamw, rmsprop or adagrad.")
-@click.option("--schedule", help="cosine (default), constant, step (÷10 twice) or inverse (to a tenth).")
-@click.option("--warmup", type=click.IntRange(min=0), help="Updates with a rising rate at first.")
-@click.option("--init", help="small, lecun, xavier, caffe, kaiming-toolbox, he, orthogonal, lsuv or default.")
-@click.option("--augment/--no-augment", default=None, help="Shift images at random, mirror some.")
-@click.option(
-    "--validation", type=Number(min=0, max=1, max_open=True), metavar="SHARE",
-    help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
-)  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default.")
+@training_options()
 @threads_option
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder to keep the net in.")
 @json_option
