@@ -7,5 +7,6 @@ from fastconv.diagnose.statistics import (
     update_ratios,
     weights,
 )  # fmt: skip
+from fastconv.diagnose.watch import Watch
 
-__all__ = ["ActivationStatistics", "activation_statistics", "gradient_norms", "update_ratios", "weights"]
+__all__ = ["ActivationStatistics", "Watch", "activation_statistics", "gradient_norms", "update_ratios", "weights"]
