@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastconv._version import __version__
 from fastconv.cli.common import (
     DIVERGED,
     json_option,
@@ -50,7 +48,7 @@ def train(ctx: click.Context, dataset: str, threads: int | None, out: Path | Non
         if out is not None:
             check_vacant(out)
         setup = prepare(fill(dataset, **given), callbacks=[Progress(people)], progress=False)
-        writer = None if out is None else RunWriter.start(out, _config(setup))
+        writer = None if out is None else RunWriter.start(out, setup.describe())
     trainer = setup.trainer
     if writer is not None:
         trainer.callbacks.insert(0, writer)
@@ -96,19 +94,6 @@ def _facts(setup: Setup) -> dict[str, Any]:
         "seed": setup.options.seed,
         "isa": config.isa(),
         "threads": config.threads(),
-    }
-
-
-def _config(setup: Setup) -> dict[str, Any]:
-    dataset = setup.dataset
-    return {
-        "fastconv": __version__,
-        "options": asdict(setup.options),
-        "input_shape": list(dataset.shape),
-        "classes": list(dataset.classes),
-        "levels": dataset.levels,
-        "light_on_dark": dataset.light_on_dark,
-        "standardizer": setup.standardizer.to_dict(),
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastconv import data, init, models, nn, optim, random, schedule
+from fastconv._version import __version__
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import StopOnExplosion
 from fastconv.train.trainer import Trainer
@@ -136,6 +137,18 @@ class Setup:
     test: data.Batches
     trained_on: int
     set_aside: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the config.json of a run: all it takes to use its model or to repeat it."""
+        return {
+            "fastconv": __version__,
+            "options": asdict(self.options),
+            "input_shape": list(self.dataset.shape),
+            "classes": list(self.dataset.classes),
+            "levels": self.dataset.levels,
+            "light_on_dark": self.dataset.light_on_dark,
+            "standardizer": self.standardizer.to_dict(),
+        }
 
 
 @dataclass(frozen=True)
