@@ -8,12 +8,15 @@ from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import fastconv
 from fastconv import init, nn, optim
+from fastconv.cli import main
 from fastconv.diagnose import Watch, activation_statistics, gradient_norms, watch
 from fastconv.diagnose.advice import Advice
-from fastconv.train import Callback, Diverged, Trainer, state_sha256
+from fastconv.train import Callback, Diverged, RunWriter, Trainer, state_sha256
+from fastconv.train.run import read_record
 from fastconv.train.setup import fill, prepare
 
 
@@ -61,7 +64,11 @@ def test_records_hold_the_figures_of_their_step():
             norms = gradient_norms(trainer.model)
             looked.append((trainer.step, trainer.batch_loss, trainer.optimizer.lr, ratio, norms))
 
-    watching = Watch(3, written.append)
+        def on_record(self, trainer, record):
+            if record["kind"] == "step":
+                written.append(record)
+
+    watching = Watch(3)
     run(net(2), callbacks=[Twin(), watching], schedule=lambda step: 1 / (1 + step))
     assert written == watching.records
     assert [record["step"] for record in written] == [1, 3, 6, 9, 12, 15]
@@ -223,9 +230,30 @@ def test_figures_that_are_not_finite_do_not_break_it():
             assert all(isinstance(line, str) for line in judge(record, {"0": "ReLU"}, 64, 1.0))
 
 
+def test_the_run_keeps_looks_and_advice(tmp_path):
+    with RunWriter.start(tmp_path / "run", {}) as writer:
+        watching = Watch(3, say=lambda line: None)
+        run(net(), lr=1e-7, callbacks=[writer, watching])
+        writer.finish({"status": "finished"})
+    record = read_record(tmp_path / "run")
+    assert record.steps == watching.records
+    assert [event["text"] for event in record.events] == watching.advice
+    assert record.events[0]["step"] == 3
+    assert len(record.history) == 4
+
+
 def test_advice_goes_to_standard_error():
     caught = io.StringIO()
     with redirect_stderr(caught):
         run(net(), lr=1e-7, callbacks=[Watch(1)])
     assert caught.getvalue().startswith("step 2: an update changes")
     assert caught.getvalue().count("\n") == 1
+
+
+def test_the_command_line_watches(tmp_path):
+    options = ["train", "--epochs", "1", "--lr", "1", "--watch-every", "10", "--out", str(tmp_path / "run"), "--json"]
+    done = CliRunner().invoke(main, options)
+    assert done.exit_code == 0, done.output
+    assert "lower the learning rate, now" in done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert [step["step"] for step in read_record(tmp_path / "run").steps] == [1, 10, 20, 30, 40]

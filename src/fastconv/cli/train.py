@@ -29,9 +29,21 @@ if TYPE_CHECKING:
 @training_options()
 @threads_option
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder to keep the net in.")
+@click.option(
+    "--watch-every", type=click.IntRange(min=1), metavar="K",
+    help="Look at updates, gradients and activations every K steps: advice, and figures in DIR.",
+)  # fmt: skip
 @json_option
 @click.pass_context
-def train(ctx: click.Context, dataset: str, threads: int | None, out: Path | None, as_json: bool, **given: Any) -> None:
+def train(
+    ctx: click.Context,
+    dataset: str,
+    threads: int | None,
+    out: Path | None,
+    watch_every: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Train a net, show how it goes, and test it.
 
     Without options a small convnet learns handwritten digits in a few seconds. What is not given is
@@ -52,6 +64,10 @@ def train(ctx: click.Context, dataset: str, threads: int | None, out: Path | Non
     trainer = setup.trainer
     if writer is not None:
         trainer.callbacks.insert(0, writer)
+    if watch_every:
+        from fastconv.diagnose import Watch
+
+        trainer.callbacks.append(Watch(watch_every, say=lambda line: click.echo(line, file=people)))
     click.echo(_opening(setup), file=people)
     facts = _facts(setup)
     try:

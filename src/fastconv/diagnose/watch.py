@@ -24,16 +24,15 @@ def _say(line: str) -> None:
 class Watch(Callback):
     """Look at a run in its first step and every ``every`` steps: figures for each layer, advice where needed.
 
-    It reads only, so a watched run has the bits of one that is not; the steps between cost nothing.
+    It reads only, so a watched run has the bits of one that is not; the steps between cost nothing. Each look is
+    logged (``trainer.log``: `RunWriter` keeps it) as a record of kind "step" with ``step``, ``loss``, ``lr`` and
+    what was asked for of ``update_ratio``, ``grad_norm`` (by parameter) and ``activations`` (by layer: ``mean``,
+    ``std``, ``zeros``, ``saturated``, ``dead``), each line of advice as an event. Figures may be infinite or NaN.
 
     Parameters
     ----------
     every : int
         At least 1. A look costs about as much as two steps.
-    write : callable, optional
-        Takes each step record, a dict: ``kind`` ("step"), ``step``, ``loss``, ``lr``, and of what was asked
-        for ``update_ratio``, ``grad_norm`` (by parameter) and ``activations`` (by layer: ``mean``, ``std``,
-        ``zeros``, ``saturated``, ``dead``). Figures may be infinite or NaN.
     updates, gradients, activations : bool
         What is looked at.
     say : callable, optional
@@ -43,7 +42,7 @@ class Watch(Callback):
     Attributes
     ----------
     records : list of dict
-        All step records.
+        All looks.
     advice : list of str
         All lines of advice.
 
@@ -68,7 +67,6 @@ class Watch(Callback):
     def __init__(
         self,
         every: int = 100,
-        write: Callable[[dict[str, Any]], object] | None = None,
         *,
         updates: bool = True,
         gradients: bool = True,
@@ -79,7 +77,7 @@ class Watch(Callback):
             raise ValueError(f"Watch: every must be at least 1, got {every}")
         if not (updates or gradients or activations):
             raise ValueError("Watch: updates, gradients and activations are all False: nothing to look at")
-        self.every, self.write, self.say = every, write, say
+        self.every, self.say = every, say
         self.updates, self.gradients, self.activations = updates, gradients, activations
         self.records: list[dict[str, Any]] = []
         self.advice: list[str] = []
@@ -116,10 +114,10 @@ class Watch(Callback):
             record["activations"] = self._seen
         self._before = {}
         self.records.append(record)
-        if self.write is not None:
-            self.write(record)
+        trainer.log(record)
         for line in self._judge(record, self._types, self._samples, trainer.base_lr):
             self.advice.append(line)
+            trainer.log({"kind": "event", "step": trainer.step, "event": "advice", "text": line})
             self.say(line)
 
     def on_fit_end(self, trainer: Trainer) -> None:
