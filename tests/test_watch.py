@@ -251,9 +251,9 @@ def test_advice_goes_to_standard_error():
 
 
 def test_the_command_line_watches(tmp_path):
-    options = ["train", "--epochs", "1", "--lr", "1", "--watch-every", "10", "--out", str(tmp_path / "run"), "--json"]
+    options = ["train", "--epochs", "1", "--lr", "1", "--watch-every", "5", "--out", str(tmp_path / "run"), "--json"]
     done = CliRunner().invoke(main, options)
     assert done.exit_code == 0, done.output
     assert "lower the learning rate, now" in done.stderr
     assert len(done.stdout.splitlines()) == 1
-    assert [step["step"] for step in read_record(tmp_path / "run").steps] == [1, 10, 20, 30, 40]
+    assert [step["step"] for step in read_record(tmp_path / "run").steps] == [1, *range(5, 41, 5)]
