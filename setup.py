@@ -45,7 +45,7 @@ class BuildExt(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         msvc = self.compiler.compiler_type == "msvc"
-        ext.extra_compile_args = [*(MSVC_FLAGS if msvc else UNIX_FLAGS), *instrumentation()]
+        ext.extra_compile_args = [*(MSVC_FLAGS if msvc else UNIX_FLAGS), *debug_flags(msvc), *instrumentation()]
         ext.extra_link_args = instrumentation()
         if not NO_OPENMP and sys.platform != "darwin":
             ext.extra_compile_args.append("/openmp" if msvc else "-fopenmp")
@@ -61,7 +61,8 @@ class BuildExt(build_ext):
     def kernel_object(self, name: str, flags: list[str]) -> str:
         """Return the object of one kernel source, compiled again only when it or a header has changed."""
         source = str(KERNELS / name)
-        common = MSVC_FLAGS if self.compiler.compiler_type == "msvc" else [*UNIX_FLAGS, "-Wall", "-Wextra"]
+        msvc = self.compiler.compiler_type == "msvc"
+        common = [*(MSVC_FLAGS if msvc else [*UNIX_FLAGS, "-Wall", "-Wextra"]), *debug_flags(msvc)]
         [obj] = self.compiler.object_filenames([source], output_dir=self.build_temp)
         if self.force or newer_group([source, "setup.py", *HEADERS], obj):
             self.compiler.compile(
@@ -77,6 +78,11 @@ def instrumentation() -> list[str]:
     flags = ["-UNDEBUG", "-g", "-O2"] if DEBUG else []
     # -O1: the tiles at -O3, instrumented, take the compiler more than ten minutes
     return [*flags, f"-fsanitize={SANITIZE}", "-g", "-O1", "-fno-omit-frame-pointer"] if SANITIZE else flags
+
+
+def debug_flags(msvc: bool) -> list[str]:
+    """Turn off the -g that distributors' Pythons ask for: with it the wheel is ten times its size."""
+    return [] if msvc or DEBUG or SANITIZE else ["-g0"]
 
 
 def extensions() -> list[Extension]:
