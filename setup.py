@@ -11,6 +11,7 @@ table through the SIMDe headers so that its source can be tested on any x86-64.
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -25,11 +26,12 @@ SANITIZE = os.environ.get("FASTCONV_SANITIZE", "")
 EMULATE = os.environ.get("FASTCONV_EMULATE_AVX512") == "1"
 NO_OPENMP = os.environ.get("FASTCONV_NO_OPENMP") == "1"
 
-# Flags of each instruction set, (GCC and Clang, MSVC); dispatch.c tests for the same features.
+# Flags of each instruction set, (GCC and Clang, MSVC), the slowest to compile first; dispatch.c tests for the same
+# features.
 ISA_FLAGS = {
-    "scalar": ([], []),
-    "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
     "avx512": (["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"], ["/arch:AVX512"]),
+    "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
+    "scalar": ([], []),
     "neon": ([], []),
 }
 if EMULATE:
@@ -43,6 +45,10 @@ MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
 class BuildExt(build_ext):
     """Compile each table with its own flags and link the objects into ``runtime`` only: one dispatch state."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extension(self, ext: Extension) -> None:
         msvc = self.compiler.compiler_type == "msvc"
         ext.extra_compile_args = [*(MSVC_FLAGS if msvc else UNIX_FLAGS), *debug_flags(msvc), *instrumentation()]
@@ -53,9 +59,10 @@ class BuildExt(build_ext):
                 ext.extra_link_args.append("-fopenmp")
         if ext.name == "fastconv._ext.runtime":
             ext.define_macros = [("FC_BUILD_FLAGS", '"' + " ".join(ext.extra_compile_args) + '"')]
-            isas = ("scalar", "avx2", "avx512", "neon")
-            ext.extra_objects = [self.kernel_object(f"isa_{isa}.c", ISA_FLAGS[isa][msvc]) for isa in isas]
-            ext.extra_objects.append(self.kernel_object("dispatch.c", ["-DFC_EMULATE_AVX512"] if EMULATE else []))
+            flags = {f"isa_{isa}.c": both[msvc] for isa, both in ISA_FLAGS.items()}
+            flags["dispatch.c"] = ["-DFC_EMULATE_AVX512"] if EMULATE else []
+            with ThreadPoolExecutor(self.parallel) as pool:
+                ext.extra_objects = list(pool.map(self.kernel_object, flags, flags.values()))
         super().build_extension(ext)
 
     def kernel_object(self, name: str, flags: list[str]) -> str:
