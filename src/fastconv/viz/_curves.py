@@ -1,0 +1,304 @@
+"""Figures over time: loss, accuracy, the learning-rate range test, update ratios."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from fastconv.train import History
+from fastconv.train.run import RunRecord
+from fastconv.viz._style import (
+    COLOURS,
+    GRID,
+    GROUND,
+    INK,
+    NORMAL,
+    QUIET,
+    SMALL,
+    Array,
+    Axes,
+    Figure,
+    Picture,
+    dress,
+    floats,
+    legend,
+    place,
+    short,
+)  # fmt: skip
+
+Runs = History | RunRecord | Iterable[RunRecord] | Mapping[str, History | RunRecord]
+
+_NAMED = 10  # of more runs than this only the best are named
+_TRAINING, _VALIDATION = COLOURS[0], COLOURS[1]
+
+
+def curves(runs: Runs) -> Figure:
+    """Draw loss and, where there is one, accuracy of one run or several side by side.
+
+    Parameters
+    ----------
+    runs : History, RunRecord, several RunRecords, or mapping of name to either
+        One run shows training, validation and the gap between them. Several have a colour each, validation (or
+        training, without it) as a full line, training dashed; of more than ten, the best ten by validation
+        accuracy, then loss, are coloured and named.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no run.
+    """
+    named = _named(runs)
+    both = any(value is not None for history in named.values() for value in history["accuracy"])
+    figure = Picture(8.6 if both else 4.6, 3.5)
+    panels = figure.subplots(1, 1 + both, squeeze=False)[0]
+    loss(named, panels[0])
+    if both:
+        accuracy(named, panels[1])
+    if len(named) > 1:
+        handles, labels = panels[0].get_legend_handles_labels()
+        for panel in panels:
+            panel.get_legend().remove()
+        figure.legend(
+            handles, labels, loc="outside right upper", frameon=False, fontsize=SMALL, labelcolor=INK, handlelength=1.6
+        )
+        figure.set_figwidth(figure.get_figwidth() + 1.6)
+    return figure
+
+
+def loss(runs: Runs, ax: Axes | None = None) -> Figure:
+    """Draw the loss of one run or several over the epochs; see `curves`. A wide range gets a log scale."""
+    return _over_epochs(_named(runs), ax, "loss")
+
+
+def accuracy(runs: Runs, ax: Axes | None = None) -> Figure:
+    """Draw the accuracy of one run or several over the epochs; see `curves`."""
+    return _over_epochs(_named(runs), ax, "accuracy")
+
+
+def learning_rate_range(
+    rates: Sequence[float] | Array,
+    losses: Sequence[float] | Array,
+    accuracies: Sequence[float] | Array | None = None,
+    suggestion: float | tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw loss, and accuracy if given, against the learning rate of a range test.
+
+    Parameters
+    ----------
+    rates, losses : sequence of float, same length
+        Losses that are not finite, or far above the first one, lie beyond the upper edge.
+    accuracies : sequence of float, optional
+        Shares, on an axis of their own at the right.
+    suggestion : float or pair of float, optional
+        A rate, or the ends of the good range, to be marked.
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If lengths differ.
+
+    References
+    ----------
+    L. Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3.
+    """
+    x, y = floats(rates), floats(losses)
+    if x.shape != y.shape or (accuracies is not None and len(accuracies) != len(x)):
+        raise ValueError(f"viz.learning_rate_range: {len(x)} rates but {len(y)} losses or another number of accuracies")
+    figure, ax = place(ax, 5.2, 3.5)
+    dress(ax, "Learning-rate range", "learning rate", "loss")
+    ax.set_xscale("log")
+    if suggestion is not None:
+        low, high = (suggestion, suggestion) if isinstance(suggestion, int | float) else suggestion
+        text = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+        if low == high:
+            ax.axvline(low, color=COLOURS[2], linewidth=1.2, zorder=1)
+        else:
+            ax.axvspan(low, high, color=COLOURS[2], alpha=0.14, linewidth=0, zorder=0)
+        ax.annotate(
+            f"suggested {text}", (math.sqrt(low * high), 1), xycoords=("data", "axes fraction"), xytext=(0, -3),
+            textcoords="offset points", ha="center", va="top", fontsize=SMALL, color=COLOURS[2],
+        )  # fmt: skip
+    ax.plot(x, y, color=COLOURS[0], linewidth=1.6, marker=_marker(y))
+    _limit(ax, y)
+    if accuracies is not None:
+        ax.yaxis.label.set_color(COLOURS[0])
+        right = ax.twinx()
+        right.plot(x, floats(accuracies), color=COLOURS[1], linewidth=1.2, marker=_marker(y))
+        dress(right, "", "", "accuracy", grid=None)
+        right.spines["left"].set_visible(False)
+        right.yaxis.label.set_color(COLOURS[1])
+        right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        right.set_ylim(0, max(1e-3, 1.05 * float(np.nanmax(floats(accuracies), initial=0))))
+    return figure
+
+
+def update_ratios(steps: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Figure:
+    """Draw how far each weight moves in an update, in relation to its size, over the steps of a run.
+
+    Parameters
+    ----------
+    steps : sequence of dict
+        Step records as `fastconv.diagnose.Watch` makes them (``run.steps``); those without ``update_ratio`` are
+        left out.
+    ax : Axes, optional
+        The band from 1e-4 to 1e-2 is shaded, 1e-3 marked. Colours run from the first weight (light) to the last.
+
+    Raises
+    ------
+    ValueError
+        If no record has ratios.
+    """
+    having = [record for record in steps if record.get("update_ratio")]
+    if not having:
+        raise ValueError(f"viz.update_ratios: none of {len(steps)} step records has update ratios")
+    names = list(dict.fromkeys(name for record in having for name in record["update_ratio"]))
+    figure, ax = place(ax, 5.8, 3.5)
+    dress(ax, "Update in relation to the weight (wanted: about 0.001)", "step", "|update| / |weight|")
+    ax.set_yscale("log")
+    ax.axhspan(1e-4, 1e-2, color=GROUND, linewidth=0, zorder=0)
+    ax.axhline(1e-3, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    shades = colormaps["viridis_r"](np.linspace(0.12, 1, len(names)))
+    x = [record["step"] for record in having]
+    for name, shade in zip(names, shades, strict=True):
+        y = floats([record["update_ratio"].get(name) for record in having])
+        y[y <= 0] = np.nan
+        named = len(names) <= 12 or name in (names[0], names[-1])
+        label = short(name) if named else None
+        ax.plot(x, y, color=shade, linewidth=1.2, marker=_marker(y), label=label)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, min(1e-6, high / 10)), high)  # a schedule that ends at 0 would take up half of it
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    title = f"{len(names)} weights" if len(names) > 12 else None
+    legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title, title_fontsize=SMALL)
+    return figure
+
+
+def _named(runs: Runs) -> dict[str, History]:
+    if isinstance(runs, History):
+        runs = {"": runs}
+    elif isinstance(runs, RunRecord):
+        runs = {runs.name: runs}
+    elif not isinstance(runs, Mapping):
+        runs = _apart(list(runs))
+    if not runs:
+        raise ValueError("viz.curves: no run to draw")
+    return {name: run.history if isinstance(run, RunRecord) else run for name, run in runs.items()}
+
+
+def _apart(runs: list[RunRecord]) -> dict[str, History | RunRecord]:
+    """Name runs by their folders, with the folder above where two have one name."""
+    names = [run.name for run in runs]
+    longer = [
+        run.name if names.count(run.name) == 1 else f"{run.path.resolve().parent.name}/{run.name}" for run in runs
+    ]
+    return {
+        name if longer.count(name) == 1 else f"{name} ({i + 1})": run
+        for i, (name, run) in enumerate(zip(longer, runs, strict=True))
+    }
+
+
+def _merit(history: History) -> tuple[float, float]:
+    """Best validation (or training) accuracy, then lowest loss."""
+
+    def best(key: str, pick: Any, worst: float) -> float:
+        for column in (f"validation_{key}", key):
+            values = floats(history[column])
+            if np.isfinite(values).any():
+                return float(pick(values[np.isfinite(values)]))
+        return worst
+
+    return best("accuracy", np.max, -1.0), -best("loss", np.min, math.inf)
+
+
+def _over_epochs(named: dict[str, History], ax: Axes | None, key: str) -> Figure:
+    figure, ax = place(ax, 5.0, 3.5)
+    dress(ax, key.capitalize(), "epoch", "")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if key == "accuracy":
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+    if len(named) == 1:
+        _one(ax, next(iter(named.values())), key)
+    else:
+        _several(ax, named, key)
+    shown = np.concatenate([floats(line.get_ydata()) for line in ax.lines] or [np.empty(0)])  # type: ignore[arg-type]
+    shown = shown[np.isfinite(shown)]
+    if not shown.size:
+        ax.annotate("no epoch yet", (0.5, 0.5), xycoords="axes fraction", ha="center", fontsize=NORMAL, color=QUIET)
+    elif key == "loss" and shown.min() > 0 and shown.max() > 100 * shown.min():
+        ax.set_yscale("log")
+    return figure
+
+
+def _one(ax: Axes, history: History, key: str) -> None:
+    epochs, training, validation = (floats(history[name]) for name in ("epoch", key, f"validation_{key}"))
+    ax.plot(epochs, training, color=_TRAINING, linewidth=1.4, marker=_marker(training), label="training")
+    if np.isfinite(validation).any():
+        ax.plot(epochs, validation, color=_VALIDATION, linewidth=1.8, marker=_marker(validation), label="validation")
+        ax.fill_between(epochs, training, validation, color=QUIET, alpha=0.16, linewidth=0)
+        _mark_gap(ax, epochs, training, validation, key)
+    if ax.get_legend_handles_labels()[0]:
+        legend(ax, loc="best")
+
+
+def _mark_gap(ax: Axes, epochs: Array, training: Array, validation: Array, key: str) -> None:
+    """Write at the right how far the two are apart at the last epoch that has both."""
+    both = np.flatnonzero(np.isfinite(training) & np.isfinite(validation))
+    if not both.size:
+        return
+    last = both[-1]
+    gap = validation[last] - training[last]
+    text = f"gap\n{100 * gap:+.1f} points" if key == "accuracy" else f"gap\n{gap:+.2g}"
+    ax.annotate(
+        text.replace("-", "−"), (epochs[last], (training[last] + validation[last]) / 2), xytext=(7, 0),
+        textcoords="offset points", va="center", fontsize=SMALL, color=INK, linespacing=1.15, annotation_clip=False,
+    )  # fmt: skip
+
+
+def _several(ax: Axes, named: dict[str, History], key: str) -> None:
+    best = sorted(named, key=lambda name: _merit(named[name]), reverse=True)[:_NAMED]
+    if len(named) <= _NAMED:
+        best = list(named)
+    for name in [*(name for name in named if name not in best), *best]:
+        history, known = named[name], name in best
+        colour = COLOURS[best.index(name) % len(COLOURS)] if known else GRID
+        epochs, training, validation = (floats(history[column]) for column in ("epoch", key, f"validation_{key}"))
+        alone = not np.isfinite(validation).any()
+        main = training if alone else validation
+        style = "-" if not known or best.index(name) < len(COLOURS) else "-."
+        label = short(name) if known else None
+        ax.plot(
+            epochs, main, color=colour, linewidth=1.6 if known else 0.8, linestyle=style, marker=_marker(main),
+            label=label, zorder=3 if known else 1,
+        )  # fmt: skip
+        if known and not alone:
+            ax.plot(epochs, training, color=colour, linewidth=0.9, linestyle=(0, (3, 2)), marker=_marker(training))
+    if any(np.isfinite(floats(history[f"validation_{key}"])).any() for history in named.values()):
+        ax.plot([], [], color=INK, linewidth=1.6, label="validation")
+        ax.plot([], [], color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label="training")
+    if len(named) > len(best):
+        ax.plot([], [], color=GRID, linewidth=1.6, label=f"{len(named) - len(best)} more runs")
+    legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _marker(values: Array) -> str | None:
+    """A dot where there would be no line: a figure without finite neighbours."""
+    return "." if np.isfinite(values).sum() <= 2 else None
+
+
+def _limit(ax: Axes, losses: Array) -> None:
+    """Cut the upper end at three times the first loss, where a run counts as exploded."""
+    finite = losses[np.isfinite(losses)]
+    if finite.size and finite.max() > 3 * finite[0] > 0:
+        low = min(0.0, float(finite.min()))
+        ax.set_ylim(low, 3 * finite[0])
