@@ -7,17 +7,20 @@
     found = evaluate(model, nn.CrossEntropyLoss(), test_batches)
 """
 
-from fastconv.train.base import Callback, Diverged
-from fastconv.train.callbacks import KeepBest, StopOnExplosion
+from fastconv.train.base import Callback, Diverged, Interrupted
+from fastconv.train.callbacks import ChillOut, KeepBest, Patience, StopOnExplosion
+from fastconv.train.checkpoint import Checkpoint, load_checkpoint, load_latest, save_checkpoint
 from fastconv.train.digest import state_sha256
 from fastconv.train.evaluation import Evaluation, evaluate
 from fastconv.train.history import History
+from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.progress import Progress
 from fastconv.train.run import RunRecord, find_runs, read_record
 from fastconv.train.trainer import Trainer
 from fastconv.train.writer import RunWriter
 
 __all__ = [
-    "Callback", "Diverged", "Evaluation", "History", "KeepBest", "Progress", "RunRecord", "RunWriter",
-    "StopOnExplosion", "Trainer", "evaluate", "find_runs", "read_record", "state_sha256",
+    "Callback", "Checkpoint", "ChillOut", "Diverged", "Evaluation", "History", "Interrupted", "KeepBest", "Patience",
+    "Progress", "RunRecord", "RunWriter", "StopOnExplosion", "StopOnNonFinite", "Trainer",
+    "evaluate", "find_runs", "load_checkpoint", "load_latest", "read_record", "save_checkpoint", "state_sha256",
 ]  # fmt: skip

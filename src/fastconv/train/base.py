@@ -1,10 +1,12 @@
-"""What trainer, callbacks and progress share: the callback's hook points and the error of a lost run."""
+"""What trainer, callbacks and progress share: the callback's hook points and how a run may be lost."""
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastconv.train.evaluation import Batch
     from fastconv.train.trainer import Trainer
 
 
@@ -15,20 +17,22 @@ class Callback:
     ``batch_loss``, ``history``, ...) say where the run stands; ``trainer.stop(reason)`` ends it after the
     running step. Hooks run in the order of the trainer's ``callbacks``.
 
+    A callback that remembers something from step to step also has `state_dict` and `load_state_dict`, so that a
+    resumed run goes on as if never stopped.
+
     Examples
     --------
-    >>> class Patience(Callback):
+    >>> class Goal(Callback):
     ...     def on_epoch_end(self, trainer):
-    ...         losses = trainer.history["validation_loss"]
-    ...         if len(losses) > 5 and min(losses[-5:]) > min(losses):
-    ...             trainer.stop("no progress in five epochs")
+    ...         if trainer.history[-1]["validation_accuracy"] > 0.99:
+    ...             trainer.stop("99 % are enough")
     """
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Before the first step."""
 
     def on_epoch_start(self, trainer: Trainer) -> None:
-        """Before an epoch's first step; ``trainer.epoch`` counts from 0."""
+        """Before an epoch's first step, or where a resumed run goes on in it; ``trainer.epoch`` counts from 0."""
 
     def on_step_start(self, trainer: Trainer) -> None:
         """Before an update, the batch at hand: ``trainer.step`` are done."""
@@ -36,14 +40,33 @@ class Callback:
     def on_step_end(self, trainer: Trainer) -> None:
         """After an update: ``trainer.step`` are done, ``trainer.batch_loss`` is the loss of the last."""
 
+    def on_non_finite(self, trainer: Trainer, batch: Batch | None) -> None:
+        """When the loss of a batch, or of the validation data (None), is NaN or infinite.
+
+        The trainer raises `Diverged` next; a callback may raise one that says more.
+        """
+
     def on_epoch_end(self, trainer: Trainer) -> None:
         """After an epoch and its validation; its record is ``trainer.history[-1]``."""
+
+    def on_safe_point(self, trainer: Trainer) -> None:
+        """When all callbacks have seen a step and, after an epoch's last step, the epoch's end.
+
+        What ``trainer.state_dict()`` returns here is the whole run: another trainer goes on from it to the bit.
+        """
 
     def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """When somebody has called ``trainer.log(record)``, as the trainer does after every epoch."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the last step, also when the run ends by an exception."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the callback remembers: values with a JSON form, arrays, dicts and lists of these."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
 
 
 class Diverged(ArithmeticError):
@@ -53,8 +76,25 @@ class Diverged(ArithmeticError):
     ----------
     step : int
         Updates done when it was noticed.
+    layer, tensor : str or None
+        Which layer, and what of it, was the first to go wrong, where that is known.
     """
 
-    def __init__(self, message: str, step: int) -> None:
+    def __init__(self, message: str, step: int, layer: str | None = None, tensor: str | None = None) -> None:
         super().__init__(message)
-        self.step = step
+        self.step, self.layer, self.tensor = step, layer, tensor
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the run, at a step of which there is a checkpoint.
+
+    Attributes
+    ----------
+    signal : signal.Signals
+    step : int
+        Updates done.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        self.signal, self.step = signal.Signals(number), step
+        super().__init__(f"{self.signal.name} at step {step}")

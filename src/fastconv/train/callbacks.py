@@ -1,15 +1,28 @@
-"""Callbacks that keep a run honest: the best weights, and an early end to a run that explodes."""
+"""Callbacks that keep a run honest: the best weights, and an end to a run that gets nowhere."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv.train.base import Callback, Diverged
+from fastconv.train.history import Record
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
+
+Merit = tuple[float, float]
+
+
+def merit(record: Record) -> Merit | None:
+    """Return what makes the record of an epoch better than another, or None without validation.
+
+    The higher validation accuracy wins; among equal ones, and where there is none, the lower validation loss.
+    """
+    if record.get("validation_loss") is None:
+        return None
+    return record.get("validation_accuracy") or 0.0, -record["validation_loss"]
 
 
 class KeepBest(Callback):
@@ -26,21 +39,26 @@ class KeepBest(Callback):
 
     def __init__(self) -> None:
         self.epoch: int | None = None
-        self._merit: tuple[float, float] | None = None
-        self._state: dict[str, np.ndarray] = {}
+        self._merit: Merit | None = None
+        self._weights: dict[str, np.ndarray] = {}
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         record = trainer.history[-1]
-        if record.get("validation_loss") is None:
-            return
-        merit = (record.get("validation_accuracy") or 0.0, -record["validation_loss"])
-        if self._merit is None or merit > self._merit:
-            self._merit, self.epoch = merit, record["epoch"]
-            self._state = {name: np.copy(array) for name, array in trainer.model.state_dict().items()}
+        found = merit(record)
+        if found is not None and (self._merit is None or found > self._merit):
+            self._merit, self.epoch = found, record["epoch"]
+            self._weights = trainer.model.state_dict()
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        if self._state:
-            trainer.model.load_state_dict(self._state)
+        if self._weights:
+            trainer.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "merit": self._merit, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self._weights = state["epoch"], state["weights"]
+        self._merit = None if state["merit"] is None else tuple(state["merit"])
 
 
 class StopOnExplosion(Callback):
@@ -74,3 +92,116 @@ class StopOnExplosion(Callback):
                 f"times the first loss, {self._first:.4g}",
                 trainer.step,
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self._first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._first = state["first"]
+
+
+class Patience(Callback):
+    """Stop when the validation figures have not improved for ``epochs`` epochs.
+
+    What counts as better is the same as for `KeepBest`. It remembers nothing of its own: the history tells.
+
+    Parameters
+    ----------
+    epochs : int
+        At least 1.
+
+    References
+    ----------
+    L. Prechelt, "Early stopping - but when?", 1998; Y. Bengio, "Practical recommendations for gradient-based
+    training of deep architectures", arXiv 1206.5533, section 3.1.
+    """
+
+    def __init__(self, epochs: int = 10) -> None:
+        if epochs < 1:
+            raise ValueError(f"Patience: epochs must be at least 1, got {epochs}")
+        self.epochs = epochs
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        judged = [(found, record["epoch"]) for record in trainer.history if (found := merit(record)) is not None]
+        best = max(judged, key=lambda pair: pair[0], default=None)  # the first of equals
+        if best is not None and len(judged) - 1 - judged.index(best) >= self.epochs:
+            trainer.stop(f"validation figures have not improved for {self.epochs} epochs, since epoch {best[1]}")
+
+
+class ChillOut(Callback):
+    """Go back to the best parameters and lower the learning rate when the validation loss gets worse.
+
+    That is: at once when it is more than ``regress`` times the best, or when it has not improved for ``checks``
+    epochs. Parameters, running statistics and the optimiser's state become those of the epoch with the lowest
+    validation loss, and the base learning rate is multiplied by ``factor``; the schedule goes on from where it is.
+
+    Parameters
+    ----------
+    checks : int
+        At least 1.
+    factor : float
+        In (0, 1).
+    regress : float
+        At least 1.
+
+    Attributes
+    ----------
+    count : int
+        How often it has done so.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+
+    def __init__(self, checks: int = 3, factor: float = 0.5, regress: float = 1.5) -> None:
+        if checks < 1:
+            raise ValueError(f"ChillOut: checks must be at least 1, got {checks}")
+        if not 0 < factor < 1:
+            raise ValueError(f"ChillOut: factor must be in (0, 1), got {factor}")
+        if not regress >= 1:
+            raise ValueError(f"ChillOut: regress must be at least 1, got {regress}")
+        self.checks, self.factor, self.regress = checks, factor, regress
+        self.count = 0
+        self._loss: float | None = None
+        self._epoch = self._since = 0
+        self._weights: dict[str, np.ndarray] = {}
+        self._optimizer: dict[str, np.ndarray] = {}
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        record = trainer.history[-1]
+        loss = record.get("validation_loss")
+        if loss is None:
+            return
+        if self._loss is None or loss < self._loss:
+            self._loss, self._epoch, self._since = loss, record["epoch"], 0
+            self._weights, self._optimizer = trainer.model.state_dict(), trainer.optimizer.state_dict()
+            return
+        self._since += 1
+        if loss > self.regress * self._loss:
+            why = f"validation loss {loss:.4g} is more than {self.regress:g} times the best, {self._loss:.4g}"
+        elif self._since >= self.checks:
+            why = f"validation loss has not improved on {self._loss:.4g} for {self._since} epochs"
+        else:
+            return
+        self._go_back(trainer, why)
+
+    def _go_back(self, trainer: Trainer, why: str) -> None:
+        trainer.model.load_state_dict(self._weights)
+        trainer.optimizer.load_state_dict(self._optimizer)
+        trainer.base_lr *= self.factor
+        self.count, self._since = self.count + 1, 0
+        text = f"{why}: back to epoch {self._epoch}, base learning rate {trainer.base_lr:.3g}"
+        trainer.log({"kind": "event", "step": trainer.step, "event": "chill out", "text": text})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "count": self.count, "loss": self._loss, "epoch": self._epoch, "since": self._since,
+            "weights": self._weights, "optimizer": self._optimizer,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count, self._loss = state["count"], state["loss"]
+        self._epoch, self._since = state["epoch"], state["since"]
+        self._weights, self._optimizer = state["weights"], state["optimizer"]

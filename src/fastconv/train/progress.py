@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
@@ -33,10 +33,12 @@ class Progress(Callback):
         self.file = file
         self._bar: tqdm | None = None
         self._headed = False
+        self._later: list[str] = []
 
     def on_epoch_start(self, trainer: Trainer) -> None:
         self._bar = tqdm(
             total=trainer.steps_per_epoch,
+            initial=trainer.batch,
             desc=f"epoch {trainer.epoch + 1}/{trainer.epochs}",
             bar_format=_BAR,
             mininterval=0.25,
@@ -72,6 +74,17 @@ class Progress(Callback):
             self._print("  ".join(columns))
             self._headed = True
         self._print("  ".join(f"{text:>{len(head)}}" for head, text in columns.items()))
+
+    def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        if record.get("kind") == "event":
+            self._later.append(f"{record['event']}: {record['text']}")
+
+    def on_safe_point(self, trainer: Trainer) -> None:
+        if self._later:  # after the line of the epoch in which it happened
+            with tqdm.external_write_mode(file=self.file or sys.stdout):
+                for line in self._later:
+                    self._print(line)
+            self._later.clear()
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._close()

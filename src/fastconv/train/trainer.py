@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -14,11 +14,17 @@ from fastconv.data import Batches
 from fastconv.nn import Module
 from fastconv.optim import Optimizer
 from fastconv.schedule import Constant, Schedule
-from fastconv.train.base import Callback, Diverged
+from fastconv.train.base import Callback, Diverged, Interrupted
 from fastconv.train.callbacks import KeepBest
 from fastconv.train.evaluation import Batch, evaluate, has_labels
 from fastconv.train.history import History
 from fastconv.train.progress import Progress
+from fastconv.train.tally import Tally
+
+# Attributes that make up the state by themselves.
+_PLAIN = (
+    "step", "steps_per_epoch", "epoch", "epochs", "base_lr", "batch_loss", "batch_penalty", "mean_loss", "stop_reason",
+)  # fmt: skip
 
 
 class Batched(Protocol):
@@ -51,7 +57,7 @@ class Trainer:
         Adds ``l2 / 2 * sum(w ** 2)`` over all weights of two or more dimensions to what is minimised; the
         figures called loss stay those of the data alone, the penalty has its own.
     callbacks : sequence of Callback
-        Called in this order, before the two that the next options add.
+        Called in this order, after the `KeepBest` and before the `Progress` that the next options add.
     keep_best : bool
         Whether the weights of the epoch with the best validation figures are put back at the end.
     progress : bool
@@ -61,8 +67,12 @@ class Trainer:
     ----------
     epoch, epochs : int
         The running epoch, from 0, and the epoch at which ``fit`` ends.
-    step, steps_per_epoch : int
-        Updates done since the trainer was made; batches of an epoch.
+    step, batch, steps_per_epoch : int
+        Updates done since the trainer was made, and in the running epoch; batches of an epoch.
+    base_lr : float
+        What the schedule's factor is applied to; may be set at any time.
+    stop_reason : str or None
+        Why `fit` ended before its last epoch.
     batch_loss, mean_loss : float
         Loss of the last batch; mean over the epoch so far.
     history : History
@@ -104,15 +114,18 @@ class Trainer:
         self.schedule = schedule or Constant()
         self.base_lr = optimizer.lr
         self.l2 = l2
-        self.callbacks: list[Callback] = list(callbacks)
-        if keep_best:
-            self.callbacks.append(KeepBest())
+        # First, so that it sees the weights that the record is of, whatever a later callback does to them.
+        self.callbacks: list[Callback] = [KeepBest()] if keep_best else []
+        self.callbacks += callbacks
         if progress:
             self.callbacks.append(Progress())
         self.history = History()
         self.epoch = self.epochs = self.step = self.steps_per_epoch = 0
         self.batch_loss = self.batch_penalty = self.mean_loss = math.nan
         self.stop_reason: str | None = None
+        self._tally: Tally | None = None  # of the running epoch
+        self._train: Batched | None = None
+        self._position: Any = None  # of the batches, while there is no `_train`
 
     def fit(
         self,
@@ -151,26 +164,72 @@ class Trainer:
         """
         if epochs < 1:
             raise ValueError(f"Trainer.fit: epochs must be at least 1, got {epochs}")
+        batches = self._cut(train, validation, batch_size, seed)
+        self.epochs = self.epoch + epochs
+        self.stop_reason = None
+        return self._go(*batches)
+
+    def resume(
+        self,
+        train: Batched | Batch,
+        validation: Iterable[Batch] | Batch | None = None,
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> History:
+        """Go on, after `load_state_dict`, to where the interrupted `fit` was to end; to the same bits.
+
+        All but ``epochs`` is given as to that `fit`. Batches with a settable ``position``, as those of
+        `fastconv.data.Batches`, go on where they were; of others the ones seen in the running epoch are skipped.
+
+        Raises
+        ------
+        Diverged
+            As in `fit`.
+        ValueError
+            If an epoch has not as many batches as before.
+        """
+        before = self.steps_per_epoch
+        batches = self._cut(train, validation, batch_size, seed)
+        if self.steps_per_epoch != before:
+            raise ValueError(f"Trainer.resume: {self.steps_per_epoch} batches an epoch, the run so far had {before}")
+        return self._go(*batches)
+
+    def _cut(
+        self, train: Batched | Batch, validation: Iterable[Batch] | Batch | None, batch_size: int, seed: int
+    ) -> tuple[Batched, Iterable[Batch] | None]:
+        """Return batches, made of arrays where such are given."""
         if isinstance(train, tuple):
             x, y = train
             train = Batches(x, y, batch_size, seed, dtype=self._dtype())
         if isinstance(validation, tuple):
             x, y = validation
             validation = Batches(x, y, batch_size, shuffle=False, dtype=self._dtype())
-        self.steps_per_epoch = len(train)
-        if self.steps_per_epoch == 0:
+        if len(train) == 0:
             raise ValueError("Trainer.fit: the training data have no batch")
-        self.epochs = self.epoch + epochs
-        self.stop_reason = None
+        self.steps_per_epoch = len(train)
+        return train, validation
+
+    def _go(self, train: Batched, validation: Iterable[Batch] | None) -> History:
+        self._train = train
+        if self._position is not None and hasattr(train, "position"):
+            setattr(train, "position", self._position)  # noqa: B010  (not part of the protocol)
         training = self.model.training
         self._notify("on_fit_start")
         try:
             while self.epoch < self.epochs and self.stop_reason is None:
                 self._run_epoch(train, validation)
                 self.epoch += 1
+                self._notify("on_safe_point")
+        except Interrupted:  # at a safe point: `resume` goes on in the epoch
+            raise
+        except BaseException:
+            self._tally = None
+            raise
         finally:
             self.model.train(training)
             self._notify("on_fit_end")
+            self._train, self._position = None, None
         return self.history
 
     @property
@@ -178,9 +237,66 @@ class Trainer:
         """The epoch, from 1, whose weights are kept; None without validation or ``keep_best``."""
         return next((callback.epoch for callback in self.callbacks if isinstance(callback, KeepBest)), None)
 
+    @property
+    def batch(self) -> int:
+        """Updates done in the running epoch, 0 between two epochs."""
+        return 0 if self._tally is None else self._tally.batches
+
     def stop(self, reason: str) -> None:
         """End the run after the running step; ``reason`` is kept in ``stop_reason``."""
         self.stop_reason = reason
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a run is at this moment, as dicts and lists of arrays and values with a JSON form.
+
+        Taken at a safe point (`Callback.on_safe_point`), a trainer made alike goes on from it to the same bits:
+        see `load_state_dict` and `resume`. Outside of `fit` it lacks the position of the batches.
+        """
+        position = getattr(self._train, "position", None) if self._train is not None else self._position
+        return {
+            **{name: getattr(self, name) for name in _PLAIN},
+            "position": position,
+            "tally": None if self._tally is None else self._tally.state_dict(),
+            "history": [dict(record) for record in self.history],
+            "model": self.model.state_dict(),
+            "counters": self.model.extra_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._remembering()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned, in a trainer made with like arguments, before `resume` or `fit`.
+
+        Raises
+        ------
+        ValueError
+            If model, optimiser or callbacks are not like those of the state; the trainer is then good for nothing.
+        """
+        callbacks, saved = dict(self._remembering()), state["callbacks"]
+        if callbacks.keys() != saved.keys():
+            raise ValueError(
+                f"Trainer.load_state_dict: a state of a run with {_listed(saved)}; this one has {_listed(callbacks)}"
+            )
+        self.model.load_state_dict(state["model"])
+        self.model.load_extra_state(state["counters"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, callback in callbacks.items():
+            callback.load_state_dict(saved[name])
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        self._position = None if state["position"] is None else tuple(state["position"])
+        self._tally = None if state["tally"] is None else Tally.from_state(state["tally"])
+        self.history = History(state["history"])
+
+    def _remembering(self) -> Iterator[tuple[str, Callback]]:
+        """Yield the callbacks that have a state, by name of class; a second one of a class gets a number."""
+        seen: dict[str, int] = {}
+        for callback in self.callbacks:
+            kind = type(callback)
+            if kind.state_dict is not Callback.state_dict:
+                seen[kind.__name__] = seen.get(kind.__name__, 0) + 1
+                number = seen[kind.__name__]
+                yield kind.__name__ if number == 1 else f"{kind.__name__} {number}", callback
 
     def log(self, record: dict[str, Any]) -> None:
         """Hand a record to all callbacks that keep or show records (`Callback.on_record`).
@@ -202,34 +318,43 @@ class Trainer:
             getattr(callback, hook)(self)
 
     def _run_epoch(self, train: Batched, validation: Iterable[Batch] | None) -> None:
+        tally = self._tally = self._tally or Tally()
         self._notify("on_epoch_start")
         self.model.train()
-        tally = _Tally()
         fetched = time.perf_counter()
-        for x, y in train:
+        for x, y in self._remaining(train, tally.batches):
             self._notify("on_step_start")
             started = time.perf_counter()
             right = self._train_step(x, y)
             ended = time.perf_counter()
             tally.add(len(x), self.batch_loss, self.batch_penalty, right)
-            tally.times.append(ended - started)
-            tally.seconds += ended - fetched
+            tally.clock(ended - started, ended - fetched)
             self.mean_loss = tally.loss / tally.samples
             self._notify("on_step_end")
             if self.stop_reason is not None:
                 break
+            if tally.batches < self.steps_per_epoch:
+                self._notify("on_safe_point")
             fetched = time.perf_counter()
-        if not all(np.isfinite(param.data).all() for param in self.model.parameters()):
-            raise self._diverged("a parameter is no longer finite")
+        self._tally = None
+        for name, param in self.model.named_parameters():
+            if not np.isfinite(param.data).all():
+                raise self._diverged(f"{name} is no longer finite", *name.rpartition(".")[::2])
         record = {"epoch": self.epoch + 1, "steps": self.step, "lr": self.optimizer.lr, **tally.figures()}
         found = None if validation is None else evaluate(self.model, self.loss, validation)
         if found is not None and not math.isfinite(found.loss):
+            self._non_finite(None)
             raise self._diverged(f"the validation loss is {found.loss}")
         record["validation_loss"] = None if found is None else found.loss
         record["validation_accuracy"] = None if found is None else found.accuracy
         self.history.append(record)
         self.log({"kind": "epoch", **record})
         self._notify("on_epoch_end")
+
+    @staticmethod
+    def _remaining(train: Batched, done: int) -> Iterator[Batch]:
+        """Give the rest of an epoch; what has a position goes on from there by itself."""
+        return iter(train) if hasattr(train, "position") else itertools.islice(train, done, None)
 
     def _train_step(self, x: np.ndarray, y: np.ndarray) -> int | None:
         """Do one update; return how many labels were predicted right, None where targets are not labels."""
@@ -238,6 +363,7 @@ class Trainer:
         output = self.model(x)
         self.batch_loss = float(self.loss(output, y))
         if not math.isfinite(self.batch_loss):
+            self._non_finite((x, y))
             raise self._diverged(f"the loss is {self.batch_loss}")
         right = int((output.argmax(axis=1) == y).sum()) if has_labels(output, y) else None
         self.model.backward(self.loss.backward())
@@ -257,34 +383,14 @@ class Trainer:
                 squares += float(np.square(param.data, dtype=np.float64).sum())
         return 0.5 * self.l2 * squares
 
-    def _diverged(self, what: str) -> Diverged:
-        return Diverged(
-            f"{what} after {self.step} updates, in epoch {self.epoch + 1} (learning rate {self.optimizer.lr:g})",
-            self.step,
-        )
+    def _non_finite(self, batch: Batch | None) -> None:
+        for callback in self.callbacks:
+            callback.on_non_finite(self, batch)
+
+    def _diverged(self, what: str, layer: str | None = None, tensor: str | None = None) -> Diverged:
+        where = f"after {self.step} updates, in epoch {self.epoch + 1} (learning rate {self.optimizer.lr:g})"
+        return Diverged(f"{what} {where}", self.step, layer, tensor)
 
 
-class _Tally:
-    """Sums over the steps of one epoch."""
-
-    def __init__(self) -> None:
-        self.samples = 0
-        self.loss = self.penalty = self.seconds = 0.0
-        self.right: int | None = 0
-        self.times: list[float] = []
-
-    def add(self, samples: int, loss: float, penalty: float, right: int | None) -> None:
-        self.samples += samples
-        self.loss += loss * samples
-        self.penalty += penalty * samples
-        self.right = None if right is None or self.right is None else self.right + right
-
-    def figures(self) -> dict[str, Any]:
-        return {
-            "loss": self.loss / self.samples,
-            "accuracy": None if self.right is None else self.right / self.samples,
-            "penalty": self.penalty / self.samples,
-            "seconds": self.seconds,
-            "step_ms": 1e3 * statistics.median(self.times),
-            "images_per_second": self.samples / self.seconds,
-        }
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "no callback that has a state"

@@ -1,0 +1,261 @@
+"""Checkpoints: the whole state of a run in one safetensors file, and the callback that writes them.
+
+The arrays of a state lie in the file under the path that leads to them (``model/0.weight``,
+``callbacks/KeepBest/weights/0.weight``); all else is JSON in its header. A SHA-256 over both tells a damaged file.
+Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv.serialize import ModelFileError, load_arrays, save_arrays
+from fastconv.serialize.files import sync_folder
+from fastconv.train.base import Callback, Interrupted
+from fastconv.train.callbacks import merit
+
+if TYPE_CHECKING:
+    from fastconv.train.trainer import Trainer
+
+FORMAT = 1
+_STATE, _DIGEST = "fastconv.checkpoint", "sha256"
+_NAME = re.compile(r"step-(\d+)\.safetensors")
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write a state to one file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+    state : dict
+        Of strings to arrays (float32, float64, int64), values with a JSON form, and dicts and lists of these, as
+        `Trainer.state_dict` returns it.
+
+    Raises
+    ------
+    TypeError
+        If something in it is neither.
+    OSError
+        If the file cannot be written; what was there before is untouched.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    text = json.dumps({"format": FORMAT, "state": _strip(state, "", arrays)})
+    save_arrays(path, arrays, {_STATE: text, _DIGEST: _digest(text, arrays)})
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a state that `save_checkpoint` wrote; tuples have become lists.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is no checkpoint, or cut short, or damaged, if only by a bit.
+    OSError
+        If it cannot be read.
+    """
+    arrays, strings = load_arrays(path)
+    text = strings.get(_STATE)
+    if text is None:
+        raise ModelFileError(f"{path}: a safetensors file, but no checkpoint")
+    if strings.get(_DIGEST) != _digest(text, arrays):
+        raise ModelFileError(f"{path}: damaged: its contents do not have the SHA-256 it names")
+    whole = json.loads(text)
+    if whole["format"] != FORMAT:
+        raise ModelFileError(f"{path}: a checkpoint of format {whole['format']}, this version reads format {FORMAT}")
+    state: dict[str, Any] = _fill(whole["state"], arrays)
+    return state
+
+
+def load_latest(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
+    """Return the state and the path of the newest checkpoint in a folder that is whole.
+
+    A damaged one is named in a `RuntimeWarning` and gets the suffix ``.damaged``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    damaged = 0
+    for path in reversed(checkpoints(folder)):
+        try:
+            return load_checkpoint(path), path
+        except ModelFileError as error:
+            warnings.warn(f"{error}; going on from the one before it", RuntimeWarning, stacklevel=2)
+            os.replace(path, path.with_name(path.name + ".damaged"))
+            damaged += 1
+    found = f": {damaged} damaged" if damaged else ""
+    raise FileNotFoundError(f"{folder} holds no checkpoint to go on from{found}")
+
+
+def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of all checkpoints in a folder, oldest first; none where there is no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+class Checkpoint(Callback):
+    """Save the whole state of a run now and then, and when a signal asks the process to end.
+
+    SIGTERM and SIGINT (Ctrl-C) let the running step come to its end, write a checkpoint and end the run by
+    `Interrupted`; a second signal ends it at once. The newest checkpoints and the best one (by the validation
+    figures at its time, as `KeepBest` compares them) are kept, others removed.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made when the run starts.
+    steps : int, optional
+        Save whenever the number of updates done is a multiple of this.
+    seconds : float, optional
+        Save at the first safe point after so long.
+    keep : int
+        How many of the newest stay, at least 1.
+    signals : bool
+        Whether SIGTERM and SIGINT are taken care of; they are in the main thread only.
+
+    Raises
+    ------
+    ValueError
+        If an interval or ``keep`` is not positive.
+
+    Examples
+    --------
+    ::
+
+        trainer = Trainer(..., callbacks=[Checkpoint("run/checkpoints", seconds=300)])
+        trainer.fit(batches, epochs=100)
+
+        trainer = Trainer(..., callbacks=[Checkpoint("run/checkpoints", seconds=300)])  # after a crash
+        trainer.load_state_dict(load_latest("run/checkpoints")[0])
+        trainer.resume(batches)
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+        keep: int = 2,
+        signals: bool = True,
+    ) -> None:
+        for name, value in (("steps", steps), ("seconds", seconds), ("keep", keep)):
+            if value is not None and not value > 0:
+                raise ValueError(f"Checkpoint: {name} must be positive, got {value}")
+        self.folder = Path(folder)
+        self.steps, self.seconds, self.keep, self.signals = steps, seconds, keep, signals
+        self._merits: dict[str, tuple[float, float] | None] = {}
+        self._asked: int | None = None
+        self._former: dict[int, Any] = {}
+        self._last = 0.0
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for draft in self.folder.glob(".step-*"):  # of a process that was killed while it wrote
+            draft.unlink()
+        self._last = time.monotonic()
+        self._asked = None
+        if self.signals and threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_safe_point(self, trainer: Trainer) -> None:
+        if (
+            self._asked is not None
+            or (self.steps is not None and trainer.step % self.steps == 0)
+            or (self.seconds is not None and time.monotonic() - self._last >= self.seconds)
+        ):
+            self.save(trainer)
+        if self._asked is not None:
+            number, self._asked = self._asked, None
+            raise Interrupted(number, trainer.step)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+        if self._asked is not None:  # after the last safe point: the process is asked again
+            signal.raise_signal(self._asked)
+
+    def save(self, trainer: Trainer) -> Path:
+        """Write a checkpoint of this moment, which must be a safe point; returns its path."""
+        path = self.folder / f"step-{trainer.step:08}.safetensors"
+        judged = [found for record in trainer.history[-1:] if (found := merit(record)) is not None]
+        self._merits[path.name] = judged[0] if judged else None
+        old = self._superfluous(path)
+        for other in old:
+            self._merits.pop(other.name, None)
+        save_checkpoint(path, trainer.state_dict())
+        for other in old:
+            other.unlink(missing_ok=True)
+        sync_folder(self.folder)
+        self._last = time.monotonic()
+        return path
+
+    def _superfluous(self, new: Path) -> list[Path]:
+        """Return the files that neither are among the newest nor the best, once `new` is there."""
+        files = [path for path in checkpoints(self.folder) if path != new] + [new]
+        judged = [(found, path) for path in files if (found := self._merits.get(path.name)) is not None]
+        best = max(judged, key=lambda pair: pair[0], default=(None, None))[1]  # the first of equals
+        return [path for path in files[: -self.keep] if path != best]
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked is not None:
+            raise KeyboardInterrupt
+        self._asked = number
+        # No print: the handler may run in the middle of one.
+        os.write(2, f"\n{signal.Signals(number).name}: saving after this step (again: ending at once)\n".encode())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"merits": self._merits}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._merits = {name: None if found is None else tuple(found) for name, found in state["merits"].items()}
+
+
+def _strip(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a state without its arrays, which go to ``arrays``: in their place stands the name they have there."""
+    if isinstance(value, np.ndarray):
+        arrays[path] = value
+        return {"array": path}
+    if isinstance(value, dict):
+        # One level more tells a dict of the state from the place of an array.
+        dot = f"{path}/" if path else ""
+        return {"dict": {name: _strip(item, dot + name, arrays) for name, item in value.items()}}
+    if isinstance(value, list | tuple):
+        return [_strip(item, f"{path}/{i}", arrays) for i, item in enumerate(value)]
+    return value
+
+
+def _fill(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, list):
+        return [_fill(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return arrays[value["array"]]
+    return {name: _fill(item, arrays) for name, item in value["dict"].items()}
+
+
+def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(f"{name}\0{little.dtype.str}\0{array.shape}\0".encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()

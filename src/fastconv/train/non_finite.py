@@ -1,0 +1,122 @@
+"""Where the first NaN or infinity of a run came from: step, layer and tensor."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv.nn import Module
+from fastconv.train.base import Callback, Diverged
+
+if TYPE_CHECKING:
+    from fastconv.train.evaluation import Batch
+    from fastconv.train.trainer import Trainer
+
+
+class StopOnNonFinite(Callback):
+    """End a run by `Diverged` at the first NaN or infinity, naming step, layer and tensor.
+
+    Gradients and parameters are looked through after every update, in the order in which they came about: the
+    gradients of the last layer first. When the loss of a batch is not finite, input, parameters and buffers are
+    looked through, and the batch is run once more (with the same dropout masks) to find the first layer whose
+    output is not finite.
+
+    Parameters
+    ----------
+    every : int
+        Updates between two looks at gradients and parameters, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If ``every`` is below 1.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"StopOnNonFinite: every must be at least 1, got {every}")
+        self.every = every
+        self._counters: dict[str, int] = {}
+
+    def on_step_start(self, trainer: Trainer) -> None:
+        self._counters = trainer.model.extra_state()
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step % self.every:
+            return
+        params = list(trainer.model.named_parameters())
+        with np.errstate(all="ignore"):
+            total = sum(float(np.add.reduce(a, axis=None)) for _, param in params for a in (param.grad, param.data))
+        if math.isfinite(total):  # almost always; finite numbers whose sum is not are looked at one by one
+            return
+        for name, param in reversed(params):
+            self._check(trainer, name, "gradient", param.grad)
+        for name, param in params:
+            self._check(trainer, name, "", param.data)
+
+    def on_non_finite(self, trainer: Trainer, batch: Batch | None) -> None:
+        model = trainer.model
+        for name, array in model.named_state():
+            self._check(trainer, name, "", array)
+        if batch is None:
+            return
+        for what, array in zip(("input", "target"), batch, strict=True):
+            if found := _describe(array):
+                raise _diverged(trainer, f"the {what} of the batch holds {found}", None, what)
+        state, counters = model.state_dict(), model.extra_state()
+        model.load_extra_state(self._counters)
+        names = {id(module): name for name, module in model.named_modules()}
+
+        def look(module: Module, input: np.ndarray, output: np.ndarray) -> None:
+            if found := _describe(output):
+                layer = names[id(module)]
+                what = f"the output of {_layer(model, layer)} holds {found}, its input {_range(input)},"
+                raise _diverged(trainer, what, layer, "output")
+
+        removers = [module.register_forward_hook(look) for module in model.modules()]
+        try:
+            output = model(batch[0])
+        finally:
+            for remove in removers:
+                remove()
+            model.load_state_dict(state)
+            model.load_extra_state(counters)
+        kind = type(trainer.loss).__name__
+        raise _diverged(trainer, f"{kind} is {trainer.batch_loss}, of outputs {_range(output)},", kind, "loss")
+
+    @staticmethod
+    def _check(trainer: Trainer, name: str, what: str, array: np.ndarray) -> None:
+        if found := _describe(array):
+            layer, _, tensor = name.rpartition(".")
+            of = f"the {what} of {tensor}" if what else tensor
+            raise _diverged(
+                trainer, f"{of} of {_layer(trainer.model, layer)} holds {found}", layer, f"{tensor} {what}".strip()
+            )
+
+
+def _diverged(trainer: Trainer, what: str, layer: str | None, tensor: str) -> Diverged:
+    where = f"in epoch {trainer.epoch + 1} (learning rate {trainer.optimizer.lr:g})"
+    return Diverged(f"{what} after {trainer.step} updates, {where}", trainer.step, layer, tensor)
+
+
+def _describe(array: np.ndarray) -> str:
+    """Return how many elements are NaN or infinite, in words; an empty string where none is."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return ""
+    nan = int(np.isnan(array).sum())
+    infinite = array.size - int(finite.sum()) - nan
+    parts = [f"{count:,} {word}" for count, word in ((nan, "NaN"), (infinite, "infinite")) if count]
+    return f"{' and '.join(parts)} of {array.size:,}"
+
+
+def _range(array: np.ndarray) -> str:
+    return f"{array.min():.3g} to {array.max():.3g}" if array.size else "nothing"
+
+
+def _layer(model: Module, path: str) -> str:
+    kinds: dict[str, Any] = dict(model.named_modules())
+    kind = type(kinds[path]).__name__
+    return f"layer {path} ({kind})" if path else kind

@@ -1,0 +1,301 @@
+"""A run that is stopped anywhere and resumed has the bits of one never stopped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import data, nn, optim, schedule
+from fastconv.serialize import ModelFileError
+from fastconv.train import (
+    Callback,
+    Checkpoint,
+    ChillOut,
+    Interrupted,
+    Patience,
+    StopOnExplosion,
+    StopOnNonFinite,
+    Trainer,
+    load_checkpoint,
+    load_latest,
+    read_record,
+    save_checkpoint,
+    state_sha256,
+)  # fmt: skip
+from fastconv.train.checkpoint import checkpoints
+
+TIMES = ("seconds", "step_ms", "images_per_second")
+OPTIMIZERS = {
+    "momentum": lambda params: optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True),
+    "adam": lambda params: optim.Adam(params, lr=0.01),
+    "adamw": lambda params: optim.AdamW(params, lr=0.01),
+    "rmsprop": lambda params: optim.RMSprop(params, lr=0.01, momentum=0.5, centered=True),
+    "adagrad": lambda params: optim.Adagrad(params, lr=0.05),
+}
+
+
+def untimed(history):
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in history]
+
+
+def images(n, seed):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 255, (n, 1, 6, 6), np.uint8), rng.integers(0, 4, n)
+
+
+def batches():
+    return data.Batches(
+        *images(30, 1), 8, seed=5, augment=data.Augment(shift=1, flip=True),
+        standardize=data.Standardizer([[[127.0]]], [[[64.0]]]),
+    )  # fmt: skip
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(Callback):
+    """Save and raise at a step, as a kill right after a checkpoint would end it."""
+
+    def __init__(self, path, step):
+        self.path, self.step = path, step
+
+    def on_safe_point(self, trainer):
+        if trainer.step == self.step:
+            save_checkpoint(self.path, trainer.state_dict())
+            raise Stop
+
+
+def trainer(optimizer="momentum", *callbacks):
+    """Convolution, batch normalisation, dropout, warm-up and cosine; every callback that has a state."""
+    fastconv.manual_seed(2)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(27, 4),
+    )  # fmt: skip
+    return Trainer(
+        model, nn.CrossEntropyLoss(), OPTIMIZERS[optimizer](model.parameters()), l2=1e-3,
+        schedule=schedule.Warmup(5, schedule.Cosine(15)), progress=False,
+        callbacks=[StopOnExplosion(20), StopOnNonFinite(), ChillOut(1), Patience(4), *callbacks],
+    )  # fmt: skip
+
+
+def whole(optimizer):
+    run = trainer(optimizer)
+    history = run.fit(batches(), images_as_batches(), epochs=5)
+    return state_sha256(run.model), untimed(history), run.step
+
+
+def images_as_batches():
+    x, y = images(20, 3)
+    return [(x.astype(np.float32) / 64 - 2, y)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resumed_at_every_step_it_has_the_same_bits(optimizer, tmp_path):
+    digest, history, steps = whole(optimizer)
+    assert steps == 20
+    for step in range(1, steps + 1):
+        path = tmp_path / f"{step}.safetensors"
+        with pytest.raises(Stop):
+            trainer(optimizer, StopAt(path, step)).fit(batches(), images_as_batches(), epochs=5)
+        again = trainer(optimizer)
+        again.load_state_dict(load_checkpoint(path))
+        assert again.step == step
+        found = again.resume(batches(), images_as_batches())
+        assert (state_sha256(again.model), untimed(found)) == (digest, history), step
+
+
+def test_chained_stops_change_nothing(tmp_path):
+    digest, history, steps = whole("adam")
+    path = tmp_path / "state.safetensors"
+    with pytest.raises(Stop):
+        trainer("adam", StopAt(path, 1)).fit(batches(), images_as_batches(), epochs=5)
+    for step in range(2, steps):
+        run = trainer("adam", StopAt(path, step))
+        run.load_state_dict(load_checkpoint(path))
+        with pytest.raises(Stop):
+            run.resume(batches(), images_as_batches())
+    run = trainer("adam")
+    run.load_state_dict(load_checkpoint(path))
+    found = run.resume(batches(), images_as_batches())
+    assert (state_sha256(run.model), untimed(found)) == (digest, history)
+
+
+def test_batches_without_a_position_are_skipped(tmp_path):
+    x, y = images(30, 1)
+    plain = [(x[i : i + 8].astype(np.float32) / 64, y[i : i + 8]) for i in range(0, 30, 8)]
+    run = trainer()
+    history = untimed(run.fit(plain, epochs=3))
+    path = tmp_path / "state"
+    with pytest.raises(Stop):
+        trainer("momentum", StopAt(path, 6)).fit(plain, epochs=3)
+    again = trainer()
+    again.load_state_dict(load_checkpoint(path))
+    assert untimed(again.resume(plain)) == history
+    assert state_sha256(again.model) == state_sha256(run.model)
+
+
+def test_a_run_that_has_stopped_stays_stopped(tmp_path):
+    class Enough(Callback):
+        def on_epoch_end(self, trainer):
+            trainer.stop("enough")
+
+    path = tmp_path / "state"
+    with pytest.raises(Stop):
+        trainer("momentum", Enough(), StopAt(path, 4)).fit(batches(), images_as_batches(), epochs=5)
+    again = trainer("momentum", Enough())
+    again.load_state_dict(load_checkpoint(path))
+    assert len(again.resume(batches(), images_as_batches())) == 1
+    assert again.stop_reason == "enough"
+
+
+def test_states_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "state"
+    with pytest.raises(Stop):
+        trainer("momentum", StopAt(path, 3)).fit(batches(), images_as_batches(), epochs=5)
+    state = load_checkpoint(path)
+    with pytest.raises(ValueError, match="Adam: state lacks"):
+        trainer("adam").load_state_dict(state)
+    with pytest.raises(ValueError, match="a state of a run with ChillOut, KeepBest, .*; this one has Checkpoint, Chill"):
+        trainer("momentum", Checkpoint(tmp_path)).load_state_dict(state)
+    other = trainer()
+    other.load_state_dict(state)
+    with pytest.raises(ValueError, match="3 batches an epoch, the run so far had 4"):
+        other.resume(data.Batches(*images(24, 1), 8))
+
+
+def test_checkpoint_files_hold_any_state(tmp_path):
+    state = {
+        "a": [1, None, True, "x", 0.1, {"w": np.arange(3.0)}], "seed": 2**64 - 1, "empty": {}, "array": {"dict": 1},
+        "nan": float("nan"), "int": np.array(7), "inf": float("-inf"),
+    }  # fmt: skip
+    save_checkpoint(tmp_path / "state", state)
+    again = load_checkpoint(tmp_path / "state")
+    assert again["a"][:5] == state["a"][:5]
+    np.testing.assert_array_equal(again["a"][5]["w"], [0, 1, 2])
+    assert (again["seed"], again["empty"], again["array"], again["inf"]) == (2**64 - 1, {}, {"dict": 1}, -np.inf)
+    assert np.isnan(again["nan"])
+    assert again["int"].shape == ()
+    with pytest.raises(TypeError):
+        save_checkpoint(tmp_path / "state", {"a": object()})
+    with pytest.raises(TypeError, match="must be float32, float64 or int64"):
+        save_checkpoint(tmp_path / "state", {"a": np.zeros(3, "u1")})
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_damage_of_any_kind_is_noticed(tmp_path):
+    path = tmp_path / "state"
+    save_checkpoint(path, {"w": np.arange(50.0), "step": 3})
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*rng.integers(0, len(good), 60), len(good) - 1]:
+        path.write_bytes(good[:place])
+        with pytest.raises(ModelFileError):
+            load_checkpoint(path)
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1 << int(rng.integers(8))]) + good[place + 1 :])
+        with pytest.raises(ModelFileError):
+            load_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(ModelFileError):
+        load_checkpoint(path)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    class Figures(Callback):
+        """Put figures of our own in the place of the validation's."""
+
+        def on_epoch_end(self, trainer):
+            epoch = trainer.history[-1]["epoch"]
+            trainer.history[-1].update(validation_accuracy=[0.1, 0.9, 0.9, 0.5, 0.2][epoch - 1], validation_loss=1.0)
+
+    names = []
+
+    class Watch(Callback):
+        def on_safe_point(self, trainer):
+            names.append([int(path.stem[5:]) for path in checkpoints(tmp_path / "c")])
+
+    run = trainer("momentum", Figures(), Checkpoint(tmp_path / "c", steps=2, signals=False), Watch())
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / ".step-00000002.safetensors.0123").write_text("a draft of a killed process")
+    run.fit(batches(), images_as_batches(), epochs=5)
+    # Epochs end at 4, 8, 12, 16, 20; the one at 8 is the first of the two best.
+    assert names[1] == [2]
+    assert names[5] == [4, 6]
+    assert names[11] == [8, 10, 12]
+    assert names[-1] == [8, 18, 20]
+    assert len(list((tmp_path / "c").iterdir())) == 3
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    trainer("momentum", Checkpoint(tmp_path, steps=4, signals=False)).fit(batches(), epochs=5)
+    newest = checkpoints(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:-10])
+    with pytest.warns(RuntimeWarning, match=r"step-00000020.*; going on from the one before it"):
+        state, path = load_latest(tmp_path)
+    assert (state["step"], path.name) == (16, "step-00000016.safetensors")
+    assert (tmp_path / "step-00000020.safetensors.damaged").exists()
+    path.write_bytes(b"")
+    with (
+        pytest.warns(RuntimeWarning, match="going on from the one before it"),
+        pytest.raises(FileNotFoundError, match="holds no checkpoint to go on from: 1 damaged"),
+    ):
+        load_latest(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to go on from"):
+        load_latest(tmp_path / "nowhere")
+
+
+def test_time_decides_too(tmp_path, monkeypatch):
+    clock = iter(range(0, 10_000, 30))
+    monkeypatch.setattr("fastconv.train.checkpoint.time.monotonic", lambda: next(clock))
+    saved = []
+    monkeypatch.setattr("fastconv.train.checkpoint.save_checkpoint", lambda path, state: saved.append(state["step"]))
+    trainer("momentum", Checkpoint(tmp_path, seconds=100, signals=False)).fit(batches(), epochs=5)
+    assert saved == [4, 8, 12, 16, 20]
+    for wrong in ({"steps": 0}, {"seconds": -1.0}, {"keep": 0}):
+        with pytest.raises(ValueError, match="must be positive, got"):
+            Checkpoint(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_interrupts(number, tmp_path, capfd):
+    class Ask(Callback):
+        def on_step_start(self, trainer):
+            if trainer.step == 6:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    digest, history, _ = whole("momentum")
+    run = trainer("momentum", Ask(), Checkpoint(tmp_path))
+    with pytest.raises(Interrupted, match=f"{number.name} at step 7") as caught:
+        run.fit(batches(), images_as_batches(), epochs=5)
+    assert (caught.value.signal, caught.value.step) == (number, 7)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert signal.getsignal(number) is before
+    assert f"{number.name}: saving after this step" in capfd.readouterr().err
+    again = trainer("momentum", Checkpoint(tmp_path))
+    state, path = load_latest(tmp_path)
+    assert path.name == "step-00000007.safetensors"
+    again.load_state_dict(state)
+    assert untimed(again.resume(batches(), images_as_batches())) == history
+    assert state_sha256(again.model) == digest
+
+
+def test_a_second_signal_ends_at_once(tmp_path, capfd):
+    class Ask(Callback):
+        def on_step_start(self, trainer):
+            if trainer.step == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer("momentum", Ask(), Checkpoint(tmp_path)).fit(batches(), epochs=5)
+    assert not isinstance(caught.value, Interrupted)
+    assert checkpoints(tmp_path) == []
