@@ -1,12 +1,7 @@
 """A run that is stopped anywhere and resumed has the bits of one never stopped."""
 
-import json
 import os
-import random
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -25,7 +20,6 @@ from fastconv.train import (
     Trainer,
     load_checkpoint,
     load_latest,
-    read_record,
     save_checkpoint,
     state_sha256,
 )  # fmt: skip
@@ -164,7 +158,7 @@ def test_states_that_do_not_fit_are_refused(tmp_path):
     state = load_checkpoint(path)
     with pytest.raises(ValueError, match="Adam: state lacks"):
         trainer("adam").load_state_dict(state)
-    with pytest.raises(ValueError, match="a state of a run with ChillOut, KeepBest, .*; this one has Checkpoint, Chill"):
+    with pytest.raises(ValueError, match=r"of a run with ChillOut, KeepBest, .*; this one has Checkpoint, Chill"):
         trainer("momentum", Checkpoint(tmp_path)).load_state_dict(state)
     other = trainer()
     other.load_state_dict(state)

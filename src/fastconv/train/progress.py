@@ -76,7 +76,7 @@ class Progress(Callback):
         self._print("  ".join(f"{text:>{len(head)}}" for head, text in columns.items()))
 
     def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        if record.get("kind") == "event":
+        if record.get("kind") == "event" and record["event"] != "advice":  # which is said by who gives it
             self._later.append(f"{record['event']}: {record['text']}")
 
     def on_safe_point(self, trainer: Trainer) -> None:
