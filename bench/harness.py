@@ -6,6 +6,7 @@ each other (a wrong result is not timed) and then run in turns A B A B, so that 
 
 import argparse
 import json
+import os
 import platform
 import re
 import statistics
@@ -46,9 +47,12 @@ def arguments(description: str, **extra: dict[str, Any]) -> argparse.Namespace:
 
 
 def load_peer(args: argparse.Namespace) -> Any:
-    """Return the torch module with the same number of threads, or None."""
+    """Return the torch module with the same number of threads and instruction set, or None."""
     if args.peer == "none":
         return None
+    if args.isa == "avx2":  # read when torch is imported
+        os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     try:
         import torch
     except ImportError:
@@ -78,9 +82,9 @@ def _rate(work: Callable[[], float]) -> float:
     return amount / (time.perf_counter() - begin)
 
 
-def header(args: argparse.Namespace, peak: Peak, torch: Any) -> None:
+def header(args: argparse.Namespace, peak: Peak, torch: Any, peer: str | None = None) -> None:
     """Print what runs and on what."""
-    peer = f"PyTorch {torch.__version__}" if torch else "no peer"
+    peer = peer or (f"PyTorch {torch.__version__}" if torch else "no peer")
     print(f"fastconv {config.info()['fastconv']} on {args.isa}, {args.threads} threads, against {peer}")
     print(f"{cpu_name()}; peak {peak.gflops:.0f} GFLOP/s (FMA loop), {peak.gbytes:.1f} GB/s (copy loop)\n")
 
