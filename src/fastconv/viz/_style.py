@@ -11,6 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from fastconv.viz._mosaic import as_picture, bound
 
 Array = np.ndarray
 
@@ -20,9 +23,11 @@ INK, QUIET, GRID, GROUND = "#262626", "#8C8C8C", "#E8E8E8", "#F4F4F4"
 SMALL, NORMAL = 8.0, 9.5
 
 # From nothing to much, and from negative through nothing to positive: both tell apart in grey and for the
-# colour-blind, and let nothing look like the paper.
+# colour-blind, and let nothing look like the paper. NaN, and so the joints of a mosaic, is grey.
 AMOUNT = LinearSegmentedColormap.from_list("amount", ["#FFFFFF", "#9CC9E1", "#2F7FB5", "#08306B"])
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#8C3B00", "#E59A5A", "#FFFFFF", "#6BAED6", "#08457E"])
+for _map in (AMOUNT, SIGNED):
+    _map.set_bad("#BFBFBF")
 
 
 class Picture(Figure):
@@ -92,6 +97,22 @@ def scale(figure: Figure, image: Any, ax: Any, label: str = "") -> None:
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL, labelcolor=INK, color=QUIET, width=0.8)
     bar.set_label(label, fontsize=SMALL, color=INK)
+
+
+def photo(ax: Axes, image: Array, title: str = "") -> None:
+    """Draw an image (C, H, W) as a person sees it."""
+    bare(ax, title)
+    ax.imshow(as_picture(image), cmap="gray", interpolation="nearest")
+
+
+def values(ax: Axes, sheet: Array, aspect: Literal["equal", "auto"] = "equal", limit: float | None = None) -> AxesImage:
+    """Draw a 2-d array by its values, white being 0: one hue where none is negative, else two."""
+    limit = limit or bound(sheet)
+    signed = bool((sheet < 0).any())
+    return ax.imshow(
+        sheet, cmap=SIGNED if signed else AMOUNT, vmin=-limit if signed else 0, vmax=limit, aspect=aspect,
+        interpolation="nearest",
+    )  # fmt: skip
 
 
 def floats(values: Sequence[Any] | Array) -> Array:

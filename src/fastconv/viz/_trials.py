@@ -1,0 +1,85 @@
+"""Results of a hyperparameter search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fastconv.viz._style import COLOURS, QUIET, Array, Axes, Figure, dress, floats, legend, place, scale
+
+
+def search(
+    trials: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+    x: str = "lr",
+    y: str = "l2",
+    value: str = "accuracy",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw the trials of a search as points on two logarithmic axes, coloured by what they reached.
+
+    Parameters
+    ----------
+    trials : sequence of mappings, or mapping of sequences
+        With the keys `x`, `y` and `value`.
+    x, y : str
+        What the axes show. A zero, which has no logarithm, lies on the edge, labelled 0.
+    value : str
+        Higher is better; shares are shown in percent. A trial without it, or with NaN (it exploded), is a cross.
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If there is no trial, or one lacks a key.
+    """
+    if isinstance(trials, Mapping):
+        columns = {key: floats(trials[key]) for key in (x, y, value) if key in trials}
+    else:
+        columns = {
+            key: floats([trial.get(key) for trial in trials]) for key in (x, y, value) if any(key in t for t in trials)
+        }
+    lacking = [key for key in (x, y, value) if key not in columns]
+    if lacking or not len(columns[x]):
+        raise ValueError(f"viz.search: no trial with {', '.join(lacking or (x, y, value))}")
+    reached = columns[value]
+    figure, ax = place(ax, 5.4, 4.0)
+    dress(ax, f"{len(reached)} trials", x, y, grid=None)
+    across, up = _logarithmic(ax, "x", columns[x]), _logarithmic(ax, "y", columns[y])
+    done = np.isfinite(reached)
+    if not done.all():
+        label = f"no result ({np.sum(~done)})"
+        ax.scatter(across[~done], up[~done], marker="x", s=18, color=QUIET, linewidths=0.9, label=label)
+    if done.any():
+        share = float(reached[done].max()) <= 1 and float(reached[done].min()) >= 0
+        order = np.flatnonzero(done)[np.argsort(reached[done], kind="stable")]  # the best on top
+        points = ax.scatter(
+            across[order], up[order], c=reached[order] * (100 if share else 1), cmap="viridis_r", s=30, linewidths=0.4,
+            edgecolors=QUIET,
+        )  # fmt: skip
+        scale(figure, points, ax, f"{value} (%)" if share else value)
+        best = order[-1]
+        text = f"{100 * reached[best]:.1f} %" if share else f"{reached[best]:.4g}"
+        ax.scatter(
+            across[best], up[best], s=110, facecolors="none", edgecolors=COLOURS[1], linewidths=1.5,
+            label=f"best: {text} at {x} {columns[x][best]:.2g}, {y} {columns[y][best]:.2g}",
+        )  # fmt: skip
+    legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handlelength=1.0)
+    return figure
+
+
+def _logarithmic(ax: Axes, which: Literal["x", "y"], values: Array) -> Array:
+    """Give an axis a log scale; return where the values lie, zeros a decade below the least."""
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    if not (values == 0).any():
+        return values
+    positive = values[np.isfinite(values) & (values > 0)]
+    low, high = (math.floor(math.log10(end)) for end in (positive.min(), positive.max())) if positive.size else (0, 0)
+    decades = range(low, high + 2, 1 + (high - low) // 8)
+    ticks, labels = [10.0 ** (low - 1), *(10.0**k for k in decades)], ["0", *(f"$10^{{{k}}}$" for k in decades)]
+    (ax.set_xticks if which == "x" else ax.set_yticks)(ticks, labels)
+    (ax.axvline if which == "x" else ax.axhline)(10 ** (low - 0.5), color=QUIET, linewidth=0.6, linestyle=(0, (2, 2)))
+    (ax.xaxis if which == "x" else ax.yaxis).minorticks_off()
+    return np.where(values == 0, ticks[0], values)
