@@ -6,6 +6,7 @@ from fastconv._version import __version__
 from fastconv.cli.common import Commands
 from fastconv.cli.deep import deep
 from fastconv.cli.mlp import mlp
+from fastconv.cli.report import report
 from fastconv.cli.show import info, models
 from fastconv.cli.train import train
 from fastconv.cli.use import evaluate, predict
@@ -25,5 +26,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (train, evaluate, predict, deep, mlp, models, info):
+for command in (train, evaluate, predict, report, deep, mlp, models, info):
     main.add_command(command)

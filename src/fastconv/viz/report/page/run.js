@@ -1,0 +1,107 @@
+// One run in full: figures, curves, what was watched, hyperparameters, filters.
+
+function table(pairs, caption) {
+  const rows = Object.entries(pairs).map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, figure(value))));
+  return el("table", { "aria-label": caption }, el("tbody", {}, ...rows));
+}
+
+function figures(pairs) {
+  return el("dl", { class: "figures" },
+    ...pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+function curves(title, x, columns, { log = false, percents = false } = {}) {
+  const traces = () => columns.filter(([, column]) => hasFigures(column)).map(([name, column, dash], i) => ({
+    x, y: column, name, type: "scatter", mode: x.length > 40 ? "lines" : "lines+markers",
+    line: { ...lineOf(i), dash: dash ?? "solid" },
+  }));
+  if (!columns.some(([, column]) => hasFigures(column))) return null;
+  return chart(title, () => [traces(), {
+    xaxis: { title: { text: "epoch" } },
+    yaxis: { type: log ? "log" : "linear", tickformat: percents ? ".0%" : "" },
+  }]);
+}
+
+function watched(title, steps, columns, { note = "", log = false, share = false, band = null } = {}) {
+  if (!columns || !Object.values(columns).some(hasFigures)) return null;
+  const shapes = () => (band ? [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0: band[0], y1: band[1], line: { width: 0 },
+    fillcolor: colour("learning"), opacity: 0.13, layer: "below" }] : []);
+  const many = Object.keys(columns).length > 16;
+  return chart(title, () => [lines(steps.step, columns), {
+    xaxis: { title: { text: "step" } }, yaxis: { type: log ? "log" : "linear", exponentformat: "power", rangemode: share ? "tozero" : "normal", tickformat: share ? ".0%" : "" },
+    shapes: shapes(), hovermode: many ? "closest" : "x unified", ...(many ? { showlegend: false } : {}),
+  }], { note: many ? note + " Shades run from the first layer to the last." : note });
+}
+
+const FIGURES = {
+  mean: ["Activations: mean", ""], std: ["Activations: standard deviation", "Wanted: neither vanishing nor exploding from layer to layer."],
+  zeros: ["Activations: share of zeros", ""], saturated: ["Activations: share saturated", ""],
+  dead: ["Dead units: share", "Units that answer no image at all learn no more."],
+};
+
+function filtersPanel(filters) {
+  if (!filters) return null;
+  if (filters.error) return el("section", { class: "panel" }, el("h3", {}, "First-layer filters"), el("p", { class: "note" }, filters.error));
+  const times = Math.max(1, Math.min(24, Math.floor(400 / Math.max(filters.width, filters.height))));
+  return el("section", { class: "panel" }, el("h3", {}, "First-layer filters"),
+    el("img", { class: "filters", src: filters.uri, width: filters.width * times, height: filters.height * times,
+      alt: `${filters.shown} filters of ${filters.layer}` }),
+    el("p", { class: "note" }, `${filters.layer}, shape ${filters.shape.join("×")}; ${filters.shown} shown, each with its own contrast, 0 is grey.`));
+}
+
+function eventsPanel(events) {
+  if (!events.length) return null;
+  return el("section", { class: "panel" }, el("h3", {}, "What happened"), el("table", { "aria-label": "Events" },
+    el("thead", {}, el("tr", {}, ...["step", "event", ""].map((text) => el("th", { scope: "col" }, text)))),
+    el("tbody", {}, ...events.map((event) => el("tr", {}, ...event.map((value) => el("td", {}, figure(value))))))));
+}
+
+function showRun() {
+  const run = named.get(state.run), node = byId("run");
+  const back = el("a", { href: address({ view: "grid" }) }, "← all runs");
+  if (!run) {
+    node.replaceChildren(back, el("h2", { tabIndex: -1 }, "No such run"), el("p", {}, state.run));
+    return;
+  }
+  const order = shown(), at = order.indexOf(run);
+  const to = (other, text) => (other ? el("a", { href: address({ view: "run", run: other.name }), title: other.name }, text) : null);
+  const head = [
+    el("div", { class: "head" }, back, to(order[at - 1], "↑ previous"), at >= 0 ? to(order[at + 1], "↓ next") : null),
+    el("div", { class: "head" }, el("h2", { class: "name", tabIndex: -1 }, run.name), badge(run.health), pickBox(run)),
+    el("p", {}, run.reason),
+  ];
+  if (run.health === "damaged") {
+    node.replaceChildren(...head.slice(0, 1), el("h2", { class: "name", tabIndex: -1 }, run.name), badge(run.health), el("p", {}, run.reason));
+    return;
+  }
+  if (run.ended && run.ended !== run.reason) head.push(el("p", { class: "note" }, `${run.status}: ${run.ended}`));
+  const { epochs, steps, ...detail } = detailOf(run), x = epochs.epoch ?? (epochs.loss ?? []).map((_, i) => i + 1);
+  const panels = [
+    curves("Loss", x, [["validation", epochs.validation_loss], ["training", epochs.loss, "dash"], ["penalty", (epochs.penalty ?? []).some(Boolean) ? epochs.penalty : null, "dot"]], { log: true }),
+    curves("Accuracy", x, [["validation", epochs.validation_accuracy], ["training", epochs.accuracy, "dash"]], { percents: true }),
+    filtersPanel(detail.filters),
+    eventsPanel(detail.events),
+    el("section", { class: "panel" }, el("h3", {}, "Hyperparameters"), table(run.options, "Hyperparameters"),
+      ...[["Result", detail.result], ["More of the configuration", detail.config], ["Environment", detail.env]]
+        .filter(([, pairs]) => Object.keys(pairs).length)
+        .map(([title, pairs]) => el("details", {}, el("summary", {}, title), table(pairs, title)))),
+    hasFigures(steps.loss) ? watched("Loss at steps", steps, { loss: steps.loss }, { log: true }) : null,
+    hasFigures(steps.lr) ? watched("Learning rate", steps, { lr: steps.lr }, { log: steps.lr.every((v) => v === null || v > 0) })
+      : curves("Learning rate", x, [["learning rate", epochs.lr]]),
+    watched("Update ratio: |update| / |weights|", steps, detail.update_ratio, { log: true, band: [3e-4, 3e-3], note: "Wanted: about 1e-3 (the band)." }),
+    watched("Gradient norm", steps, detail.grad_norm, { log: true }),
+    ...Object.entries(detail.activations).map(([key, columns]) => watched((FIGURES[key] ?? [key])[0], steps, columns, { note: (FIGURES[key] ?? [])[1], log: key === "std", share: !["mean", "std"].includes(key) })),
+  ];
+  node.replaceChildren(...head, figures([
+    ["best validation accuracy", percent(run.accuracy)], ["best validation loss", figure(run.loss)],
+    ["test accuracy", percent(run.test_accuracy)], ["epochs", figure(run.epochs)],
+    ["training time", duration(run.seconds)], ["status", run.status],
+  ]), el("div", { class: "panels" }, ...panels.filter(Boolean)));
+}
+
+function pickBox(run) {
+  if (run.health === "damaged") return null;
+  const box = el("input", { type: "checkbox", checked: state.picks.has(run.name) });
+  box.addEventListener("change", () => choose(run, box.checked));
+  return el("label", { class: "check" }, box, " compare");
+}
