@@ -53,7 +53,8 @@ def health(history: History, status: str = "finished", *, first_loss: float | No
         There are not two losses to compare; which of the two, the status says.
     ``overfitting``
         Validation loss is ``RISE`` (10 %) or more above its lowest, by ``FAINT`` (1 %) of the first loss or
-        more, and training loss has fallen since then; or training accuracy is more than ``ACCURACY_GAP`` (0.1) above validation accuracy.
+        more, and training loss has fallen since then; or training accuracy is more than ``ACCURACY_GAP`` (0.1)
+        above validation accuracy.
     ``too slow``
         The lowest loss is less than ``BARELY`` (5 %) below the first.
     ``learning``
