@@ -72,7 +72,7 @@ def test_status_while_it_runs_and_after_it_was_killed(tmp_path):
     record = read_record(tmp_path / "run")
     assert (record.status, record.result, record.step) == ("running", None, 10)
     with pytest.raises(BlockingIOError, match="another process is at this run"):
-        RunWriter.resume(tmp_path / "run", step=10, epochs=1)
+        RunWriter.resume(tmp_path / "run", 10, [])
     run.close()
     assert read_record(tmp_path / "run").status == "killed"
     with pytest.raises(FileNotFoundError, match="holds no trained model: the run is killed, at step 10"):
@@ -158,9 +158,27 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
 def test_going_on_forgets_what_came_later(folder):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"torn')
-    with RunWriter.resume(folder, step=12, epochs=1) as run:
+    with RunWriter.resume(folder, 12, [{"epoch": 1}]) as run:
         record = read_record(folder)
         assert (record.status, record.history["epoch"], len(record.steps), len(record.events)) == ("running", [1], 1, 1)
         assert not (folder / "model.safetensors").exists()
+        assert [start["step"] for start in record.env["resumed"]] == [12]
         run.write(epoch(2, loss=0.125))
     assert read_record(folder).history["loss"] == [1.0, 0.125]
+
+
+def test_going_on_restores_lost_epochs(folder):
+    history = read_record(folder).history
+    (folder / "metrics.jsonl").write_text("")
+    RunWriter.resume(folder, 20, history).close()
+    assert read_record(folder).history.records == history.records
+
+
+def test_going_on_with_what_is_damaged_changes_nothing(folder):
+    (folder / "env.json").write_text("[")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=r"env\.json is damaged"):
+        RunWriter.resume(folder, 12, [])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
+        RunWriter.resume(folder.parent, 12, [])

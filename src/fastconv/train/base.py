@@ -41,7 +41,7 @@ class Callback:
         """After an update: ``trainer.step`` are done, ``trainer.batch_loss`` is the loss of the last."""
 
     def on_non_finite(self, trainer: Trainer, batch: Batch | None) -> None:
-        """When the loss of a batch, or of the validation data (None), is NaN or infinite.
+        """When the loss of a batch is NaN or infinite, or (None) that of the validation data or a parameter.
 
         The trainer raises `Diverged` next; a callback may raise one that says more.
         """

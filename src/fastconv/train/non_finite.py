@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 class StopOnNonFinite(Callback):
     """End a run by `Diverged` at the first NaN or infinity, naming step, layer and tensor.
 
-    Gradients and parameters are looked through after every update, in the order in which they came about: the
-    gradients of the last layer first. When the loss of a batch is not finite, input, parameters and buffers are
-    looked through, and the batch is run once more (with the same dropout masks) to find the first layer whose
-    output is not finite.
+    When the loss of a batch is not finite, parameters and input are looked through, and the batch is run once more
+    (with the same dropout masks) to find the first layer whose output is not finite. An update by a gradient that
+    is not finite shows in the next loss; the parameter nearest to the loss is then the first that it reached.
+    What a loss does not show is found in the looks every so many updates, at gradients and parameters.
 
     Parameters
     ----------
     every : int
-        Updates between two looks at gradients and parameters, at least 1.
+        Updates between two looks, at least 1. A look takes about as long as reading gradients and parameters
+        twice; in between there is next to no cost.
 
     Raises
     ------
@@ -34,14 +35,20 @@ class StopOnNonFinite(Callback):
         If ``every`` is below 1.
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, every: int = 100) -> None:
         if every < 1:
             raise ValueError(f"StopOnNonFinite: every must be at least 1, got {every}")
         self.every = every
+        self._counting = False
         self._counters: dict[str, int] = {}
 
-    def on_step_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, trainer: Trainer) -> None:
         self._counters = trainer.model.extra_state()
+        self._counting = bool(self._counters)
+
+    def on_step_start(self, trainer: Trainer) -> None:
+        if self._counting:
+            self._counters = trainer.model.extra_state()
 
     def on_step_end(self, trainer: Trainer) -> None:
         if trainer.step % self.every:
@@ -53,14 +60,16 @@ class StopOnNonFinite(Callback):
             return
         for name, param in reversed(params):
             self._check(trainer, name, "gradient", param.grad)
-        for name, param in params:
+        for name, param in reversed(params):
             self._check(trainer, name, "", param.data)
 
     def on_non_finite(self, trainer: Trainer, batch: Batch | None) -> None:
         model = trainer.model
-        for name, array in model.named_state():
-            self._check(trainer, name, "", array)
+        for name, param in reversed(list(model.named_parameters())):
+            self._check(trainer, name, "", param.data)
         if batch is None:
+            for name, array in model.named_buffers():
+                self._check(trainer, name, "", array)
             return
         for what, array in zip(("input", "target"), batch, strict=True):
             if found := _describe(array):

@@ -116,14 +116,14 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
     """
     folder = Path(folder)
     config = _config(folder)
-    env = _read(folder / ENV) if (folder / ENV).is_file() else {}
+    env = read_json(folder / ENV) if (folder / ENV).is_file() else {}
     kinds: dict[str, list[dict[str, Any]]] = {"epoch": [], "step": [], "event": []}
     for record, _ in read_metrics(folder / METRICS):
         kind = record.pop("kind", "epoch")
         kinds.setdefault(kind, []).append({"kind": kind, **record} if kind != "epoch" else record)
     # The lock is looked at first: a run that ends in between then shows its result.
     running = is_running(folder)
-    result = _read(folder / RESULT) if (folder / RESULT).is_file() else None
+    result = read_json(folder / RESULT) if (folder / RESULT).is_file() else None
     status = ("running" if running else "killed") if result is None else str(result.get("status", "finished"))
     return RunRecord(
         folder, folder.resolve().name, config, env, History(kinds["epoch"]), kinds["step"], kinds["event"],
@@ -194,10 +194,11 @@ def _config(folder: Path) -> dict[str, Any]:
     for name in (CONFIG, METRICS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {name}")
-    return _read(folder / CONFIG)
+    return read_json(folder / CONFIG)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; a ValueError names the file if it is damaged."""
     return _parse(str(path), path.read_bytes())
 
 

@@ -339,6 +339,7 @@ class Trainer:
         self._tally = None
         for name, param in self.model.named_parameters():
             if not np.isfinite(param.data).all():
+                self._non_finite(None)
                 raise self._diverged(f"{name} is no longer finite", *name.rpartition(".")[::2])
         record = {"epoch": self.epoch + 1, "steps": self.step, "lr": self.optimizer.lr, **tally.figures()}
         found = None if validation is None else evaluate(self.model, self.loss, validation)

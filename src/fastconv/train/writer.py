@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +17,8 @@ from fastconv import config, serialize
 from fastconv.nn import Module
 from fastconv.serialize.files import json_line, sync_folder, write_json
 from fastconv.train.base import Callback
-from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, fcntl, is_run, read_metrics
+from fastconv.train.history import Record
+from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, fcntl, is_run, read_json, read_metrics
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
@@ -89,7 +90,7 @@ class RunWriter(Callback):
         return cls(folder, file)
 
     @classmethod
-    def resume(cls, folder: str | os.PathLike[str], step: int, epochs: int) -> Self:
+    def resume(cls, folder: str | os.PathLike[str], step: int, history: Iterable[Record]) -> Self:
         """Go on with a run from a step of the past: what was recorded later is forgotten, so is the result.
 
         Parameters
@@ -97,35 +98,39 @@ class RunWriter(Callback):
         folder : path-like
         step : int
             Updates done at the checkpoint.
-        epochs : int
-            Epochs done at the checkpoint, with their validation.
+        history : iterable of dict
+            Records of the epochs done at the checkpoint; those that the folder has lost are written again.
 
         Raises
         ------
         OSError, ValueError
-            If it is no run, is damaged, or another process is at it.
+            If it is no run, is damaged, or another process is at it; nothing is changed then.
         """
-        folder = Path(folder)
+        folder, history = Path(folder), list(history)
         if not is_run(folder):
             raise FileNotFoundError(f"{folder} is not the folder of a run")
         file = _open_locked(folder / METRICS)
+        run = cls(folder, file)
         try:
-            keep = 0
+            keep = epochs = 0
             for record, end in read_metrics(folder / METRICS):
-                if record.get("kind", "epoch") == "epoch":
-                    late = record.get("epoch", 0) > epochs
-                else:
-                    late = record.get("step", 0) > step
-                if late:
+                is_epoch = record.get("kind", "epoch") == "epoch"
+                if epochs == len(history) if is_epoch else record.get("step", 0) > step:
                     break
+                epochs += is_epoch
                 keep = end
+            about = read_json(folder / ENV) if (folder / ENV).is_file() else {}
+            about["resumed"] = [*about.get("resumed", ()), {"step": step, **environment()}]
             os.ftruncate(file, keep)
+            for record in history[epochs:]:
+                run.write({"kind": "epoch", **record})
+            write_json(folder / ENV, about)
             for name in (RESULT, MODEL):
                 (folder / name).unlink(missing_ok=True)
         except BaseException:
-            os.close(file)
+            run.close()
             raise
-        return cls(folder, file)
+        return run
 
     @property
     def checkpoints(self) -> Path:
