@@ -1,7 +1,11 @@
 """A run that is stopped anywhere and resumed has the bits of one never stopped."""
 
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +24,7 @@ from fastconv.train import (
     Trainer,
     load_checkpoint,
     load_latest,
+    read_record,
     save_checkpoint,
     state_sha256,
 )  # fmt: skip
@@ -293,3 +298,86 @@ def test_a_second_signal_ends_at_once(tmp_path, capfd):
         trainer("momentum", Ask(), Checkpoint(tmp_path)).fit(batches(), epochs=5)
     assert not isinstance(caught.value, Interrupted)
     assert checkpoints(tmp_path) == []
+
+
+# A small net with all that a run can carry: running statistics, dropout counters.
+NET = """
+import sys
+from fastconv import cli, models, nn
+
+@models._recipe("tiny", "for this test", 8)
+def tiny(shape, classes):
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 4, 3, stride=2, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Dropout(0.2), nn.Linear(36, classes), input_grad=False,
+    )
+
+cli.main(["train", *sys.argv[1:]])
+"""
+
+
+def command(*args):
+    """Start ``fastconv train`` in a process of its own, on one thread: others share the machine."""
+    return subprocess.Popen(
+        [sys.executable, "-c", NET, "--model", "tiny", "--threads", "1", *map(str, args)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_until(condition, process):
+    while not condition() and process.poll() is None:
+        time.sleep(0.002)
+
+
+RUNS = {
+    "momentum, augmentation, warm-up, cosine": (
+        (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL),
+        ("--batch-size", 8, "--epochs", 4, "--warmup", 10, "--augment", "--patience", 9),
+    ),
+    "adam, chill out, watched": (
+        (signal.SIGKILL, signal.SIGINT),
+        ("--batch-size", 8, "--epochs", 4, "--optimizer", "adam", "--lr", 0.03, "--schedule", "constant",
+         "--chill-out", 1, "--watch-every", 100),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signals", "options"), RUNS.values(), ids=RUNS.keys())
+def test_killed_at_random_moments_the_command_goes_on_to_the_same_bits(signals, options, tmp_path):
+    code, _, err = finish(command(*options, "--out", tmp_path / "whole"))
+    assert code == 0, err
+    expected = read_record(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    rng = random.Random(4)
+    arguments = (*options, "--out", folder, "--checkpoint-every", 7)
+    for number in signals:
+        process = command(*arguments)
+        newest = checkpoints(folder / "checkpoints")[-1:]
+        wait_until(lambda before=newest: checkpoints(folder / "checkpoints")[-1:] != before, process)
+        time.sleep(rng.random() * 0.3)
+        process.send_signal(number)
+        code, _, err = finish(process)
+        if code == 0:  # it was quicker
+            break
+        expected_code = -9 if number == signal.SIGKILL else 128 + number
+        assert code == expected_code, err
+        record = read_record(folder)
+        assert record.status == ("killed" if number == signal.SIGKILL else "interrupted")
+        assert record.step < expected.step
+        arguments = ("--resume", folder)
+    else:
+        code, _, err = finish(command(*arguments))
+    assert code == 0, err
+    found = read_record(folder)
+    assert len(found.env["resumed"]) >= 1
+    assert found.result["state_sha256"] == expected.result["state_sha256"]
+    assert untimed(found.history) == untimed(expected.history)
+    assert (found.steps, found.events) == (expected.steps, expected.events)
+    for name in ("test_accuracy", "test_loss", "steps", "best_epoch", "status"):
+        assert found.result[name] == expected.result[name]

@@ -61,6 +61,13 @@ _TRAINING: dict[str, dict[str, Any]] = {
         type=Number(min=0, max=1, max_open=True), metavar="SHARE",
         help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
     ),
+    "patience": dict(
+        type=click.IntRange(min=1), metavar="EPOCHS", help="Stop when validation has not improved for so long."
+    ),
+    "chill-out": dict(
+        type=click.IntRange(min=1), metavar="EPOCHS",
+        help="Go back to the best weights and halve the rate when validation loss has not improved for so long.",
+    ),
     "seed": dict(
         type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default."
     ),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+from click.core import ParameterSource
 
 from fastconv.cli.common import (
     DIVERGED,
@@ -21,84 +24,202 @@ from fastconv.cli.common import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from fastconv.train import Evaluation
+    from fastconv.train import Callback, Evaluation, RunWriter
     from fastconv.train.setup import Options, Setup
+
+
+class Every(click.ParamType):
+    """An interval: a number of steps, or a time such as 30s, 5min, 1.5h."""
+
+    name = "interval"
+    _SECONDS: ClassVar = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            self.parts(value)
+        except (ValueError, KeyError):
+            self.fail(f"{value!r} is no interval; write 500 (steps), 30s, 5min or 1h", param, ctx)
+        return str(value)
+
+    @classmethod
+    def parts(cls, text: str) -> dict[str, Any]:
+        """Return the interval as an argument of `Checkpoint`."""
+        number = text.strip().rstrip("secmihn ")
+        unit = text.strip()[len(number) :].strip()
+        interval = {"seconds": float(number) * cls._SECONDS[unit]} if unit else {"steps": int(number)}
+        if not 0 < next(iter(interval.values())) < math.inf:
+            raise ValueError
+        return interval
 
 
 @click.command()
 @training_options()
 @threads_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder to keep the net in.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder of the run: figures, net.")
+@click.option(
+    "--checkpoint-every", type=Every(), metavar="STEPS|TIME",
+    help="With DIR: save all it takes to go on, every 500 (steps), 30s, 5min, 1h ...; 5min by default.",
+)  # fmt: skip
 @click.option(
     "--watch-every", type=click.IntRange(min=1), metavar="K",
     help="Look at updates, gradients and activations every K steps: advice, and figures in DIR.",
 )  # fmt: skip
+@click.option("--tensorboard", is_flag=True, default=None, help="Write event files for TensorBoard into DIR.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="DIR",
+    help="Go on with the run in DIR, killed or interrupted, to the bits of one never stopped.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context,
-    dataset: str,
-    threads: int | None,
-    out: Path | None,
-    watch_every: int | None,
-    as_json: bool,
-    **given: Any,
-) -> None:
+    ctx: click.Context, dataset: str, threads: int | None, out: Path | None, resume: Path | None,
+    checkpoint_every: str | None, watch_every: int | None, tensorboard: bool | None, as_json: bool, **given: Any,
+) -> None:  # fmt: skip
     """Train a net, show how it goes, and test it.
 
     Without options a small convnet learns handwritten digits in a few seconds. What is not given is
     chosen for the data set. Two runs with the same options have the same weights to the last bit,
     whatever the threads and the instruction set.
+
+    With --out, Ctrl-C and SIGTERM end a run after the running step, at a checkpoint from which --resume
+    goes on; the exit code is then 130 or 143. It is 3 when a run diverges.
     """
     set_threads(threads)
     people = sys.stderr if as_json else sys.stdout
+    asked = {"checkpoint_every": checkpoint_every, "watch_every": watch_every, "tensorboard": tensorboard}
+    setup: Setup
+    writer: RunWriter | None
     with usage_errors():
-        from fastconv.train import Diverged, Progress, RunWriter, evaluate, state_sha256
-        from fastconv.train.setup import fill, prepare
-        from fastconv.train.writer import check_vacant
-
-        if out is not None:
-            check_vacant(out)
-        setup = prepare(fill(dataset, **given), callbacks=[Progress(people)], progress=False)
-        writer = None if out is None else RunWriter.start(out, setup.describe())
-    trainer = setup.trainer
-    if writer is not None:
-        trainer.callbacks.insert(0, writer)
-    if watch_every:
-        from fastconv.diagnose import Watch
-
-        trainer.callbacks.append(Watch(watch_every, say=lambda line: click.echo(line, file=people)))
+        if resume is not None:
+            if ctx.get_parameter_source("dataset") is not ParameterSource.DEFAULT:
+                given["dataset"] = dataset
+            setup, writer = _resumed(resume, out, given, asked, people)
+        else:
+            setup, writer = _started(out, {"dataset": dataset, **given}, asked, people)
     click.echo(_opening(setup), file=people)
-    facts = _facts(setup)
-    try:
-        trainer.fit(setup.train, setup.validation, epochs=setup.options.epochs)
-    except Diverged as error:
-        click.echo(f"diverged: {error}; try a lower learning rate than {setup.options.lr:g}", err=True)
-        result = {**facts, "status": "diverged", "diverged": True, "reason": str(error), "steps": error.step}
-        if writer is not None:
-            writer.finish(result)
-        if as_json:
-            print_json(result)
-        ctx.exit(DIVERGED)
-    found = evaluate(setup.model, setup.loss, setup.test)
-    result = {
-        **facts,
-        "status": "stopped" if trainer.stop_reason else "finished",
-        "reason": trainer.stop_reason,
-        "test_accuracy": found.accuracy,
-        "test_loss": found.loss,
-        "train_seconds": sum(trainer.history["seconds"]),
-        "steps": trainer.step,
-        "best_epoch": trainer.best_epoch,
-        "state_sha256": state_sha256(setup.model),
-    }
-    click.echo(_closing(result, found), file=people)
+    if resume is not None:
+        click.echo(f"{'resumed':<14} at step {setup.trainer.step:,}\n", file=people)
+    result, code = _fit(setup, resume is not None, people)
     if writer is not None:
         with usage_errors("--out: "):
-            writer.finish(result, setup.model)
-        click.echo(f"saved          {out}: see 'fastconv eval {out}'", file=people)
+            keeps = result["status"] != "diverged" or setup.trainer.best_epoch is not None
+            writer.finish(result, setup.model if keeps else None)
+        click.echo(_saved(writer.folder, result["status"], keeps), file=people)
     if as_json:
         print_json(result)
+    ctx.exit(code)
+
+
+def _started(
+    out: Path | None, given: dict[str, Any], asked: dict[str, Any], people: Any
+) -> tuple[Setup, RunWriter | None]:
+    """Set up a new run, and its folder if it shall have one."""
+    from fastconv.train import RunWriter
+    from fastconv.train.setup import fill, prepare
+    from fastconv.train.writer import check_vacant
+
+    if out is None:
+        for name in ("checkpoint_every", "tensorboard"):
+            if asked[name] is not None:
+                raise ValueError(f"--{name.replace('_', '-')} needs a folder: --out DIR")
+    else:
+        check_vacant(out)
+    observed = {"checkpoint_every": "5min", "tensorboard": False} | {k: v for k, v in asked.items() if v is not None}
+    setup = prepare(fill(**given), _observers(out, observed, people), progress=False)
+    if out is None:
+        return setup, None
+    writer = RunWriter.start(out, {**setup.describe(), "observed": observed})
+    setup.trainer.callbacks.insert(0, writer)
+    return setup, writer
+
+
+def _resumed(
+    folder: Path, out: Path | None, given: dict[str, Any], asked: dict[str, Any], people: Any
+) -> tuple[Setup, RunWriter]:
+    """Set up a run that stands in its folder, at its newest checkpoint."""
+    from fastconv.train import read_record
+    from fastconv.train.resume import options_of, take_up
+    from fastconv.train.setup import prepare
+
+    if out is not None and out.resolve() != folder.resolve():
+        raise ValueError(f"--resume goes on in {folder}; --out {out} contradicts it")
+    record = read_record(folder)
+    options = options_of(record, given)
+    observed = record.config.get("observed", {})
+    for name in ("watch_every", "tensorboard"):
+        if asked[name] is not None and asked[name] != observed.get(name):
+            flag, own = f"--{name.replace('_', '-')}", observed.get(name)
+            raise ValueError(f"{folder} was started {f'with {flag} {own}' if own else f'without {flag}'}")
+    observed = {"checkpoint_every": "5min", **observed}
+    observed["checkpoint_every"] = asked["checkpoint_every"] or observed["checkpoint_every"]
+    setup = prepare(options, _observers(folder, observed, people), progress=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            writer = take_up(setup, record)
+        finally:
+            for warning in caught:
+                click.echo(f"warning: {warning.message}", err=True)
+    setup.trainer.callbacks.insert(0, writer)
+    return setup, writer
+
+
+def _observers(folder: Path | None, observed: dict[str, Any], people: Any) -> list[Callback]:
+    """Return the callbacks that change nothing in a run."""
+    from fastconv.diagnose import Watch
+    from fastconv.train import Checkpoint, Progress, TensorBoard
+    from fastconv.train.run import CHECKPOINTS
+
+    observers: list[Callback] = []
+    if folder is not None:
+        observers.append(Checkpoint(folder / CHECKPOINTS, **Every.parts(observed["checkpoint_every"])))
+    if folder is not None and observed.get("tensorboard"):
+        observers.append(TensorBoard(folder / "tensorboard"))
+    if observed.get("watch_every"):
+        observers.append(Watch(observed["watch_every"], say=lambda line: click.echo(line, file=people)))
+    return [*observers, Progress(people)]
+
+
+def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
+    """Train and test; return the result and the exit code."""
+    from fastconv.train import Diverged, Interrupted, evaluate, state_sha256
+
+    trainer, options = setup.trainer, setup.options
+    result = _facts(setup)
+    try:
+        if resume:
+            trainer.resume(setup.train, setup.validation)
+        else:
+            trainer.fit(setup.train, setup.validation, epochs=options.epochs)
+    except Diverged as error:
+        click.echo(f"diverged: {error}; try a lower learning rate than {options.lr:g}", err=True)
+        found, code = {"status": "diverged", "diverged": True, "reason": str(error)}, DIVERGED
+        found |= {"layer": error.layer, "tensor": error.tensor}
+    except Interrupted as error:
+        click.echo(f"interrupted: {error}", err=True)
+        found, code = {"status": "interrupted", "reason": error.signal.name}, 128 + error.signal
+    else:
+        found, code = {"status": "stopped" if trainer.stop_reason else "finished", "reason": trainer.stop_reason}, 0
+    result |= found | {
+        "steps": trainer.step,
+        "epochs": len(trainer.history),
+        "train_seconds": sum(trainer.history["seconds"]),
+        "best_epoch": trainer.best_epoch,
+    }
+    if code == 0:
+        tested = evaluate(setup.model, setup.loss, setup.test)
+        result |= {
+            "test_accuracy": tested.accuracy, "test_loss": tested.loss, "state_sha256": state_sha256(setup.model),
+        }  # fmt: skip
+        click.echo(_closing(result, tested), file=people)
+    return result, code
+
+
+def _saved(folder: Path, status: str, model: bool) -> str:
+    then = f": see 'fastconv eval {folder}'" if model else ": figures alone"
+    if status == "interrupted":
+        then = f": go on with 'fastconv train --resume {folder}'"
+    return f"{'saved':<14} {folder}{then}"
 
 
 def _facts(setup: Setup) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from fastconv.train.history import History
 from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.progress import Progress
 from fastconv.train.run import RunRecord, find_runs, read_record
+from fastconv.train.tensorboard import TensorBoard
 from fastconv.train.trainer import Trainer
 from fastconv.train.writer import RunWriter
 
 __all__ = [
     "Callback", "Checkpoint", "ChillOut", "Diverged", "Evaluation", "History", "Interrupted", "KeepBest", "Patience",
-    "Progress", "RunRecord", "RunWriter", "StopOnExplosion", "StopOnNonFinite", "Trainer",
+    "Progress", "RunRecord", "RunWriter", "StopOnExplosion", "StopOnNonFinite", "TensorBoard", "Trainer",
     "evaluate", "find_runs", "load_checkpoint", "load_latest", "read_record", "save_checkpoint", "state_sha256",
 ]  # fmt: skip

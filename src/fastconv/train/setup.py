@@ -9,7 +9,8 @@ from typing import Any
 from fastconv import data, init, models, nn, optim, random, schedule
 from fastconv._version import __version__
 from fastconv.train.base import Callback
-from fastconv.train.callbacks import StopOnExplosion
+from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
+from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.trainer import Trainer
 
 SCHEDULES = ("constant", "step", "inverse", "cosine")
@@ -43,6 +44,9 @@ class Options:
         Random shifts, and mirroring where a mirrored image keeps its class.
     validation : float
         Share of the training images set aside, 0 for none.
+    patience, chill_out : int or None
+        Epochs without better validation figures until the run stops (`Patience`), or goes back to its best
+        weights and halves the rate (`ChillOut`); None: never.
     """
 
     dataset: str
@@ -60,6 +64,8 @@ class Options:
     augment: bool = False
     validation: float = 0.1
     seed: int = 0
+    patience: int | None = None
+    chill_out: int | None = None
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -114,6 +120,9 @@ def fill(dataset: str, **given: Any) -> Options:
             asked.pop("weight_decay", None)  # chosen for sgd
         if asked["optimizer"] != "rmsprop" and "momentum" in asked:
             raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
+    for name in ("patience", "chill_out"):
+        if asked.get(name) is not None and asked.get("validation") == 0:
+            raise ValueError(f"{name.replace('_', '-')} needs validation images, but none are set aside")
     asked.setdefault("lr", OPTIMIZERS[asked["optimizer"]][1])
     asked.setdefault("init", models.ZOO[asked["model"]].init)
     return Options(dataset=dataset, **asked)
@@ -217,7 +226,7 @@ def prepare(
     rates = _schedule(options, steps or len(train) * options.epochs)
     trainer = Trainer(
         model, loss, _optimizer(options, model), schedule=rates, l2=options.l2,
-        callbacks=[StopOnExplosion(), *callbacks], progress=progress,
+        callbacks=[*_guards(options), *callbacks], progress=progress,
     )  # fmt: skip
     return Setup(
         options, dataset, standardizer, model, loss, trainer, train, validation,
@@ -229,6 +238,15 @@ def prepare(
 def evaluation_batches(samples: data.Samples, standardizer: data.Standardizer) -> data.Batches:
     """Cut samples into batches in their own order."""
     return data.Batches(*samples, _EVALUATION_BATCH, shuffle=False, standardize=standardizer)
+
+
+def _guards(options: Options) -> list[Callback]:
+    guards: list[Callback] = [StopOnExplosion(), StopOnNonFinite()]
+    if options.chill_out is not None:
+        guards.append(ChillOut(options.chill_out))
+    if options.patience is not None:
+        guards.append(Patience(options.patience))
+    return guards
 
 
 def _model(options: Options, dataset: data.Dataset, batch: Any) -> nn.Module:

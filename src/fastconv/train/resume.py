@@ -1,0 +1,71 @@
+"""Goes on with a run in its folder: which runs can, with which options, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fastconv.train.checkpoint import load_latest
+from fastconv.train.run import CHECKPOINTS, RunRecord
+from fastconv.train.setup import Options, Setup
+from fastconv.train.writer import RunWriter
+
+
+def options_of(record: RunRecord, given: Mapping[str, Any]) -> Options:
+    """Return the options of a run that can go on.
+
+    Parameters
+    ----------
+    record : RunRecord
+    given : mapping of str to value
+        Options asked for beside; those that are not None must be what the run has.
+
+    Raises
+    ------
+    ValueError
+        If the run goes on as it is, has come to its end, or has other options than those given.
+    """
+    reason = f": {record.result['reason']}" if record.result and record.result.get("reason") else ""
+    if record.status == "running":
+        raise ValueError(f"{record.path} is running, in process {record.env.get('pid', 'unknown')}")
+    if record.status == "diverged":
+        raise ValueError(f"{record.path} has diverged and would again{reason}; start a new run")
+    if record.status in ("finished", "stopped"):
+        raise ValueError(
+            f"{record.path} is {record.status} after {len(record.history)} epochs{reason}; there is nothing to go on "
+            "with, and more epochs would be another schedule: start a new run"
+        )
+    try:
+        options = Options(**record.config["options"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{record.path}: config.json does not hold the options of a run: {error}") from error
+    own = asdict(options)
+    for name, value in given.items():
+        if value is not None and own[name] != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{record.path} has {flag} {own[name]}, not {value}: a resumed run keeps its options")
+    return options
+
+
+def take_up(setup: Setup, record: RunRecord) -> RunWriter:
+    """Load the newest whole checkpoint into a trainer, and open the folder to go on writing.
+
+    Next comes ``setup.trainer.resume(setup.train, setup.validation)``, with the writer among the callbacks. A
+    checkpoint that is damaged is warned of, and the one before it is taken.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkpoint.
+    OSError, ValueError
+        If the data are not those of the run, the checkpoint is of another trainer, or another process is at it.
+    """
+    if setup.standardizer.to_dict() != record.config.get("standardizer"):
+        raise ValueError(f"{record.path}: the images of {setup.options.dataset} are not those the run was started with")
+    state, path = load_latest(record.path / CHECKPOINTS)
+    try:
+        setup.trainer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint of this run: {error}") from error
+    return RunWriter.resume(record.path, setup.trainer.step, setup.trainer.history)

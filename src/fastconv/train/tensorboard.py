@@ -1,0 +1,83 @@
+"""Records of a run as TensorBoard event files, through tensorboardX (``pip install 'fastconv[tensorboard]'``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fastconv.train.base import Callback
+
+if TYPE_CHECKING:
+    from fastconv.train.trainer import Trainer
+
+# What an epoch's figures are called, so that TensorBoard draws training and validation into one group.
+_EPOCH = {
+    "loss": "loss/training",
+    "validation_loss": "loss/validation",
+    "accuracy": "accuracy/training",
+    "validation_accuracy": "accuracy/validation",
+    "penalty": "loss/penalty",
+    "lr": "learning rate",
+    "step_ms": "speed/ms a step",
+    "images_per_second": "speed/images per second",
+}
+
+
+class TensorBoard(Callback):
+    """Write the scalars of all epoch and step records, and events as texts, over the number of updates.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where event files go: give it, or one above it, to ``tensorboard --logdir``.
+
+    Raises
+    ------
+    ImportError
+        If tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise ImportError("TensorBoard files need tensorboardX: pip install 'fastconv[tensorboard]'") from error
+        self.folder = os.fspath(folder)
+        self._make = tensorboardX.SummaryWriter
+        self._writer: Any = None
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        # What a killed run wrote beyond its checkpoint is taken back.
+        self._writer = self._make(self.folder, purge_step=trainer.step + 1 if trainer.step else None)
+
+    def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        if self._writer is None:
+            return
+        if record.get("kind") == "event":
+            self._writer.add_text(record["event"], record["text"], record["step"])
+            return
+        for name, value in scalars(record):
+            self._writer.add_scalar(name, value, trainer.step)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        self._writer.flush()
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield (tag, value) of the figures in a record of an epoch or a step."""
+    if record.get("kind", "epoch") == "epoch":
+        yield from ((tag, record[name]) for name, tag in _EPOCH.items() if record.get(name) is not None)
+        return
+    yield from ((f"step/{name}", record[name]) for name in ("loss", "lr") if record.get(name) is not None)
+    for group in ("update_ratio", "grad_norm"):
+        yield from ((f"{group}/{name}", value) for name, value in record.get(group, {}).items() if value is not None)
+    for module, figures in record.get("activations", {}).items():
+        for name, value in figures.items():
+            if value is not None:
+                yield f"activations {name}/{module or 'model'}", value
