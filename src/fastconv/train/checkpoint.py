@@ -119,7 +119,7 @@ class Checkpoint(Callback):
     Parameters
     ----------
     folder : path-like
-        Made when the run starts.
+        Made with the first checkpoint.
     steps : int, optional
         Save whenever the number of updates done is a multiple of this.
     seconds : float, optional
@@ -166,7 +166,6 @@ class Checkpoint(Callback):
         self._last = 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         for draft in self.folder.glob(".step-*"):  # of a process that was killed while it wrote
             draft.unlink()
         self._last = time.monotonic()
@@ -194,6 +193,7 @@ class Checkpoint(Callback):
 
     def save(self, trainer: Trainer) -> Path:
         """Write a checkpoint of this moment, which must be a safe point; returns its path."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:08}.safetensors"
         judged = [found for record in trainer.history[-1:] if (found := merit(record)) is not None]
         self._merits[path.name] = judged[0] if judged else None
