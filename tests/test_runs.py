@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 import fastconv
 from fastconv import nn
+from fastconv.cli import main
 from fastconv.train import History, RunWriter, find_runs, read_record, state_sha256
 from fastconv.train.run import load_run
 
@@ -107,6 +109,9 @@ def test_damage_names_file_and_line(folder):
     path.write_text("[1]\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is damaged: not a JSON object"):
         read_record(folder)
+    path.write_text('{"kind": "epoch", "epoch": 1}\n{"kind": "epoch", "epoch": 2, "validation_loss": "<b>"}\n')
+    with pytest.raises(ValueError, match=r"line 2, is damaged: validation_loss is '<b>'"):
+        read_record(folder)
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1, is damaged"):
         read_record(folder)
@@ -182,3 +187,112 @@ def test_going_on_with_what_is_damaged_changes_nothing(folder):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
         RunWriter.resume(folder.parent, 12, [])
+
+
+@pytest.fixture
+def run():
+    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def figures(number, accuracy, loss, **more):
+    return epoch(number, loss=2.0 / number, accuracy=0.5, validation_loss=loss, validation_accuracy=accuracy,
+                 lr=0.1, seconds=1.5, step_ms=2.0, **more)  # fmt: skip
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A good run, a worse one that was killed, and one without validation; and a damaged one."""
+    root = tmp_path / "three"
+    options = {"dataset": "digits", "model": "mlp", "epochs": 3, "lr": 0.1, "seed": 1}
+    with RunWriter.start(root / "good", {"options": options, "classes": ["a", "b"]}) as writer:
+        for number, accuracy, loss in ((1, 0.5, 0.9), (2, 0.9, 0.4), (3, 0.9, 0.41)):
+            writer.write(figures(number, accuracy, loss))
+        writer.write({"kind": "event", "step": 20, "event": "chill out", "text": "lower"})
+        writer.finish({"status": "stopped", "reason": "enough", "test_accuracy": 0.875, "test_loss": 0.5})
+    with RunWriter.start(root / "sub" / "killed", {"options": {**options, "lr": 0.001, "l2": 0.5}}) as writer:
+        writer.write(figures(1, 0.25, 1.5))
+    with RunWriter.start(root / "<b>\x1b[31m", {"note": "no options"}) as writer:
+        writer.write(epoch(1, loss=float("nan")))
+        writer.finish({"status": "finished"})
+    RunWriter.start(root / "torn", {}).close()
+    (root / "torn" / "config.json").write_text("{")
+    return root
+
+
+def test_list_sorts_by_validation_accuracy(run, three):
+    done = run("runs", "list", three)
+    assert done.exit_code == 0
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0][:6] == ["run", "status", "health", "val", "acc", "val"]
+    assert lines[1][:10] == ["good", "stopped", "learning", "90.00", "%", "0.4000", "2", "87.50", "%", "3/3"]
+    assert lines[2][:7] == ["sub/killed", "killed", "unknown", "25.00", "%", "1.5000", "1"]
+    assert lines[3][:2] == ["<b>�[31m", "finished"]
+    assert len(lines) == 4
+    assert "config.json is damaged" in done.stderr
+    found = json.loads(run("runs", "list", three, "--json").stdout)
+    assert [entry["name"] for entry in found["runs"]] == ["good", "sub/killed", "<b>\x1b[31m"]
+    assert found["runs"][0]["accuracy"] == 0.9
+    assert found["runs"][0]["options"]["lr"] == 0.1
+    assert len(found["damaged"]) == 1
+    (three / "empty").mkdir()
+    assert run("runs", "list", three / "empty").stdout == f"no runs in {three / 'empty'}\n"
+
+
+def test_show_one_run(run, three):
+    done = run("runs", "show", three / "good")
+    assert done.exit_code == 0
+    for text in (
+        "stopped: enough", "learning: loss from 2 to 0.6667", "dataset digits, model mlp, epochs 3, lr 0.1, seed 1",
+        "30 steps, 3 epochs of 3, 4.5 s", "2: validation accuracy 90.00 %, loss 0.4000", "accuracy 87.50 %",
+        "step     20  chill out: lower",
+    ):  # fmt: skip
+        assert text in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.endswith("best")]
+    assert [row.split()[0] for row in rows] == ["2"]
+    assert json.loads(run("runs", "show", three / "good", "--json").stdout)["history"][1]["epoch"] == 2
+    assert run("runs", "show", three / "sub" / "killed").exit_code == 0
+
+
+def test_show_chooses_among_many_epochs(run, tmp_path):
+    with RunWriter.start(tmp_path / "long", {"options": {"epochs": 95}}) as writer:
+        for number in range(1, 96):
+            writer.write(figures(number, 0.9 if number == 42 else 0.5, 0.5))
+        writer.finish({"status": "finished"})
+    shown = run("runs", "show", tmp_path / "long").stdout
+    numbers = [int(line.split()[0]) for line in shown.split("ms/step")[1].splitlines()[1:]]
+    assert len(numbers) <= 21
+    assert numbers[-1] == 95
+    assert 42 in numbers
+    assert len(run("runs", "show", "--all", tmp_path / "long").stdout.splitlines()) > 95
+
+
+def test_diff_shows_what_differs(run, three):
+    done = run("runs", "diff", three / "good", three / "sub" / "killed")
+    assert done.exit_code == 0
+    rows = {line.split("  ")[1].strip(): line.split()[-2:] for line in done.stdout.splitlines() if line[:2] == "  "}
+    assert rows["lr"] == ["0.1", "0.001"]
+    assert rows["l2"] == ["–", "0.5"]
+    assert rows["status"] == ["stopped", "killed"]
+    assert "seed" not in rows
+    assert "environment: no difference" in done.stdout
+    assert "seed" in run("runs", "diff", "--all", three / "good", three / "sub" / "killed").stdout
+    found = json.loads(run("runs", "diff", three / "good", three / "sub" / "killed", "--json").stdout)
+    assert found["options"] == {"lr": [0.1, 0.001], "l2": [None, 0.5]}
+    assert found["results"]["best epoch"] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "nowhere"], "nowhere is no folder"),
+        (["show", "."], "is not the folder of a run: it has no config.json"),
+        (["diff", "."], "give at least two runs to compare, got 1"),
+        (["diff"], "Missing argument 'DIR DIR...'"),
+    ],
+)
+def test_wrong_usage(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    done = run("runs", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

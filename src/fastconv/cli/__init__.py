@@ -7,6 +7,7 @@ from fastconv.cli.common import Commands
 from fastconv.cli.deep import deep
 from fastconv.cli.mlp import mlp
 from fastconv.cli.report import report
+from fastconv.cli.runs import runs
 from fastconv.cli.show import info, models
 from fastconv.cli.train import train
 from fastconv.cli.use import evaluate, predict
@@ -26,5 +27,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (train, evaluate, predict, report, deep, mlp, models, info):
+for command in (train, evaluate, predict, runs, report, deep, mlp, models, info):
     main.add_command(command)

@@ -34,6 +34,10 @@ except ImportError:  # no advisory locks there
 
 CONFIG, ENV, METRICS, RESULT = "config.json", "env.json", "metrics.jsonl", "result.json"
 MODEL, CHECKPOINTS = "model.safetensors", "checkpoints"
+_NUMBERS: dict[str, Any] = {
+    **dict.fromkeys(("epoch", "steps", "step"), int),
+    **dict.fromkeys(("loss", "accuracy", "validation_loss", "validation_accuracy", "lr", "seconds"), (int, float)),
+}
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def read_metrics(path: Path) -> list[tuple[dict[str, Any], int]]:
     records, end = [], 0
     for number, line in enumerate(lines, start=1):
         end += len(line) + 1
-        records.append((_parse(f"{path}, line {number},", line), end))
+        records.append((_checked(f"{path}, line {number},", line), end))
     return records
 
 
@@ -188,6 +192,16 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     if record.result is None or not (record.path / MODEL).is_file():
         raise FileNotFoundError(f"{folder} holds no trained model: the run is {record.status}, at step {record.step}")
     return Run(record.config, record.history, record.result, serialize.load(record.path / MODEL))
+
+
+def _checked(what: str, line: bytes) -> dict[str, Any]:
+    """Return a record whose numbers are numbers, where everybody relies on it."""
+    record = _parse(what, line)
+    for name, kind in _NUMBERS.items():
+        value = record.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ValueError(f"{what} is damaged: {name} is {value!r:.40}")
+    return record
 
 
 def _config(folder: Path) -> dict[str, Any]:
