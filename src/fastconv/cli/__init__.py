@@ -3,6 +3,7 @@
 import click
 
 from fastconv._version import __version__
+from fastconv.cli.check import check
 from fastconv.cli.common import Commands
 from fastconv.cli.deep import deep
 from fastconv.cli.mlp import mlp
@@ -27,5 +28,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (train, evaluate, predict, runs, report, deep, mlp, models, info):
+for command in (check, train, evaluate, predict, runs, report, deep, mlp, models, info):
     main.add_command(command)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-WRONG_USAGE, DIVERGED = 2, 3
+WRONG_USAGE, DIVERGED, SOMETHING_WRONG = 2, 3, 4
 
 
 class Commands(click.Group):

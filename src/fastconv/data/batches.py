@@ -7,6 +7,7 @@ import numpy as np
 
 from fastconv.data._shuffle import permutation
 from fastconv.data.augment import Augment
+from fastconv.data.dataset import Samples
 from fastconv.data.standardize import Standardizer, apply
 
 
@@ -103,6 +104,12 @@ class Batches:
         self._epoch: int | None = None  # whose order and draws are at hand
         self._order = np.arange(len(images), dtype=np.int64)
         self._drawn = np.empty((3, 0), np.int64)
+
+    @property
+    def samples(self) -> Samples:
+        """What the batches are cut from, as it was given; of images a view."""
+        images = self._images
+        return Samples(images.transpose(0, 3, 1, 2) if images.ndim == 4 else images, self._labels)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""

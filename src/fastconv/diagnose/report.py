@@ -1,0 +1,205 @@
+"""What a check says: remarks with a verdict, gathered to a finding for each step and a report of all."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Finding", "Remark", "Report", "Verdict"]
+
+
+class Verdict(IntEnum):
+    """How a check came out; worse ones are greater."""
+
+    GOOD = 0
+    SUSPICIOUS = 1
+    WRONG = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+Paint = Callable[[str, Verdict], str]
+"""Colours a piece of text by a verdict; `str` width must not count on it."""
+
+_MARKS = {Verdict.GOOD: "·", Verdict.SUSPICIOUS: "?", Verdict.WRONG: "✗"}
+_INDENT = "   "
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing seen.
+
+    Attributes
+    ----------
+    verdict : Verdict
+    text : str
+        What it is, with its figures, and what it means.
+    advice : str
+        What to change; empty where nothing is to be changed.
+    """
+
+    verdict: Verdict
+    text: str
+    advice: str = ""
+
+
+@dataclass
+class Finding:
+    """What one step found.
+
+    Attributes
+    ----------
+    step : str
+        "data", "loss", "gradients", "signal", "overfit" or "rates".
+    title : str
+    summary : str
+        The figures, in a line or two.
+    remarks : list of Remark
+    figures : dict
+        All figures by name, fit for JSON.
+    table : list of tuple of str
+        Rows to be shown between summary and remarks, the first of them the heading.
+    seconds : float
+        What the step took.
+    """
+
+    step: str
+    title: str
+    summary: str = ""
+    remarks: list[Remark] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    table: list[tuple[str, ...]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the remarks'; good without any."""
+        return max((remark.verdict for remark in self.remarks), default=Verdict.GOOD)
+
+    def good(self, text: str) -> None:
+        """Remark something that is as it should be."""
+        self.remarks.append(Remark(Verdict.GOOD, text))
+
+    def suspicious(self, text: str, advice: str = "") -> None:
+        """Remark something that may be meant, or may be a mistake."""
+        self.remarks.append(Remark(Verdict.SUSPICIOUS, text, advice))
+
+    def wrong(self, text: str, advice: str = "") -> None:
+        """Remark something that cannot be meant."""
+        self.remarks.append(Remark(Verdict.WRONG, text, advice))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, fit for JSON; figures that are not finite become None."""
+        return {
+            "step": self.step,
+            "title": self.title,
+            "verdict": str(self.verdict),
+            "summary": self.summary,
+            "remarks": [
+                {"verdict": str(remark.verdict), "text": remark.text, "advice": remark.advice}
+                for remark in self.remarks
+            ],
+            "figures": _plain(self.figures),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def text(self, number: int, width: int = 88, paint: Paint | None = None) -> str:
+        """Lay out for people: a heading with the verdict, figures, table, remarks and advice."""
+        paint = paint or _unpainted
+        word = f"{self.verdict}".upper() if self.verdict == Verdict.WRONG else str(self.verdict)
+        head = f"{number}  {self.title} "
+        lines = [f"{head}{'─' * max(width - len(head) - len(word) - 1, 3)} {paint(word, self.verdict)}"]
+        lines += _wrapped(self.summary, width, _INDENT)
+        if self.table:
+            lines += [_INDENT + row for row in _aligned(self.table)]
+        for remark in self.remarks:
+            mark = paint(_MARKS[remark.verdict], remark.verdict)
+            first, *rest = _wrapped(remark.text, width, _INDENT + "  ")
+            lines += [f"{_INDENT}{mark} {first.strip()}", *rest]
+            if remark.advice:
+                first, *rest = _wrapped(remark.advice, width, _INDENT + "    ")
+                lines += [f"{_INDENT}  → {first.strip()}", *rest]
+        return "\n".join(lines)
+
+
+@dataclass
+class Report:
+    """The findings of a check, in the order of the steps; prints as a page for people."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the findings'."""
+        return max((finding.verdict for finding in self.findings), default=Verdict.GOOD)
+
+    def __getitem__(self, step: str) -> Finding:
+        """Return the finding of a step by name; a KeyError names those there are."""
+        for finding in self.findings:
+            if finding.step == step:
+                return finding
+        raise KeyError(f"{step!r}; this report has {', '.join(f.step for f in self.findings)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, fit for JSON."""
+        return {
+            "verdict": str(self.verdict),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "seconds": round(sum(finding.seconds for finding in self.findings), 3),
+        }
+
+    def closing(self) -> str:
+        """Say in one line how it all came out."""
+        seconds = sum(finding.seconds for finding in self.findings)
+        by = {v: [f.title.lower() for f in self.findings if f.verdict == v] for v in Verdict}
+        parts = [f"{v}: {', '.join(by[v])}" for v in (Verdict.WRONG, Verdict.SUSPICIOUS) if by[v]]
+        said = "; ".join(parts) or f"all {len(self.findings)} steps good"
+        return f"{said} ({seconds:.1f} s)"
+
+    def text(self, width: int = 88, paint: Paint | None = None) -> str:
+        """Lay out for people."""
+        pages = [finding.text(i, width, paint) for i, finding in enumerate(self.findings, 1)]
+        return "\n\n".join([*pages, self.closing()])
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def _unpainted(text: str, verdict: Verdict) -> str:
+    return text
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return [
+        line
+        for part in text.splitlines()
+        for line in textwrap.wrap(part, width, initial_indent=indent, subsequent_indent=indent)
+    ]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns of text: those of figures flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    figures = [all(cell[:1].isdigit() or cell[:1] in "-–" for cell in c[1:]) for c in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{c:>{w}}" if f else f"{c:<{w}}" for c, w, f in zip(row, widths, figures, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

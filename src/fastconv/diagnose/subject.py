@@ -1,0 +1,238 @@
+"""What is checked: a model, its loss and its data, and fresh copies of them for steps to spoil."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fastconv import random
+from fastconv.data import Batches, Standardizer
+from fastconv.nn import CrossEntropyLoss, Dropout, Module
+from fastconv.optim import SGD, Optimizer
+from fastconv.train import Callback, Diverged, History, Trainer
+
+__all__ = ["Inputs", "Subject"]
+
+_CHUNK = 256  # images
+_ABOVE = 5  # updates running with an exploded loss that end a run
+
+
+class Inputs:
+    """Samples as the net sees them: images, standardised when asked for, and their targets.
+
+    Parameters
+    ----------
+    images : ndarray, shape (N, ...)
+    targets : ndarray, shape (N, ...)
+    standardize : Standardizer, optional
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ.
+    """
+
+    def __init__(self, images: np.ndarray, targets: np.ndarray, standardize: Standardizer | None = None) -> None:
+        if len(images) != len(targets):
+            raise ValueError(f"check: {len(images)} images but {len(targets)} labels")
+        self.images, self.targets, self.standardize = images, targets, standardize
+
+    @classmethod
+    def of(cls, data: Any) -> Inputs:
+        """Take `Batches`, or a tuple of two arrays."""
+        if isinstance(data, Batches):
+            return cls(*data.samples, data.standardize)
+        images, targets = data
+        return cls(np.asarray(images), np.asarray(targets))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every target is one class number."""
+        return self.targets.ndim == 1 and self.targets.dtype.kind in "iu"
+
+    def seen(self, rows: Any, dtype: Any = np.float32) -> np.ndarray:
+        """Return images as the net sees them."""
+        images = self.images[rows]
+        return self.standardize(images, dtype) if self.standardize else images.astype(dtype)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Yield all images as the net sees them, some hundred at a time."""
+        for start in range(0, len(self), _CHUNK):
+            yield self.seen(slice(start, start + _CHUNK))
+
+    @cached_property
+    def finite(self) -> np.ndarray:
+        """Which images hold no NaN and no infinity: bool (N,)."""
+        if self.images.dtype.kind != "f":
+            return np.ones(len(self), bool)
+        return np.concatenate([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in self.raw_chunks()])
+
+    def raw_chunks(self) -> Iterator[np.ndarray]:
+        """Yield all images as they are stored."""
+        for start in range(0, max(len(self), 1), _CHUNK):
+            yield self.images[start : start + _CHUNK]
+
+
+class _Stop(Callback):
+    """End a run after an epoch when ``reached(record)``; as lost when losses stay ``factor`` times the first."""
+
+    def __init__(self, reached: Callable[[dict[str, Any]], bool], factor: float) -> None:
+        self.reached, self.factor = reached, factor
+        self.first: float | None = None
+        self.above = 0
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        self.first = trainer.batch_loss if self.first is None else self.first
+        self.above = self.above + 1 if trainer.batch_loss > self.factor * self.first else 0
+        if self.above == _ABOVE:
+            raise Diverged(f"the loss rose from {self.first:.3g} to {trainer.batch_loss:.3g}", trainer.step)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        if self.reached(trainer.history[-1]):
+            trainer.stop("reached")
+
+
+@dataclass
+class Subject:
+    """A model with all it is trained by; none of it is changed, every method gives copies.
+
+    Attributes
+    ----------
+    model : Module
+    loss : callable with ``backward``
+    train, validation : Inputs
+    optimizer : Optimizer or None
+    l2 : float
+    batch_size : int
+    seed : int
+        Of every sample that a step draws.
+    seconds : float
+        What a single step may take where it could go on; large nets are looked at less closely then.
+    """
+
+    model: Module
+    loss: Any
+    train: Inputs
+    validation: Inputs | None
+    optimizer: Optimizer | None = None
+    l2: float = 0.0
+    batch_size: int = 64
+    seed: int = 0
+    seconds: float = 10.0
+
+    # ---- the model
+
+    def copy(self, dtype: Any = None) -> Module:
+        """Return the model as it is, in training mode."""
+        twin = copy.deepcopy(self.model).train()
+        return twin if dtype is None else twin.astype(dtype)
+
+    def calm(self, dtype: Any = None) -> Module:
+        """Return the model without what regularises it: dropout lets everything pass."""
+        twin = self.copy(dtype)
+        for module in twin.modules():
+            if isinstance(module, Dropout):
+                module.p = 0.0
+        return twin
+
+    def fresh_loss(self) -> Any:
+        return copy.deepcopy(self.loss)
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        parameter = next(self.model.parameters(), None)
+        return np.dtype(np.float32) if parameter is None else parameter.data.dtype
+
+    @cached_property
+    def scores(self) -> tuple[int, ...]:
+        """Shape of what the model returns for one image; raises what the model raises."""
+        first = np.flatnonzero(self.train.finite)[:2]
+        return self.calm()(self.train.seen(first, self.dtype)).shape[1:]
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the model tells apart; None where targets are not labels."""
+        return self.scores[0] if self.train.labelled and len(self.scores) == 1 else None
+
+    @property
+    def chance(self) -> float | None:
+        """ln(classes), the cross-entropy of equal chances; None for other losses and targets."""
+        # A loss of someone's own is taken for a cross-entropy, those of the house are known.
+        house = type(self.loss).__module__ == CrossEntropyLoss.__module__
+        other = house and not isinstance(self.loss, CrossEntropyLoss)
+        return None if other or self.classes is None else float(np.log(self.classes))
+
+    # ---- the data
+
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """Which training samples the later steps draw from: finite images, labels the model has a score for."""
+        rows = self.train.finite
+        if self.classes is not None:
+            rows = rows & (self.train.targets >= 0) & (self.train.targets < self.classes)
+        return np.flatnonzero(rows)
+
+    def sample(self, count: int, purpose: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw up to ``count`` usable training samples (or of ``rows``) without replacement."""
+        rows = self.usable if rows is None else rows
+        if len(rows) > count:
+            rng = random.generator(self.seed, f"check.{purpose}")
+            rows = rows[np.sort(rng.choice(len(rows), count, replace=False))]
+        return self.train.seen(rows, self.dtype), self.train.targets[rows]
+
+    # ---- training
+
+    def optimize(self, model: Module, lr: float) -> Optimizer:
+        """Return the subject's optimiser, new, for a copy of its model; SGD with momentum where it has none."""
+        if self.optimizer is None:
+            return SGD(model.parameters(), lr, momentum=0.9)
+        chosen = {id(param) for param in self.optimizer.params}
+        names = {name for name, param in self.model.named_parameters() if id(param) in chosen}
+        params = [param for name, param in model.named_parameters() if name in names]
+        hyper = {name: getattr(self.optimizer, name) for name in self.optimizer._hyper}
+        return type(self.optimizer)(params, **{**hyper, "lr": lr})
+
+    def run(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        batches: Any,
+        *,
+        epochs: int = 1,
+        l2: float = 0.0,
+        until: Callable[[dict[str, Any]], bool] = lambda record: False,
+        factor: float = 3.0,
+    ) -> tuple[History, str | None]:
+        """Train a copy; return its history and, when it was lost, why.
+
+        Parameters
+        ----------
+        batches : list of (input, target)
+        until : callable
+            Ends the run after an epoch when it is true of the epoch's record.
+        factor : float
+            Losses that stay above that times the first one end the run as lost; the lecture's three.
+        """
+        trainer = Trainer(
+            model, self.fresh_loss(), optimizer, l2=l2, callbacks=[_Stop(until, factor)],
+            keep_best=False, progress=False,
+        )  # fmt: skip
+        try:
+            trainer.fit(batches, epochs=epochs)
+        except Diverged as error:
+            return trainer.history, str(error)
+        return trainer.history, None
+
+    def deadline(self, share: float = 1.0) -> Callable[[], bool]:
+        """Return a function that says whether ``share`` of the step's time is used up from now on."""
+        end = time.perf_counter() + share * self.seconds
+        return lambda: time.perf_counter() > end
