@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,9 @@ _EPOCH = {
     "accuracy": "accuracy/training",
     "validation_accuracy": "accuracy/validation",
     "penalty": "loss/penalty",
-    "lr": "learning rate",
-    "step_ms": "speed/ms a step",
-    "images_per_second": "speed/images per second",
+    "lr": "learning_rate",
+    "step_ms": "speed/step_ms",
+    "images_per_second": "speed/images_per_second",
 }
 
 
@@ -70,14 +71,18 @@ class TensorBoard(Callback):
 
 
 def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield (tag, value) of the figures in a record of an epoch or a step."""
+    """Yield (tag, value) of the finite figures in a record of an epoch or a step."""
+    for tag, value in _figures(record):
+        if value is not None and math.isfinite(value):
+            yield tag, float(value)
+
+
+def _figures(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if record.get("kind", "epoch") == "epoch":
-        yield from ((tag, record[name]) for name, tag in _EPOCH.items() if record.get(name) is not None)
+        yield from ((tag, record.get(name)) for name, tag in _EPOCH.items())
         return
-    yield from ((f"step/{name}", record[name]) for name in ("loss", "lr") if record.get(name) is not None)
+    yield from ((f"step/{name}", record.get(name)) for name in ("loss", "lr"))
     for group in ("update_ratio", "grad_norm"):
-        yield from ((f"{group}/{name}", value) for name, value in record.get(group, {}).items() if value is not None)
+        yield from ((f"{group}/{name}", value) for name, value in record.get(group, {}).items())
     for module, figures in record.get("activations", {}).items():
-        for name, value in figures.items():
-            if value is not None:
-                yield f"activations {name}/{module or 'model'}", value
+        yield from ((f"activations_{name}/{module or 'model'}", value) for name, value in figures.items())
