@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and resumed has the bits of one never stopped."""
 
+import json
 import os
 import random
 import signal
@@ -9,9 +10,12 @@ import time
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import fastconv
-from fastconv import data, nn, optim, schedule
+from fastconv import config, data, nn, optim, schedule
+from fastconv.cli import main
+from fastconv.cli.train import Every
 from fastconv.serialize import ModelFileError
 from fastconv.train import (
     Callback,
@@ -19,6 +23,7 @@ from fastconv.train import (
     ChillOut,
     Interrupted,
     Patience,
+    RunWriter,
     StopOnExplosion,
     StopOnNonFinite,
     Trainer,
@@ -29,6 +34,8 @@ from fastconv.train import (
     state_sha256,
 )  # fmt: skip
 from fastconv.train.checkpoint import checkpoints
+from fastconv.train.run import load_run
+from fastconv.train.setup import fill, prepare
 
 TIMES = ("seconds", "step_ms", "images_per_second")
 OPTIMIZERS = {
@@ -381,3 +388,177 @@ def test_killed_at_random_moments_the_command_goes_on_to_the_same_bits(signals, 
     assert (found.steps, found.events) == (expected.steps, expected.events)
     for name in ("test_accuracy", "test_loss", "steps", "best_epoch", "status"):
         assert found.result[name] == expected.result[name]
+
+
+# ---- the command line
+
+
+@pytest.fixture
+def run():
+    def invoke(*args):
+        with config.threads(config.threads()):
+            return CliRunner().invoke(main, ["train", *(str(arg) for arg in args)])
+
+    return invoke
+
+
+OPTIONS = {"epochs": 2, "batch_size": 128, "model": "mlp", "lr": 0.1}
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """A run of 22 steps with checkpoints at 8 and 15, interrupted at 15."""
+
+    class Ask(Callback):
+        def on_step_start(self, trainer):
+            if trainer.step == 14:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    folder = tmp_path / "run"
+    setup = prepare(fill("digits", **OPTIONS), [Checkpoint(folder / "checkpoints", steps=8), Ask()], progress=False)
+    with RunWriter.start(folder, {**setup.describe(), "observed": {"checkpoint_every": "8"}}) as writer:
+        setup.trainer.callbacks.insert(0, writer)
+        with pytest.raises(Interrupted):
+            setup.trainer.fit(setup.train, setup.validation, epochs=2)
+        writer.finish({"status": "interrupted", "reason": "SIGTERM", "steps": setup.trainer.step})
+    return folder
+
+
+def test_the_command_resumes(run, interrupted, tmp_path):
+    whole = json.loads(run("--epochs", 2, "--batch-size", 128, "--model", "mlp", "--lr", 0.1, "--json").stdout)
+    done = run("--resume", interrupted, "--lr", 0.1, "--dataset", "digits", "--json")
+    assert done.exit_code == 0, done.output
+    assert "resumed        at step 15" in done.stderr
+    result = json.loads(done.stdout)
+    assert (result["status"], result["steps"]) == ("finished", 22)
+    assert result["state_sha256"] == whole["state_sha256"]
+    record = read_record(interrupted)
+    assert (record.status, record.history["epoch"]) == ("finished", [1, 2])
+    assert record.result["test_accuracy"] == whole["test_accuracy"]
+    done = run("--resume", interrupted)
+    assert done.exit_code == 2
+    assert "run is finished after 2 epochs; there is nothing to go on with" in done.stderr
+
+
+def test_the_command_falls_back_to_the_checkpoint_before(run, interrupted):
+    newest = checkpoints(interrupted / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    done = run("--resume", interrupted, "--json")
+    assert done.exit_code == 0
+    assert "warning: " in done.stderr
+    assert "step-00000015.safetensors" in done.stderr
+    assert "resumed        at step 8" in done.stderr
+    assert json.loads(done.stdout)["steps"] == 22
+
+
+def test_without_a_whole_checkpoint_nothing_changes(run, interrupted):
+    for path in checkpoints(interrupted / "checkpoints"):
+        path.write_bytes(b"")
+    before = (interrupted / "metrics.jsonl").read_bytes()
+    done = run("--resume", interrupted)
+    assert done.exit_code == 2
+    assert "holds no checkpoint to go on from: 2 damaged" in done.stderr
+    assert read_record(interrupted).status == "interrupted"
+    assert (interrupted / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "0.2"], "has --lr 0.1, not 0.2: a resumed run keeps its options"),
+        (["--epochs", "9"], "has --epochs 2, not 9"),
+        (["--dataset", "mnist"], "has --dataset digits, not mnist"),
+        (["--chill-out", "2"], "has --chill-out None, not 2"),
+        (["--no-augment"], "has --augment True, not False"),
+        (["--tensorboard"], "was started without --tensorboard"),
+        (["--watch-every", "5"], "was started without --watch-every"),
+        (["--out", "elsewhere"], "--out elsewhere contradicts it"),
+    ],
+)
+def test_options_that_contradict_are_refused(run, interrupted, arguments, message):
+    done = run("--resume", interrupted, *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert read_record(interrupted).status == "interrupted"
+
+
+def test_what_cannot_be_resumed_says_why(run, interrupted, tmp_path):
+    def refused(folder):
+        done = run("--resume", folder)
+        assert done.exit_code == 2
+        assert len(done.stderr.splitlines()) == 1
+        return done.stderr
+
+    assert "is not the folder of a run" in refused(tmp_path)
+    assert "is not the folder of a run" in refused(tmp_path / "nowhere")
+    result = interrupted / "result.json"
+    result.write_text('{"status": "diverged", "reason": "the loss is nan"}')
+    assert "has diverged and would again: the loss is nan; start a new run" in refused(interrupted)
+    result.write_text('{"status": "stopped", "reason": "enough"}')
+    assert "is stopped after 1 epochs: enough; there is nothing" in refused(interrupted)
+    result.unlink()
+    with RunWriter.resume(interrupted, 15, read_record(interrupted).history):
+        assert f"is running, in process {os.getpid()}" in refused(interrupted)
+    about = json.loads((interrupted / "config.json").read_text())
+    (interrupted / "config.json").write_text(json.dumps({**about, "standardizer": {"mean": 0, "deviation": 1}}))
+    assert "the images of digits are not those the run was started with" in refused(interrupted)
+    (interrupted / "config.json").write_text(json.dumps({**about, "options": {"dataset": "digits"}}))
+    assert "config.json does not hold the options of a run" in refused(interrupted)
+    with RunWriter.start(tmp_path / "early", about):
+        pass
+    assert "holds no checkpoint to go on from" in refused(tmp_path / "early")
+    about["options"]["model"] = "mnist-small"
+    with RunWriter.start(tmp_path / "other", about):
+        (interrupted / "checkpoints").rename(tmp_path / "other" / "checkpoints")
+    assert "is not a checkpoint of this run: load_state_dict" in refused(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint-every", "0"], "'0' is no interval; write 500 (steps), 30s, 5min or 1h"),
+        (["--checkpoint-every", "-5min"], "is no interval"),
+        (["--checkpoint-every", "soon"], "is no interval"),
+        (["--checkpoint-every", "1.5"], "is no interval"),
+        (["--checkpoint-every", "5"], "--checkpoint-every needs a folder: --out DIR"),
+        (["--tensorboard"], "--tensorboard needs a folder: --out DIR"),
+        (["--patience", "3", "--validation", "0"], "patience needs validation images, but none are set aside"),
+        (["--patience", "0"], "Invalid value for '--patience'"),
+    ],
+)
+def test_wrong_usage(run, arguments, message):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_intervals():
+    assert Every.parts("500") == {"steps": 500}
+    assert Every.parts("30s") == {"seconds": 30}
+    assert Every.parts("1.5h") == {"seconds": 5400}
+    assert Every.parts(" 5 min ") == {"seconds": 300}
+
+
+def test_a_run_that_stops_early_or_diverges_late_keeps_its_model(run, tmp_path, monkeypatch):
+    done = run("--epochs", 30, "--model", "mlp", "--patience", 1, "--lr", 0.1, "--batch-size", 128,
+               "--tensorboard", "--out", tmp_path / "early", "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["status"] == "stopped"
+    assert result["reason"].startswith("validation figures have not improved for 1 epochs, since epoch ")
+    assert len(list((tmp_path / "early" / "tensorboard").iterdir())) == 1
+
+    def explode(self, trainer):
+        if trainer.epoch == 1:
+            trainer.model[1].weight.data[0, 0] = np.nan
+
+    monkeypatch.setattr(StopOnNonFinite, "on_epoch_start", explode)
+    done = run("--epochs", 3, "--model", "mlp", "--out", tmp_path / "late", "--json")
+    assert done.exit_code == 3
+    result = json.loads(done.stdout)
+    assert (result["status"], result["layer"], result["tensor"]) == ("diverged", "1", "weight")
+    assert "weight of layer 1 (Linear) holds 1 NaN" in result["reason"]
+    assert result["best_epoch"] == 1
+    assert load_run(tmp_path / "late").result == result
