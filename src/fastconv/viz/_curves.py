@@ -190,22 +190,20 @@ def _named(runs: Runs) -> dict[str, History]:
     elif isinstance(runs, RunRecord):
         runs = {runs.name: runs}
     elif not isinstance(runs, Mapping):
-        runs = _apart(list(runs))
+        records = list(runs)
+        runs = dict(zip(run_names(records), records, strict=True))
     if not runs:
         raise ValueError("viz.curves: no run to draw")
     return {name: run.history if isinstance(run, RunRecord) else run for name, run in runs.items()}
 
 
-def _apart(runs: list[RunRecord]) -> dict[str, History | RunRecord]:
-    """Name runs by their folders, with the folder above where two have one name."""
+def run_names(runs: Sequence[RunRecord]) -> list[str]:
+    """Name runs by their folders; with the folder above where two have one name, and a number where that is one."""
     names = [run.name for run in runs]
     longer = [
         run.name if names.count(run.name) == 1 else f"{run.path.resolve().parent.name}/{run.name}" for run in runs
     ]
-    return {
-        name if longer.count(name) == 1 else f"{name} ({i + 1})": run
-        for i, (name, run) in enumerate(zip(longer, runs, strict=True))
-    }
+    return [name if longer.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(longer)]
 
 
 def _merit(history: History) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,7 +103,8 @@ def confusion(counts: Array, classes: Sequence[str] | None = None, worst: int = 
         _write_counts(ax, counts, int(wrong.max()))
     listed = _frame_worst(ax, wrong, names, worst)
     if listed:
-        ax.set_xlabel("taken for\n" + listed, fontsize=NORMAL, color=INK, linespacing=1.5)
+        below = textwrap.fill(listed, int(8 * side), break_long_words=False)
+        ax.set_xlabel(f"taken for\n{below}", fontsize=NORMAL, color=INK, linespacing=1.4)
     if n > 20:
         scale(figure, image, ax, "mistakes")
     return figure

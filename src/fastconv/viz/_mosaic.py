@@ -16,7 +16,7 @@ def mosaic(tiles: Array, columns: int | None = None, gap: int = 1) -> Array:
     ----------
     tiles : ndarray, shape (N, H, W) or (N, H, W, 3), N >= 1
     columns : int, optional
-        About square by default.
+        About square by default, without an open last row where possible.
     gap : int
 
     Returns
@@ -25,7 +25,8 @@ def mosaic(tiles: Array, columns: int | None = None, gap: int = 1) -> Array:
     """
     n, height, width = tiles.shape[:3]
     if columns is None:
-        columns = max(1, math.ceil(math.sqrt(n * height / width)))
+        square = max(1, math.ceil(math.sqrt(n * height / width)))
+        columns = next((count for count in range(square, 2 * square) if n % count == 0), square)
     columns = min(columns, n)
     rows = -(-n // columns)
     kind = tiles.dtype if tiles.dtype.kind == "f" else np.dtype(np.float32)

@@ -27,7 +27,7 @@ SMALL, NORMAL = 8.0, 9.5
 AMOUNT = LinearSegmentedColormap.from_list("amount", ["#FFFFFF", "#9CC9E1", "#2F7FB5", "#08306B"])
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#8C3B00", "#E59A5A", "#FFFFFF", "#6BAED6", "#08457E"])
 for _map in (AMOUNT, SIGNED):
-    _map.set_bad("#BFBFBF")
+    _map.set_bad("#D4D4D4")
 
 
 class Picture(Figure):

@@ -1,0 +1,183 @@
+"""All pictures of one run's folder, each made when its turn comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fastconv import data
+from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
+from fastconv.train.run import load_run, read_record
+from fastconv.viz._curves import curves, update_ratios
+from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
+from fastconv.viz._gradients import saliency
+from fastconv.viz._histograms import activation_histograms
+from fastconv.viz._layers import feature_maps, layer_outputs
+from fastconv.viz._style import Array, Figure
+from fastconv.viz._units import hidden_units
+from fastconv.viz._weights import filters, sparsity, templates
+
+_ACTIVATIONS = (ReLU, Tanh, Sigmoid, Softsign)
+_BATCH = 250
+
+
+class Missing(Exception):
+    """What a picture needs is not there; the text says what."""
+
+
+class RunPictures:
+    """The pictures of a run that has been kept in a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Its records are read at once; model and data set when a picture needs them.
+    samples : int
+        Test images that pictures of the net at work look at.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is no run, or is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], samples: int = 2000) -> None:
+        self.folder = Path(folder)
+        self.samples = samples
+        self.record = read_record(folder)
+
+    def draw(self, name: str) -> Figure:
+        """Return one of `RUN_PICTURES`.
+
+        Raises
+        ------
+        Missing
+            If the run, as it is, has nothing to draw there.
+        """
+        try:
+            return _PICTURES[name](self)
+        except (OSError, ImportError, ValueError) as error:
+            raise Missing(str(error)) from error
+
+    @cached_property
+    def model(self) -> Module:
+        return load_run(self.folder).model
+
+    @cached_property
+    def dataset(self) -> data.Dataset:
+        name = (self.record.config.get("options") or {}).get("dataset")
+        if not isinstance(name, str):
+            raise Missing("config.json names no data set")
+        return data.load(name)
+
+    @cached_property
+    def images(self) -> Array:
+        return self.dataset.test.images[: self.samples]
+
+    @cached_property
+    def labels(self) -> Array:
+        return self.dataset.test.labels[: self.samples]
+
+    @cached_property
+    def x(self) -> Array:
+        return data.Standardizer.from_dict(self.record.config["standardizer"])(self.images)
+
+    @cached_property
+    def scores(self) -> Array:
+        return self.model.predict(self.x, _BATCH)
+
+    def has(self, kind: type[Module]) -> bool:
+        return any(isinstance(module, kind) for module in self.model.modules())
+
+    def outputs(self, count: int) -> dict[str, Array]:
+        """Return outputs of the activations for a few samples, named by place and type."""
+        types = {name: type(module).__name__ for name, module in self.model.named_modules()}
+        found = layer_outputs(self.model, self.x[:count], _ACTIVATIONS)
+        return {f"{name} {types[name]}": output for name, output in found.items()}
+
+
+def _curves(run: RunPictures) -> Figure:
+    return curves(run.record)
+
+
+def _updates(run: RunPictures) -> Figure:
+    if not run.record.steps:
+        raise Missing("the run was not watched: see 'fastconv train --watch-every'")
+    return update_ratios(run.record.steps)
+
+
+def _maps(run: RunPictures) -> Figure:
+    return feature_maps(run.model, run.x[0], run.images[0])
+
+
+def _units(run: RunPictures) -> Figure:
+    hidden = [output for output in run.outputs(400).values() if output.ndim == 2]
+    if not hidden:
+        raise Missing("the model has no activation between fully connected layers")
+    return hidden_units(hidden[-1], run.labels[:400])
+
+
+def _activations(run: RunPictures) -> Figure:
+    found = list(run.outputs(200).items())
+    few = sorted(set(np.linspace(0, len(found) - 1, min(12, len(found))).round().astype(int)))
+    return activation_histograms(dict(found[i] for i in few))
+
+
+def _sparsity(run: RunPictures) -> Figure:
+    if not run.has(Conv2d):
+        raise Missing("the model has no convolution before its first fully connected layer")
+    return sparsity(run.model)
+
+
+def _templates(run: RunPictures) -> Figure:
+    if run.has(Conv2d) or sum(isinstance(module, Linear) for module in run.model.modules()) != 1:
+        raise Missing("the model has more than one layer")
+    return templates(run.model, run.dataset.shape, run.dataset.classes)
+
+
+def _confusion(run: RunPictures) -> Figure:
+    classes = len(run.dataset.classes)
+    pairs = run.labels * classes + run.scores.argmax(axis=1)
+    return confusion(np.bincount(pairs, minlength=classes**2).reshape(classes, classes), run.dataset.classes)
+
+
+def _mistakes(run: RunPictures) -> Figure:
+    return mistakes(run.images, run.labels, run.scores, run.dataset.classes)
+
+
+def _saliency(run: RunPictures) -> Figure:
+    few = slice(0, 8)
+    return saliency(run.model, run.x[few], run.labels[few], run.images[few], run.dataset.classes)
+
+
+_PICTURES: dict[str, Callable[[RunPictures], Figure]] = {
+    "curves": _curves,
+    "updates": _updates,
+    "filters": lambda run: filters(run.model),
+    "maps": _maps,
+    "units": _units,
+    "activations": _activations,
+    "sparsity": _sparsity,
+    "templates": _templates,
+    "mean": lambda run: mean_and_deviation(run.dataset.train.images),
+    "confusion": _confusion,
+    "mistakes": _mistakes,
+    "saliency": _saliency,
+}
+RUN_PICTURES = tuple(_PICTURES)
+"""What `RunPictures.draw` takes."""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        figure.savefig(draft, format=path.suffix[1:])
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
