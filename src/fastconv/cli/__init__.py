@@ -7,6 +7,7 @@ from fastconv.cli.check import check
 from fastconv.cli.common import Commands
 from fastconv.cli.deep import deep
 from fastconv.cli.mlp import mlp
+from fastconv.cli.plot import plot
 from fastconv.cli.report import report
 from fastconv.cli.runs import runs
 from fastconv.cli.show import info, models
@@ -28,5 +29,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (check, train, evaluate, predict, runs, report, deep, mlp, models, info):
+for command in (check, train, evaluate, predict, runs, plot, report, deep, mlp, models, info):
     main.add_command(command)

@@ -229,6 +229,10 @@ def _over_epochs(named: dict[str, History], ax: Axes | None, key: str) -> Figure
         _one(ax, next(iter(named.values())), key)
     else:
         _several(ax, named, key)
+    epochs = np.concatenate([floats(history["epoch"]) for history in named.values()])
+    if epochs.size and np.ptp(epochs) < 3:
+        ax.set_xticks(np.unique(epochs))
+        ax.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
     shown = np.concatenate([floats(line.get_ydata()) for line in ax.lines] or [np.empty(0)])  # type: ignore[arg-type]
     shown = shown[np.isfinite(shown)]
     if not shown.size:
@@ -256,6 +260,7 @@ def _mark_gap(ax: Axes, epochs: Array, training: Array, validation: Array, key: 
         return
     last = both[-1]
     gap = validation[last] - training[last]
+    ax.vlines(epochs[last], *sorted((training[last], validation[last])), color=QUIET, linewidth=1.0, zorder=1)
     text = f"gap\n{100 * gap:+.1f} points" if key == "accuracy" else f"gap\n{gap:+.2g}"
     ax.annotate(
         text.replace("-", "−"), (epochs[last], (training[last] + validation[last]) / 2), xytext=(7, 0),

@@ -9,7 +9,7 @@ import numpy as np
 Array = np.ndarray
 
 
-def mosaic(tiles: Array, columns: int | None = None, gap: int = 1) -> Array:
+def mosaic(tiles: Array, columns: int | None = None, gap: int = 1, zoom: int | None = None) -> Array:
     """Lay tiles out in rows, ``gap`` pixels of NaN between them.
 
     Parameters
@@ -18,11 +18,17 @@ def mosaic(tiles: Array, columns: int | None = None, gap: int = 1) -> Array:
     columns : int, optional
         About square by default, without an open last row where possible.
     gap : int
+    zoom : int, optional
+        Times that each pixel is repeated both ways; by default so often that a tile has about 24 of them, for
+        joints that are thin beside it.
 
     Returns
     -------
     ndarray of the floating type of `tiles` (float32 for others), 2-d or with a last axis of 3
     """
+    if zoom is None:
+        zoom = max(1, round(24 / max(tiles.shape[1:3])))
+    tiles = tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)
     n, height, width = tiles.shape[:3]
     if columns is None:
         square = max(1, math.ceil(math.sqrt(n * height / width)))

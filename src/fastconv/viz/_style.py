@@ -24,10 +24,11 @@ SMALL, NORMAL = 8.0, 9.5
 
 # From nothing to much, and from negative through nothing to positive: both tell apart in grey and for the
 # colour-blind, and let nothing look like the paper. NaN, and so the joints of a mosaic, is grey.
+_JOINT = "#D4D4D4"
 AMOUNT = LinearSegmentedColormap.from_list("amount", ["#FFFFFF", "#9CC9E1", "#2F7FB5", "#08306B"])
+AMOUNT = AMOUNT.with_extremes(bad=_JOINT)
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#8C3B00", "#E59A5A", "#FFFFFF", "#6BAED6", "#08457E"])
-for _map in (AMOUNT, SIGNED):
-    _map.set_bad("#D4D4D4")
+SIGNED = SIGNED.with_extremes(bad=_JOINT)
 
 
 class Picture(Figure):
