@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -24,11 +24,12 @@ SMALL, NORMAL = 8.0, 9.5
 
 # From nothing to much, and from negative through nothing to positive: both tell apart in grey and for the
 # colour-blind, and let nothing look like the paper. NaN, and so the joints of a mosaic, is grey.
-_JOINT = "#D4D4D4"
-AMOUNT = LinearSegmentedColormap.from_list("amount", ["#FFFFFF", "#9CC9E1", "#2F7FB5", "#08306B"])
-AMOUNT = AMOUNT.with_extremes(bad=_JOINT)
-SIGNED = LinearSegmentedColormap.from_list("signed", ["#8C3B00", "#E59A5A", "#FFFFFF", "#6BAED6", "#08457E"])
-SIGNED = SIGNED.with_extremes(bad=_JOINT)
+def _colours(name: str, *stops: str) -> Colormap:
+    return LinearSegmentedColormap.from_list(name, stops).with_extremes(bad="#D4D4D4")
+
+
+AMOUNT = _colours("amount", "#FFFFFF", "#9CC9E1", "#2F7FB5", "#08306B")
+SIGNED = _colours("signed", "#8C3B00", "#E59A5A", "#FFFFFF", "#6BAED6", "#08457E")
 
 
 class Picture(Figure):
