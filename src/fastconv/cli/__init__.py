@@ -10,6 +10,7 @@ from fastconv.cli.mlp import mlp
 from fastconv.cli.plot import plot
 from fastconv.cli.report import report
 from fastconv.cli.runs import runs
+from fastconv.cli.search import search
 from fastconv.cli.show import info, models
 from fastconv.cli.train import train
 from fastconv.cli.use import evaluate, predict
@@ -29,5 +30,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (check, train, evaluate, predict, runs, plot, report, deep, mlp, models, info):
+for command in (check, train, search, evaluate, predict, runs, plot, report, deep, mlp, models, info):
     main.add_command(command)

@@ -1,0 +1,167 @@
+"""``fastconv search``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastconv.cli.common import (
+    DIVERGED,
+    Number,
+    json_option,
+    print_json,
+    set_threads,
+    threads_option,
+    training_options,
+    usage_errors,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from fastconv.search import SearchResult, Training
+
+_SEARCHED = ("lr", "l2", "momentum", "weight_decay", "batch_size")
+_KINDS = "LOW:HIGH (log-uniform), LOW:HIGH:linear, VALUE,VALUE,... or VALUE"
+_INTERRUPTED = 130
+
+
+class Counts(click.ParamType):
+    """Whole numbers of at least 1, separated by commas: one, or one for each stage."""
+
+    name = "N[,N...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, int | list | tuple):
+            return value
+        items = str(value).split(",")
+        if not all(item.strip().isdecimal() and int(item) >= 1 for item in items):
+            self.fail(f"{value!r} is no whole number of at least 1, nor several separated by commas.", param, ctx)
+        return int(items[0]) if len(items) == 1 else tuple(map(int, items))
+
+
+def _searched(name: str, text: str) -> Any:
+    return click.option(f"--{name}", metavar="RANGE", help=text)
+
+
+@click.command()
+@training_options("dataset", "model")
+@_searched("lr", f"Learning rate: {_KINDS}; by default two decades around the optimiser's own.")
+@_searched("l2", "Penalty l2/2 · (sum of squared weights), likewise.")
+@_searched("momentum", "Of sgd and rmsprop, likewise.")
+@_searched("weight-decay", "As the optimiser defines it, likewise.")
+@_searched("batch-size", "Images an update: VALUE or VALUE,VALUE,...")
+@training_options("optimizer", "schedule", "warmup", "init", "augment", "validation", "seed")
+@click.option("--trials", type=Counts(), help="In all, or by stage; 50 by default.")
+@click.option("--stages", type=click.IntRange(1, 10), help="Coarse to fine; each narrows the space around its best.")
+@click.option("--epochs", type=Counts(), help="Of a trial, in the last stage or by stage; earlier ones have a quarter.")
+@click.option("--steps", type=Counts(), help="Updates of a trial, likewise, instead of epochs.")
+@click.option("--checks", type=click.IntRange(min=1), help="Validations of a trial of so many steps; 1 by default.")
+@click.option("--cut-off", type=Number(min=1, min_open=True), help="Loss over the original that ends a trial; 3.")
+@click.option("--sampler", help="random (default), grid or tpe.")
+@click.option("--pruner", help="none (default), median or halving: gives up trials worse than others were.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, metavar="N", help="Processes; they share the threads."
+)
+@threads_option
+@click.option("--storage", metavar="WHERE", help="journal:PATH or a database URL; others may take part from anywhere.")
+@click.option("--name", default="search", metavar="TEXT", help="Of this search in the storage.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder that keeps every trial's run.")
+@click.option("--resume", is_flag=True, help="Go on with the search in --out or --storage; its options are known.")
+@json_option
+@click.pass_context
+def search(
+    ctx: click.Context, workers: int, threads: int | None, storage: str | None, name: str, out: Path | None,
+    resume: bool, as_json: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Search for good hyperparameters: try many, briefly, then more closely around the best.
+
+    Every trial trains the net with other values drawn from the ranges and is judged by validation accuracy; one
+    whose loss passes three times the original is cut off. Ctrl-C keeps what was done.
+
+    Example: fastconv search --lr 1e-4:1 --l2 1e-6:1e-1 --trials 60 --stages 2 --epochs 8 --out tries
+    """
+    set_threads(threads)
+    people = sys.stderr if as_json else sys.stdout
+    if ctx.get_parameter_source("dataset") == click.core.ParameterSource.DEFAULT:
+        given["dataset"] = None
+    asked = {key: value for key, value in given.items() if value is not None}
+    with usage_errors():
+        from fastconv.search import search as run
+        from fastconv.search import stored
+
+        if resume:
+            asked = stored(storage, out, name) | asked
+        objective, space = _objective(asked)
+        if len(given_by_stage := _by_stage(asked)) > 1:
+            raise ValueError(f"numbers by stage differ in length: {', '.join(map(str, sorted(given_by_stage)))}")
+    return_code = 0
+    with usage_errors():
+        found = run(
+            objective, space,
+            trials=_counts(asked.get("trials", 50)), stages=asked.get("stages") or max(given_by_stage, default=1),
+            budgets=_counts(asked.get(objective.unit) or _short(objective)),
+            sampler=asked.get("sampler", "random"), pruner=asked.get("pruner", "none"), seed=asked.get("seed", 0),
+            workers=workers, threads=threads, storage=storage, name=name, out=out, resume=resume,
+            file=people, command=asked,
+        )  # fmt: skip
+    click.echo(_closing(found, out, storage), file=people)
+    if as_json:
+        print_json(found.to_dict())
+    if found.interrupted:
+        return_code = _INTERRUPTED
+    elif found.best is None:
+        return_code = DIVERGED
+    ctx.exit(return_code)
+
+
+def _objective(asked: dict[str, Any]) -> tuple[Training, dict[str, str]]:
+    """Return what a trial does, and the space."""
+    from fastconv.search import Training
+    from fastconv.train.setup import OPTIMIZERS, fill
+
+    if "epochs" in asked and "steps" in asked:
+        raise ValueError("--epochs and --steps: give one of the two")
+    names = ("model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed")
+    options = fill(asked.get("dataset", "digits"), **{name: asked[name] for name in names if name in asked})
+    space = {name: asked[name] for name in _SEARCHED if name in asked}
+    if "lr" not in space:
+        own = OPTIMIZERS[options.optimizer][1]
+        space = {"lr": f"{own / 100:g}:{own * 10:g}", **space}
+    unit = "steps" if "steps" in asked else "epochs"
+    return Training(options, unit, asked.get("checks", 1), asked.get("cut_off", 3.0)), space
+
+
+def _by_stage(asked: dict[str, Any]) -> set[int]:
+    """Return for how many stages numbers were given."""
+    several = (asked.get(name) for name in ("trials", "epochs", "steps"))
+    return {len(numbers) for numbers in several if isinstance(numbers, list | tuple)}
+
+
+def _counts(numbers: Any) -> Any:
+    return tuple(numbers) if isinstance(numbers, list) else numbers
+
+
+def _short(objective: Training) -> int:
+    """A quarter of the epochs that ``fastconv train`` would do."""
+    return max(1, objective.options.epochs // 4)
+
+
+def _closing(found: SearchResult, out: Path | None, storage: str | None) -> str:
+    done = f"{len(found.trials)} of {found.asked} trials"
+    lines = [""]
+    if found.best is None:
+        lines.append(f"best           none: of {done} not one finished; try lower learning rates")
+    else:
+        params = "  ".join(f"--{key.replace('_', '-')} {value}" for key, value in found.best["params"].items())
+        lines.append(f"best           val accuracy {100 * found.best['value']:.1f} % in trial {found.best['number']}")
+        lines.append(f"               {params}")
+    lines += [f"warning        {text}" for text in found.warnings]
+    if found.interrupted:
+        where = f"--out {out} " if out else f"--storage {storage} " if storage else ""
+        kept = f"go on with: fastconv search {where}--resume" if where else "not kept: there was no --out or --storage"
+        lines.append(f"interrupted    after {done}; {kept}")
+    elif out is not None:
+        lines.append(f"saved          {out}: one run a trial")
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""What an objective gets: the hyperparameters of one trial, and the way to report how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Cut(Exception):
+    """Ends a trial that is not worth going on with; its message is the trial's reason."""
+
+
+class Attempt:
+    """One trial, as its objective sees it: ``attempt["lr"]`` is a hyperparameter.
+
+    Attributes
+    ----------
+    number, stage : int
+        Both from 1; numbers go through all stages.
+    params : dict
+        All hyperparameters by name.
+    budget : int or None
+        What the trial may spend, by stage of the search.
+    folder : Path or None
+        Where its run may be kept; not there yet.
+    facts : dict
+        Figures to keep beside the value, plain JSON; ``validation_loss`` decides between equal values.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        stage: int,
+        params: dict[str, Any],
+        budget: int | None,
+        folder: Path | None,
+        report: Callable[[float, int], bool],
+    ) -> None:
+        self.number, self.stage, self.params, self.budget, self.folder = number, stage, params, budget, folder
+        self.facts: dict[str, Any] = {}
+        self._report = report
+
+    def __getitem__(self, name: str) -> Any:
+        return self.params[name]
+
+    def report(self, value: float, step: int) -> None:
+        """Say how good the trial is after some steps (whole numbers, rising).
+
+        Raises
+        ------
+        Cut
+            If the search's pruner gives the trial up.
+        """
+        if self._report(float(value), int(step)):
+            raise Cut(f"given up by the pruner at step {step}, value {value:.4g}")
+
+    def __repr__(self) -> str:
+        return f"Attempt({self.number}, {self.params})"

@@ -1,0 +1,93 @@
+"""How a search shows itself: a line for every trial that is over, and on a terminal a bar below them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from fastconv.search.plan import Plan
+from fastconv.search.space import Space, free, show
+
+_BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} trials, {elapsed} gone, {remaining} left"
+
+
+class Show:
+    """Print trials as they come.
+
+    Parameters
+    ----------
+    plan : Plan
+    accuracy : bool
+        Whether values are accuracies.
+    file : text stream or None
+        Where lines go; None prints nothing.
+    """
+
+    def __init__(self, plan: Plan, accuracy: bool, file: TextIO | None) -> None:
+        self._plan, self._accuracy, self._file = plan, accuracy, file
+        self._shown: set[int] = set()
+        self._best: dict[str, Any] | None = None
+        self._bar: tqdm | None = None
+
+    def stage(self, stage: int, space: Space, old: int) -> None:
+        """Begin a stage (from 0), ``old`` of whose trials were done before."""
+        plan = self._plan
+        self._best = None
+        loose = free(space)
+        parts = [f"{name} {d}" for name, d in (loose or space).items()]
+        budget = (
+            "" if plan.budgets[stage] is None else f" of {plan.budgets[stage]} {plan.objective.get('unit', 'steps')}"
+        )
+        of = f" of {len(plan.trials)}" if len(plan.trials) > 1 else ""
+        done = f" ({old} done before)" if old else ""
+        self.line(f"stage {stage + 1}{of}: {plan.trials[stage]} trials{budget}{done}: {', '.join(parts)}")
+        self._names = tuple(loose or space)
+        total = sum(plan.trials)
+        if self._file is not None and sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=plan.before(stage), desc="search", bar_format=_BAR, leave=False)
+
+    def trials(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Print the trials not yet printed."""
+        for row in rows:
+            if row["number"] in self._shown:
+                continue
+            self._shown.add(row["number"])
+            better = row["status"] == "finished" and (
+                self._best is None or self._plan.better(row) < self._plan.better(self._best)
+            )
+            if better:
+                self._best = row
+            self.line(self.text(row) + ("  *" if better else ""))
+            if self._bar is not None:
+                self._bar.update()
+
+    def text(self, row: dict[str, Any]) -> str:
+        """Return the line of a trial."""
+        total = sum(self._plan.trials)
+        figures = "  ".join(
+            f"{name.replace('_', ' ')} {show(row['params'][name])}" for name in self._names if name in row["params"]
+        )
+        if row["status"] == "finished":
+            what = self.value(row["value"])
+        else:
+            what = f"{row['status']}: {row['reason']}"
+        return f"Try {row['number']:>{len(str(total))}}/{total}  {what}  {figures}"
+
+    def value(self, value: float) -> str:
+        """Return a value with its name."""
+        return f"val accuracy {100 * value:.1f} %" if self._accuracy else f"value {value:.6g}"
+
+    def end(self) -> None:
+        """End a stage."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._file is not None:
+            with tqdm.external_write_mode(self._file):
+                print(text, file=self._file, flush=True)

@@ -1,0 +1,132 @@
+"""Where trials are kept: in memory, in a journal file, or in a database, as Optuna does it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class _KernelLock(JournalFileOpenLock):
+    """A lock that the kernel gives back when its holder dies, whatever kills it.
+
+    Optuna's own locks are files; one left by a killed worker would stop all others for half a minute.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = path + ".lock"
+        self._file: int | None = None
+
+    def acquire(self) -> bool:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(file)
+            raise
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            os.close(file)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have Optuna tell only what is wrong."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def open_storage(where: str | None) -> BaseStorage:
+    """Open (or make) a storage.
+
+    Parameters
+    ----------
+    where : str, optional
+        ``journal:PATH`` is a file, which several machines may share; ``sqlite:///PATH`` and other URLs of
+        SQLAlchemy are databases; None is the memory of this process.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these, or what is there is something else.
+    OSError
+        If a file cannot be read or written.
+    ImportError
+        If a database's driver is missing.
+    """
+    if where is None:
+        return InMemoryStorage()
+    kind, _, path = where.partition(":")
+    if kind == "journal":
+        return _journal(path)
+    if "://" in where:
+        return _database(where)
+    raise ValueError(f"storage {where!r} is unknown: write journal:PATH or a database URL such as sqlite:///PATH")
+
+
+def _journal(path: str) -> BaseStorage:
+    if not path:
+        raise ValueError("storage journal: lacks the path of a file: write journal:PATH")
+    lock = JournalFileOpenLock(path) if fcntl is None else _KernelLock(path)
+    try:
+        with open(path, "ab"):
+            pass
+        return JournalStorage(JournalFileBackend(path, lock_obj=lock))
+    except OSError as error:
+        raise OSError(f"storage journal:{path} cannot be used: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:  # TypeError: a JSON file, but none of Optuna's
+        raise ValueError(f"storage journal:{path} is damaged or no journal: {error}") from error
+
+
+def _database(url: str) -> BaseStorage:
+    import sqlalchemy
+
+    try:
+        shown = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        raise ValueError(f"storage {url.partition('://')[0]}://... is no URL of a database") from None
+    sqlite = url.startswith("sqlite")
+    try:
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else None)
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+        raise ValueError(f"storage {shown} cannot be used: {error}") from error
+    if sqlite:
+        _one_writer(storage.engine)
+    return storage
+
+
+def _one_writer(engine: Any) -> None:
+    """Make SQLite's transactions exclusive from their first statement.
+
+    SQLite has no row locks: without this two workers can both read that a trial is waiting, and both take it.
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_us(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections made before the listeners
