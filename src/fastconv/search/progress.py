@@ -38,9 +38,8 @@ class Show:
         self._best = None
         loose = free(space)
         parts = [f"{name} {d}" for name, d in (loose or space).items()]
-        budget = (
-            "" if plan.budgets[stage] is None else f" of {plan.budgets[stage]} {plan.objective.get('unit', 'steps')}"
-        )
+        spend, unit = plan.budgets[stage], plan.objective.get("unit", "units")
+        budget = "" if spend is None else f" of {spend} {unit if spend > 1 else unit[:-1]}"
         of = f" of {len(plan.trials)}" if len(plan.trials) > 1 else ""
         done = f" ({old} done before)" if old else ""
         self.line(f"stage {stage + 1}{of}: {plan.trials[stage]} trials{budget}{done}: {', '.join(parts)}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 try:
@@ -111,7 +111,7 @@ def _database(url: str) -> BaseStorage:
         raise ValueError(f"storage {shown} cannot be used: {error}") from error
     if sqlite:
         _one_writer(storage.engine)
-    return storage
+    return get_storage(storage)  # with the cache that a study would put around it
 
 
 def _one_writer(engine: Any) -> None:
