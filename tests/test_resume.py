@@ -16,6 +16,7 @@ import fastconv
 from fastconv import config, data, nn, optim, schedule
 from fastconv.cli import main
 from fastconv.cli.train import Every
+from fastconv.diagnose import Watch
 from fastconv.serialize import ModelFileError
 from fastconv.train import (
     Callback,
@@ -163,6 +164,35 @@ def test_a_run_that_has_stopped_stays_stopped(tmp_path):
     assert again.stop_reason == "enough"
 
 
+def test_advice_is_given_once(tmp_path):
+    """A rate so low that the weights hardly move: named when two looks show it, in the whole run once."""
+
+    class Lines(Callback):
+        def __init__(self):
+            self.lines = []
+
+        def on_record(self, trainer, record):
+            if record["kind"] == "event":
+                self.lines.append((record["step"], record["text"]))
+
+    def slow(*callbacks):
+        run = trainer("momentum", Watch(1, say=lambda line: None), *callbacks)
+        run.base_lr = 1e-9
+        return run
+
+    whole, before, after = Lines(), Lines(), Lines()
+    slow(whole).fit(batches(), epochs=2)
+    assert whole.lines
+    for step in range(1, 8):
+        before.lines, after.lines = [], []
+        with pytest.raises(Stop):
+            slow(before, StopAt(tmp_path / "state", step)).fit(batches(), epochs=2)
+        again = slow(after)
+        again.load_state_dict(load_checkpoint(tmp_path / "state"))
+        again.resume(batches())
+        assert before.lines + after.lines == whole.lines
+
+
 def test_states_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "state"
     with pytest.raises(Stop):
@@ -268,6 +298,17 @@ def test_time_decides_too(tmp_path, monkeypatch):
     for wrong in ({"steps": 0}, {"seconds": -1.0}, {"keep": 0}):
         with pytest.raises(ValueError, match="must be positive, got"):
             Checkpoint(tmp_path, **wrong)
+
+
+def test_a_full_disk_does_not_end_a_run(tmp_path, monkeypatch):
+    def full(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fastconv.train.checkpoint.save_checkpoint", full)
+    run = trainer("momentum", Checkpoint(tmp_path, steps=10, signals=False))
+    with pytest.warns(RuntimeWarning, match=r"checkpoint at step 10 failed: .*No space left.*; training goes on"):
+        run.fit(batches(), epochs=3)
+    assert run.step == 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

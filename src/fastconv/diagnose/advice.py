@@ -55,6 +55,15 @@ class Advice:
         self._said.update(new)
         return [f"step {record['step']}: {found[name]}" for name in new]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen and said so far, as JSON has it."""
+        return {"last": sorted(self._last), "said": sorted(self._said), "first_loss": self._first_loss}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self._last, self._said = set(state["last"]), set(state["said"])
+        self._first_loss = state["first_loss"]
+
     def _symptoms(
         self, record: Mapping[str, Any], types: Mapping[str, str], samples: int, base_lr: float
     ) -> Found:

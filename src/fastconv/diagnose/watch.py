@@ -123,6 +123,12 @@ class Watch(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         self._close()
 
+    def state_dict(self) -> dict[str, Any]:
+        return self._judge.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._judge.load_state_dict(state)
+
     def _look(self, name: str, module: Module, output: np.ndarray) -> None:
         found = statistics_of(module, output)
         self._seen[name] = found.to_dict()

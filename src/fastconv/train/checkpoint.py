@@ -113,7 +113,8 @@ class Checkpoint(Callback):
     """Save the whole state of a run now and then, and when a signal asks the process to end.
 
     SIGTERM and SIGINT (Ctrl-C) let the running step come to its end, write a checkpoint and end the run by
-    `Interrupted`; a second signal ends it at once. The newest checkpoints and the best one (by the validation
+    `Interrupted`; a second signal ends it at once. A checkpoint that cannot be written is warned of, and training
+    goes on. The newest checkpoints and the best one (by the validation
     figures at its time, as `KeepBest` compares them) are kept, others removed.
 
     Parameters
@@ -179,7 +180,13 @@ class Checkpoint(Callback):
             or (self.steps is not None and trainer.step % self.steps == 0)
             or (self.seconds is not None and time.monotonic() - self._last >= self.seconds)
         ):
-            self.save(trainer)
+            try:
+                self.save(trainer)
+            except OSError as error:
+                if self._asked is not None:
+                    raise
+                text = f"the checkpoint at step {trainer.step} failed: {error}; training goes on"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
         if self._asked is not None:
             number, self._asked = self._asked, None
             raise Interrupted(number, trainer.step)
@@ -197,19 +204,17 @@ class Checkpoint(Callback):
         path = self.folder / f"step-{trainer.step:08}.safetensors"
         judged = [found for record in trainer.history[-1:] if (found := merit(record)) is not None]
         self._merits[path.name] = judged[0] if judged else None
-        old = self._superfluous(path)
-        for other in old:
-            self._merits.pop(other.name, None)
-        save_checkpoint(path, trainer.state_dict())
-        for other in old:
-            other.unlink(missing_ok=True)
-        sync_folder(self.folder)
         self._last = time.monotonic()
+        save_checkpoint(path, trainer.state_dict())
+        for other in self._superfluous():
+            other.unlink(missing_ok=True)
+            self._merits.pop(other.name, None)
+        sync_folder(self.folder)
         return path
 
-    def _superfluous(self, new: Path) -> list[Path]:
-        """Return the files that neither are among the newest nor the best, once `new` is there."""
-        files = [path for path in checkpoints(self.folder) if path != new] + [new]
+    def _superfluous(self) -> list[Path]:
+        """Return the files that neither are among the newest nor the best."""
+        files = checkpoints(self.folder)
         judged = [(found, path) for path in files if (found := self._merits.get(path.name)) is not None]
         best = max(judged, key=lambda pair: pair[0], default=(None, None))[1]  # the first of equals
         return [path for path in files[: -self.keep] if path != best]
