@@ -69,9 +69,17 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     for (int relu = 0; relu < 2; relu++) {
         fc_pack pack = {w, C * TAPS, TAPS, taps, TAPS, C, K, panels};
         ops->pack(&pack);
-        fc_rows rows = {x, WIDTH * C, C, segments, 2, TAPS * C, panels, g, out, COLS * K, K, ROWS, COLS, K, relu};
+        fc_rows rows = {x, WIDTH * C, C, segments, TAPS * C, panels, TAPS * C * ops->nr, g, out,
+                        COLS * K, K, ROWS, COLS, K, relu};
         ops->rows(&rows);
         out += ROWS * COLS * K * size;
+    }
+    ops->deinterleave(x, ROWS * WIDTH, C, panels, ROWS * WIDTH + 3);
+    for (ptrdiff_t few = 1; few < C; few++) {
+        fc_planes planes = {panels, ROWS * WIDTH + 3, WIDTH, taps, TAPS, C, w, C, g, out,
+                            COLS * few, few, ROWS, COLS, few, few % 2};
+        ops->planes(&planes);
+        out += ROWS * COLS * few * size;
     }
     memset(out, 0, TAPS * C * K * size);
     fc_outer outer = {x, WIDTH * C, C, offsets, TAPS * C, g, COLS * K, K, ROWS, COLS, K, out, K};

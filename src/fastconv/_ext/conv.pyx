@@ -6,19 +6,21 @@ of consecutive elements; register tiles walk such runs ("segments") for several 
     input (N, H, W, C) --copy with zero border, a block of rows a task (skipped where nothing is padded)--> window
     weight (K, C, R, S) --pack: nr filters side by side--> panels
     window x panels --kernel `rows`--> output (N, P, Q, K)                        forward, bias and ReLU included
+        (few filters: the window in planes, one a channel; kernel `planes`, vectors over pixels)
     grad_output x flipped panels --kernel `rows`, one call a phase of the stride--> grad_input
     window x grad_output --kernel `outer`--> shards of (R * S * C, K) --fixed tree--> grad_weight
 
 Order of sums, whatever the blocking: forward (r, s, c) ascending; grad_input ascending addresses of grad_output,
 that is (r, s) descending, then k; grad_weight pixels (n, p, q) ascending within a shard, shards cut by shape alone
-and added pairwise. Zero padding takes part in the sums as zeros.
+and added pairwise. Zero padding takes part in the sums as zeros, but for rows of the filter that lie wholly above or
+below the image: those are left out.
 """
 
 from cython.parallel cimport prange, threadid
 from libc.string cimport memcpy, memset
 
 from fastconv._ext.runtime cimport (
-    fc_depthwise, fc_depthwise_outer, fc_ops, fc_outer, fc_pack, fc_rows, fc_segment, ops, threads_for,
+    fc_depthwise, fc_depthwise_outer, fc_ops, fc_outer, fc_pack, fc_planes, fc_rows, fc_segment, ops, threads_for,
 )
 
 ctypedef fused real:
@@ -86,6 +88,34 @@ cdef Py_ssize_t window_bytes(const Image *m, Py_ssize_t rows) noexcept nogil:
     return aligned(((rows - 1) * m.sr + m.reach_r) * window_width(m) * m.c * m.size)
 
 
+cdef Py_ssize_t plane_pitch(const Image *m, Py_ssize_t rows) noexcept nogil:
+    """Return the elements between planes: an odd number of cache lines, so that planes do not share cache sets."""
+    cdef Py_ssize_t lines = ((rows - 1) * m.sr + m.reach_r) * window_width(m) * m.size // 64 + 1
+    return (lines | 1) * 64 // m.size
+
+
+cdef Py_ssize_t planes_bytes(const Image *m, Py_ssize_t rows) noexcept nogil:
+    return plane_pitch(m, rows) * m.c * m.size + 64   # whole vectors are read at the very end
+
+
+cdef void copy_planes(const fc_ops *table, const Image *m, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t rows,
+                      char *window) noexcept nogil:
+    """Copy what the grid rows i0 .. i0+rows-1 of image n read into one plane a channel, zeros where that is outside."""
+    cdef Py_ssize_t width = window_width(m), pitch = plane_pitch(m, rows)
+    cdef Py_ssize_t before = min(max(m.left, 0), width)
+    cdef Py_ssize_t first = before - m.left
+    cdef Py_ssize_t inside = max(min(width - before, m.w - first), 0)
+    cdef Py_ssize_t row = i0 * m.sr - m.top
+    cdef Py_ssize_t end = row + (rows - 1) * m.sr + m.reach_r
+    memset(window, 0, planes_bytes(m, rows))
+    while row < end:
+        if 0 <= row < m.h and inside > 0:
+            table.deinterleave(m.x + ((n * m.h + row) * m.w + first) * m.c * m.size, inside, m.c,
+                               window + before * m.size, pitch)
+        window += width * m.size
+        row += 1
+
+
 cdef void copy_window(const Image *m, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t rows, char *window) noexcept nogil:
     """Copy what the grid rows i0 .. i0+rows-1 of image n read, zeros where that is outside."""
     cdef Py_ssize_t pixel = m.c * m.size
@@ -114,6 +144,7 @@ cdef struct Correlation:
     const fc_ops *table
     Image image
     Py_ssize_t n, ntaps
+    Py_ssize_t tap_rows        # rows of the filter: its taps are tap_rows times as many as stand in a row
     const Py_ssize_t *tap_r    # (ntaps) rows and columns from a pixel's origin, in the order of summation
     const Py_ssize_t *tap_c
     Py_ssize_t groups, cg, kg  # source and destination channels of a group
@@ -126,8 +157,8 @@ cdef struct Correlation:
     Py_ssize_t y_image, y_row, y_col
     int threads
     # filled by plan():
-    bint direct
-    Py_ssize_t row_block, row_blocks, col_block, col_blocks, parts, nsegments, pitch, window
+    bint direct, planes
+    Py_ssize_t row_block, row_blocks, col_block, col_blocks, parts, row_segments, pitch, window
     fc_segment *segments
     Py_ssize_t *offsets
 
@@ -136,7 +167,8 @@ cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
     """Choose blocks and lay out the segments in ``scratch``; return the bytes needed (all that NULL is for)."""
     cdef Image *m = &a.image
     cdef Py_ssize_t tasks, limit, t, offset
-    a.direct = in_bounds(m)
+    a.planes = planes_pay(a)
+    a.direct = not a.planes and in_bounds(m)
     a.pitch = (m.w if a.direct else window_width(m)) * m.c
     cdef bint flat = (a.direct and a.ntaps == 1 and a.tap_r[0] == 0 and a.tap_c[0] == 0 and m.sr == 1 and m.sc == 1
                       and m.top == 0 and m.left == 0 and m.h == m.rows and m.w == m.cols
@@ -164,23 +196,50 @@ cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
     a.parts = 1
     if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
         a.parts = min(a.groups * ceil_div(a.kg, a.table.nr), ceil_div(2 * a.threads, tasks))
-    a.window = 0 if a.direct else window_bytes(m, a.row_block)
-    cdef Py_ssize_t table_bytes = aligned(max(a.ntaps, 1) * sizeof(fc_segment))
+    a.window = 0
+    if a.planes:
+        a.window = planes_bytes(m, a.row_block)
+    elif not a.direct:
+        a.window = window_bytes(m, a.row_block)
     if scratch != NULL:
-        a.segments = <fc_segment *>scratch
-        a.offsets = <Py_ssize_t *>scratch
-        a.nsegments = 0
-        for t in range(a.ntaps):
-            offset = a.tap_r[t] * a.pitch + a.tap_c[t] * m.c
-            if a.depthwise:
-                a.offsets[t] = offset
-            elif t and a.segments[a.nsegments - 1].offset + a.segments[a.nsegments - 1].length == offset:
-                a.segments[a.nsegments - 1].length += a.cg
-            else:
-                a.segments[a.nsegments].offset = offset
-                a.segments[a.nsegments].length = a.cg
-                a.nsegments += 1
-    return table_bytes + a.threads * a.window
+        lay_out_taps(a, scratch)
+    return aligned(max(a.ntaps, 1) * sizeof(fc_segment)) + a.threads * a.window
+
+
+cdef bint planes_pay(const Correlation *a) noexcept nogil:
+    """Return whether vectors over pixels beat vectors over channels; of no influence on any bit.
+
+    Cycles a pixel: the former spend half a cycle on each multiply-add of a vector and one on each element that is
+    copied in or out alone; the latter as much when they fill a tile, more when one vector of channels is all
+    there is, since a tile of so few sums waits for their latency.
+    """
+    cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
+    if a.depthwise or a.image.sc != 1 or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > a.table.nr:
+        return False
+    cdef double depth = a.ntaps * a.cg
+    cdef double lanes_used = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
+    cdef double over_pixels = 0.55 * depth * a.kg / (lanes * lanes_used) + a.kg + a.cg
+    return over_pixels < depth * vectors * (0.7 if vectors == 1 else 0.55)
+
+
+cdef void lay_out_taps(Correlation *a, char *scratch) noexcept nogil:
+    """Write where the taps lie: segments of memory, as many for each row of the filter, or one offset a tap."""
+    cdef Py_ssize_t t, offset, n = 0, in_row = a.ntaps // max(a.tap_rows, 1)
+    cdef Py_ssize_t pixel = 1 if a.planes else a.image.c
+    cdef Py_ssize_t pitch = window_width(&a.image) if a.planes else a.pitch
+    a.segments = <fc_segment *>scratch
+    a.offsets = <Py_ssize_t *>scratch
+    for t in range(a.ntaps):
+        offset = a.tap_r[t] * pitch + a.tap_c[t] * pixel
+        if a.depthwise or a.planes:
+            a.offsets[t] = offset
+        elif t % in_row and a.segments[n - 1].offset + a.segments[n - 1].length == offset:
+            a.segments[n - 1].length += a.cg
+        else:
+            a.segments[n].offset = offset
+            a.segments[n].length = a.cg
+            n += 1
+    a.row_segments = n // max(a.tap_rows, 1)
 
 
 cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
@@ -193,43 +252,87 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     task //= a.col_blocks
     cdef Py_ssize_t i0 = task % a.row_blocks * a.row_block
     cdef Py_ssize_t n = task // a.row_blocks
-    cdef Py_ssize_t rows = min(a.row_block, m.rows - i0)
-    cdef Py_ssize_t cols = min(a.col_block, m.cols - j0)
-    cdef const char *x
+    cdef Py_ssize_t end = min(i0 + a.row_block, m.rows), cols = min(a.col_block, m.cols - j0)
+    cdef const char *x = window
     if a.direct:
         x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
+    elif a.planes:
+        copy_planes(a.table, m, n, i0, end - i0, window)
     else:
-        copy_window(m, n, i0, rows, window)
-        x = window
+        copy_window(m, n, i0, end - i0, window)
     cdef char *y = a.y + (n * a.y_image + i0 * a.y_row + j0 * a.y_col) * size
+    cdef Py_ssize_t x_row = m.sr * (window_width(m) if a.planes else a.pitch) * size
+    cdef Py_ssize_t plane = plane_pitch(m, end - i0) if a.planes else 0
+    # rows that meet the same rows of the filter go together: at the edges some of those lie outside
+    cdef Py_ssize_t i = i0, rows, first, last, next_first, next_last
+    filter_rows(a, i, &first, &last)
+    while i < end:
+        rows = 0
+        next_first, next_last = first, last
+        while next_first == first and next_last == last:
+            rows += 1
+            if i + rows == end:
+                break
+            filter_rows(a, i + rows, &next_first, &next_last)
+        correlate_rows(a, part, x, plane, y, rows, cols, first, last)
+        x += rows * x_row
+        y += rows * a.y_row * size
+        i += rows
+        first, last = next_first, next_last
+
+
+cdef inline void filter_rows(const Correlation *a, Py_ssize_t i, Py_ssize_t *first, Py_ssize_t *last) noexcept nogil:
+    """Find the rows of the filter that lie on the image where it stands on grid row i."""
+    cdef Py_ssize_t in_row = a.ntaps // max(a.tap_rows, 1), row = i * a.image.sr - a.image.top
+    first[0], last[0] = 0, a.tap_rows
+    while first[0] < last[0] and row + a.tap_r[first[0] * in_row] < 0:
+        first[0] += 1
+    while first[0] < last[0] and row + a.tap_r[(last[0] - 1) * in_row] >= a.image.h:
+        last[0] -= 1
+
+
+cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, Py_ssize_t plane, char *y,
+                         Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Run some rows with the rows first .. last-1 of the filter."""
+    cdef const Image *m = &a.image
+    cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1)
+    cdef Py_ssize_t t0 = first * in_row, ntaps = (last - first) * in_row
     cdef fc_depthwise d
     if a.depthwise:
         d.x, d.x_row, d.x_col = x, m.sr * a.pitch, m.sc * m.c
-        d.taps, d.ntaps, d.w, d.w_row, d.bias = a.offsets, a.ntaps, a.panels, m.c, a.bias
+        d.taps, d.ntaps, d.w, d.w_row, d.bias = a.offsets + t0, ntaps, a.panels + t0 * m.c * size, m.c, a.bias
         d.y, d.y_row, d.y_col = y, a.y_row, a.y_col
         d.rows, d.cols, d.channels, d.relu = rows, cols, m.c, a.relu
         a.table.depthwise(&d)
         return
     cdef fc_rows b
     b.x_row, b.x_col = m.sr * a.pitch, m.sc * m.c
-    b.segments, b.nsegments, b.depth = a.segments, a.nsegments, a.ntaps * a.cg
+    b.segments, b.depth = a.segments + first * a.row_segments, ntaps * a.cg
+    b.w_panel = a.ntaps * a.cg * a.table.nr
     b.y_row, b.y_col, b.rows, b.cols, b.relu = a.y_row, a.y_col, rows, cols, a.relu
+    cdef fc_planes p
+    p.x_plane, p.x_row, p.taps, p.ntaps, p.nc = plane, m.sr * window_width(m), a.offsets + t0, ntaps, a.cg
+    p.w_row, p.y_row, p.y_col, p.rows, p.cols, p.relu = a.table.nr, a.y_row, a.y_col, rows, cols, a.relu
     # this part's share of the panels of all groups, one call a group
     cdef Py_ssize_t panels = ceil_div(a.kg, a.table.nr)
-    cdef Py_ssize_t first = part * a.groups * panels // a.parts
-    cdef Py_ssize_t last = (part + 1) * a.groups * panels // a.parts
+    cdef Py_ssize_t begin = part * a.groups * panels // a.parts
+    cdef Py_ssize_t end = (part + 1) * a.groups * panels // a.parts
     cdef Py_ssize_t group, k0, k1
-    while first < last:
-        group = first // panels
-        k0 = (first - group * panels) * a.table.nr
-        k1 = min(a.kg, (last - group * panels) * a.table.nr)
-        b.x = x + group * a.cg * size
-        b.w = a.panels + (group * a.panel_pitch + k0 * b.depth) * size
+    while begin < end:
+        group = begin // panels
+        k0 = (begin - group * panels) * a.table.nr
+        k1 = min(a.kg, (end - group * panels) * a.table.nr)
+        b.w = a.panels + (group * a.panel_pitch + k0 * a.ntaps * a.cg + t0 * a.cg * a.table.nr) * size
         b.bias = a.bias + (group * a.kg + k0) * size if a.bias != NULL else NULL
         b.y = y + (group * a.kg + k0) * size
         b.channels = k1 - k0
-        a.table.rows(&b)
-        first = (group + 1) * panels
+        if a.planes:
+            p.x, p.w, p.bias, p.y, p.channels = x + group * a.cg * plane * size, b.w, b.bias, b.y, b.channels
+            a.table.planes(&p)
+        else:
+            b.x = x + group * a.cg * size
+            a.table.rows(&b)
+        begin = (group + 1) * panels
 
 
 cdef void correlate(Correlation *a, char *scratch) noexcept nogil:
@@ -295,7 +398,8 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const r
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = g.p, g.q, g.sh, g.sw
     a.image.top, a.image.left = g.top, g.left
     a.image.reach_r, a.image.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
-    a.n, a.ntaps, a.groups, a.cg, a.kg, a.depthwise = g.n, ntaps, g.groups, cg, kg, g.depthwise
+    a.n, a.ntaps, a.tap_rows = g.n, ntaps, g.r
+    a.groups, a.cg, a.kg, a.depthwise = g.groups, cg, kg, g.depthwise
     a.bias = <const char *>&bias[0] if bias is not None else NULL
     a.relu = relu
     a.y = <char *>&y[0, 0, 0, 0]
@@ -372,7 +476,7 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     cdef Py_ssize_t width = ceil_div(g.w, g.sw) + reach_c
     cdef Py_ssize_t rows = min(ceil_div(g.h, g.sh), max(1, WINDOW_BYTES // (width * pixel)) + 1)
     cdef Py_ssize_t block_bytes = (aligned(max(ntaps, 1) * sizeof(fc_segment))
-                                   + threads * aligned((rows + reach_r) * width * pixel))
+                                   + threads * (aligned((rows + reach_r) * width * pixel) + 128 * g.k + 64))
     cdef unsigned char[::1] arena = scratch(tap_bytes + pack_bytes + block_bytes)
     cdef char *base = <char *>&arena[0]
     cdef Py_ssize_t *taps = <Py_ssize_t *>base
@@ -404,7 +508,8 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
                 a.image.left = -shift_c[0] if t else 0
                 a.image.reach_r = tap_r[t - 1] + 1 if t else 0
                 a.image.reach_c = tap_c[t - 1] + 1 if t else 0
-                a.n, a.ntaps, a.groups, a.cg, a.kg, a.depthwise = g.n, t, g.groups, kg, cg, g.depthwise
+                a.n, a.ntaps, a.tap_rows = g.n, t, nr if t else 0
+                a.groups, a.cg, a.kg, a.depthwise = g.groups, kg, cg, g.depthwise
                 a.tap_r, a.tap_c = tap_r, tap_c
                 a.bias, a.relu = NULL, False
                 a.y = <char *>&grad_x[0, h0, w0, 0]
@@ -435,6 +540,7 @@ cdef struct WeightGradient:
     Py_ssize_t pitch, total    # elements of a row of the window; grid rows of all images
     const Py_ssize_t *taps     # (m) offsets of a group's weights, in the order (r, s, c)
     Py_ssize_t m
+    Py_ssize_t row_weights, dilation   # weights of one row of the filter, and how far the next is
     Py_ssize_t shards, parts, chunk, row_block, call_rows
     const char *bordered       # all images with their borders, or NULL: windows are copied block by block
     char *dw                   # shards of (groups, m, kg); depthwise (m, k)
@@ -466,11 +572,9 @@ cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py
     """Add the grid rows row .. end-1 of all images to the weights m0 .. m1-1 of each group."""
     cdef const Image *im = &a.image
     cdef Py_ssize_t size = im.size
-    cdef Py_ssize_t n, i, rows, done, step, group
+    cdef Py_ssize_t n, i, rows, done, step, first, last, next_first, next_last
     cdef const char *x
     cdef const char *g
-    cdef fc_outer b
-    cdef fc_depthwise_outer d
     while row < end:
         n, i = row // im.rows, row % im.rows
         rows = min(min(a.row_block, im.rows - i), end - row)
@@ -483,29 +587,57 @@ cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py
             x = window
         g = a.g + row * im.cols * a.k * size
         done = 0
+        weights_met(a, i, m0, m1, &next_first, &next_last)
         while done < rows:
-            step = min(a.call_rows, rows - done)
-            if a.depthwise:
-                d.x, d.x_row, d.x_col = x + done * im.sr * a.pitch * size, im.sr * a.pitch, im.sc * im.c
-                d.taps, d.ntaps = a.taps + m0, m1 - m0
-                d.g, d.g_row, d.g_col = g + done * im.cols * a.k * size, im.cols * a.k, a.k
-                d.rows, d.cols, d.channels = step, im.cols, a.k
-                d.dw, d.dw_row = dw + m0 * a.k * size, a.k
-                a.table.depthwise_outer(&d)
-            else:
-                for group in range(a.groups):
-                    b.x = x + (done * im.sr * a.pitch + group * a.cg) * size
-                    b.x_row, b.x_col = im.sr * a.pitch, im.sc * im.c
-                    b.taps, b.m = a.taps + m0, m1 - m0
-                    b.g = g + (done * im.cols * a.k + group * a.kg) * size
-                    b.g_row, b.g_col = im.cols * a.k, a.k
-                    b.rows, b.cols, b.channels = step, im.cols, a.kg
-                    if im.cols == 1:   # one long row: the kernel's inner loop runs along columns
-                        b.rows, b.cols, b.x_col, b.g_col = 1, step, b.x_row, b.g_row
-                    b.dw, b.dw_row = dw + (group * a.m + m0) * a.kg * size, a.kg
-                    a.table.outer(&b)
+            # rows that meet the same weights go together: at the edges some of the filter lies outside
+            step, first, last = 0, next_first, next_last
+            while next_first == first and next_last == last and step < a.call_rows and done + step < rows:
+                step += 1
+                if done + step < rows:
+                    weights_met(a, i + done + step, m0, m1, &next_first, &next_last)
+            if first < last:
+                outer_call(a, x + done * im.sr * a.pitch * size, g + done * im.cols * a.k * size, step, first, last, dw)
             done += step
         row += rows
+
+
+cdef inline void weights_met(const WeightGradient *a, Py_ssize_t i, Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t *first,
+                             Py_ssize_t *last) noexcept nogil:
+    """Find which of the weights m0 .. m1-1 lie on the image where the filter stands on grid row i."""
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t top = i * im.sr - im.top, r0 = 0, r1 = a.m // a.row_weights
+    while r0 < r1 and top + r0 * a.dilation < 0:
+        r0 += 1
+    while r0 < r1 and top + (r1 - 1) * a.dilation >= im.h:
+        r1 -= 1
+    first[0], last[0] = max(m0, r0 * a.row_weights), min(m1, r1 * a.row_weights)
+
+
+cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_ssize_t rows, Py_ssize_t m0,
+                     Py_ssize_t m1, char *dw) noexcept nogil:
+    """Add some rows of one image to the weights m0 .. m1-1 of each group."""
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t size = im.size, group
+    cdef fc_outer b
+    cdef fc_depthwise_outer d
+    if a.depthwise:
+        d.x, d.x_row, d.x_col, d.taps, d.ntaps = x, im.sr * a.pitch, im.sc * im.c, a.taps + m0, m1 - m0
+        d.g, d.g_row, d.g_col = g, im.cols * a.k, a.k
+        d.rows, d.cols, d.channels = rows, im.cols, a.k
+        d.dw, d.dw_row = dw + m0 * a.k * size, a.k
+        a.table.depthwise_outer(&d)
+        return
+    for group in range(a.groups):
+        b.x = x + group * a.cg * size
+        b.x_row, b.x_col = im.sr * a.pitch, im.sc * im.c
+        b.taps, b.m = a.taps + m0, m1 - m0
+        b.g = g + group * a.kg * size
+        b.g_row, b.g_col = im.cols * a.k, a.k
+        b.rows, b.cols, b.channels = rows, im.cols, a.kg
+        if im.cols == 1:   # one long row: the kernel's inner loop runs along columns
+            b.rows, b.cols, b.x_col, b.g_col = 1, rows, b.x_row, b.g_row
+        b.dw, b.dw_row = dw + (group * a.m + m0) * a.kg * size, a.kg
+        a.table.outer(&b)
 
 
 cdef void memset_rows(char *dw, const WeightGradient *a, Py_ssize_t m0, Py_ssize_t m1) noexcept nogil:
@@ -576,7 +708,8 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     a.groups, a.cg, a.kg = g.groups, g.c // g.groups, g.k // g.groups
     if a.depthwise:  # the channels are the lanes, the taps the weights
         a.groups, a.cg, a.kg = 1, 1, g.k
-    a.m = g.r * g.s * a.cg
+    a.row_weights, a.dilation = g.s * a.cg, g.dh
+    a.m = g.r * a.row_weights
     cdef Py_ssize_t weights = a.groups * a.m * a.kg
     a.shards = count_shards(g.n * g.p * g.q, a.total, weights)
     cdef int threads = threads_for(g.work())

@@ -26,9 +26,9 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t x_row
         Py_ssize_t x_col
         const fc_segment *segments
-        Py_ssize_t nsegments
         Py_ssize_t depth
         const void *w
+        Py_ssize_t w_panel
         const void *bias
         void *y
         Py_ssize_t y_row
@@ -38,6 +38,23 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t channels
         bint relu
 
+    ctypedef struct fc_planes:
+        const void *x
+        Py_ssize_t x_plane
+        Py_ssize_t x_row
+        const Py_ssize_t *taps
+        Py_ssize_t ntaps
+        Py_ssize_t nc
+        const void *w
+        Py_ssize_t w_row
+        const void *bias
+        void *y
+        Py_ssize_t y_row
+        Py_ssize_t y_col
+        Py_ssize_t rows
+        Py_ssize_t cols
+        Py_ssize_t channels
+        int relu
     ctypedef struct fc_outer:
         const void *x
         Py_ssize_t x_row
@@ -183,6 +200,9 @@ cdef extern from "kernels.h" nogil:
         # gemm.inc.h
         void (*pack)(const fc_pack *a) noexcept nogil
         void (*rows)(const fc_rows *a) noexcept nogil
+        void (*deinterleave)(const void *x, Py_ssize_t n, Py_ssize_t c, void *planes,
+                             Py_ssize_t pitch) noexcept nogil
+        void (*planes)(const fc_planes *a) noexcept nogil
         void (*outer)(const fc_outer *a) noexcept nogil
         void (*depthwise)(const fc_depthwise *a) noexcept nogil
         void (*depthwise_outer)(const fc_depthwise_outer *a) noexcept nogil

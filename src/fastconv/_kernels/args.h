@@ -22,14 +22,31 @@ typedef struct fc_rows {
     const void *x;             /* IN: origin of pixel (i, j) at x + i * x_row + j * x_col */
     ptrdiff_t x_row, x_col;
     const fc_segment *segments;
-    ptrdiff_t nsegments, depth; /* depth: sum of the segments' lengths */
-    const void *w;             /* IN: panels (ceil(channels / nr), depth, nr) */
+    ptrdiff_t depth;           /* sum of the segments' lengths */
+    const void *w;             /* IN: panels (ceil(channels / nr), depth, nr), `w_panel` elements apart */
+    ptrdiff_t w_panel;
     const void *bias;          /* IN (channels) or NULL */
     void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col, channels contiguous */
     ptrdiff_t y_row, y_col;
     ptrdiff_t rows, cols, channels;
     int relu;
 } fc_rows;
+
+/* The same for few channels, vectors running over the pixels of a row: the input lies in planes, one a channel.
+ *   y[i, j, k] = act(sum over taps t, then channels c, of x[c][pixel + taps[t]] * w[t, c][k] + bias[k])   */
+typedef struct fc_planes {
+    const void *x;             /* IN: channel c of pixel (i, j) at x + c * x_plane + i * x_row + j; LANES - 1 */
+    ptrdiff_t x_plane, x_row;  /*     elements behind the last pixel are read and not used */
+    const ptrdiff_t *taps;     /* IN (ntaps) */
+    ptrdiff_t ntaps, nc;
+    const void *w;             /* IN (ntaps, nc, w_row), the first `channels` of each row */
+    ptrdiff_t w_row;
+    const void *bias;          /* IN (channels) or NULL */
+    void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col, channels contiguous */
+    ptrdiff_t y_row, y_col;
+    ptrdiff_t rows, cols, channels;
+    int relu;
+} fc_planes;
 
 /* Sums of outer products over a block of pixels, added to dw in the order (i, j):
  *   dw[m, k] += sum over pixels of x[pixel + taps[m]] * g[pixel, k]                                     */

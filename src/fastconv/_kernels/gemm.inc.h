@@ -128,7 +128,7 @@ static void FC(rows)(const fc_rows *a)
         for (ptrdiff_t k = 0; k < a->channels; k += nr) {
             const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
             const int nv = (int)((n + LANES - 1) / LANES);
-            const T *w = (const T *)a->w + k * a->depth;
+            const T *w = (const T *)a->w + k / nr * a->w_panel;
             const T *bias = a->bias ? (const T *)a->bias + k : NULL;
             if (FC_ANY_PIXELS)
                 FC(rows_run)(a, 0, 0, a->rows * a->cols, w, bias, k, first, last, n % LANES, nv);
@@ -138,6 +138,137 @@ static void FC(rows)(const fc_rows *a)
         }
         first = last;
     } while (first < a->depth);
+}
+
+/* planes[k][i] = x[i, k]; x (n, c) contiguous, planes `pitch` apart */
+static void FC(deinterleave)(const void *x, ptrdiff_t n, ptrdiff_t c, void *planes, ptrdiff_t pitch)
+{
+    const T *p = x;
+    T *out = planes;
+    ptrdiff_t k = 0;
+    for (; k + 4 <= c; k += 4) { /* four at a time: every cache line is met a quarter as often */
+        T *o0 = out + k * pitch, *o1 = o0 + pitch, *o2 = o1 + pitch, *o3 = o2 + pitch;
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const T *q = p + i * c + k;
+            o0[i] = q[0];
+            o1[i] = q[1];
+            o2[i] = q[2];
+            o3[i] = q[3];
+        }
+    }
+    for (; k < c; k++)
+        for (ptrdiff_t i = 0; i < n; i++)
+            out[k * pitch + i] = p[i * c + k];
+}
+
+/* nv vectors of pixels, kt channels, the whole chain; vector v begins at x[v] and its n[v] results at y[v] */
+FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *y, const ptrdiff_t *n, ptrdiff_t k,
+                               const int kt, const int nv)
+{
+    VEC acc[4][FC_PV];
+    for (int i = 0; i < kt; i++)
+        for (int v = 0; v < nv; v++)
+            acc[i][v] = V(set1)(0);
+    const T *w = (const T *)a->w + k;
+    for (ptrdiff_t t = 0; t < a->ntaps; t++) {
+        ptrdiff_t at = a->taps[t];
+        for (ptrdiff_t c = 0; c < a->nc; c++, w += a->w_row, at += a->x_plane) {
+            if (kt == 4) { /* fewer vectors than channels: hold those */
+                VEC p[FC_PV];
+                for (int v = 0; v < nv; v++)
+                    p[v] = V(load)(x[v] + at);
+                for (int i = 0; i < kt; i++) {
+                    const VEC b = V(set1)(w[i]);
+                    for (int v = 0; v < nv; v++)
+                        acc[i][v] = V(fma)(p[v], b, acc[i][v]);
+                }
+            } else {
+                VEC b[4];
+                for (int i = 0; i < kt; i++)
+                    b[i] = V(set1)(w[i]);
+                for (int v = 0; v < nv; v++) {
+                    const VEC p = V(load)(x[v] + at);
+                    for (int i = 0; i < kt; i++)
+                        acc[i][v] = V(fma)(p, b[i], acc[i][v]);
+                }
+            }
+        }
+    }
+    for (int i = 0; i < kt; i++) {
+        const T *bias = a->bias ? (const T *)a->bias + k + i : NULL;
+        for (int v = 0; v < nv; v++) {
+            VEC r = acc[i][v];
+            if (bias)
+                r = V(add)(r, V(set1)(*bias));
+            acc[i][v] = a->relu ? FC(relu_vec)(r) : r;
+        }
+    }
+    for (int v = 0; v < nv; v++) {
+        T *out = y[v] + k;
+        if (kt == 1 && a->y_col == 1) {
+            if (n[v] == LANES)
+                V(store)(out, acc[0][v]);
+            else
+                V(store_n)(out, acc[0][v], n[v]);
+            continue;
+        }
+        T pixels[4][LANES];
+        for (int i = 0; i < kt; i++)
+            V(store)(pixels[i], acc[i][v]);
+        for (ptrdiff_t j = 0; j < n[v]; j++, out += a->y_col)
+            for (int i = 0; i < kt; i++)
+                out[i] = pixels[i][j];
+    }
+}
+
+/* kt channels from k on of all pixels, FC_PV / kt vectors of pixels at a time, a third of that at the end */
+FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, const int kt)
+{
+    enum { MOST = FC_PV };
+    const int full = MOST / kt, few = full >= 3 ? full / 3 : 1;
+    const ptrdiff_t across = (a->cols + LANES - 1) / LANES;
+    ptrdiff_t i = 0, j = 0, left = a->rows * across;
+    while (left > 0) {
+        const T *x[MOST];
+        T *y[MOST];
+        ptrdiff_t n[MOST];
+        const int nv = left > few ? full : few;
+        for (int v = 0; v < nv; v++) {
+            if (v < left) {
+                x[v] = (const T *)a->x + i * a->x_row + j;
+                y[v] = (T *)a->y + i * a->y_row + j * a->y_col;
+                n[v] = a->cols - j < LANES ? a->cols - j : LANES;
+                if ((j += LANES) >= a->cols) {
+                    j = 0;
+                    i++;
+                }
+            } else { /* nothing left for this vector: it repeats the one before */
+                x[v] = x[v - 1];
+                y[v] = y[v - 1];
+                n[v] = 0;
+            }
+        }
+        if (nv == full)
+            FC(planes_tile)(a, x, y, n, k, kt, full);
+        else
+            FC(planes_tile)(a, x, y, n, k, kt, few);
+        left -= nv;
+    }
+}
+
+static void FC(planes)(const fc_planes *a)
+{
+    const ptrdiff_t groups = (a->channels + 3) / 4;
+    for (ptrdiff_t g = 0, k = 0; g < groups; g++) { /* five channels are 3 and 2, not 4 and 1 */
+        const ptrdiff_t kt = (a->channels - k + groups - g - 1) / (groups - g);
+        switch (kt) {
+            case 1: FC(planes_run)(a, k, 1); break;
+            case 2: FC(planes_run)(a, k, 2); break;
+            case 3: FC(planes_run)(a, k, 3); break;
+            default: FC(planes_run)(a, k, 4);
+        }
+        k += kt;
+    }
 }
 
 #undef FC_TILE_CASE
@@ -182,36 +313,101 @@ FC_INLINE void FC(outer_tile)(const fc_outer *a, const T *g, const ptrdiff_t *ta
 #define FC_TILE_CASE(M)                                                                                              \
     case M:                                                                                                          \
         if (nv == 1 && !tail)                                                                                        \
-            FC(outer_tile)(a, g, a->taps + t, dw, 0, M, 1);                                                          \
+            FC(outer_tile)(&b, b.g, b.taps, dw, 0, M, 1);                                                            \
         else if (nv == 1)                                                                                            \
-            FC(outer_tile)(a, g, a->taps + t, dw, tail, M, 1);                                                       \
+            FC(outer_tile)(&b, b.g, b.taps, dw, tail, M, 1);                                                         \
         else if (!tail)                                                                                              \
-            FC(outer_tile)(a, g, a->taps + t, dw, 0, M, FC_NV);                                                      \
+            FC(outer_tile)(&b, b.g, b.taps, dw, 0, M, FC_NV);                                                        \
         else                                                                                                         \
-            FC(outer_tile)(a, g, a->taps + t, dw, tail, M, FC_NV);                                                   \
+            FC(outer_tile)(&b, b.g, b.taps, dw, tail, M, FC_NV);                                                     \
         break;
+
+/* The factors of m weights side by side: out[pixel][m] */
+FC_INLINE void FC(outer_pack_run)(const fc_outer *a, const ptrdiff_t *taps, const ptrdiff_t m, T *out)
+{
+    for (ptrdiff_t i = 0; i < a->rows; i++) {
+        const T *x = (const T *)a->x + i * a->x_row;
+        for (ptrdiff_t j = 0; j < a->cols; j++, x += a->x_col, out += m)
+            for (ptrdiff_t t = 0; t < m; t++)
+                out[t] = x[taps[t]];
+    }
+}
+
+static void FC(outer_pack)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_t m, T *out)
+{
+    if (m == FC_MR)
+        FC(outer_pack_run)(a, taps, FC_MR, out);
+    else
+        FC(outer_pack_run)(a, taps, m, out);
+}
+
+/* One panel of n channels: out[pixel][n] */
+static void FC(outer_pack_g)(const fc_outer *a, ptrdiff_t k, ptrdiff_t n, T *out)
+{
+    for (ptrdiff_t i = 0; i < a->rows; i++) {
+        const T *g = (const T *)a->g + i * a->g_row + k;
+        for (ptrdiff_t j = 0; j < a->cols; j++, g += a->g_col, out += n)
+            if (n == FC_NV * LANES)
+                for (int v = 0; v < FC_NV; v++)
+                    V(store)(out + v * LANES, V(load)(g + v * LANES));
+            else
+                for (ptrdiff_t c = 0; c < n; c++)
+                    out[c] = g[c];
+    }
+}
+
+/* Pixels of many channels lie a power of two apart: a few dozen of them overfill the sets of L1 that they share.
+ * They are packed where enough tiles read them again. */
+#define FC_FAR(pitch) ((pitch) * (ptrdiff_t)sizeof(T) >= 512)
 
 static void FC(outer)(const fc_outer *a)
 {
-    const ptrdiff_t nr = FC_NV * LANES;
-    const ptrdiff_t tiles = (a->m + FC_MR - 1) / FC_MR;
-    for (ptrdiff_t k = 0; k < a->channels; k += nr) {
-        const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
-        const int nv = (int)((n + LANES - 1) / LANES);
-        const ptrdiff_t tail = n % LANES;
-        const T *g = (const T *)a->g + k;
-        ptrdiff_t t = 0;
-        for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-            const ptrdiff_t mr = (a->m - t + tiles - tile - 1) / (tiles - tile);
-            T *dw = (T *)a->dw + t * a->dw_row + k;
-            switch (mr) {
-                FC_EACH_MR(FC_TILE_CASE)
+    enum { ROOM = 24 * 1024 / sizeof(T) };
+    T factors[ROOM], panel[ROOM];
+    const ptrdiff_t near[14] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
+    const ptrdiff_t nr = FC_NV * LANES, pixels = a->rows * a->cols;
+    const int pack_g = FC_FAR(a->g_col) && a->m >= 4 * FC_MR && pixels * nr <= ROOM;
+    const int pack_x = FC_FAR(a->x_col) && a->channels >= 4 * nr && pixels * FC_MR <= ROOM;
+    const ptrdiff_t most = pack_x ? ROOM / (pixels * FC_MR) * FC_MR : a->m; /* weights whose factors fit */
+    for (ptrdiff_t t0 = 0; t0 < a->m; t0 += most) {
+        const ptrdiff_t m = a->m - t0 < most ? a->m - t0 : most;
+        const ptrdiff_t tiles = (m + FC_MR - 1) / FC_MR;
+        for (ptrdiff_t k = 0; k < a->channels; k += nr) {
+            const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
+            const int nv = (int)((n + LANES - 1) / LANES);
+            const ptrdiff_t tail = n % LANES;
+            fc_outer b = *a;
+            b.g = (const T *)a->g + k;
+            if (pack_g) {
+                FC(outer_pack_g)(a, k, n, panel);
+                b.g = panel;
+                b.g_col = n;
+                b.g_row = a->cols * n;
             }
-            t += mr;
+            ptrdiff_t t = 0;
+            for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+                const ptrdiff_t mr = (m - t + tiles - tile - 1) / (tiles - tile);
+                T *dw = (T *)a->dw + (t0 + t) * a->dw_row + k;
+                b.taps = a->taps + t0 + t;
+                if (pack_x) {
+                    T *packed = factors + pixels * t;
+                    if (k == 0)
+                        FC(outer_pack)(a, b.taps, mr, packed);
+                    b.x = packed;
+                    b.taps = near;
+                    b.x_col = mr;
+                    b.x_row = a->cols * mr;
+                }
+                switch (mr) {
+                    FC_EACH_MR(FC_TILE_CASE)
+                }
+                t += mr;
+            }
         }
     }
 }
 
+#undef FC_FAR
 #undef FC_TILE_CASE
 
 /* mr pixels of one vector of channels, all taps */

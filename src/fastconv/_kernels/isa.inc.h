@@ -54,6 +54,9 @@ FC_INLINE void fc_restore_state(unsigned saved) { (void)saved; }
 #define FC_EACH_MR(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14)
 #endif
 
+/* Sums that tiles over pixels keep in registers (a multiple of 12, so that 1 to 4 channels share them evenly). */
+#define FC_PV (FC_MR * FC_NV >= 24 ? 24 : 12)
+
 /* Terms of a chain between two visits of a tile: KC x NR weights of 4 bytes fill half of a 32 KiB L1. */
 #define FC_KC(size) (1024 / (size))
 
