@@ -166,13 +166,29 @@ def test_update_ratios(layers):
     steps[2]["update_ratio"]["0.weight"] = None  # was infinite
     steps[3]["update_ratio"]["0.weight"] = 0.0
     figure = drawn(viz.update_ratios(steps))
-    first, last = figure.axes[0].lines[1], figure.axes[0].lines[-1]
+    first, last = figure.axes[0].lines[0], figure.axes[0].lines[-2]
     assert list(first.get_xdata()) == [0, 10, 20, 30, 40, 50]
     assert np.isnan(first.get_ydata()).tolist() == [False, False, True, True, False, False]
     assert last.get_ydata()[-1] == steps[5]["update_ratio"][f"{layers - 1}.weight"]
     assert ("40 weights" in texts(figure)) == (layers == 40)
-    with pytest.raises(ValueError, match="none of 1 step records"):
+    with pytest.raises(ValueError, match="none of 1 step records has update_ratio"):
         viz.update_ratios([{"step": 1}])
+
+
+def test_gradient_norms_and_dead_units():
+    def layers(k):
+        return {"0": {"dead": 0.0}, "1": {"dead": k / 10}}
+
+    steps = [{"step": k, "grad_norm": {"0.weight": 2.0 * k}, "activations": layers(k)} for k in range(4)]
+    (line,) = drawn(viz.gradient_norms(steps)).axes[0].lines
+    np.testing.assert_array_equal(line.get_ydata(), [np.nan, 2, 4, 6])
+    (line,) = drawn(viz.dead_units(steps)).axes[0].lines
+    assert line.get_label() == "1"
+    np.testing.assert_array_equal(line.get_ydata(), [0, 0.1, 0.2, 0.3])
+    assert "none" in texts(drawn(viz.dead_units([{"step": 1, "activations": layers(0)}])))
+    for draw in (viz.gradient_norms, viz.dead_units):
+        with pytest.raises(ValueError, match="none of 0 step records"):
+            draw([])
 
 
 # ---- weights

@@ -38,6 +38,8 @@ def plot(
     \b
     curves       loss and accuracy; of several runs also together
     updates      size of updates in relation to the weights, where the run was watched
+    gradients    norms of the gradients, likewise
+    dead         share of dead units, likewise
     filters      of the first convolution
     maps         what the layers make of one image
     units        hidden units over samples, their correlation, dead ones

@@ -16,26 +16,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastconv.viz._curves import accuracy, curves, learning_rate_range, loss, run_names, update_ratios
+    from fastconv.viz._curves import accuracy, curves, learning_rate_range, loss, run_names
     from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
     from fastconv.viz._gradients import input_gradient, saliency, saliency_map
     from fastconv.viz._histograms import activation_histograms, initialisations
     from fastconv.viz._layers import feature_maps, layer_outputs
     from fastconv.viz._mosaic import mosaic
     from fastconv.viz._run import RUN_PICTURES, Missing, RunPictures, save
+    from fastconv.viz._steps import dead_units, gradient_norms, update_ratios
     from fastconv.viz._style import COLOURS, Picture
     from fastconv.viz._trials import search
     from fastconv.viz._units import hidden_units, unit_figures
     from fastconv.viz._weights import filters, sparsity, templates
 
 _PLACES = {
-    "_curves": ("accuracy", "curves", "learning_rate_range", "loss", "run_names", "update_ratios"),
+    "_curves": ("accuracy", "curves", "learning_rate_range", "loss", "run_names"),
     "_errors": ("confusion", "mean_and_deviation", "mistakes"),
     "_gradients": ("input_gradient", "saliency", "saliency_map"),
     "_histograms": ("activation_histograms", "initialisations"),
     "_layers": ("feature_maps", "layer_outputs"),
     "_mosaic": ("mosaic",),
     "_run": ("Missing", "RUN_PICTURES", "RunPictures", "save"),
+    "_steps": ("dead_units", "gradient_norms", "update_ratios"),
     "_style": ("COLOURS", "Picture"),
     "_trials": ("search",),
     "_units": ("hidden_units", "unit_figures"),
@@ -45,10 +47,10 @@ _PLACE = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
     "COLOURS", "RUN_PICTURES", "Missing", "Picture", "RunPictures",
-    "accuracy", "activation_histograms", "confusion", "curves", "feature_maps", "filters", "hidden_units",
-    "initialisations", "input_gradient", "layer_outputs", "learning_rate_range", "loss", "mean_and_deviation",
-    "mistakes", "mosaic", "run_names", "saliency", "saliency_map", "save", "search", "sparsity", "templates",
-    "unit_figures", "update_ratios",
+    "accuracy", "activation_histograms", "confusion", "curves", "dead_units", "feature_maps", "filters",
+    "gradient_norms", "hidden_units", "initialisations", "input_gradient", "layer_outputs",
+    "learning_rate_range", "loss", "mean_and_deviation", "mistakes", "mosaic", "run_names", "saliency",
+    "saliency_map", "save", "search", "sparsity", "templates", "unit_figures", "update_ratios",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures over time: loss, accuracy, the learning-rate range test, update ratios."""
+"""Loss and accuracy over the epochs of runs, and over learning rates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fastconv.train import History
@@ -15,7 +14,6 @@ from fastconv.train.run import RunRecord
 from fastconv.viz._style import (
     COLOURS,
     GRID,
-    GROUND,
     INK,
     NORMAL,
     QUIET,
@@ -129,58 +127,18 @@ def learning_rate_range(
             f"suggested {text}", (math.sqrt(low * high), 1), xycoords=("data", "axes fraction"), xytext=(0, -3),
             textcoords="offset points", ha="center", va="top", fontsize=SMALL, color=COLOURS[2],
         )  # fmt: skip
-    ax.plot(x, y, color=COLOURS[0], linewidth=1.6, marker=_marker(y))
+    mark = "." if len(x) <= 40 else None
+    ax.plot(x, y, color=COLOURS[0], linewidth=1.6, marker=mark)
     _limit(ax, y)
     if accuracies is not None:
         ax.yaxis.label.set_color(COLOURS[0])
         right = ax.twinx()
-        right.plot(x, floats(accuracies), color=COLOURS[1], linewidth=1.2, marker=_marker(y))
+        right.plot(x, floats(accuracies), color=COLOURS[1], linewidth=1.2, marker=mark)
         dress(right, "", "", "accuracy", grid=None)
         right.spines["left"].set_visible(False)
         right.yaxis.label.set_color(COLOURS[1])
         right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         right.set_ylim(0, max(1e-3, 1.05 * float(np.nanmax(floats(accuracies), initial=0))))
-    return figure
-
-
-def update_ratios(steps: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Figure:
-    """Draw how far each weight moves in an update, in relation to its size, over the steps of a run.
-
-    Parameters
-    ----------
-    steps : sequence of dict
-        Step records as `fastconv.diagnose.Watch` makes them (``run.steps``); those without ``update_ratio`` are
-        left out.
-    ax : Axes, optional
-        The band from 1e-4 to 1e-2 is shaded, 1e-3 marked. Colours run from the first weight (light) to the last.
-
-    Raises
-    ------
-    ValueError
-        If no record has ratios.
-    """
-    having = [record for record in steps if record.get("update_ratio")]
-    if not having:
-        raise ValueError(f"viz.update_ratios: none of {len(steps)} step records has update ratios")
-    names = list(dict.fromkeys(name for record in having for name in record["update_ratio"]))
-    figure, ax = place(ax, 5.8, 3.5)
-    dress(ax, "Update in relation to the weight (wanted: about 0.001)", "step", "|update| / |weight|")
-    ax.set_yscale("log")
-    ax.axhspan(1e-4, 1e-2, color=GROUND, linewidth=0, zorder=0)
-    ax.axhline(1e-3, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    shades = colormaps["viridis_r"](np.linspace(0.12, 1, len(names)))
-    x = [record["step"] for record in having]
-    for name, shade in zip(names, shades, strict=True):
-        y = floats([record["update_ratio"].get(name) for record in having])
-        y[y <= 0] = np.nan
-        named = len(names) <= 12 or name in (names[0], names[-1])
-        label = short(name) if named else None
-        ax.plot(x, y, color=shade, linewidth=1.2, marker=_marker(y), label=label)
-    low, high = ax.get_ylim()
-    ax.set_ylim(max(low, min(1e-6, high / 10)), high)  # a schedule that ends at 0 would take up half of it
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    title = f"{len(names)} weights" if len(names) > 12 else None
-    legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title, title_fontsize=SMALL)
     return figure
 
 

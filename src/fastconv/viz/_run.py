@@ -6,17 +6,19 @@ import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fastconv import data
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
 from fastconv.train.run import load_run, read_record
-from fastconv.viz._curves import curves, update_ratios
+from fastconv.viz._curves import curves
 from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
 from fastconv.viz._gradients import saliency
 from fastconv.viz._histograms import activation_histograms
 from fastconv.viz._layers import feature_maps, layer_outputs
+from fastconv.viz._steps import dead_units, gradient_norms, update_ratios
 from fastconv.viz._style import Array, Figure
 from fastconv.viz._units import hidden_units
 from fastconv.viz._weights import filters, sparsity, templates
@@ -104,10 +106,13 @@ def _curves(run: RunPictures) -> Figure:
     return curves(run.record)
 
 
-def _updates(run: RunPictures) -> Figure:
-    if not run.record.steps:
-        raise Missing("the run was not watched: see 'fastconv train --watch-every'")
-    return update_ratios(run.record.steps)
+def _steps(draw: Callable[[Any], Figure]) -> Callable[[RunPictures], Figure]:
+    def picture(run: RunPictures) -> Figure:
+        if not run.record.steps:
+            raise Missing("the run was not watched: see 'fastconv train --watch-every'")
+        return draw(run.record.steps)
+
+    return picture
 
 
 def _maps(run: RunPictures) -> Figure:
@@ -156,7 +161,9 @@ def _saliency(run: RunPictures) -> Figure:
 
 _PICTURES: dict[str, Callable[[RunPictures], Figure]] = {
     "curves": _curves,
-    "updates": _updates,
+    "updates": _steps(update_ratios),
+    "gradients": _steps(gradient_norms),
+    "dead": _steps(dead_units),
     "filters": lambda run: filters(run.model),
     "maps": _maps,
     "units": _units,
