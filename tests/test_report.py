@@ -252,6 +252,7 @@ def browser():
 def opened(browser):
     """Open a page; at the end nothing may have been asked of the network, nor complained of."""
     context = browser.new_context()
+    context.set_default_timeout(120_000)
     complaints, requests = [], []
 
     def open_page(path: Path, state: str = "", width: int = 1280):
@@ -262,7 +263,7 @@ def opened(browser):
         tab.on("dialog", lambda dialog: complaints.append("alert " + dialog.message) or dialog.dismiss())
         tab.on("request", lambda request: requests.append(request.url))
         tab.goto(path.as_uri() + state)
-        tab.wait_for_selector("body[data-ready]")
+        tab.wait_for_selector("body[data-ready]", state="attached")
         return tab
 
     yield open_page
@@ -272,7 +273,7 @@ def opened(browser):
 
 
 def wait_for_charts(tab):
-    tab.wait_for_selector("body[data-drawn]")
+    tab.wait_for_selector("body[data-drawn]", state="attached")
 
 
 def names(tab):
@@ -290,7 +291,7 @@ class TestBrowser:
             if run["health"] in KINDS:
                 assert len(card.locator(".validation").get_attribute("d")) > 20
         tint = "e => getComputedStyle(e.querySelector('.curve path')).stroke"
-        colours = {kind: tab.locator(f"[data-run='{kind}-{i}']").evaluate(tint) for i, kind in enumerate(KINDS)}
+        colours = {kind: tab.locator(f".card[data-run='{kind}-{i}']").evaluate(tint) for i, kind in enumerate(KINDS)}
         assert len(set(colours.values())) == 4
 
     def test_it_is_sorted_by_accuracy_and_otherwise_when_asked(self, page, opened):
@@ -321,7 +322,7 @@ class TestBrowser:
 
     def test_a_click_shows_the_run_in_full(self, page, opened):
         tab = opened(page)
-        tab.click("[data-run=learning-4]")
+        tab.click(".card[data-run=learning-4]")
         wait_for_charts(tab)
         assert tab.inner_text("#run h2") == "learning-4"
         titles = tab.locator("#run h3").all_inner_texts()
@@ -349,10 +350,21 @@ class TestBrowser:
         assert tab.inner_text("#run h2") == first
         assert tab.evaluate("document.activeElement.tagName") == "H2"
 
+    def test_choosing_a_run_keeps_the_focus_and_the_place(self, page, opened):
+        tab = opened(page)
+        box = tab.locator("#cards .pick").nth(5)
+        box.focus()
+        tab.keyboard.press("Space")
+        assert box.is_checked()
+        assert box.evaluate("e => e === document.activeElement")
+        assert "1 run" in tab.inner_text("#tray")
+        tab.keyboard.press("Space")
+        assert not tab.locator("#tray").is_visible()
+
     def test_chosen_runs_are_laid_over_each_other(self, page, opened):
         tab = opened(page)
         for name in ("learning-0", "overfitting-3", "learning-4"):
-            tab.check(f"[data-run='{name}'] .pick")
+            tab.check(f".card[data-run='{name}'] .pick")
         tab.click("#tray button.main")
         wait_for_charts(tab)
         assert tab.locator("#compare .js-plotly-plot").first.locator(".scatterlayer .trace").count() == 6
@@ -401,7 +413,7 @@ class TestBrowser:
 
     def test_a_damaged_run_says_why(self, page, opened):
         tab = opened(page)
-        card = tab.locator("[data-run=broken]")
+        card = tab.locator(".card[data-run=broken]")
         assert "config.json is damaged" in card.inner_text()
         card.click()
         assert "config.json is damaged" in tab.inner_text("#run")
@@ -425,16 +437,13 @@ class TestBrowser:
         assert tab.evaluate(fill) != light
 
     def test_a_watched_page_loads_itself_again_where_it_was(self, runs, tmp_path, opened):
-        report = Report(runs)
-        report.write(tmp_path / "r.html", reload=2)
-        tab = opened(tmp_path / "r.html", "#view=run&run=learning-0")
+        Report(runs).write(tmp_path / "r.html", reload=3)
+        tab = opened(tmp_path / "r.html", "#filter=slow")
         with tab.expect_navigation():
             pass
-        tab.wait_for_selector("#run h2")
-        assert tab.inner_text("#run h2") == "learning-0"
-        tab.check("#hold")
-        tab.evaluate("window.kept = 1")
-        tab.wait_for_timeout(2500)
+        assert sorted(names(tab)) == ["too slow-1", "too slow-5"]
+        tab.evaluate("document.getElementById('hold').click(); window.kept = 1")
+        tab.wait_for_timeout(4000)
         assert tab.evaluate("window.kept") == 1
 
     def test_five_hundred_runs_open(self, tmp_path, opened):
@@ -446,5 +455,5 @@ class TestBrowser:
         print(f"500 runs: ready after {ready:.0f} ms")
         tab.fill("#filter", "trial-499")
         assert names(tab) == ["trial-499"]
-        tab.click("[data-run=trial-499]")
+        tab.click(".card[data-run=trial-499]")
         wait_for_charts(tab)

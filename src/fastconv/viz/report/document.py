@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-SCRIPTS = ("base.js", "cards.js", "charts.js", "run.js", "compare.js", "main.js")
+SCRIPTS = ("base.js", "cards.js", "charts.js", "run.js", "compare.js", "search.js", "main.js")
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
     "form-action 'none'; base-uri 'none'"

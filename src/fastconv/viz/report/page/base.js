@@ -45,6 +45,10 @@ function badge(health, text = health) {
   return el("span", { class: "health " + classOf(health) }, shape, text);
 }
 
+/** A link to a run; `showLinks` keeps where it leads. */
+const runLink = (run, text = run.name) => el("a", { class: "name", href: "#", "data-run": run.name, title: run.name }, text);
+const backLink = () => el("a", { class: "back", href: "#" }, "← all runs");
+
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 const percent = (share) => (known(share) ? (100 * share).toFixed(2) + " %" : "–");
 function figure(value, digits = 5) {

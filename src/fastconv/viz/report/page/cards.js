@@ -81,7 +81,7 @@ function curveText(run) {
 
 const cards = new Map();
 function makeCard(run, about) {
-  const open = el("a", { class: "name", href: "#", title: run.name }, run.name);
+  const open = runLink(run);
   const curve = svg("svg", { class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none",
     role: "img", "aria-label": curveText(run) });
   const pick = el("input", { type: "checkbox", class: "pick", title: "compare", "aria-label": "Compare " + run.name });
@@ -101,7 +101,9 @@ function choose(run, on) {
   const picks = new Set(state.picks);
   if (on) picks.add(run.name);
   else picks.delete(run.name);
-  change({ picks });
+  history.replaceState(null, "", address({ picks }));
+  readState(); // the view stays as it is, with its charts and the focus
+  showLinks();
 }
 
 function makeGrid() {
@@ -131,21 +133,17 @@ function drawCurves() {
   drawn = state.own;
   const shared = scaleOf(runs);
   for (const [run, { curve }] of cards) drawCurve(curve, run, shared);
-  const range = shared ? `${shared.log ? "log scale " : ""}${figure(shared.bottom, 3)} to ${figure(shared.top, 3)}` : "no loss yet";
+  const range = shared && `${shared.log ? "log scale " : ""}${figure(shared.bottom, 3)} to ${figure(shared.top, 3)}`;
   byId("scale").textContent = "Curves: loss over epochs, thick validation, thin training; "
-    + (state.own ? "each on its own scale." : range + ".");
+    + (state.own ? "each on its own scale." : (range ?? "no loss yet") + ".");
 }
 
 function showGrid() {
   drawCurves();
   const list = shown();
-  const visible = new Set(list);
-  byId("cards").replaceChildren(...list.map((run) => cards.get(run).card));
-  for (const run of visible) {
-    cards.get(run).open.href = address({ view: "run", run: run.name });
-    cards.get(run).pick.checked = state.picks.has(run.name);
-  }
-  byId("count").textContent = list.length === runs.length ? `${runs.length} runs.` : `${list.length} of ${runs.length} runs.`;
+  const nodes = list.map((run) => cards.get(run).card), now = byId("cards").children;
+  if (nodes.length !== now.length || nodes.some((node, i) => node !== now[i])) byId("cards").replaceChildren(...nodes);
+  byId("count").textContent = (list.length < runs.length ? `${list.length} of ` : "") + `${runs.length} runs.`;
   if (document.activeElement !== byId("filter")) byId("filter").value = state.filter;
   byId("sort").value = state.sort in SORTS ? state.sort : "accuracy";
   byId("own").checked = state.own;

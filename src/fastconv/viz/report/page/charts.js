@@ -19,7 +19,8 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const lineOf = (i) => ({ color: SERIES()[i % 8], dash: DASHES[Math.floor(i / 8) % 4], width: 2 });
 
 function layoutOf(own) {
-  const axis = { gridcolor: colour("line"), zerolinecolor: colour("line"), linecolor: colour("line"), automargin: true };
+  const line = colour("line");
+  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
   return {
     paper_bgcolor: "transparent", plot_bgcolor: "transparent",
     font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 },
@@ -47,7 +48,8 @@ async function drawCharts() {
     await new Promise((next) => { setTimeout(next); });
     if (mine !== charts) return;
     const [traces, layout] = make();
-    plotly().react(node, traces, layoutOf({ showlegend: traces.length > 1, ...layout }), { responsive: true, displaylogo: false });
+    const full = layoutOf({ showlegend: traces.length > 1, ...layout });
+    plotly().react(node, traces, full, { responsive: true, displaylogo: false });
     if (onPoint && !node.dataset.bound) {
       node.dataset.bound = "1";
       node.on("plotly_click", (event) => onPoint(event.points[0]));
@@ -61,6 +63,9 @@ function clearCharts() {
   charts = [];
 }
 dark.addEventListener("change", drawCharts);
+
+/** Epochs are whole numbers. */
+const epochAxis = (count) => ({ title: { text: "epoch" }, ...(count <= 12 ? { dtick: 1 } : {}) });
 
 const hasFigures = (column) => Array.isArray(column) && column.some(known);
 

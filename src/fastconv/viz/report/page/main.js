@@ -12,12 +12,7 @@ function route() {
   clearCharts();
   for (const name of Object.keys(VIEWS)) byId(name).hidden = name !== state.view;
   VIEWS[state.view]();
-  for (const link of document.querySelectorAll("nav a")) {
-    link.href = address({ view: link.dataset.view });
-    if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
-  showTray();
+  showLinks();
   document.title = (state.view === "run" ? state.run + " – " : "") + page.title;
   drawCharts();
   if (moved) focusOn(left);
@@ -29,6 +24,19 @@ function focusOn(left) {
     window.scrollTo(0, 0);
     byId(state.view).querySelector("h2")?.focus({ preventScroll: true });
   } else if (left.view === "run" && named.has(left.run)) cards.get(named.get(left.run)).open.focus();
+}
+
+/** All that leads elsewhere takes the present state along. */
+function showLinks() {
+  for (const link of document.querySelectorAll("nav a")) {
+    link.href = address({ view: link.dataset.view });
+    if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  for (const link of document.querySelectorAll("a[data-run]")) link.href = address({ view: "run", run: link.dataset.run });
+  for (const link of document.querySelectorAll("a.back")) link.href = address({ view: "grid" });
+  for (const { pick, card } of cards.values()) pick.checked = state.picks.has(card.dataset.run);
+  showTray();
 }
 
 function showTray() {
@@ -43,7 +51,8 @@ function showTray() {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && state.view !== "grid" && !(event.target instanceof HTMLSelectElement)) change({ view: "grid" });
+  const inList = event.target instanceof HTMLSelectElement;
+  if (event.key === "Escape" && state.view !== "grid" && !inList) change({ view: "grid" });
 });
 window.addEventListener("hashchange", route);
 
@@ -60,10 +69,15 @@ requestAnimationFrame(() => requestAnimationFrame(() => {
 
 if (page.reload) {
   const hold = el("input", { type: "checkbox", id: "hold" });
-  byId("written").append(", read again every " + figure(page.reload) + " s ", el("label", { class: "check" }, hold, " hold"));
+  const label = el("label", { class: "check" }, hold, " hold");
+  byId("written").append(`, read again every ${figure(page.reload)} s `, label);
+  let touched = -Infinity; // not under somebody's hands, nor before everything is drawn
+  for (const kind of ["pointermove", "pointerdown", "wheel", "keydown"]) {
+    addEventListener(kind, () => { touched = performance.now(); }, { passive: true });
+  }
   const again = () => {
-    const typing = document.activeElement === byId("filter");
-    if (!hold.checked && !typing && !document.hidden) location.reload();
+    const busy = performance.now() - touched < 3000 || !("drawn" in document.body.dataset);
+    if (!hold.checked && !busy && !document.hidden) location.reload();
   };
   window.addEventListener("load", () => setInterval(again, 1000 * page.reload));
 }

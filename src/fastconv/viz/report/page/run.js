@@ -1,7 +1,8 @@
 // One run in full: figures, curves, what was watched, hyperparameters, filters.
 
 function table(pairs, caption) {
-  const rows = Object.entries(pairs).map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, figure(value))));
+  const row = (key, value) => el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, figure(value)));
+  const rows = Object.entries(pairs).map(([key, value]) => row(key, value));
   return el("table", { "aria-label": caption }, el("tbody", {}, ...rows));
 }
 
@@ -17,7 +18,7 @@ function curves(title, x, columns, { log = false, percents = false } = {}) {
   }));
   if (!columns.some(([, column]) => hasFigures(column))) return null;
   return chart(title, () => [traces(), {
-    xaxis: { title: { text: "epoch" } },
+    xaxis: epochAxis(x.length),
     yaxis: { type: log ? "log" : "linear", tickformat: percents ? ".0%" : "" },
   }]);
 }
@@ -28,25 +29,32 @@ function watched(title, steps, columns, { note = "", log = false, share = false,
     fillcolor: colour("learning"), opacity: 0.13, layer: "below" }] : []);
   const many = Object.keys(columns).length > 16;
   return chart(title, () => [lines(steps.step, columns), {
-    xaxis: { title: { text: "step" } }, yaxis: { type: log ? "log" : "linear", exponentformat: "power", rangemode: share ? "tozero" : "normal", tickformat: share ? ".0%" : "" },
+    xaxis: { title: { text: "step" } },
+    yaxis: {
+      type: log ? "log" : "linear", exponentformat: "power",
+      rangemode: share ? "tozero" : "normal", tickformat: share ? ".0%" : "",
+    },
     shapes: shapes(), hovermode: many ? "closest" : "x unified", ...(many ? { showlegend: false } : {}),
   }], { note: many ? note + " Shades run from the first layer to the last." : note });
 }
 
 const FIGURES = {
-  mean: ["Activations: mean", ""], std: ["Activations: standard deviation", "Wanted: neither vanishing nor exploding from layer to layer."],
+  mean: ["Activations: mean", ""],
+  std: ["Activations: standard deviation", "Wanted: neither vanishing nor exploding from layer to layer."],
   zeros: ["Activations: share of zeros", ""], saturated: ["Activations: share saturated", ""],
   dead: ["Dead units: share", "Units that answer no image at all learn no more."],
 };
 
 function filtersPanel(filters) {
   if (!filters) return null;
-  if (filters.error) return el("section", { class: "panel" }, el("h3", {}, "First-layer filters"), el("p", { class: "note" }, filters.error));
+  const title = el("h3", {}, "First-layer filters");
+  if (filters.error) return el("section", { class: "panel" }, title, el("p", { class: "note" }, filters.error));
   const times = Math.max(1, Math.min(24, Math.floor(400 / Math.max(filters.width, filters.height))));
-  return el("section", { class: "panel" }, el("h3", {}, "First-layer filters"),
+  return el("section", { class: "panel" }, title,
     el("img", { class: "filters", src: filters.uri, width: filters.width * times, height: filters.height * times,
       alt: `${filters.shown} filters of ${filters.layer}` }),
-    el("p", { class: "note" }, `${filters.layer}, shape ${filters.shape.join("×")}; ${filters.shown} shown, each with its own contrast, 0 is grey.`));
+    el("p", { class: "note" }, `${filters.layer}, shape ${filters.shape.join("×")}; ${filters.shown} shown, `
+      + "each with its own contrast, 0 is grey."));
 }
 
 function eventsPanel(events) {
@@ -56,41 +64,51 @@ function eventsPanel(events) {
     el("tbody", {}, ...events.map((event) => el("tr", {}, ...event.map((value) => el("td", {}, figure(value))))))));
 }
 
+function optionsPanel(run, detail) {
+  const more = [["Result", detail.result], ["More of the configuration", detail.config], ["Environment", detail.env]];
+  return el("section", { class: "panel" }, el("h3", {}, "Hyperparameters"), table(run.options, "Hyperparameters"),
+    ...more.filter(([, pairs]) => Object.keys(pairs).length)
+      .map(([title, pairs]) => el("details", {}, el("summary", {}, title), table(pairs, title))));
+}
+
 function showRun() {
   const run = named.get(state.run), node = byId("run");
-  const back = el("a", { href: address({ view: "grid" }) }, "← all runs");
+  const back = backLink();
   if (!run) {
     node.replaceChildren(back, el("h2", { tabIndex: -1 }, "No such run"), el("p", {}, state.run));
     return;
   }
   const order = shown(), at = order.indexOf(run);
-  const to = (other, text) => (other ? el("a", { href: address({ view: "run", run: other.name }), title: other.name }, text) : null);
+  const to = (other, text) => (other ? runLink(other, text) : null);
   const head = [
     el("div", { class: "head" }, back, to(order[at - 1], "↑ previous"), at >= 0 ? to(order[at + 1], "↓ next") : null),
     el("div", { class: "head" }, el("h2", { class: "name", tabIndex: -1 }, run.name), badge(run.health), pickBox(run)),
     el("p", {}, run.reason),
   ];
   if (run.health === "damaged") {
-    node.replaceChildren(...head.slice(0, 1), el("h2", { class: "name", tabIndex: -1 }, run.name), badge(run.health), el("p", {}, run.reason));
+    node.replaceChildren(...head);
     return;
   }
   if (run.ended && run.ended !== run.reason) head.push(el("p", { class: "note" }, `${run.status}: ${run.ended}`));
   const { epochs, steps, ...detail } = detailOf(run), x = epochs.epoch ?? (epochs.loss ?? []).map((_, i) => i + 1);
+  const anyPenalty = (epochs.penalty ?? []).some(Boolean);
+  const isPositive = (column) => column.every((value) => value === null || value > 0);
   const panels = [
-    curves("Loss", x, [["validation", epochs.validation_loss], ["training", epochs.loss, "dash"], ["penalty", (epochs.penalty ?? []).some(Boolean) ? epochs.penalty : null, "dot"]], { log: true }),
-    curves("Accuracy", x, [["validation", epochs.validation_accuracy], ["training", epochs.accuracy, "dash"]], { percents: true }),
+    curves("Loss", x, [["validation", epochs.validation_loss], ["training", epochs.loss, "dash"],
+      ["penalty", anyPenalty ? epochs.penalty : null, "dot"]], { log: true }),
+    curves("Accuracy", x, [["validation", epochs.validation_accuracy], ["training", epochs.accuracy, "dash"]],
+      { percents: true }),
     filtersPanel(detail.filters),
     eventsPanel(detail.events),
-    el("section", { class: "panel" }, el("h3", {}, "Hyperparameters"), table(run.options, "Hyperparameters"),
-      ...[["Result", detail.result], ["More of the configuration", detail.config], ["Environment", detail.env]]
-        .filter(([, pairs]) => Object.keys(pairs).length)
-        .map(([title, pairs]) => el("details", {}, el("summary", {}, title), table(pairs, title)))),
-    hasFigures(steps.loss) ? watched("Loss at steps", steps, { loss: steps.loss }, { log: true }) : null,
-    hasFigures(steps.lr) ? watched("Learning rate", steps, { lr: steps.lr }, { log: steps.lr.every((v) => v === null || v > 0) })
+    optionsPanel(run, detail),
+    watched("Loss at steps", steps, { loss: steps.loss }, { log: true }),
+    hasFigures(steps.lr) ? watched("Learning rate", steps, { lr: steps.lr }, { log: isPositive(steps.lr) })
       : curves("Learning rate", x, [["learning rate", epochs.lr]]),
-    watched("Update ratio: |update| / |weights|", steps, detail.update_ratio, { log: true, band: [3e-4, 3e-3], note: "Wanted: about 1e-3 (the band)." }),
+    watched("Update ratio: |update| / |weights|", steps, detail.update_ratio,
+      { log: true, band: [3e-4, 3e-3], note: "Wanted: about 1e-3 (the band)." }),
     watched("Gradient norm", steps, detail.grad_norm, { log: true }),
-    ...Object.entries(detail.activations).map(([key, columns]) => watched((FIGURES[key] ?? [key])[0], steps, columns, { note: (FIGURES[key] ?? [])[1], log: key === "std", share: !["mean", "std"].includes(key) })),
+    ...Object.entries(detail.activations).map(([key, columns]) => watched(FIGURES[key][0], steps, columns,
+      { note: FIGURES[key][1], log: key === "std", share: !["mean", "std"].includes(key) })),
   ];
   node.replaceChildren(...head, figures([
     ["best validation accuracy", percent(run.accuracy)], ["best validation loss", figure(run.loss)],

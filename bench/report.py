@@ -1,0 +1,81 @@
+"""How long the report page takes to open, in a headless Chromium: made-up runs, one page, several cold starts.
+
+"ready" is counted from the start of the navigation to the second frame after all cards are drawn: the page is on the
+screen and answers. "loaded" is when the browser has read the whole file, plotly.js at its end too. "a run" is from a
+click on a card to the last of its charts, the first time, when plotly.js itself starts.
+
+    python bench/report.py --runs 500
+
+needs Debian's chromium and pip install 'fastconv[report,browser]'.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from playwright.sync_api import Browser, sync_playwright
+from run_folders import write_many
+
+from fastconv.viz.report import Report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=500, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=30, help="of each run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="watched steps of each run (default: %(default)s)")
+    parser.add_argument("--times", type=int, default=5, help="browsers started (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    args = parser.parse_args()
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        parser.error("no chromium here")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        root, page = Path(folder) / "runs", Path(folder) / "report.html"
+        write_many(root, args.runs, epochs=args.epochs, steps=args.steps)
+        started = time.perf_counter()
+        Report(root).write(page)
+        written = time.perf_counter() - started
+        found: list[dict[str, float]] = []
+        for _ in range(args.times):
+            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            found.append(opening(browser, page, args.runs))
+            browser.close()
+        version, size = os.popen(f"{chromium} --version 2>/dev/null").read().strip(), page.stat().st_size
+    print(f"{args.runs} runs of {args.epochs} epochs and {args.steps} watched steps: {size / 1e6:.1f} MB")
+    print(f"written in {written:.2f} s; {version}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    figures: dict[str, Any] = {}
+    for key in found[0]:
+        times = [one[key] for one in found]
+        figures[key] = {"median": statistics.median(times), "lowest": min(times), "highest": max(times)}
+        print(f"{key:<8} {statistics.median(times):6.2f} s   ({min(times):.2f} to {max(times):.2f})")
+    if args.json:
+        args.json.write_text(json.dumps({"runs": args.runs, "bytes": size, "written": written, **figures}, indent=2))
+
+
+def opening(browser: Browser, page: Path, runs: int) -> dict[str, float]:
+    """Open the page, check that all curves are there, click the first card; return seconds."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(120_000)
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("body[data-ready]")
+    assert tab.locator("#cards .curve .validation").count() == runs
+    ready = tab.evaluate("performance.getEntriesByName('ready')[0].startTime")
+    loaded = tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    started = time.perf_counter()
+    tab.locator("#cards .name").first.click()
+    tab.wait_for_selector("body[data-drawn]")
+    return {"ready": ready / 1e3, "loaded": loaded / 1e3, "a run": time.perf_counter() - started}
+
+
+if __name__ == "__main__":
+    main()
