@@ -161,6 +161,8 @@ def _default_threads() -> tuple[int, str]:
     quota = _cgroup_quota()
     if quota is not None:
         counts.append((max(1, int(quota + 0.5)), f"cgroup quota of {quota:g} cores"))
+    if not runtime.build_info()["openmp"]:
+        counts.append((1, "built without OpenMP"))
     return min(counts, key=lambda pair: pair[0])
 
 

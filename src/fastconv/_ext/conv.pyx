@@ -166,7 +166,7 @@ cdef struct Correlation:
 cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
     """Choose blocks and lay out the segments in ``scratch``; return the bytes needed (all that NULL is for)."""
     cdef Image *m = &a.image
-    cdef Py_ssize_t tasks, limit, t, offset
+    cdef Py_ssize_t tasks, limit
     a.planes = planes_pay(a)
     a.direct = not a.planes and in_bounds(m)
     a.pitch = (m.w if a.direct else window_width(m)) * m.c
