@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import fastconv
 from fastconv import nn
 from fastconv.cli import main
-from fastconv.train import History, RunWriter, find_runs, read_record, state_sha256
+from fastconv.train import Diverged, History, Interrupted, RunWriter, find_runs, read_record, state_sha256
 from fastconv.train.run import load_run
 
 
@@ -81,6 +81,18 @@ def test_status_while_it_runs_and_after_it_was_killed(tmp_path):
         load_run(tmp_path / "run")
     with pytest.raises(ValueError, match="the run is closed"):
         run.write(epoch(2))
+
+
+def test_how_a_block_ends_is_how_the_run_ended(tmp_path):
+    for error, status in (
+        (Diverged("the loss is nan", 7), "diverged"), (Interrupted(15, 9), "interrupted"), (OSError("disk"), "killed"),
+    ):  # fmt: skip
+        with pytest.raises(type(error)), RunWriter.start(tmp_path / status, {}):
+            raise error
+        assert read_record(tmp_path / status).status == status
+    result = read_record(tmp_path / "interrupted").result
+    assert result == {"status": "interrupted", "reason": "SIGTERM", "steps": 9}
+    assert read_record(tmp_path / "diverged").result["reason"] == "the loss is nan"
 
 
 def test_the_lock_ends_with_the_process(tmp_path):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fastconv import config, serialize
 from fastconv.nn import Module
 from fastconv.serialize.files import json_line, sync_folder, write_json
-from fastconv.train.base import Callback
+from fastconv.train.base import Callback, Diverged, Interrupted
 from fastconv.train.history import Record
 from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, fcntl, is_run, read_json, read_metrics
 
@@ -36,8 +36,8 @@ def check_vacant(folder: Path) -> None:
 class RunWriter(Callback):
     """Write a run's folder: as a callback of the trainer it adds a line for every record.
 
-    `start` makes a new folder, `resume` goes on with one, `finish` says how it ended; leaving a ``with`` block,
-    or the end of the process, without `finish` leaves a run that was killed.
+    `start` makes a new folder, `resume` goes on with one, `finish` says how it ended. A ``with`` block that ends
+    by `Diverged` or `Interrupted` says so itself; otherwise a run without `finish` counts as killed.
 
     Attributes
     ----------
@@ -169,7 +169,11 @@ class RunWriter(Callback):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._file is not None and isinstance(error, Diverged):
+            self.finish({"status": "diverged", "reason": str(error), "steps": error.step})
+        elif self._file is not None and isinstance(error, Interrupted):
+            self.finish({"status": "interrupted", "reason": error.signal.name, "steps": error.step})
         self.close()
 
 
