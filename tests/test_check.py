@@ -286,6 +286,18 @@ def test_command_ends_with_4_when_something_is_wrong():
     assert done.stdout.splitlines()[-1].startswith("wrong: learning rates")
 
 
+def test_command_takes_the_options_of_a_run(tmp_path):
+    folder = tmp_path / "run"
+    done = CliRunner().invoke(main, ["train", "--epochs", "1", "--model", "mlp", "--lr", "0.02", "--out", str(folder)])
+    assert done.exit_code == 0, done.output
+    done = run("--run", folder, "--seconds", 1)
+    assert "mlp (" in done.stdout
+    assert "sgd lr 0.02, batches of 32" in done.stdout
+    assert "sgd lr 0.03" in run("--run", folder, "--lr", 0.03, "--seconds", 1).stdout
+    done = run("--run", tmp_path)
+    assert done.exit_code == 2
+
+
 def test_command_refuses_what_train_refuses():
     done = run("--model", "lenet")
     assert done.exit_code == 2

@@ -467,3 +467,13 @@ def test_augment_refuses():
         Augment(1, fill=math.nan)
     with pytest.raises(ValueError, match="samples must be 2"):
         Augment(1)(bytes_images(2), [0], seed=0, epoch=0)
+
+
+def test_batches_hand_back_what_they_are_cut_from():
+    images, labels = bytes_images(7), np.arange(7)
+    found = Batches(images, labels, 3).samples
+    assert found.images.dtype == np.uint8
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_array_equal(found.labels, labels)
+    rows = Batches(np.ones((4, 5), np.float32), np.ones((4, 2), np.float32), 3).samples
+    assert (rows.images.shape, rows.labels.shape) == ((4, 5), (4, 2))

@@ -12,6 +12,7 @@ import pytest
 import fastconv
 from fastconv import data, init, models, nn, optim
 from fastconv.diagnose import Verdict, check
+from fastconv.train.setup import fill, prepare
 
 SECONDS = 600.0  # no step is cut short, so that figures do not depend on the machine
 
@@ -103,6 +104,40 @@ def test_healthy_nets_are_not_called_wrong(name):
     print(f"\n{name}: {report.closing()}")
     assert report.verdict < Verdict.WRONG, report
     assert [finding.step for finding in report.findings] == ["data", "loss", "gradients", "signal", "overfit", "rates"]
+
+
+# ---- real sets at full size
+
+
+def full_size(name, **options):
+    """All that `fastconv train` would start from, of a set under FASTCONV_DATA."""
+    try:
+        data.load(name, download=False)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    return prepare(fill(name, **options), progress=False)
+
+
+@pytest.mark.slow
+def test_lenet5_on_mnist_is_healthy(data_root):
+    s = full_size("mnist", model="lenet5")
+    report = check(s.model, s.train, s.validation, loss=s.loss, optimizer=s.trainer.optimizer)
+    print(f"\nlenet5 on MNIST: {report.closing()}")
+    assert report.verdict < Verdict.WRONG, report
+    assert report["data"].figures["training"]["images"] == 54_000
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_labels_shuffled_and_images_leaked_at_full_size(name, data_root):
+    s = full_size(name, model="linear")
+    images, labels = s.train.samples
+    assert check(s.model, s.train, s.validation, steps=["data"]).verdict == Verdict.GOOD
+    mixed = data.Batches(images, np.random.default_rng(0).permutation(labels), 64, standardize=s.standardizer)
+    finding = check(s.model, mixed, s.validation, steps=["data"])["data"]
+    assert "Labels do not follow the images" in finding.remarks[0].text
+    leaked = data.Batches(images[:200], labels[:200], 64, standardize=s.standardizer)
+    finding = check(s.model, s.train, leaked, steps=["data"])["data"]
+    assert "200 of 200 validation images (100.0%) are among the training images" in finding.remarks[0].text
 
 
 # ---- the mistakes
@@ -391,6 +426,114 @@ def learning_rate_times_100(t):
 @planted("rates")
 def learning_rate_of_1e_7(t):
     t.lr = 1e-7
+
+
+# ---- more, planted when all thresholds stood
+
+
+class Leaking(nn.ReLU):
+    """A ReLU whose backward lets every gradient pass."""
+
+    fuses_as = None
+
+    def backward(self, grad_output):
+        return self._recall(grad_output)[0]
+
+
+class Halved(nn.Conv2d):
+    def backward(self, grad_output):
+        grad_input = super().backward(grad_output)
+        return None if grad_input is None else 0.5 * grad_input
+
+
+class Detached(nn.Module):
+    """Forward as it should be; no gradient comes back."""
+
+    def forward(self, input):
+        return self._save(input.copy())
+
+    def backward(self, grad_output):
+        return np.zeros_like(self._recall(grad_output)[0])
+
+
+def replaced(index, layer):
+    layers = list(convnet())
+    layers[index] = layer
+    return nn.Sequential(*layers)
+
+
+@planted("gradients")
+def relu_that_ignores_the_sign_in_backward(t):
+    t.model = replaced(4, Leaking())
+
+
+@planted("gradients")
+def gradient_of_a_convolution_halved(t):
+    t.model = replaced(3, Halved(8, 16, 3, padding=1))
+
+
+@planted("gradients")
+def gradient_cut_between_two_layers(t):
+    t.model = nn.Sequential(*list(convnet())[:3], Detached(), *list(convnet())[3:])
+
+
+@planted("data")
+def pixels_shuffled_in_every_image(t):
+    rng = np.random.default_rng(0)
+    flat = t.train[0].reshape(len(t.train[0]), -1)
+    for row in flat:
+        rng.shuffle(row)
+    t.train = (flat.reshape(t.train[0].shape), t.train[1])
+
+
+@planted("data")
+def validation_images_upside_down(t):
+    t.validation = (t.validation[0][:, :, ::-1].copy(), t.validation[1])
+
+
+@planted("data")
+def validation_images_inverted(t):
+    t.validation = (-t.validation[0], t.validation[1])
+
+
+@planted("data")
+def labels_all_the_same(t):
+    t.train[1][:] = 4
+
+
+@planted("loss")
+def bias_of_one_class_far_too_large(t):
+    t.model[8].bias.data[3] = 10.0
+
+
+@planted("overfit")
+def bottleneck_of_one_unit(t):
+    t.model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Sigmoid(), nn.Linear(1, 10))
+
+
+@planted("overfit")
+def pooled_to_almost_nothing(t):
+    t.model = nn.Sequential(nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(1, 10))
+
+
+@planted("rates")
+def adam_at_1(t):
+    t.optimizer = optim.Adam(t.model.parameters(), lr=1.0)
+
+
+@planted("rates")
+def learning_rate_zero(t):
+    t.optimizer = optim.SGD(t.model.parameters(), lr=0.0, momentum=0.9)
+
+
+@planted("rates")
+def momentum_of_999_thousandths(t):
+    t.optimizer = optim.SGD(t.model.parameters(), lr=0.05, momentum=0.999)
+
+
+@planted("signal")
+def deep_relus_with_small_weights(t):
+    t.model = started(dense(nn.ReLU, 12), "small")
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from fastconv.cli.common import (
     SOMETHING_WRONG,
@@ -29,6 +31,10 @@ _COLOURS = {"good": "green", "suspicious": "yellow", "wrong": "red"}
 @click.command()
 @training_options()
 @click.option(
+    "--run", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+    help="Start from the options of this run; those given here come first.",
+)  # fmt: skip
+@click.option(
     "--seconds", type=Number(min=0, min_open=True), default=10.0, show_default=True,
     help="About what a step may take; large nets are looked at more closely with more.",
 )  # fmt: skip
@@ -36,7 +42,13 @@ _COLOURS = {"good": "green", "suspicious": "yellow", "wrong": "red"}
 @json_option
 @click.pass_context
 def check(
-    ctx: click.Context, dataset: str, seconds: float, threads: int | None, as_json: bool, **given: Any
+    ctx: click.Context,
+    dataset: str,
+    folder: Path | None,
+    seconds: float,
+    threads: int | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Look for mistakes before training, with the options of 'fastconv train'.
 
@@ -50,8 +62,15 @@ def check(
     width = min(max(shutil.get_terminal_size((92, 24)).columns - 2, 60), 100)
     with usage_errors():
         from fastconv.diagnose import Verdict, check
+        from fastconv.train.run import read_record
         from fastconv.train.setup import fill, prepare
 
+        if folder is not None:
+            before = read_record(folder).config["options"]
+            if ctx.get_parameter_source("dataset") == ParameterSource.DEFAULT:
+                dataset = before["dataset"]
+            given = {**before, **{name: value for name, value in given.items() if value is not None}}
+            del given["dataset"]
         setup = prepare(fill(dataset, **given), progress=False)
     click.echo(_opening(setup), file=people)
     number = 0

@@ -376,16 +376,20 @@ def _neighbours(finding: Finding, subject: Subject, classes: int) -> None:
     near_held = _distances(_flat(subject.validation.seen(rows, subject.dtype)), x).argmin(axis=1)
     across = float((y[near_held] == held).mean())
     finding.figures["validation_neighbour_agreement"] = across
-    level = 0.5 * (agreement + chance)
-    if across < level - SIGMAS * math.sqrt(level * (1 - level) / len(rows)):
-        shifts = [(int(((y[near_held] + k) % classes == held).sum()), k) for k in range(1, classes)]
-        best, shift = max(shifts)
-        finding.wrong(
-            f"Validation labels mean something else than training labels: {across:.1%} agree with the nearest "
-            f"training image, within training {agreement:.1%} do."
-            + (f" With {shift} taken from them, {best / len(rows):.1%} agree." if best > level * len(rows) else ""),
-            "Number the classes in the same way in both sets.",
-        )
+    gap, pooled = agreement - across, (agreement * len(y) + across * len(rows)) / (len(y) + len(rows))
+    error = math.sqrt(pooled * (1 - pooled) * (1 / len(y) + 1 / len(rows)))
+    if gap <= max(SIGMAS * error, 0.1):
+        return
+    shifts = [(int(((y[near_held] + k) % classes == held).sum()), k) for k in range(1, classes)]
+    best, shift = max(shifts)
+    # Nearer to chance than to training: another meaning; otherwise perhaps only other images.
+    remark = finding.wrong if across < 0.5 * (agreement + chance) else finding.suspicious
+    remark(
+        f"Validation is unlike training: {across:.1%} of its labels agree with the nearest training image, within "
+        f"training {agreement:.1%} do."
+        + (f" With {shift} taken from them, {best / len(rows):.1%} would." if best > 2 * across * len(rows) else ""),
+        "Prepare images and number classes in the same way in both sets, and part them at random.",
+    )
 
 
 def _flat(x: Array) -> Array:

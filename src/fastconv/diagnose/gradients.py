@@ -222,26 +222,33 @@ def _judge(
     finding.summary = (
         f"{len(compared)} slopes through {len(seen)} of {len(params)} parameter arrays in float64"
         + (f"; {left_out} left out for a kink" if left_out else "")
-        + (f"; worst relative error beyond rounding {worst.error:.2g}" if worst else "")
+        + (f"; worst relative error, beyond what rounding explains, {worst.error:.2g}" if worst else "")
     )
     silent = [name for name, gradient in analytic.items() if not gradient.any()]
     bad: dict[str, _Compared] = {}
     for entry in compared:
         if entry.error > LIMITS[0] and (entry.name not in bad or entry.error > bad[entry.name].error):
             bad[entry.name] = entry
-    for name, entry in list(bad.items())[:4]:
-        remark = finding.wrong if entry.error > LIMITS[1] else finding.suspicious
-        remark(
-            f"{name} {entry.where}: backward says {entry.analytic:.6g}, the loss changes by {entry.numeric:.6g}"
-            f"{_guess(entry)}.",
-            "Compare the layer's backward with its forward (fastconv.testing.gradcheck).",
-        )
-    if len(bad) > 4:
-        finding.wrong(f"The same in {len(bad) - 4} arrays more: {_listed(list(bad)[4:])}.")
+    if bad:
+        _mistaken(finding, [name for name in params if name in bad], bad)
     if silent and not any(name in bad for name in silent):
         _silent(finding, silent, len(params))
     if not finding.remarks:
         finding.good("Backward agrees with the differences, and a second backward adds up.")
+
+
+def _mistaken(finding: Finding, names: list[str], bad: dict[str, _Compared]) -> None:
+    """Name the mistaken array nearest the output in full: layers before it are handed its mistake."""
+    worst = max(entry.error for entry in bad.values())
+    remark = finding.wrong if worst > LIMITS[1] else finding.suspicious
+    entry = bad[names[-1]]
+    others = f" Wrong, too: {_listed(names[-2::-1])}." if len(names) > 1 else ""
+    remark(
+        f"{entry.name} {entry.where}: backward says {entry.analytic:.6g}, the loss changes by {entry.numeric:.6g}"
+        f"{_guess(entry)}.{others}",
+        f"Look at the backward of the layer of {names[-1]} first, and of those behind it (fastconv.testing.gradcheck)"
+        + ("; layers before it are handed what it passes on." if others else "."),
+    )
 
 
 def _guess(entry: _Compared) -> str:

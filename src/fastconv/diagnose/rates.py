@@ -239,11 +239,16 @@ def check_rates(subject: Subject) -> Finding:
                "See the steps above: labels, gradients, signal.")  # fmt: skip
         return finding
     low, high = test.suggestion
-    text = f"Suggested: {low:g} to {high:g}: {test.reason}."
-    if subject.optimizer is None or not subject.optimizer.lr > 0:
+    span = f"{low:g} to {high:g}" if low < high else f"about {low:g}"
+    text = f"Suggested: {span}; {test.reason}."
+    _at_chance(finding, subject, test)
+    if subject.optimizer is None:
         finding.good(text)
         return finding
     own = subject.optimizer.lr
+    if own == 0:
+        finding.wrong("The rate chosen is 0: nothing moves.", text)
+        return finding
     word = next(trial.word for trial in test.trials if trial.rate == own)
     if word == "exploding":
         finding.wrong(f"The rate chosen, {own:g}, explodes: NaN, or a loss staying over {EXPLODED:g} times the first.",
@@ -258,6 +263,21 @@ def check_rates(subject: Subject) -> Finding:
     else:
         finding.good(f"{text[:-1]}. The rate chosen, {own:g}, is {word}.")
     return finding
+
+
+def _at_chance(finding: Finding, subject: Subject, test: RangeTest) -> None:
+    """A loss that only comes down to that of knowing the classes' shares has learned nothing of the images."""
+    if subject.chance is None or subject.classes is None or test.steps < _STEPS[1]:
+        return
+    labels = subject.train.targets[subject.usable]
+    shares = np.bincount(labels, minlength=subject.classes) / len(labels)
+    level = -sum(share * math.log(share) for share in shares.tolist() if share)
+    if min(test.losses) > (1 - BARELY) * level:
+        finding.suspicious(
+            f"At the best rate the loss comes down to {min(test.losses):.3f}; the classes' shares alone give "
+            f"{level:.3f}: nothing of the images is learned.",
+            "See the steps above: labels, gradients, signal.",
+        )
 
 
 def _creeping(finding: Finding, test: RangeTest) -> None:

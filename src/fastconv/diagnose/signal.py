@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -166,10 +166,10 @@ def _judge(finding: Finding, layers: list[_Layer], relative: dict[str, float], g
                       "Look at its weights and at what it is given.")  # fmt: skip
         return
     hidden = [layer for layer in layers if layer.statistics.layer not in (Softmax.__name__, LogSoftmax.__name__)]
-    same = _sameness(finding, hidden)
+    _blocked(finding, layers)
+    same = finding.verdict == Verdict.WRONG or _sameness(finding, hidden)
     if not same:
         _gain(finding, hidden, given)
-    _blocked(finding, layers)
     if not same and not any(remark.verdict == Verdict.WRONG for remark in finding.remarks):
         _relative(finding, relative)
 
@@ -277,4 +277,9 @@ def _mend(finding: Finding, subject: Subject, x: Array, y: Array) -> None:
             finding.figures["mended_by"] = name
             return
     finding.figures["mended_by"] = None
+    finding.remarks[-1] = replace(
+        finding.remarks[-1],
+        advice=f"{finding.remarks[-1].advice} None of the initialisations {', '.join(names)} mends it: try fewer "
+        "layers, ReLU, batch normalisation or shortcuts (nn.Residual).".strip(),
+    )
 
