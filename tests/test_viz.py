@@ -183,8 +183,11 @@ def test_gradient_norms_and_dead_units():
     (line,) = drawn(viz.gradient_norms(steps)).axes[0].lines
     np.testing.assert_array_equal(line.get_ydata(), [np.nan, 2, 4, 6])
     (line,) = drawn(viz.dead_units(steps)).axes[0].lines
-    assert line.get_label() == "1"
+    assert line.get_label() == "layer 1"
     np.testing.assert_array_equal(line.get_ydata(), [0, 0.1, 0.2, 0.3])
+    many = [{"step": 1, "grad_norm": {f"{i}.{p}": 1.0 for i in range(9) for p in ("weight", "bias")}}]
+    many.append({**many[0], "update_ratio": {f"{i}.weight": 1.0 for i in range(9)}})
+    assert len(drawn(viz.gradient_norms(many)).axes[0].lines) == 9
     assert "none" in texts(drawn(viz.dead_units([{"step": 1, "activations": layers(0)}])))
     for draw in (viz.gradient_norms, viz.dead_units):
         with pytest.raises(ValueError, match="none of 0 step records"):
@@ -367,7 +370,7 @@ def test_confusion():
     np.testing.assert_array_equal(image(ax), counts * (1 - np.eye(3)))
     assert {text.get_text() for text in ax.texts} == {"50", "2", "7", "40", "1"}
     assert [(p.get_x() + 0.5, p.get_y() + 0.5) for p in ax.patches] == [(0, 1), (1, 0)]
-    assert "dog as cat (7×), cat as dog (2×)" in texts(figure).replace("\n", " ")
+    assert "dog as cat (7×), cat as dog (2×)" in texts(figure).replace("\n", ", ")
     assert "90.00 % of 100 right" in texts(figure)
     drawn(viz.confusion(np.zeros((2, 2), int)))
     assert not drawn(viz.confusion(rng().integers(0, 9, (120, 120)))).axes[0].texts

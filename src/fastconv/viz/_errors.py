@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +82,7 @@ def confusion(counts: Array, classes: Sequence[str] | None = None, worst: int = 
         raise ValueError(f"viz.confusion: counts {counts.shape} and {n if classes is None else len(classes)} classes")
     names = [short(name, 14) for name in classes] if classes else [str(i) for i in range(n)]
     side = min(max(3.4, 0.36 * n), 12.0)
-    figure, ax = place(ax, side + 1.4, side + 0.9)
+    figure, ax = place(ax, side + 0.5 + 0.09 * max(map(len, names)), side + 1.0)
     wrong = counts * (1 - np.eye(n, dtype=counts.dtype))
     total, right = int(counts.sum()), int(np.trace(counts))
     accuracy = f": {100 * right / total:.2f} % of {total:,} right" if total else ""
@@ -103,8 +102,7 @@ def confusion(counts: Array, classes: Sequence[str] | None = None, worst: int = 
         _write_counts(ax, counts, int(wrong.max()))
     listed = _frame_worst(ax, wrong, names, worst)
     if listed:
-        below = textwrap.fill(listed, int(8 * side), break_long_words=False)
-        ax.set_xlabel(f"taken for\n{below}", fontsize=NORMAL, color=INK, linespacing=1.4)
+        ax.set_xlabel(f"taken for\n{listed}", fontsize=NORMAL, color=INK, linespacing=1.4)
     if n > 20:
         scale(figure, image, ax, "mistakes")
     return figure
@@ -125,7 +123,8 @@ def _frame_worst(ax: Axes, wrong: Array, names: Sequence[str], worst: int) -> st
         if wrong[row, column]:
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.4))
             listed.append(f"{names[row]} as {names[column]} ({wrong[row, column]}×)")
-    return "most often: " + ", ".join(listed) if listed else ""
+    between = ", " if max(map(len, names)) <= 3 else "\n"
+    return f"most often:{between[-1]}{between.join(listed)}" if listed else ""
 
 
 def mistakes(

@@ -84,7 +84,7 @@ def activation_histograms(outputs: Mapping[str, Mapping[str, Array]] | Mapping[s
         for ax, (layer, values) in zip(row, layers.items(), strict=False):
             _histogram(ax, values, edges)
             if i == 0:
-                ax.set_title(short(layer, 12), fontsize=SMALL, color=INK)
+                ax.set_title("\n".join(short(part, 14) for part in layer.split("\n")), fontsize=SMALL, color=INK)
             ax.tick_params(labelbottom=i == len(nested) - 1)
         for ax in row[len(layers) :]:
             ax.set_axis_off()

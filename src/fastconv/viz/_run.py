@@ -99,7 +99,7 @@ class RunPictures:
         """Return outputs of the activations for a few samples, named by place and type."""
         types = {name: type(module).__name__ for name, module in self.model.named_modules()}
         found = layer_outputs(self.model, self.x[:count], _ACTIVATIONS)
-        return {f"{name} {types[name]}": output for name, output in found.items()}
+        return {f"{name}\n{types[name]}": output for name, output in found.items()}
 
 
 def _curves(run: RunPictures) -> Figure:

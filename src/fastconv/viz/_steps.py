@@ -43,10 +43,17 @@ def update_ratios(steps: Steps, ax: Axes | None = None) -> Figure:
 
 
 def gradient_norms(steps: Steps, ax: Axes | None = None) -> Figure:
-    """Draw the Euclidean norm of each parameter's gradient over the steps; arguments as of `update_ratios`."""
+    """Draw the Euclidean norm of each parameter's gradient over the steps; arguments as of `update_ratios`.
+
+    Of many parameters only the weights, those that have update ratios too, are drawn.
+    """
     figure, ax = place(ax, 5.8, 3.5)
     dress(ax, "Norm of the gradient", "step", "|gradient|")
-    _lines(ax, steps, "grad_norm", "parameters", log=True)
+    having = [record for record in steps if record.get("grad_norm")]
+    weights = {name for record in steps for name in record.get("update_ratio") or ()}
+    if weights and any(len(record["grad_norm"]) > _NAMED for record in having):
+        having = [{**r, "grad_norm": {k: v for k, v in r["grad_norm"].items() if k in weights}} for r in having]
+    _lines(ax, having, "grad_norm", "parameters", log=True)
     return figure
 
 
@@ -71,7 +78,7 @@ def dead_units(steps: Steps, ax: Axes | None = None) -> Figure:
 
 
 def _dead(layers: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
-    return {name: figures["dead"] for name, figures in layers.items()}
+    return {f"layer {name}": figures["dead"] for name, figures in layers.items()}
 
 
 def _lines(ax: Axes, steps: Steps, key: str, what: str, log: bool) -> None:

@@ -16,6 +16,7 @@ def search(
     x: str = "lr",
     y: str = "l2",
     value: str = "accuracy",
+    label: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Draw the trials of a search as points on two logarithmic axes, coloured by what they reached.
@@ -28,12 +29,18 @@ def search(
         What the axes show. A zero, which has no logarithm, lies on the edge, labelled 0.
     value : str
         Higher is better; shares are shown in percent. A trial without it, or with NaN (it exploded), is a cross.
+    label : str, optional
+        What `value` is called in the picture, the key by default.
     ax : Axes, optional
 
     Raises
     ------
     ValueError
-        If there is no trial, or one lacks a key.
+        If there is no trial, or none has one of the keys.
+
+    Examples
+    --------
+    ``viz.search(result.table(), value="value", label="validation accuracy")`` draws what `fastconv.search` returned.
     """
     if isinstance(trials, Mapping):
         columns = {key: floats(trials[key]) for key in (x, y, value) if key in trials}
@@ -50,8 +57,10 @@ def search(
     across, up = _logarithmic(ax, "x", columns[x]), _logarithmic(ax, "y", columns[y])
     done = np.isfinite(reached)
     if not done.all():
-        label = f"no result ({np.sum(~done)})"
-        ax.scatter(across[~done], up[~done], marker="x", s=18, color=QUIET, linewidths=0.9, label=label)
+        ax.scatter(
+            across[~done], up[~done], marker="x", s=18, color=QUIET, linewidths=0.9,
+            label=f"no result ({np.sum(~done)})",
+        )  # fmt: skip
     if done.any():
         share = float(reached[done].max()) <= 1 and float(reached[done].min()) >= 0
         order = np.flatnonzero(done)[np.argsort(reached[done], kind="stable")]  # the best on top
@@ -59,7 +68,7 @@ def search(
             across[order], up[order], c=reached[order] * (100 if share else 1), cmap="viridis_r", s=30, linewidths=0.4,
             edgecolors=QUIET,
         )  # fmt: skip
-        scale(figure, points, ax, f"{value} (%)" if share else value)
+        scale(figure, points, ax, f"{label or value} (%)" if share else label or value)
         best = order[-1]
         text = f"{100 * reached[best]:.1f} %" if share else f"{reached[best]:.4g}"
         ax.scatter(
