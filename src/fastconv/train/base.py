@@ -86,7 +86,7 @@ class Diverged(ArithmeticError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has ended the run, at a step of which there is a checkpoint.
+    """A signal has ended the run, at a step of which there is a checkpoint to load and go on from.
 
     Attributes
     ----------

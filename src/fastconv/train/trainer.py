@@ -14,7 +14,7 @@ from fastconv.data import Batches
 from fastconv.nn import Module
 from fastconv.optim import Optimizer
 from fastconv.schedule import Constant, Schedule
-from fastconv.train.base import Callback, Diverged, Interrupted
+from fastconv.train.base import Callback, Diverged
 from fastconv.train.callbacks import KeepBest
 from fastconv.train.evaluation import Batch, evaluate, has_labels
 from fastconv.train.history import History
@@ -221,15 +221,10 @@ class Trainer:
                 self._run_epoch(train, validation)
                 self.epoch += 1
                 self._notify("on_safe_point")
-        except Interrupted:  # at a safe point: `resume` goes on in the epoch
-            raise
-        except BaseException:
-            self._tally = None
-            raise
         finally:
             self.model.train(training)
             self._notify("on_fit_end")
-            self._train, self._position = None, None
+            self._train = self._position = self._tally = None
         return self.history
 
     @property
