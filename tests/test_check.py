@@ -198,6 +198,17 @@ def test_hardly_any_data(few):
     assert "Error" not in str(report), report
 
 
+def test_above_the_best_rate_none_is_called_too_low_or_slow():
+    digits = data.load("digits")
+    fastconv.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    found = [range_test(model, digits.train, seed=seed, seconds=SECONDS) for seed in range(4)]
+    for test in found:
+        best = min(test.trials, key=lambda trial: trial.loss)
+        assert {t.word for t in test.trials if t.rate > best.rate} <= {"good", "too high", "rising", "exploding"}
+    assert "too high" in {trial.word for test in found for trial in test.trials}
+
+
 def test_range_test_always_has_a_result_with_a_reason():
     x, y = blobs()
     test = range_test(net(), (x, y), optimizer=None, batch_size=32, seconds=SECONDS)

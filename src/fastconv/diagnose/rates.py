@@ -50,7 +50,7 @@ class Trial:
     ----------
     rate, loss, accuracy : float
         ``loss`` after the run, infinite when it exploded; ``accuracy`` NaN where targets are not labels.
-    word : {"too low", "slow", "good", "rising", "exploding"}
+    word : {"too low", "slow", "good", "too high", "rising", "exploding"}
     """
 
     rate: float
@@ -163,9 +163,13 @@ class _Walk:
                 self.found[start] = self._run(start)
         test = RangeTest(self.first, self.right, steps=len(self.batches))
         most = max((self.first - loss for loss, _ in self.found.values()), default=0.0)
+        best = min(self.found, key=lambda rate: self.found[rate][0], default=0.0)
         for rate in sorted(self.found):
             loss, accuracy = self.found[rate]
-            test.trials.append(Trial(rate, loss, accuracy, self._word(loss, most)))
+            word = self._word(loss, most)
+            if word in ("too low", "slow") and rate > best and most >= BARELY * self.first:
+                word = "too high"  # a lower rate learns better: this one jumps about
+            test.trials.append(Trial(rate, loss, accuracy, word))
         _suggest(test)
         return test
 
@@ -253,8 +257,8 @@ def check_rates(subject: Subject) -> Finding:
     if word == "exploding":
         finding.wrong(f"The rate chosen, {own:g}, explodes: NaN, or a loss staying over {EXPLODED:g} times the first.",
                       text)  # fmt: skip
-    elif word == "rising" or own > high:
-        how = "rises" if word == "rising" else "falls less"
+    elif word in ("rising", "too high") or own > high:
+        how = "rises" if word == "rising" else "falls less than at lower rates"
         finding.suspicious(f"The rate chosen, {own:g}, is too high: the loss {how}.", text)
     elif word == "too low":
         finding.suspicious(f"The rate chosen, {own:g}, is too low: the loss barely changes.", text)
