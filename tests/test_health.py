@@ -74,9 +74,9 @@ def test_a_validation_loss_that_rises_with_the_training_loss_is_no_overfitting()
     assert health(curve([2.3, 1.0, 1.5], [2.2, 1.1, 1.6])).name == "learning"
 
 
-def record(tmp_path, losses, steps=(), classes=10):
-    config = {"classes": [str(i) for i in range(classes)]}
-    return RunRecord(tmp_path, "r", config, {}, curve(losses), list(steps), [], None, "finished")
+def record(tmp_path, losses, steps=(), classes=10, result=None):
+    config, status = {"classes": [str(i) for i in range(classes)]}, (result or {}).get("status", "finished")
+    return RunRecord(tmp_path, "r", config, {}, curve(losses), list(steps), [], result, status)
 
 
 def test_the_first_loss_is_that_of_step_one_or_of_chance(tmp_path):
@@ -87,3 +87,8 @@ def test_the_first_loss_is_that_of_step_one_or_of_chance(tmp_path):
     assert judge(record(tmp_path, [50.0, 10.0], [{"step": 1, "loss": 2.3}])).name == "exploded"
     assert judge(record(tmp_path, [0.4])).name == "learning"
     assert judge(record(tmp_path, [])).name == "unknown"
+
+
+def test_a_run_that_diverged_says_what_its_trainer_said(tmp_path):
+    found = judge(record(tmp_path, [2.3], result={"status": "diverged", "reason": "the loss is nan after 7 updates"}))
+    assert (found.name, found.reason) == ("exploded", "the loss is nan after 7 updates")

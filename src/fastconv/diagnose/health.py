@@ -142,7 +142,7 @@ def judge(record: RunRecord) -> Health:
     """Judge a recorded run, with the best known loss before training.
 
     That is the loss of step 1 where one was recorded. Otherwise, where the first epoch's mean is below
-    ln(classes), which an untrained net starts from, that.
+    ln(classes), which an untrained net starts from, that. A run that diverged has its own reason.
     """
     epochs = record.history["loss"]
     classes = record.config.get("classes")
@@ -150,4 +150,6 @@ def judge(record: RunRecord) -> Health:
     start = next((_number(step.get("loss")) for step in record.steps if step.get("step") == 1), math.nan)
     if not math.isfinite(start) and epochs and _number(epochs[0]) < chance:
         start = chance
-    return health(record.history, record.status, first_loss=start)
+    found = health(record.history, record.status, first_loss=start)
+    reason = (record.result or {}).get("reason")
+    return Health(found.name, reason) if record.status == "diverged" and isinstance(reason, str) else found

@@ -73,9 +73,11 @@ function drawCurve(node, run, shared) {
   }
 }
 
+const hasCurve = (run) => losses([run]).length > 0;
+
 function curveText(run) {
-  const column = run.curve.loss ?? [], seen = column.filter(known);
-  if (!seen.length) return "no loss recorded";
+  const seen = (run.curve.loss ?? []).filter(known);
+  if (!seen.length) return "no training loss recorded";
   return `training loss from ${figure(seen[0])} to ${figure(seen[seen.length - 1])} in ${run.epochs} epochs`;
 }
 
@@ -89,7 +91,7 @@ function makeCard(run, about) {
   const damaged = run.health === "damaged";
   const card = el("li", { class: "card " + classOf(run.health), "data-run": run.name },
     el("div", { class: "row" }, open, damaged ? null : pick),
-    damaged ? el("p", { class: "why" }, run.reason) : curve,
+    hasCurve(run) ? curve : el("p", { class: "why" }, run.reason),
     el("div", { class: "row" }, badge(run.health),
       el("span", { class: "figure", title: "best validation accuracy" }, damaged ? "" : percent(run.accuracy))),
     damaged ? null : el("p", { class: "about" }, about.map((key) => `${key} ${figure(option(run, key), 3)}`).join(" · ")));

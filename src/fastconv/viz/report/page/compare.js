@@ -18,7 +18,7 @@ function overlay(title, list, validation, training, layout) {
 const FACTS = [
   ["health", (run) => run.health], ["best validation accuracy", (run) => percent(run.accuracy)],
   ["best validation loss", (run) => figure(run.loss)], ["test accuracy", (run) => percent(run.test_accuracy)],
-  ["epochs", (run) => figure(run.epochs)], ["training time", (run) => duration(run.seconds)],
+  ["epochs done", (run) => figure(run.epochs)], ["training time", (run) => duration(run.seconds)],
 ];
 
 function differences(list) {
