@@ -270,6 +270,20 @@ def test_a_layer_that_trains_itself():
     assert state_sha256(model) == before
 
 
+def test_weights_in_a_file_stay_too(tmp_path):
+    """A layer that maps its weights and trains itself: the copies must not write to the file."""
+    x, y = blobs()
+    row = 8 * 8 + 8
+    path = tmp_path / "layers"
+    np.random.default_rng(0).normal(scale=0.1, size=(6, row)).astype("<f4").tofile(path)
+    before = path.read_bytes()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.DeepResidual(8, 6, lr=0.1, file=path), nn.Linear(8, 3))
+    report = check(model, (x, y), seconds=SECONDS)
+    model[2].weight.flush()
+    assert path.read_bytes() == before
+    assert "Error" not in str(report), report
+
+
 # ---- the command
 
 

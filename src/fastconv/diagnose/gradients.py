@@ -176,7 +176,8 @@ def _compare(
 def _places(rng: np.random.Generator, gradient: Array) -> Array:
     """Some entries drawn at random and those of the largest gradient."""
     drawn = rng.choice(gradient.size, min(_ENTRIES // 2, gradient.size), replace=False)
-    largest = np.argsort(-np.abs(gradient), axis=None, kind="stable")[: _ENTRIES // 2]
+    few = min(_ENTRIES // 2, gradient.size)
+    largest = np.argpartition(np.abs(gradient), gradient.size - few, axis=None)[gradient.size - few :]
     return np.unique(np.concatenate([drawn, largest]))
 
 

@@ -304,7 +304,7 @@ def _table(test: RangeTest, subject: Subject) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("rate", "loss", "accuracy", "", "")]
     for t in test.trials:
         rows.append((
-            f"{t.rate:.2g}", f"{t.loss:.3f}" if math.isfinite(t.loss) else "–",
+            f"{t.rate:g}", f"{t.loss:.3f}" if math.isfinite(t.loss) else "–",
             "–" if math.isnan(t.accuracy) else f"{t.accuracy:.0%}", t.word, "← chosen" if t.rate == own else "",
         ))  # fmt: skip
     return rows

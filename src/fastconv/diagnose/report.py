@@ -26,7 +26,7 @@ class Verdict(IntEnum):
 
 
 Paint = Callable[[str, Verdict], str]
-"""Colours a piece of text by a verdict; `str` width must not count on it."""
+"""Colours a word or mark by a verdict; it is laid out as if it had no colour."""
 
 _MARKS = {Verdict.GOOD: "·", Verdict.SUSPICIOUS: "?", Verdict.WRONG: "✗"}
 _INDENT = "   "
