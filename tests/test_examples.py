@@ -81,3 +81,9 @@ def test_batch_normalisation_rescues_bad_weights():
     assert min(normalised) > 0.8
     assert found["He / 100", False] < 0.2
     assert found["He × 30", False] is None or found["He × 30", False] < 0.5
+
+
+def test_random_vs_grid(capsys):
+    grid, drawn = example("random_vs_grid").main(["--quick"])
+    assert grid.shape == drawn.shape == (2, 2)
+    assert "random ahead" in capsys.readouterr().out

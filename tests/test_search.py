@@ -389,6 +389,37 @@ search(objective, {XY!r}, trials=8, storage={where!r})
     assert points(found) == points(search(objectives.bowl, XY, trials=8))
 
 
+def test_a_trial_of_another_machine_that_gives_no_sign_of_life_is_put_back(tmp_path, monkeypatch):
+    from fastconv.search import ledger as ledgers
+    from fastconv.search.plan import Plan
+    from fastconv.search.storage import open_storage, quiet
+
+    plan = Plan({}, make_space(XY), (2,), (None,), "random", "none", "maximize", 0)
+    there, here = (
+        ledgers.Ledger(open_storage(f"journal:{tmp_path / 'j'}"), "search", plan, plan.space, 0) for _ in range(2)
+    )
+    with quiet():
+        there.open({})
+        here.open({})
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(ledgers.platform, "node", lambda: "elsewhere")
+        lost = there.take()
+    here.put_back_lost()
+    assert here.waiting() == 1  # it may live: there has been no time to see
+    here._beats[0] = (here._beats[0][0], time.monotonic() - 61)
+    there.beat(lost._trial_id, 1)
+    here.put_back_lost()
+    assert here.waiting() == 1  # it lives
+    here._beats[0] = (here._beats[0][0], time.monotonic() - 61)
+    here.put_back_lost()
+    assert here.waiting() == 2
+    again = here.take()
+    assert (again.number, again.params) == (lost.number, lost.params)
+    here.finish(again, "finished", 1.0, {})
+    there.finish(lost, "finished", 2.0, {})  # too late, and of no effect
+    assert [row["value"] for row in here.rows()] == [1.0]
+
+
 def test_another_search_in_the_storage_is_refused(tmp_path):
     where = f"journal:{tmp_path / 'j'}"
     search(objectives.bowl, XY, trials=4, storage=where)

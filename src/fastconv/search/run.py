@@ -123,6 +123,8 @@ def search(
         _check_pickle(objective)
     out = None if out is None else Path(out)
     with ExitStack() as stack, quiet():
+        if threads is not None:
+            stack.enter_context(config.threads(threads))
         if storage is None and out is not None:
             _check_folder(out, resume)
             storage = f"journal:{out / JOURNAL}"
@@ -135,7 +137,7 @@ def search(
         if resume and stored_command(kept, name) is None:
             raise FileNotFoundError(f"resume: there is no search named {name!r} in {storage}")
         show = Show(plan, isinstance(objective, Training), (file or sys.stdout) if progress else None)
-        run = _Search(plan, objective, kept, storage, name, out, workers, threads or config.threads(), show)
+        run = _Search(plan, objective, kept, storage, name, out, workers, config.threads(), show)
         return run.all_stages(command or {})
 
 
