@@ -295,6 +295,29 @@ def test_an_interrupt_leaves_clean_files(tmp_path, mode):
     assert found["step"] >= 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("durability", ["run", "step"])
+def test_an_interrupt_in_a_long_step_is_answered_within_a_second(tmp_path, durability):
+    """The answer says when the run ends; the other generation is abandoned at once, an update in place is finished."""
+    pytest.importorskip("sklearn")
+    process = command(
+        "train", "--dataset", "digits", "--weights", "d.bin", "--layers", "3000000", "--steps", "1000",
+        "--report-every", "1", "--durability", durability, "--json", cwd=tmp_path,
+    )  # fmt: skip
+    for _ in range(2):  # what it trains, and the first step
+        assert process.stderr.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    answer = next(line for line in process.stderr if "stopping" in line)
+    assert time.monotonic() - asked < 1
+    assert re.search(r"stopping (now|after this step, in about \d+\.\d s \(again: at once, .* torn\))", answer)
+    assert "now" in answer or durability == "run"
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert result("inspect", "d.bin", "--json", cwd=tmp_path)["state"] == "clean"
+
+
 @pytest.mark.skipif(not shutil.which("mount") or os.name != "posix" or os.geteuid() != 0, reason="mounts a small tmpfs")
 def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, dataset):
     small = tmp_path / "small"

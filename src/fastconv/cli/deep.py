@@ -161,6 +161,7 @@ class _Run:
     def __init__(self, training: Training, steps: int, every: int, save_every: int | None, people: Any) -> None:
         self.training, self.steps, self.every, self.save_every = training, steps, every, save_every
         self.people, self.seconds, self.stopped, self.changing = people, [0.0] * 0, False, False
+        self.began, self.walked = 0.0, 0  # of the step: when it began, the layers it has walked, of twice the depth
         self.last: Any = None
 
     def go(self) -> None:
@@ -189,7 +190,7 @@ class _Run:
             total=2 * self.training.record.layers, unit="layer", unit_scale=True, leave=False, mininterval=0.5,
             disable=None if long or not self.seconds else True, delay=1.0, file=sys.stderr,
         )  # fmt: skip
-        self.changing = False
+        self.changing, self.began, self.walked = False, time.monotonic(), 0
         with bar:
             return self.training.step(lambda layers: self._watch(bar, layers), self._begin_change)
 
@@ -199,6 +200,7 @@ class _Run:
 
     def _watch(self, bar: Any, layers: int) -> None:
         bar.update(layers)
+        self.walked += layers
         if not self.changing:
             self._stop_here()
 
@@ -221,14 +223,16 @@ class _Run:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end the run at a whole step: before one changes weights, or after it."""
+        """Let SIGINT and SIGTERM end the run at a whole step: before one changes weights, or after it.
+
+        The answer comes between two windows of layers, a fraction of a second apart: what will happen, and when.
+        """
 
         def ask(number: int, frame: Any) -> None:
             if self.stopped:
                 raise KeyboardInterrupt
             self.stopped = True
-            when = "after this step (again: at once, the step is lost)" if self.changing else "now"
-            click.echo(f"{signal.Signals(number).name}: stopping {when}", err=True)
+            click.echo(f"{signal.Signals(number).name}: stopping {self._when()}", err=True)
 
         former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -236,6 +240,14 @@ class _Run:
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
+
+    def _when(self) -> str:
+        if not self.changing:
+            return "now"
+        whole = 2 * self.training.record.layers
+        left = (time.monotonic() - self.began) * (whole - self.walked) / max(1, self.walked)
+        lost = f"back to step {self.training.saved_step}" if self.training.in_memory else "which leaves the file torn"
+        return f"after this step, in about {left:.1f} s (again: at once, {lost})"
 
     def result(self, paths: Paths) -> dict[str, Any]:
         """What --json prints."""

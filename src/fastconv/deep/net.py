@@ -89,7 +89,8 @@ class DeepNet:
         if self._plan[0] == blocks:
             return
         self.chunk = min(self._chunk or self.core.chunk(samples), self.core.layers)
-        self._ranges = pieces(self.core, self._window, self.chunk)
+        # a window is the longest time between two looks at a watch: shorter where there are many samples
+        self._ranges = pieces(self.core, max(1, self._window // max(1, blocks // 16)), self.chunk)
         marks = -(-self.core.layers // self.chunk)
         self._marks = np.empty((marks, blocks, self.core.width, 16), np.float32)
         self._workspace = backward_workspace(self.core, samples, self.chunk)
@@ -110,7 +111,10 @@ class DeepNet:
         for n, i in enumerate(order):
             window = self.weights.window(*ranges[i])
             if n + 1 < len(order):
-                self.weights.ahead(*ranges[order[n + 1]])
+                coming = ranges[order[n + 1]]
+                self.weights.ahead(*coming, change=backward and beside is None)
+                if beside is not None:
+                    beside.ahead(*coming, change=True)
             yield i, window
             for storage in (self.weights, beside):
                 if storage is not None:

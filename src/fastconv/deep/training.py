@@ -132,9 +132,11 @@ class Training:
         Parameters
         ----------
         watch : callable, optional
-            Told of the layers walked; while none has changed it may raise to abandon the step.
+            Told of the layers walked; it may raise to abandon the step until ``changing`` is called. The files are
+            clean then; with durability "step", which changes the other generation, training is over.
         changing : callable, optional
-            Called when weights begin to change, after which the step should be let finish.
+            Called when the weights that count begin to change, after which the step should be let finish; never
+            with durability "step".
         """
         start = time.perf_counter()
         epoch, index = self.batches.position
@@ -144,7 +146,7 @@ class Training:
         loss = float(F.cross_entropy(logits, labels))
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} in step {self.record.step + 1}; the weights are unchanged")
-        if changing is not None:
+        if changing is not None and not self._two:
             changing()
         in_place = not self.in_memory and not self._two
         if in_place:
@@ -173,9 +175,9 @@ class Training:
         self.weights, self._other = self._other, self.weights
         self.net.weights = self.weights
 
-    def _replace_head(self) -> None:
+    def _replace_head(self, sync: bool = False) -> None:
         temporary = self.paths.generation(1)[1]
-        write_arrays(temporary, self.net.head.arrays, sync=False)
+        write_arrays(temporary, self.net.head.arrays, sync)
         temporary.replace(self.paths.head)
 
     def _commit(self, generation: int, sync: bool = True) -> None:
@@ -189,7 +191,7 @@ class Training:
         self.saved_step = self.record.step
 
     def save(self) -> None:
-        """Bring the files to the present step; a kill meanwhile leaves the former state."""
+        """Bring the files to the present step, and wait for the disk; a kill meanwhile leaves the former state."""
         if self.in_memory and self.saved_step != self.record.step:
             assert isinstance(self.weights, Memory)
             number = 1 - self.record.generation
@@ -197,6 +199,11 @@ class Training:
             self.weights.write(weights)
             write_arrays(head, self.net.head.arrays)
             self._commit(number)
+        elif not self.in_memory and not self._two:
+            assert isinstance(self.weights, Mapped)
+            self.weights.flush()
+            self._replace_head(sync=True)
+            self._commit(0)
 
     def close(self) -> None:
         """Close the files; steps in memory that were not saved are lost."""
