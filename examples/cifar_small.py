@@ -1,10 +1,13 @@
-"""CIFAR-10 with two convolutions: a good hour of care for a small net, without changing the net.
+"""CIFAR-10 with a net of two convolutions: what care in training gives, the net unchanged.
 
-``cifar-small`` of the zoo (conv 32@5×5, mean pool, conv 32@5×5, mean pool, dense 64, dense 10) gives about 60 %
-when it is trained with a fixed learning rate. Here it has standardised images, He's initialisation, momentum, a
-rate that falls along a cosine and, with ``--jitter``, shifted and mirrored images.
+``cifar-small`` of the zoo (conv 32@5×5, mean pool, conv 32@5×5, mean pool, dense 64, dense 10): a practitioner's
+notes on writing a convnet from scratch had about 60 % with it. Here it has standardised images, He's initialisation,
+momentum, a rate that falls along a cosine and, with ``--jitter``, shifted and mirrored images.
 
     FASTCONV_DATA=folder python examples/cifar_small.py
+
+Measured, without jitter: test accuracy 67.49 % after six epochs, 147 s of processor time. CIFAR-10 (JPEG copies of the
+official images), seed 0, 1 thread of an AMD EPYC (AVX2) that had other work to do, 2026-11-21.
 """
 
 import argparse
@@ -16,7 +19,7 @@ from fastconv.train import Trainer, evaluate
 
 def main(argv: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--jitter", action="store_true", help="shift and mirror the images")
     parser.add_argument("--seed", type=int, default=0)

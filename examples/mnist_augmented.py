@@ -4,6 +4,9 @@
 each digit shifted anew by up to two pixels, so the net cannot learn the images by heart.
 
     FASTCONV_DATA=folder python examples/mnist_augmented.py
+
+Measured: error 1.57 % after one epoch, test accuracy 99.45 % after 20; 108 s of processor time. Seed 0, 1 thread of an
+AMD EPYC (AVX2) that had other work to do, 2026-11-21.
 """
 
 import argparse
