@@ -81,6 +81,8 @@ GROUPS = [
     (["conv", "tanh", "relu"], [1, 1, 1]),
     (["nested", "relu", "nested"], [3, 2]),
     (["residual", "relu"], [1, 1]),
+    (["conv without bias", "batch norm", "relu", "relu"], [1, 2, 1]),
+    (["batch norm", "bias", "relu"], [1, 2]),
 ]
 
 
@@ -211,3 +213,92 @@ def test_empty_batches_go_through():
     assert model(np.ones((0, 3, 5, 6), np.float32)).shape == (0, 3, 5, 6)
     assert model.backward(np.ones((0, 3, 5, 6), np.float32)).shape == (0, 3, 5, 6)
     assert not any(p.grad.any() for p in model.parameters())
+
+
+# --- steps on the same arrays repeat recorded kernel calls
+
+
+def steps(model, fresh, layout, between=lambda model, step: None):
+    """Run steps whose arrays are new ones, or the same two ones written over."""
+    place_x = layout(np.empty((4, 3, 5, 6), np.float32))
+    place_g, results = None, []
+    for step in range(5):
+        between(model, step)
+        rng = np.random.default_rng(step)
+        x = rng.standard_normal((4, 3, 5, 6)).astype(np.float32)
+        place_x[...] = x
+        y = model(x if fresh else place_x)
+        g = rng.standard_normal(y.shape).astype(np.float32)
+        if place_g is None:
+            place_g = layout(np.empty(g.shape, np.float32))
+        place_g[...] = g
+        grad = model.backward(g if fresh else place_g)
+        results += [y.copy(), grad.copy(), *(p.grad.copy() for p in model.parameters())]
+    return results + list(model.state_dict().values())
+
+
+LAYOUTS = {
+    "channels last": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+    "channels first": lambda a: a,
+    "strided": lambda a: np.repeat(a, 2, axis=3)[..., ::2],
+}
+EVERY_LAYER = [
+    "conv", "relu", "batch norm", "relu", "tanh", "residual", "nested", "dropout", "bias", "batch norm",
+    "conv without bias", "bias",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("fuse", [True, False])
+def test_steps_on_the_same_arrays_have_the_bits_of_steps_on_new_ones(layout, fuse):
+    model, again = (chain(EVERY_LAYER, fuse=fuse) for _ in range(2))
+    assert_same(steps(model, False, LAYOUTS[layout]), steps(again, True, LAYOUTS[layout]))
+
+
+def test_pooling_on_the_same_arrays():
+    def build():
+        return nn.Sequential(nn.MaxPool2d(2, 1), nn.AvgPool2d(2, 1, 1), nn.AdaptiveAvgPool2d(3), nn.LeakyReLU())
+
+    layout = LAYOUTS["channels last"]
+    assert_same(steps(build(), False, layout), steps(build(), True, layout))
+
+
+def freeze(model, step):
+    model[0].weight.requires_grad = step not in (2, 3)
+
+
+def replace(model, step):
+    if step == 2:
+        model[0].weight.data = model[0].weight.data * 2
+        model[2].running_mean = model[2].running_mean + 1
+
+
+def retune(model, step):
+    model[2].eps = 1e-5 if step < 3 else 1e-2
+    model[0].padding = (1, 1) if step < 2 else ((1, 1), (0, 2))
+
+
+def evaluate(model, step):
+    if step in (1, 3):
+        model.predict(np.ones((9, 3, 5, 6), np.float32))
+    model.train(step != 2)
+
+
+def shrink(model, step):
+    if step in (2, 3):
+        model(np.ones((2, 3, 5, 6), np.float32))
+
+
+@pytest.mark.parametrize("between", [freeze, replace, retune, evaluate, shrink])
+def test_what_changes_between_steps_is_seen(between):
+    names = ["conv", "relu", "batch norm", "relu", "conv"]
+    layout = LAYOUTS["channels last"]
+    assert_same(steps(chain(names), False, layout, between), steps(chain(names), True, layout, between))
+
+
+def test_recorded_calls_follow_the_settings_of_the_moment(every_setting):
+    model = chain(["conv", "relu", "batch norm"])
+    x = LAYOUTS["channels last"](np.random.default_rng(0).standard_normal((4, 3, 5, 6)).astype(np.float32))
+    expected = model(x).copy()
+    for result in every_setting(lambda: model(x).copy()).values():
+        assert_array_equal(result, expected)

@@ -1,8 +1,11 @@
 """Optimisers against PyTorch's formulas written down in NumPy, and on functions whose minimum is known."""
 
+import copy
+
 import numpy as np
 import pytest
 
+from fastconv import nn
 from fastconv.nn import Parameter
 from fastconv.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
@@ -200,6 +203,154 @@ def test_zero_grad_and_a_learning_rate_set_by_hand():
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make(Parameter(np.zeros(3, np.float32)))
+
+
+# --- one block of memory for all parameters
+
+
+def calls_of(optimizer):
+    """Return a list that grows by the size of each kernel call's stretch."""
+    sizes, update = [], optimizer._update
+    optimizer._update = lambda param, grad, state: (sizes.append(param.size), update(param, grad, state))
+    return sizes
+
+
+@pytest.mark.parametrize(("make", "formula", "options"), CASES)
+@pytest.mark.parametrize("frozen", [(), (1,), (0, 3, 4), (0, 1, 2, 3, 4)])
+def test_one_pass_has_the_bits_of_a_step_for_each_parameter(make, formula, options, frozen):
+    together, apart = parameters(np.float32), parameters(np.float32)
+    for index in frozen:
+        together[index].requires_grad = apart[index].requires_grad = False
+    optimizer, optimizers = make(together, **options), [make([p], **options) for p in apart]
+    sizes = calls_of(optimizer)
+    for step in range(4):
+        set_gradients(together, step)
+        set_gradients(apart, step)
+        optimizer.step()
+        for one in optimizers:
+            one.step()
+    for p, q in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+    runs = "".join(" " if k in frozen else "x" for k in range(5)).split()
+    assert len(sizes) == 4 * len(runs)
+
+
+def test_parameters_lie_side_by_side_on_cache_lines():
+    params = parameters(np.float32)
+    before = [p.data.copy() for p in params]
+    SGD(params)
+    starts = [p.data.ctypes.data for p in params]
+    assert all(start % 64 == 0 for start in starts)
+    assert starts[-1] - starts[0] < sum(p.data.nbytes + 64 for p in params)
+    for p, old in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p.data, old)
+
+
+def test_a_parameter_with_another_array_is_updated_there():
+    params, again = parameters(np.float32), parameters(np.float32)
+    first, second = Adam(params, lr=0.1), Adam(again, lr=0.1)
+    sizes = calls_of(first)
+    own = params[2].data.copy()
+    params[2].data = own
+    params[3].grad = params[3].grad.copy()
+    for step in range(3):
+        set_gradients(params, step)
+        set_gradients(again, step)
+        first.step()
+        second.step()
+    assert params[2].data is own
+    assert len(sizes) == 3 * 4  # 0 and 1 together, 4, 2 and 3 on their own
+    for p, q in zip(params, again, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+    first.zero_grad()
+    assert not any(p.grad.any() for p in params)
+
+
+def test_thawing_joins_the_runs_again():
+    params = parameters(np.float32)
+    params[1].requires_grad = False
+    optimizer = SGD(params, lr=0.1)
+    sizes = calls_of(optimizer)
+    optimizer.step()
+    params[1].requires_grad = True
+    optimizer.step()
+    assert len(sizes) == 2 + 1
+
+
+def test_two_optimisers_share_a_block_and_halves_move_out():
+    params = parameters(np.float64)
+    first = SGD(params, lr=0.5)
+    place = params[0].data
+    second = Adam(params)
+    assert params[0].data is place
+    half = SGD(params[:2], lr=0.5)
+    assert params[0].data is not place
+    set_gradients(params, 0)
+    expected = [p.data - 0.5 * p.grad for p in params]
+    sizes = calls_of(first)
+    first.step()
+    assert len(sizes) == 3  # two that moved, the other three together
+    for p, want in zip(params, expected, strict=True):
+        np.testing.assert_allclose(p.data, want, rtol=0, atol=1e-15)
+    half.step()
+    second.step()
+
+
+def test_dtypes_have_blocks_of_their_own():
+    params = [*parameters(np.float32), *parameters(np.float64)]
+    optimizer = SGD(params, lr=0.1)
+    sizes = calls_of(optimizer)
+    optimizer.step()
+    assert len(sizes) == 2
+    assert [p.data.dtype for p in params] == [np.float32] * 5 + [np.float64] * 5
+
+
+def test_models_train_on_in_their_block():
+    def train(model, optimizer, steps):
+        loss = nn.CrossEntropyLoss()
+        for step in range(steps):
+            rng = np.random.default_rng(step)
+            x = rng.standard_normal((8, 5)).astype(next(model.parameters()).data.dtype)
+            optimizer.zero_grad()
+            loss(model(x), rng.integers(0, 3, 8))
+            model.backward(loss.backward())
+            optimizer.step()
+
+    def build():
+        model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3))
+        rng = np.random.default_rng(0)
+        state = model.state_dict()
+        model.load_state_dict({k: rng.standard_normal(v.shape).astype(v.dtype) for k, v in state.items()
+                               if v.dtype.kind == "f"}, strict=False)  # fmt: skip
+        return model
+
+    model = build()
+    model[1].running_var[...] = 1
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    train(model, optimizer, 2)
+    saved, states = model.state_dict(), optimizer.state_dict()
+    places = [p.data for p in model.parameters()]
+
+    twin = copy.deepcopy(model)
+    assert all(p.home is None for p in twin.parameters())
+    follower = SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    follower.load_state_dict(states)
+    train(model, optimizer, 3)
+    train(twin, follower, 3)
+    final = model.state_dict()
+    for name, array in twin.state_dict().items():
+        np.testing.assert_array_equal(array, final[name])
+
+    model.load_state_dict(saved)
+    optimizer.load_state_dict(states)
+    assert all(p.data is place for p, place in zip(model.parameters(), places, strict=True))
+    train(model, optimizer, 3)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, final[name])
+
+    model.astype(np.float64)
+    train(model, SGD(model.parameters(), lr=0.1), 1)
+    assert all(p.data.dtype == np.float64 and p.grad.any() for p in model.parameters())
 
 
 def minimise(optimizer, p, gradient, steps):

@@ -1,21 +1,35 @@
-"""Optimisers: the formulas, defaults and names of PyTorch, one kernel call a parameter, in place.
+"""Optimisers: the formulas, defaults and names of PyTorch, one kernel call a step, in place.
 
-Each optimiser keeps its state as plain arrays beside the parameters, so that ``state_dict`` is a flat
-dictionary of arrays: ``step``, ``lr`` and ``<state>.<index of the parameter>``.
+An optimiser moves its parameters into one block of memory a dtype (see ``nn/_flat.py``) and keeps its state in
+arrays of the same layout, so that a step is one pass. Parameters are views of the block; one that is given
+another array later is updated there, on its own, and frozen ones are left out: the pass falls into runs, with
+the same bits. ``state_dict`` is a flat dictionary of arrays: ``step``, ``lr`` and ``<state>.<index>``.
 """
 
 import math
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastconv import functional as F
 from fastconv.nn import Parameter
+from fastconv.nn._flat import Block
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 Array = np.ndarray
+
+
+@dataclass
+class _Run:
+    """What one kernel call updates: a stretch of a block, or a parameter that lies elsewhere."""
+
+    param: Array
+    grad: Array
+    state: dict[str, Array] = field(default_factory=dict)
 
 
 class Optimizer:
@@ -24,8 +38,8 @@ class Optimizer:
     Parameters
     ----------
     params : iterable of Parameter
-        What to train, as ``model.parameters()`` gives it. Parameters with ``requires_grad=False`` are
-        left alone.
+        What to train, as ``model.parameters()`` gives it: their ``data`` and ``grad`` become views of one
+        block of memory. Parameters with ``requires_grad=False`` are left alone.
     lr : float
         Learning rate, finite and at least 0. The attribute ``lr`` may be set at any time.
 
@@ -41,37 +55,74 @@ class Optimizer:
         self.params = list(params)
         self.lr = float(lr)
         self.steps = 0
-        self._states: dict[str, list[Array]] = {}
+        self._states: dict[str, list[Array]] = {}  # name to an array for each parameter
+        self._flat: dict[str, list[Array]] = {}  # name to the memory of these, one for each block
         name = type(self).__name__
         if not self.params:
             raise ValueError(f"{name}: no parameters to train")
         if len({id(p) for p in self.params}) != len(self.params):
             raise ValueError(f"{name}: a parameter occurs more than once among the {len(self.params)} given")
         self._check("lr", self.lr, 0.0, math.inf)
+        kinds = {param.data.dtype: [] for param in self.params}  # type: dict[Any, list[Parameter]]
+        for param in self.params:
+            kinds[param.data.dtype].append(param)
+        self._blocks = [Block.of(params) for params in kinds.values()]
+        self._known: list[Any] = []
+        self._runs: list[_Run] = []
+        self._loose: list[Parameter] = []
 
     def _check(self, name: str, value: float, low: float, high: float) -> None:
         """Refuse a hyperparameter outside ``low <= value < high`` (NaN among them)."""
         if not low <= value < high:
             raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), got {value!r}")
 
-    def _add_state(self, name: str, value: float = 0.0) -> list[Array]:
-        self._states[name] = [np.full_like(p.data, value) for p in self.params]
-        return self._states[name]
+    def _add_state(self, name: str, value: float = 0.0) -> None:
+        made = [block.like(value) for block in self._blocks]
+        views = {
+            id(param): view
+            for block, (_, arrays) in zip(self._blocks, made, strict=True)
+            for param, view in zip(block.params, arrays, strict=True)
+        }
+        self._flat[name] = [flat for flat, _ in made]
+        self._states[name] = [views[id(param)] for param in self.params]
 
     def step(self) -> None:
         """Update every trained parameter in place from its gradient."""
         self.steps += 1
-        for index, param in enumerate(self.params):
-            if param.requires_grad:
-                self._update(index, param.data, param.grad)
+        self._look()
+        for run in self._runs:
+            self._update(run.param, run.grad, run.state)
 
-    def _update(self, index: int, param: Array, grad: Array) -> None:
+    def _update(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
         raise NotImplementedError
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to zero."""
-        for param in self.params:
+        self._look()
+        for block in self._blocks:
+            block.grad.fill(0)
+        for param in self._loose:
             param.grad.fill(0)
+
+    def _look(self) -> None:
+        """Plan the runs anew if a parameter was given another array, or was frozen or thawed."""
+        known = [x for p in self.params for x in (p.data, p.grad, p.requires_grad)]
+        if len(known) == len(self._known) and all(map(is_, known, self._known)):
+            return
+        self._known, self._runs, self._loose = known, [], []
+        for index, block in enumerate(self._blocks):
+            trained = [block.holds(param) and param.requires_grad for param in block.params]
+            for span in block.runs(trained):
+                state = {name: flat[index][span] for name, flat in self._flat.items()}
+                self._runs.append(_Run(block.data[span], block.grad[span], state))
+            self._loose += [param for param in block.params if not block.holds(param)]
+        self._runs += self._alone()
+
+    def _alone(self) -> Iterator[_Run]:
+        for index, param in enumerate(self.params):
+            if param.requires_grad and any(param is loose for loose in self._loose):
+                state = {name: arrays[index] for name, arrays in self._states.items()}
+                yield _Run(param.data, param.grad, state)
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of everything a resumed run needs, as a flat dictionary of arrays."""
@@ -157,11 +208,12 @@ class SGD(Optimizer):
             )
         self.momentum, self.dampening = momentum, dampening
         self.weight_decay, self.nesterov = weight_decay, nesterov
-        self._buffers = self._add_state("momentum_buffer") if momentum else None
+        if momentum:
+            self._add_state("momentum_buffer")
 
-    def _update(self, index: int, param: Array, grad: Array) -> None:
+    def _update(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
         F.sgd_step(
-            param, grad, None if self._buffers is None else self._buffers[index],
+            param, grad, state.get("momentum_buffer"),
             self.lr, self.momentum, self.dampening, self.weight_decay, self.nesterov,
             first_step=self.steps == 1,
         )  # fmt: skip
@@ -204,12 +256,12 @@ class Adam(Optimizer):
         self._check("eps", eps, 0.0, math.inf)
         self._check("weight_decay", weight_decay, 0.0, math.inf)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        self._m = self._add_state("exp_avg")
-        self._v = self._add_state("exp_avg_sq")
+        self._add_state("exp_avg")
+        self._add_state("exp_avg_sq")
 
-    def _update(self, index: int, param: Array, grad: Array) -> None:
+    def _update(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
         F.adam_step(
-            param, grad, self._m[index], self._v[index],
+            param, grad, state["exp_avg"], state["exp_avg_sq"],
             self.lr, *self.betas, self.eps, self.weight_decay, self.steps, self._decoupled,
         )  # fmt: skip
 
@@ -284,15 +336,15 @@ class RMSprop(Optimizer):
         self._check("momentum", momentum, 0.0, math.inf)
         self.alpha, self.eps, self.weight_decay = alpha, eps, weight_decay
         self.momentum, self.centered = momentum, centered
-        self._squares = self._add_state("square_avg")
-        self._means = self._add_state("grad_avg") if centered else None
-        self._buffers = self._add_state("momentum_buffer") if momentum else None
+        self._add_state("square_avg")
+        if centered:
+            self._add_state("grad_avg")
+        if momentum:
+            self._add_state("momentum_buffer")
 
-    def _update(self, index: int, param: Array, grad: Array) -> None:
+    def _update(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
         F.rmsprop_step(
-            param, grad, self._squares[index],
-            None if self._buffers is None else self._buffers[index],
-            None if self._means is None else self._means[index],
+            param, grad, state["square_avg"], state.get("momentum_buffer"), state.get("grad_avg"),
             self.lr, self.alpha, self.eps, self.weight_decay, self.momentum,
         )  # fmt: skip
 
@@ -333,7 +385,7 @@ class Adagrad(Optimizer):
         self._check("eps", eps, 0.0, math.inf)
         self.lr_decay, self.weight_decay = lr_decay, weight_decay
         self.initial_accumulator_value, self.eps = initial_accumulator_value, eps
-        self._sums = self._add_state("sum", initial_accumulator_value)
+        self._add_state("sum", initial_accumulator_value)
 
-    def _update(self, index: int, param: Array, grad: Array) -> None:
-        F.adagrad_step(param, grad, self._sums[index], self.lr, self.lr_decay, self.eps, self.weight_decay, self.steps)
+    def _update(self, param: Array, grad: Array, state: dict[str, Array]) -> None:
+        F.adagrad_step(param, grad, state["sum"], self.lr, self.lr_decay, self.eps, self.weight_decay, self.steps)

@@ -31,8 +31,8 @@ cdef Py_ssize_t shard_rows(Py_ssize_t c) noexcept nogil:
     return max(SHARD // c, <Py_ssize_t>32)
 
 
-def scratch_elements(Py_ssize_t m, Py_ssize_t c):
-    """Return how many elements of scratch the functions here need for (m, c) rows."""
+cdef Py_ssize_t scratch_elements(Py_ssize_t m, Py_ssize_t c) noexcept nogil:
+    # of what the functions here need for (m, c) rows
     return (2 * ((m + shard_rows(c) - 1) // shard_rows(c)) + 4) * c
 
 
@@ -46,11 +46,16 @@ def forward(
     double eps,
     real[:, ::1] y,
     real[:, ::1] saved,
-    real[::1] scratch,
+    bint relu,
+    scratch,
 ):
-    """Normalise by the batch's statistics; running ones, weight and bias may be None. scratch_elements of it."""
+    """Normalise by the batch's statistics; running ones, weight and bias may be None.
+
+    ``scratch`` is, here and below, a function from a number of bytes to a uint8 array.
+    """
     cdef Py_ssize_t m = x.shape[0], c = x.shape[1], j
-    cdef real *coef = &scratch[0]
+    cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
+    cdef real *coef = <real *>&arena[0]
     cdef real *sums = coef + 4 * c
     cdef double mean, var
     with nogil:
@@ -64,7 +69,7 @@ def forward(
             if running_var is not None:
                 var = <double>sums[c + j] / (m - 1)
                 running_var[j] = <real>(momentum * var + (1 - momentum) * running_var[j])
-        scale_shift(&x[0, 0], m, c, coef, &y[0, 0])
+        scale_shift(&x[0, 0], m, c, coef, relu, &y[0, 0])
 
 
 def evaluate(
@@ -76,16 +81,18 @@ def evaluate(
     double eps,
     real[:, ::1] y,
     real[:, ::1] saved,
-    real[::1] scratch,
+    bint relu,
+    scratch,
 ):
     """Normalise by given statistics; weight and bias may be None."""
     cdef Py_ssize_t m = x.shape[0], c = x.shape[1], j
-    cdef real *coef = &scratch[0]
+    cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
+    cdef real *coef = <real *>&arena[0]
     with nogil:
         for j in range(c):
             channel_coefficients[real](mean[j], var[j], eps, weight, bias, j, c, coef, saved)
         if m > 0:
-            scale_shift(&x[0, 0], m, c, coef, &y[0, 0])
+            scale_shift(&x[0, 0], m, c, coef, relu, &y[0, 0])
 
 
 def coefficients(
@@ -137,16 +144,19 @@ cdef void batch_moments(const real *x, Py_ssize_t m, Py_ssize_t c, real *sums) n
         span = 2 * span
 
 
-cdef void scale_shift(const real *x, Py_ssize_t m, Py_ssize_t c, const real *coef, real *y) noexcept nogil:
+cdef void scale_shift(
+    const real *x, Py_ssize_t m, Py_ssize_t c, const real *coef, bint relu, real *y
+) noexcept nogil:
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef Py_ssize_t step = shard_rows(c), i, first
     for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(2.0 * m * c)):
         first = i * step
-        table.scale_shift(x + first * c, coef, min(step, m - first), c, y + first * c)
+        table.scale_shift(x + first * c, coef, min(step, m - first), c, relu, y + first * c)
 
 
 def backward(
     const real[:, ::1] g,
+    const real[:, ::1] y,
     const real[:, ::1] x,
     const real[::1] weight,
     const real[:, ::1] saved,
@@ -154,19 +164,23 @@ def backward(
     real[:, ::1] dx,
     real[::1] dweight,
     real[::1] dbias,
-    real[::1] scratch,
+    scratch,
 ):
-    """Set dx and add to dweight and dbias, each unless it is None."""
+    """Set dx and add to dweight and dbias, each unless it is None; g counts where y lets it through, if not None."""
     cdef Py_ssize_t m = x.shape[0], c = x.shape[1], step = shard_rows(c), i, j, first
-    cdef real *coef = &scratch[0]
+    cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
+    cdef real *coef = <real *>&arena[0]
     cdef real *sums = coef + 4 * c
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef double invstd, scale
+    cdef const real *passed = NULL
     if m == 0:
         return
+    if y is not None:
+        passed = &y[0, 0]
     with nogil:
         if training or dweight is not None or dbias is not None:
-            gradient_sums(&g[0, 0], &x[0, 0], &saved[0, 0], m, c, sums)
+            gradient_sums(&g[0, 0], passed, &x[0, 0], &saved[0, 0], m, c, sums)
         for j in range(c):
             invstd = saved[1, j]
             scale = invstd
@@ -188,20 +202,33 @@ def backward(
             if training:
                 for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(4.0 * m * c)):
                     first = i * step
-                    table.norm_backward(&g[first, 0], &x[first, 0], coef, min(step, m - first), c, &dx[first, 0])
+                    table.norm_backward(&g[first, 0], behind(passed, first * c), &x[first, 0], coef,
+                                        min(step, m - first), c, &dx[first, 0])
+            elif passed != NULL:
+                for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(2.0 * m * c)):
+                    first = i * step
+                    table.relu_mask(&g[first, 0], passed + first * c, &dx[first, 0], min(step, m - first) * c)
+                scale_shift(&dx[0, 0], m, c, coef, False, &dx[0, 0])
             else:
-                scale_shift(&g[0, 0], m, c, coef, &dx[0, 0])
+                scale_shift(&g[0, 0], m, c, coef, False, &dx[0, 0])
+
+
+cdef inline const real *behind(const real *y, Py_ssize_t count) noexcept nogil:
+    if y == NULL:
+        return NULL
+    return y + count
 
 
 cdef void gradient_sums(
-    const real *g, const real *x, const real *mean, Py_ssize_t m, Py_ssize_t c, real *sums
+    const real *g, const real *y, const real *x, const real *mean, Py_ssize_t m, Py_ssize_t c, real *sums
 ) noexcept nogil:
     # sums (shards, 2, C): sum of g and of g * (x - mean); the first row ends as those of all
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef Py_ssize_t step = shard_rows(c), shards = (m + step - 1) // step, i, first, span
     for i in prange(shards, schedule="static", num_threads=threads_for(4.0 * m * c)):
         first = i * step
-        table.norm_sums(g + first * c, x + first * c, mean, min(step, m - first), c, sums + 2 * i * c)
+        table.norm_sums(g + first * c, behind(y, first * c), x + first * c, mean, min(step, m - first), c,
+                        sums + 2 * i * c)
     span = 1
     while span < shards:
         for i in prange(0, shards - span, 2 * span, schedule="static",

@@ -214,10 +214,11 @@ cdef extern from "kernels.h" nogil:
         void (*moments)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum, void *m2) noexcept nogil
         void (*merge_moments)(Py_ssize_t n, void *sum, void *m2,
                               Py_ssize_t n2, const void *sum2, const void *m22, Py_ssize_t c) noexcept nogil
-        void (*scale_shift)(const void *x, const void *coef, Py_ssize_t n, Py_ssize_t c, void *y) noexcept nogil
-        void (*norm_sums)(const void *g, const void *x, const void *mean,
+        void (*scale_shift)(const void *x, const void *coef, Py_ssize_t n, Py_ssize_t c, int relu,
+                            void *y) noexcept nogil
+        void (*norm_sums)(const void *g, const void *y, const void *x, const void *mean,
                           Py_ssize_t n, Py_ssize_t c, void *sums) noexcept nogil
-        void (*norm_backward)(const void *g, const void *x, const void *coef,
+        void (*norm_backward)(const void *g, const void *y, const void *x, const void *coef,
                               Py_ssize_t n, Py_ssize_t c, void *dx) noexcept nogil
         void (*drop)(const void *x, const unsigned char *mask, double scale, Py_ssize_t n, void *y) noexcept nogil
         # optim.inc.h

@@ -114,19 +114,25 @@ static void FC(merge_moments)(ptrdiff_t n, void *sum_, void *m2_, ptrdiff_t n2, 
     }
 }
 
-FC_INLINE void FC(scale_shift_row)(const T *x, const T *scale, const T *shift, ptrdiff_t width, T *y)
+FC_INLINE void FC(scale_shift_row)(const T *x, const T *scale, const T *shift, ptrdiff_t width, const int relu, T *y)
 {
-    ptrdiff_t j = 0;
-    for (; j + LANES <= width; j += LANES)
-        V(store)(y + j, V(fma)(V(load)(x + j), V(load)(scale + j), V(load)(shift + j)));
-    if (j < width) {
-        const ptrdiff_t part = width - j;
-        V(store_n)(y + j, V(fma)(V(load_n)(x + j, part), V(load_n)(scale + j, part), V(load_n)(shift + j, part)), part);
+    for (ptrdiff_t j = 0; j < width; j += LANES) {
+        const ptrdiff_t part = width - j < LANES ? width - j : 0;
+        const VEC a = V(fma)(FC(get)(x + j, part), FC(get)(scale + j, part), FC(get)(shift + j, part));
+        FC(put)(y + j, relu ? FC(relu_vec)(a) : a, part);
     }
 }
 
-/* y (n, c) = fma(x, coef[0, c], coef[1, c]) */
-static void FC(scale_shift)(const void *x_, const void *coef_, ptrdiff_t n, ptrdiff_t c, void *y_)
+FC_INLINE void FC(scale_shift_rows)(const T *x, const T *scale, const T *shift, ptrdiff_t n, ptrdiff_t width,
+                                    ptrdiff_t rest, const int relu, T *y)
+{
+    for (; n > 0; n--, x += width, y += width)
+        FC(scale_shift_row)(x, scale, shift, width, relu, y);
+    FC(scale_shift_row)(x, scale, shift, rest, relu, y);
+}
+
+/* y (n, c) = fma(x, coef[0, c], coef[1, c]), and ReLU of it */
+static void FC(scale_shift)(const void *x_, const void *coef_, ptrdiff_t n, ptrdiff_t c, int relu, void *y_)
 {
     const T *x = x_, *coef = coef_;
     T *y = y_;
@@ -139,14 +145,22 @@ static void FC(scale_shift)(const void *x_, const void *coef_, ptrdiff_t n, ptrd
         scale = wide[0];
         shift = wide[1];
     }
-    for (; n >= fold; n -= fold, x += width, y += width)
-        FC(scale_shift_row)(x, scale, shift, width, y);
-    FC(scale_shift_row)(x, scale, shift, n * c, y);
+    if (relu)
+        FC(scale_shift_rows)(x, scale, shift, n / fold, width, n % fold * c, 1, y);
+    else
+        FC(scale_shift_rows)(x, scale, shift, n / fold, width, n % fold * c, 0, y);
+}
+
+/* A gradient, or where `masked` what ReLU, whose output is y, lets through of it */
+FC_INLINE VEC FC(let_through)(const T *g, const T *y, ptrdiff_t j, ptrdiff_t part, const int masked)
+{
+    const VEC a = FC(get)(g + j, part);
+    return masked ? FC(relu_mask_vec)(a, FC(get)(y + j, part)) : a;
 }
 
 /* nv vectors of columns: sum += g, dot += g * (x - mean), over the rows in order */
-FC_INLINE void FC(dot_tile)(const T *g, const T *x, ptrdiff_t n, ptrdiff_t width, const T *mean, T *sum, T *dot,
-                            const int nv, const ptrdiff_t part)
+FC_INLINE void FC(dot_tile)(const T *g, const T *y, const T *x, ptrdiff_t n, ptrdiff_t width, const T *mean, T *sum,
+                            T *dot, const int nv, const ptrdiff_t part, const int masked)
 {
     VEC m[2], s[2], d[2];
     for (int v = 0; v < nv; v++) {
@@ -156,7 +170,7 @@ FC_INLINE void FC(dot_tile)(const T *g, const T *x, ptrdiff_t n, ptrdiff_t width
     }
     for (ptrdiff_t i = 0; i < n; i++)
         for (int v = 0; v < nv; v++) {
-            const VEC gi = FC(get)(g + i * width + v * LANES, part);
+            const VEC gi = FC(let_through)(g, y, i * width + v * LANES, part, masked);
             s[v] = V(add)(s[v], gi);
             d[v] = V(fma)(gi, V(sub)(FC(get)(x + i * width + v * LANES, part), m[v]), d[v]);
         }
@@ -166,21 +180,23 @@ FC_INLINE void FC(dot_tile)(const T *g, const T *x, ptrdiff_t n, ptrdiff_t width
     }
 }
 
-static void FC(column_dot)(const T *g, const T *x, ptrdiff_t n, ptrdiff_t width, const T *mean, T *sum, T *dot)
+FC_INLINE void FC(column_dot)(const T *g, const T *y, const T *x, ptrdiff_t n, ptrdiff_t width, const T *mean, T *sum,
+                              T *dot, const int masked)
 {
     ptrdiff_t j = 0;
     for (; j + 2 * LANES <= width; j += 2 * LANES)
-        FC(dot_tile)(g + j, x + j, n, width, mean + j, sum + j, dot + j, 2, 0);
+        FC(dot_tile)(g + j, y + j, x + j, n, width, mean + j, sum + j, dot + j, 2, 0, masked);
     for (; j + LANES <= width; j += LANES)
-        FC(dot_tile)(g + j, x + j, n, width, mean + j, sum + j, dot + j, 1, 0);
+        FC(dot_tile)(g + j, y + j, x + j, n, width, mean + j, sum + j, dot + j, 1, 0, masked);
     if (j < width)
-        FC(dot_tile)(g + j, x + j, n, width, mean + j, sum + j, dot + j, 1, width - j);
+        FC(dot_tile)(g + j, y + j, x + j, n, width, mean + j, sum + j, dot + j, 1, width - j, masked);
 }
 
-/* sums[0, c] = sum of g (n, c) over rows; sums[1, c] = sum of g * (x - mean[c]) */
-static void FC(norm_sums)(const void *g_, const void *x_, const void *mean_, ptrdiff_t n, ptrdiff_t c, void *sums_)
+/* sums[0, c] = sum of g (n, c) over rows; sums[1, c] = sum of g * (x - mean[c]); g masked by y unless that is NULL */
+static void FC(norm_sums)(const void *g_, const void *y_, const void *x_, const void *mean_, ptrdiff_t n, ptrdiff_t c,
+                          void *sums_)
 {
-    const T *g = g_, *x = x_, *mean = mean_;
+    const T *g = g_, *y = y_ ? y_ : g_, *x = x_, *mean = mean_;
     T *sums = sums_;
     const ptrdiff_t fold = FC(fold)(c), width = fold * c, rows = n / fold, rest = n % fold * c;
     T wide[3][FC(WIDE)];
@@ -193,29 +209,46 @@ static void FC(norm_sums)(const void *g_, const void *x_, const void *mean_, ptr
     }
     for (ptrdiff_t j = 0; j < width; j++)
         sum[j] = dot[j] = 0;
-    FC(column_dot)(g, x, rows, width, mean, sum, dot);
-    FC(column_dot)(g + rows * width, x + rows * width, 1, rest, mean, sum, dot);
+    const ptrdiff_t last = rows * width;
+    if (y_) {
+        FC(column_dot)(g, y, x, rows, width, mean, sum, dot, 1);
+        FC(column_dot)(g + last, y + last, x + last, 1, rest, mean, sum, dot, 1);
+    } else {
+        FC(column_dot)(g, y, x, rows, width, mean, sum, dot, 0);
+        FC(column_dot)(g + last, y + last, x + last, 1, rest, mean, sum, dot, 0);
+    }
     if (fold > 1) {
         FC(unfold)(sum, c, fold, sums);
         FC(unfold)(dot, c, fold, sums + c);
     }
 }
 
-FC_INLINE void FC(norm_backward_row)(const T *g, const T *x, const T *coef, ptrdiff_t pitch, ptrdiff_t width, T *dx)
+FC_INLINE void FC(norm_backward_row)(const T *g, const T *y, const T *x, const T *coef, ptrdiff_t pitch,
+                                     ptrdiff_t width, const int masked, T *dx)
 {
     for (ptrdiff_t j = 0; j < width; j += LANES) {
         const ptrdiff_t part = width - j < LANES ? width - j : 0;
         const T *k = coef + j;
         const VEC centred = V(sub)(FC(get)(x + j, part), FC(get)(k, part));
         const VEC inner = V(fma)(centred, FC(get)(k + pitch, part), FC(get)(k + 2 * pitch, part));
-        FC(put)(dx + j, V(fma)(FC(get)(g + j, part), FC(get)(k + 3 * pitch, part), inner), part);
+        const VEC gj = FC(let_through)(g, y, j, part, masked);
+        FC(put)(dx + j, V(fma)(gj, FC(get)(k + 3 * pitch, part), inner), part);
     }
 }
 
-/* dx (n, c) = g * coef[3] + ((x - coef[0]) * coef[1] + coef[2]), coef (4, c) */
-static void FC(norm_backward)(const void *g_, const void *x_, const void *coef_, ptrdiff_t n, ptrdiff_t c, void *dx_)
+FC_INLINE void FC(norm_backward_rows)(const T *g, const T *y, const T *x, const T *coef, ptrdiff_t pitch, ptrdiff_t n,
+                                      ptrdiff_t width, ptrdiff_t rest, const int masked, T *dx)
 {
-    const T *g = g_, *x = x_, *coef = coef_;
+    for (; n > 0; n--, g += width, y += width, x += width, dx += width)
+        FC(norm_backward_row)(g, y, x, coef, pitch, width, masked, dx);
+    FC(norm_backward_row)(g, y, x, coef, pitch, rest, masked, dx);
+}
+
+/* dx (n, c) = g * coef[3] + ((x - coef[0]) * coef[1] + coef[2]), coef (4, c); g masked by y unless that is NULL */
+static void FC(norm_backward)(const void *g_, const void *y_, const void *x_, const void *coef_, ptrdiff_t n,
+                              ptrdiff_t c, void *dx_)
+{
+    const T *g = g_, *y = y_ ? y_ : g_, *x = x_, *coef = coef_;
     T *dx = dx_;
     const ptrdiff_t fold = FC(fold)(c), width = fold * c;
     T wide[4][FC(WIDE)];
@@ -226,9 +259,10 @@ static void FC(norm_backward)(const void *g_, const void *x_, const void *coef_,
         coef = wide[0];
         pitch = FC(WIDE);
     }
-    for (; n >= fold; n -= fold, g += width, x += width, dx += width)
-        FC(norm_backward_row)(g, x, coef, pitch, width, dx);
-    FC(norm_backward_row)(g, x, coef, pitch, n * c, dx);
+    if (y_)
+        FC(norm_backward_rows)(g, y, x, coef, pitch, n / fold, width, n % fold * c, 1, dx);
+    else
+        FC(norm_backward_rows)(g, y, x, coef, pitch, n / fold, width, n % fold * c, 0, dx);
 }
 
 /* y[i] = x[i] * (mask[i] ? scale : 0), which keeps NaN; plain C: the vocabulary has no bytes */

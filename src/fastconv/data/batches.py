@@ -94,6 +94,7 @@ class Batches:
         room = min(self.batch_size, max(len(images), 1))
         self._x = np.empty((room, *self._images.shape[1:]), dtype)
         self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype)
+        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         same = self._images.dtype == self._x.dtype
         self._gathered = self._x if same else np.empty(self._x.shape, self._images.dtype)
         if augment:
@@ -159,7 +160,10 @@ class Batches:
         """
         rows = self.indices(epoch, index)
         n = len(rows)
-        x, y, gathered = self._x[:n], self._y[:n], self._gathered[:n]
+        if n not in self._views:  # the same array objects for batches of one size: a model knows them again
+            x = self._x[:n]
+            self._views[n] = (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x), self._y[:n]
+        (batch_x, y), x, gathered = self._views[n], self._x[:n], self._gathered[:n]
         # mode="clip" writes straight to out ("raise" would go through a copy); rows are in range.
         np.take(self._labels, rows, axis=0, out=y, mode="clip")
         if self.augment:
@@ -170,4 +174,4 @@ class Batches:
             apply(gathered, self._mean, self._factor, x)
         elif self._gathered is not self._x:
             np.copyto(x, gathered)
-        return (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x), y
+        return batch_x, y

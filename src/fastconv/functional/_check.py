@@ -4,12 +4,16 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 `memory` hands the kernels the NHWC buffer behind such a view.
 """
 
-import threading
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from fastconv.functional._scratch import empty_aligned as empty_aligned
+from fastconv.functional._scratch import release_scratch as release_scratch
+from fastconv.functional._scratch import scratch as scratch
+from fastconv.functional._tape import recordable, spoil
 
 Array = npt.NDArray[Any]
 
@@ -67,6 +71,7 @@ def as_nhwc(a: Array) -> Array:
     """Return ``a`` (N, C, H, W) itself or a copy whose memory is NHWC, native and aligned."""
     if is_nhwc(a):
         return a
+    spoil()
     out = empty_nhwc(a.shape, a.dtype.newbyteorder("="))
     out[...] = a
     return out
@@ -76,6 +81,7 @@ def as_contiguous(a: Array) -> Array:
     """Return ``a`` itself or a C-contiguous, native, aligned copy."""
     if a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative:
         return a
+    spoil()
     return np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=True)
 
 
@@ -152,32 +158,7 @@ def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
 
 def by_dtype(function: Any) -> dict[np.dtype[Any], Any]:
     """Return the instances of a fused kernel function by dtype: a lookup, where a call would search."""
-    return {np.dtype(np.float32): function["float"], np.dtype(np.float64): function["double"]}
-
-
-_local = threading.local()
-
-
-def scratch(nbytes: int, slot: str = "kernel") -> Array:
-    """Return at least ``nbytes`` bytes of scratch memory, aligned to 64.
-
-    One arena a Python thread and slot, kept and grown as needed: what it holds is dead once the operation
-    that asked for it returns. :func:`release_scratch` gives it back.
-    """
-    arenas: dict[str, Array] = _local.__dict__
-    arena = arenas.get(slot)
-    if arena is None or arena.nbytes < nbytes:
-        raw = np.empty(nbytes + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        arena = arenas[slot] = raw[start : start + max(nbytes, 1)]
-    return arena
-
-
-def scratch_nbytes() -> int:
-    """Return the size of this thread's arenas in bytes."""
-    return sum(arena.nbytes for arena in _local.__dict__.values())
-
-
-def release_scratch() -> None:
-    """Free this thread's scratch memory, which operations otherwise keep for the next call."""
-    _local.__dict__.clear()
+    return {
+        np.dtype(np.float32): recordable(function["float"]),
+        np.dtype(np.float64): recordable(function["double"]),
+    }

@@ -1,13 +1,16 @@
-"""Activations that an operation applies in its own pass."""
+"""Activations that an operation applies in its own pass, and the gradients of such an operation."""
 
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable
 
 from fastconv._ext import conv
+from fastconv._ext.conv import Geometry
 from fastconv.functional._check import Array, as_contiguous, as_nhwc, by_dtype, check_shape, memory, scratch
+from fastconv.functional._tape import Call, recordable
 
 _relu_mask = by_dtype(conv.relu_mask)
+_weight_gradient = by_dtype(conv.weight_gradient)
+_bias_gradient = by_dtype(conv.bias_gradient)
+_input_gradient = by_dtype(conv.input_gradient)
 
 
 def relu_flag(where: str, activation: str | None) -> bool:
@@ -23,31 +26,63 @@ def relu_flag(where: str, activation: str | None) -> bool:
     return activation == "relu"
 
 
-def masked_gradient(
-    where: str, grad_output: Array, output: Array | None, activation: str | None, out: Array | None = None
-) -> Array:
-    """Return ``grad_output`` behind the activation: zero where ReLU gave zero, bit-equal to ``relu_backward``.
-
-    Without an activation that is ``grad_output`` itself. The result lies in ``out``, else in scratch memory.
-    """
+def check_output(where: str, grad_output: Array, output: Array | None, activation: str | None) -> Array | None:
+    """Return what masks the gradient behind an activation, the checked ``output``, or None without one."""
     if not relu_flag(where, activation):
-        return grad_output
+        return None
     if output is None:
         raise ValueError(f"{where}: activation='relu' needs output=, what the forward call returned")
     check_shape(where, "output", output, grad_output.shape)
     if output.dtype != grad_output.dtype:
         raise TypeError(f"{where}: output is {output.dtype}, grad_output is {grad_output.dtype}")
-    flat, whole = (memory, as_nhwc) if grad_output.ndim == 4 else (_same, as_contiguous)
-    g, y = flat(whole(grad_output)), flat(whole(output))
-    target = flat(out) if out is not None else _scratch_like(g)
-    _relu_mask[g.dtype](g.reshape(-1), y.reshape(-1), target.reshape(-1))
-    return out if out is not None else (target.transpose(0, 3, 1, 2) if g.ndim == 4 else target)
+    return as_nhwc(output) if output.ndim == 4 else as_contiguous(output)
 
 
-def _same(a: Array) -> Array:
-    return a
+def masked_gradient(
+    where: str, grad_output: Array, output: Array | None, activation: str | None, out: Array
+) -> Array:
+    """Write to ``out`` where ReLU gave more than zero, else zero: bit-equal to ``relu_backward``.
+
+    Without an activation nothing is written, and ``grad_output`` itself is returned.
+    """
+    known = check_output(where, grad_output, output, activation)
+    if known is None:
+        return grad_output
+    g = as_nhwc(grad_output) if grad_output.ndim == 4 else as_contiguous(grad_output)
+    _relu_mask[g.dtype](*(memory(a).reshape(-1) if a.ndim == 4 else a.reshape(-1) for a in (g, known, out)))
+    return out
 
 
-def _scratch_like(a: Array) -> Array:
-    view: np.ndarray[Any, Any] = scratch(a.nbytes, "mask")[: a.nbytes].view(a.dtype)
-    return view.reshape(a.shape)
+def _gradients(
+    gy: Array, y: Array | None, x: Array, weight: Array, geometry: Geometry,
+    grad_weight: Array, grad_bias: Array | None, grad_input: Array | None,
+) -> None:  # fmt: skip
+    """Add to the parameters' gradients of a convolution and write its input's, each unless it is None.
+
+    All arrays are as the kernels take them: checked, images (N, H, W, C). ``y`` is the output, if ReLU was
+    applied to it in the same pass: the masked gradient then lies in scratch memory.
+    """
+    if y is not None:
+        masked = scratch(gy.nbytes, "mask")[: gy.nbytes].view(gy.dtype)
+        _relu_mask[gy.dtype](gy.reshape(-1), y.reshape(-1), masked)
+        gy = masked.reshape(gy.shape)
+    _weight_gradient[gy.dtype](x, gy, grad_weight, geometry, scratch)
+    if grad_bias is not None:
+        _bias_gradient[gy.dtype](gy.reshape(-1, gy.shape[3]), grad_bias, scratch)
+    if grad_input is not None:
+        _input_gradient[gy.dtype](gy, weight, grad_input, geometry, scratch)
+
+
+gradients = recordable(_gradients, composed=True)
+
+
+def flops(calls: Iterable[Call]) -> float:
+    """Return the operations of the products among recorded calls, 2 a multiply-add."""
+    total = 0.0
+    for kernel, args in calls:
+        for g in args:
+            if isinstance(g, Geometry):
+                product = 2.0 * g.n * g.p * g.q * g.k * (g.c // g.groups) * g.r * g.s
+                both = kernel is _gradients and args[-1] is not None
+                total += 2 * product if both else product
+    return total

@@ -21,12 +21,10 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
-from fastconv.functional._fused import masked_gradient, relu_flag
+from fastconv.functional._fused import check_output, gradients, relu_flag
 
 _forward = by_dtype(conv.forward)
 _input_gradient = by_dtype(conv.input_gradient)
-_weight_gradient = by_dtype(conv.weight_gradient)
-_bias_gradient = by_dtype(conv.bias_gradient)
 
 Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
@@ -227,14 +225,14 @@ def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Ar
         grad_bias = check_grad(where, "grad_bias", grad_bias, (g.k,), dtype)
     if need_input_grad:
         grad_input = check_out(where, "grad_input", grad_input, (g.n, g.c, g.h, g.w), dtype)
-    gy = memory(masked_gradient(where, as_nhwc(grad_output), output, activation))
-    _weight_gradient[dtype](memory(as_nhwc(input)), gy, grad_weight, g, scratch)
-    if bias:
-        _bias_gradient[dtype](gy.reshape(-1, g.k), grad_bias, scratch)
-    if need_input_grad:
-        assert grad_input is not None
-        _input_gradient[dtype](gy, as_contiguous(weight), memory(grad_input), g, scratch)
-    return (grad_input if need_input_grad else None), grad_weight, (grad_bias if bias else None)
+    known = check_output(where, grad_output, output, activation)
+    grad_bias = grad_bias if bias else None
+    grad_input = grad_input if need_input_grad else None
+    gradients(
+        memory(as_nhwc(grad_output)), None if known is None else memory(known), memory(as_nhwc(input)),
+        as_contiguous(weight), g, grad_weight, grad_bias, None if grad_input is None else memory(grad_input),
+    )  # fmt: skip
+    return grad_input, grad_weight, grad_bias
 
 
 def conv2d_input_grad(

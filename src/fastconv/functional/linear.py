@@ -19,11 +19,10 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
-from fastconv.functional._fused import masked_gradient, relu_flag
+from fastconv.functional._fused import check_output, gradients, masked_gradient, relu_flag
+from fastconv.functional._tape import spoil
 
 _forward = by_dtype(conv.forward)
-_input_gradient = by_dtype(conv.input_gradient)
-_weight_gradient = by_dtype(conv.weight_gradient)
 _bias_gradient = by_dtype(conv.bias_gradient)
 _bias_add = by_dtype(conv.bias_add)
 
@@ -36,6 +35,11 @@ def _geometry(n: int, c: int, k: int) -> Geometry:
 def _pixels(a: Array) -> Array:
     """Return (N, D) as images of one pixel in NHWC memory."""
     return a[:, None, None, :]
+
+
+def _filters(a: Array) -> Array:
+    """Return (K, D) as filters of one pixel."""
+    return a[:, :, None, None]
 
 
 def _check_sizes(where: str, input: Array, weight: Array) -> None:
@@ -91,7 +95,7 @@ def linear(
         check_shape("linear", "bias", bias, (k,))
         bias = as_contiguous(bias)
     out = check_out("linear", "out", out, (n, k), dtype)
-    _forward[dtype](_pixels(as_contiguous(input)), as_contiguous(weight)[:, :, None, None], bias, _pixels(out),
+    _forward[dtype](_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), bias, _pixels(out),
                     _geometry(*input.shape, k), relu_flag("linear", activation), scratch)  # fmt: skip
     return out
 
@@ -134,19 +138,16 @@ def linear_backward(
     _check_sizes(where, input, weight)
     (n, d), k = input.shape, weight.shape[0]
     check_shape(where, "grad_output", grad_output, (n, k))
-    g = _geometry(n, d, k)
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
-    gy = masked_gradient(where, as_contiguous(grad_output), output, activation)
-    _weight_gradient[dtype](_pixels(as_contiguous(input)), _pixels(gy), grad_weight[:, :, None, None], g, scratch)
-    if bias:
-        grad_bias = check_grad(where, "grad_bias", grad_bias, (k,), dtype)
-        _bias_gradient[dtype](gy, grad_bias, scratch)
-    if need_input_grad:
-        grad_input = check_out(where, "grad_input", grad_input, (n, d), dtype)
-        _input_gradient[dtype](
-            _pixels(gy), as_contiguous(weight)[:, :, None, None], _pixels(grad_input), g, scratch
-        )
-    return (grad_input if need_input_grad else None), grad_weight, (grad_bias if bias else None)
+    grad_bias = check_grad(where, "grad_bias", grad_bias, (k,), dtype) if bias else None
+    grad_input = check_out(where, "grad_input", grad_input, (n, d), dtype) if need_input_grad else None
+    known = check_output(where, grad_output, output, activation)
+    gradients(
+        _pixels(as_contiguous(grad_output)), None if known is None else _pixels(known),
+        _pixels(as_contiguous(input)), _filters(as_contiguous(weight)), _geometry(n, d, k),
+        _filters(grad_weight), grad_bias, None if grad_input is None else _pixels(grad_input),
+    )  # fmt: skip
+    return grad_input, grad_weight, grad_bias
 
 
 def _rows(where: str, name: str, a: Array) -> Array:
@@ -222,6 +223,7 @@ def bias_add_backward(
     grad_input = check_out(where, "grad_input", grad_input, grad_output.shape, dtype)
     masked = masked_gradient(where, grad_output, output, activation, grad_input)
     if masked is not grad_input:
+        spoil()
         np.copyto(grad_input, masked)
     _bias_gradient[dtype](_rows(where, "grad_output", grad_input), grad_bias, scratch)
     return grad_input, grad_bias

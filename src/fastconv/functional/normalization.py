@@ -16,6 +16,7 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
+from fastconv.functional._fused import check_output, relu_flag
 
 _FORWARD = by_dtype(norm.forward)
 _EVALUATE = by_dtype(norm.evaluate)
@@ -33,6 +34,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *,
+    activation: str | None = None,
     out: Array | None = None,
     saved: Array | None = None,
 ) -> Array:
@@ -52,6 +54,8 @@ def batch_norm(
         1 and 0 where None.
     momentum : float in [0, 1]
     eps : float >= 0
+    activation : None or "relu"
+        Applied in the same pass, bit-equal to calling it afterwards.
     out : array of input's shape, optional
     saved : (2, C) array, optional
         Receives the mean and the inverse standard deviation that were used, for :func:`batch_norm_backward`.
@@ -98,7 +102,7 @@ def batch_norm(
     if saved is None:
         saved = np.empty((2, c), dtype)
     saved = check_grad(where, "saved", saved, (2, c), dtype)
-    work = _work(m, c, dtype)
+    relu = relu_flag(where, activation)
     if training:
         if m < 2:
             raise ValueError(
@@ -108,10 +112,10 @@ def batch_norm(
             if running is not None:
                 _channels(where, name, running, input)
                 check_grad(where, name, running, (c,), dtype)
-        _FORWARD[dtype](x, weight, bias, running_mean, running_var, momentum, eps, _rows(out), saved, work)
+        _FORWARD[dtype](x, weight, bias, running_mean, running_var, momentum, eps, _rows(out), saved, relu, scratch)
     else:
         mean, var = _statistics(where, running_mean, running_var, input)
-        _EVALUATE[dtype](x, weight, bias, mean, var, eps, _rows(out), saved, work)
+        _EVALUATE[dtype](x, weight, bias, mean, var, eps, _rows(out), saved, relu, scratch)
     return out
 
 
@@ -157,6 +161,8 @@ def batch_norm_backward(
     training: bool,
     *,
     bias: bool = True,
+    output: Array | None = None,
+    activation: str | None = None,
     need_input_grad: bool = True,
     grad_input: Array | None = None,
     grad_weight: Array | None = None,
@@ -182,6 +188,10 @@ def batch_norm_backward(
         As in the forward pass.
     bias : bool
         False leaves out the gradient of the bias.
+    output : array of input's shape, optional
+        What the forward pass returned; needed with ``activation``.
+    activation : None or "relu"
+        As in the forward pass.
     need_input_grad : bool
         False leaves out the gradient of the input.
     grad_input : array of input's shape, optional
@@ -199,13 +209,15 @@ def batch_norm_backward(
     check_shape(where, "grad_output", grad_output, input.shape)
     weight = _channels(where, "weight", weight, input)
     x = _rows(input)
-    m, c = x.shape
+    c = x.shape[1]
     check_shape(where, "saved", saved, (2, c))
     grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype) if need_input_grad else None
     grad_weight = None if weight is None else check_grad(where, "grad_weight", grad_weight, (c,), dtype)
     grad_bias = check_grad(where, "grad_bias", grad_bias, (c,), dtype) if bias else None
+    known = check_output(where, grad_output, output, activation)
     _BACKWARD[dtype](
         _rows(grad_output),
+        None if known is None else _rows(known),
         x,
         weight,
         as_contiguous(saved),
@@ -213,7 +225,7 @@ def batch_norm_backward(
         None if grad_input is None else _rows(grad_input),
         grad_weight,
         grad_bias,
-        _work(m, c, dtype),
+        scratch,
     )
     return grad_input, grad_weight, grad_bias
 
@@ -243,8 +255,3 @@ def _statistics(
     if mean is None or var is None:
         raise ValueError(f"{where}: evaluation needs running_mean and running_var")
     return mean, var
-
-
-def _work(m: int, c: int, dtype: np.dtype) -> Array:
-    count = norm.scratch_elements(m, c)
-    return scratch(count * dtype.itemsize)[: count * dtype.itemsize].view(dtype)

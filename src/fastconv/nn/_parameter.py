@@ -3,12 +3,15 @@
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastconv import random
+
+if TYPE_CHECKING:
+    from fastconv.nn._flat import Block
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +59,8 @@ class Parameter:
     Parameters
     ----------
     data : ndarray of float32 or float64
-        The values, kept by reference and updated in place by optimisers.
+        The values, kept by reference. An optimiser moves those of all its parameters into one block of memory
+        when it is made, and updates them there in place.
     requires_grad : bool
         False freezes it: layers leave `grad` alone, optimisers leave `data` alone.
 
@@ -65,6 +69,9 @@ class Parameter:
     grad : ndarray
         Same shape and dtype as `data`; zeros at first.
     """
+
+    home: "Block | None" = None  # the block an optimiser put it into, and its views there
+    views: tuple[Array, Array]
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
         self.data = data
@@ -80,6 +87,10 @@ class Parameter:
     def sink(self) -> Array | None:
         """Where a backward pass adds its gradient: `grad`, or None when frozen."""
         return self.grad if self.requires_grad else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles stand on their own."""
+        return {"data": self.data, "grad": self.grad, "requires_grad": self.requires_grad}
 
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", requires_grad=False"

@@ -1,18 +1,28 @@
 """Memory that a layer keeps between calls: buffers of the largest size seen, and what backward needs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import is_
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.functional._check import is_nhwc
+from fastconv.functional._check import empty_aligned, is_nhwc
+from fastconv.functional._tape import Call, record, spoil
 from fastconv.nn._parameter import Array
 
-ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
-_NOTHING = (None, None, None)
-_MEMORY = ("_arrays", "_storage", "_results")
+_NOTHING = (None, None, None, None)
+_MEMORY = ("_arrays", "_storage", "_results", "_repeats")
+
+
+class _Repeat(NamedTuple):
+    """The kernel calls of an operation, what they depend on, and what they left behind."""
+
+    key: tuple[Any, ...]
+    calls: list[Call]
+    result: Any
+    saved: Any
 
 
 def as_image(a: Array) -> Array:
@@ -23,7 +33,8 @@ def as_image(a: Array) -> Array:
 class Workspace:
     """Named buffers, and the check that a backward fits the forward before it."""
 
-    _results: Mapping[str, tuple[Any, Any, Any]] = MappingProxyType({})
+    _results: Mapping[str, tuple[Any, Any, Any, Any]] = MappingProxyType({})
+    _repeats: Mapping[str, _Repeat] = MappingProxyType({})
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any, channels_last: bool | None = None) -> Array:
@@ -39,9 +50,7 @@ class Workspace:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         storage: dict[str, Array] = vars(self).setdefault("_storage", {})
         if name not in storage or storage[name].nbytes < nbytes:
-            raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-            start = -raw.ctypes.data % ALIGNMENT
-            storage[name] = raw[start : start + nbytes]
+            storage[name] = empty_aligned(nbytes, np.uint8)
         flat = storage[name][:nbytes].view(dtype)
         if channels_last is None:
             channels_last = len(shape) == 4
@@ -51,15 +60,20 @@ class Workspace:
 
     def _held(self, name: str, input: Array) -> Array | None:
         """Return the array that `_hold` got for inputs like this one, cut to its batch, or None."""
-        tail, dtype, array = self._results.get(name, _NOTHING)
+        tail, dtype, array, views = self._results.get(name, _NOTHING)
         if tail != input.shape[1:] or dtype != input.dtype or len(array) < len(input):
             return None
-        return array if len(array) == len(input) else array[: len(input)]
+        n = len(input)
+        if n not in views:
+            views.clear()  # the views of one batch size at a time: of epochs, or of an evaluation
+            views[n] = array if len(array) == n else array[:n]
+        view: Array = views[n]
+        return view
 
     def _hold(self, name: str, input: Array, array: Array) -> Array:
         """Keep an array that an operation made for `input`, to be its ``out=`` from now on."""
         if self._results.get(name, _NOTHING)[2] is not array and self._held(name, input) is None:
-            vars(self).setdefault("_results", {})[name] = (input.shape[1:], input.dtype, array)
+            vars(self).setdefault("_results", {})[name] = (input.shape[1:], input.dtype, array, {})
         return array
 
     def _accept(self, input: Array, name: str = "input") -> Array:
@@ -69,7 +83,27 @@ class Workspace:
             return input
         buffer = self._buffer(name, image.shape, image.dtype.newbyteorder("="))
         np.copyto(buffer, image)
+        spoil()
         return buffer if input.ndim == 4 else buffer[:, :, 0]
+
+    def _repeat(self, name: str, key: tuple[Any, ...], operation: Callable[..., Any], *args: Any) -> Any:
+        """Return operation(*args); while each of `key` is the same object as last time, by its kernel calls alone.
+
+        `key` names all that the result depends on: the arrays, the parameters' arrays, the hyperparameters.
+        """
+        kept = self._repeats.get(name)
+        if kept is not None and all(map(is_, key, kept.key)):
+            for kernel, arguments in kept.calls:
+                kernel(*arguments)
+            self._saved = kept.saved
+            return kept.result
+        result, calls = record(operation, *args)
+        repeats = vars(self).setdefault("_repeats", {})
+        if calls is None:
+            repeats.pop(name, None)
+        else:
+            repeats[name] = _Repeat(key, calls, result, self._saved)
+        return result
 
     def _save(self, output: Array, *saved: Any) -> Array:
         """Keep what `backward` needs; returns the output."""

@@ -15,16 +15,25 @@ class _Activation(Module):
     keeps: ClassVar[str] = "output"
 
     def forward(self, input: Array) -> Array:
+        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
+        return output
+
+    def _forward(self, input: Array) -> Array:
         x = self._view(self._accept(input))
         output = self._buffer("output", x.shape, x.dtype.newbyteorder("="))
-        self.operation(x, *self.config().values(), out=output)
+        self.operation(x, *self._settings(), out=output)
         kept = x if self.keeps == "input" else output
         return self._save(output if x.ndim == input.ndim else output[:, :, 0], kept)
 
     def backward(self, grad_output: Array) -> Array:
+        key = (grad_output, self._saved, *self._settings())
+        grad_input: Array = self._repeat("backward", key, self._backward, grad_output)
+        return grad_input
+
+    def _backward(self, grad_output: Array) -> Array:
         grad_output, kept = self._recall(grad_output)
         grad_input = self._buffer("grad_input", kept.shape, kept.dtype.newbyteorder("="))
-        self.gradient(self._view(grad_output), kept, *self.config().values(), grad_input=grad_input)
+        self.gradient(self._view(grad_output), kept, *self._settings(), grad_input=grad_input)
         return grad_input if kept.ndim == grad_output.ndim else grad_input[:, :, 0]
 
     def _view(self, a: Array) -> Array:

@@ -20,17 +20,18 @@ expect of a module follows from the attributes. ``super().__init__()`` is not ne
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key
+from fastconv.nn._plan import Plan, make_plan
 from fastconv.nn._state import State
 from fastconv.nn._workspace import Workspace, as_image
 
 __all__ = [
-    "Affine", "Array", "Module", "Parameter", "Workspace",
+    "Affine", "Array", "Fusing", "Module", "Parameter", "Workspace",
     "as_image", "blank", "initial", "next_generator", "next_key",
 ]  # fmt: skip
 
@@ -126,6 +127,35 @@ class Module(Workspace, State):
 
         return remove
 
+    def plan(self, input_shape: tuple[int, ...], training: bool = True) -> Plan:
+        """Return what a step on such a batch will do and hold; nothing is computed and the model stays as it is.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            (N, ...), the batch included.
+        training : bool
+            A training step, forward and backward; else evaluation.
+
+        Returns
+        -------
+        Plan
+            Which layers run as one, shapes, parameters, operations and bytes; ``print`` it.
+
+        Raises
+        ------
+        ValueError
+            If a size is below 1, or a layer cannot take what comes to it.
+
+        Examples
+        --------
+        >>> from fastconv import nn
+        >>> plan = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)).plan((64, 784))
+        >>> [row.layers for row in plan.rows], plan.parameters
+        ([('Linear', 'ReLU'), ('Linear',)], 101770)
+        """
+        return make_plan(self, input_shape, training)
+
     # ---- the tree
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
@@ -137,6 +167,10 @@ class Module(Workspace, State):
         yield prefix, self
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def _parts(self) -> Iterator[tuple["Module", ...]]:
+        """Yield the modules below that run one after the other, together those that run as one."""
+        yield from ((child,) for _, child in self.named_children())
 
     def modules(self) -> Iterator["Module"]:
         """Yield this module and all below it."""
@@ -170,6 +204,11 @@ class Module(Workspace, State):
 
     # ---- description
 
+    def _settings(self) -> tuple[Any, ...]:
+        """Return the values of the constructor's arguments."""
+        kind: Any = type(self)
+        return tuple([getattr(self, name) for name in _arguments(kind)])
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments by name, read from the attributes of the same names."""
         kind: Any = type(self)
@@ -195,30 +234,64 @@ class Module(Workspace, State):
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
 
-class Affine(Module):
-    """A layer that ends in adding a bias: it can take the bias and the ReLU of the layers behind it along.
+class Fusing(Module):
+    """A layer that can run layers behind it in its own pass, which is how Sequential fuses.
 
-    A subclass defines `_apply` and `_apply_backward`, one functional call each; `affine` runs it with any
-    bias and activation, which is how Sequential fuses, and `backward` undoes what the latest forward did.
+    `fused` runs it with any bias and activation, and `backward` undoes what the latest forward did.
+
+    Attributes
+    ----------
+    takes : tuple of str
+        What may follow, as named by `fuses_as`: "bias", "relu".
     """
 
+    takes: ClassVar[tuple[str, ...]] = ()
+
+    def fused(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
+        """Return activation(this layer, with `bias` in the place of its own where it `takes` one)."""
+        raise NotImplementedError
+
+
+class Affine(Fusing):
+    """A layer that ends in adding a bias: a subclass defines `_apply` and `_apply_backward`, one call each."""
+
+    takes = ("bias", "relu")
+
+    weight: Parameter | None = None
     bias: Parameter | None
 
     def forward(self, input: Array) -> Array:
-        return self.affine(input, self.bias, None)
+        return self.fused(input, self.bias, None)
 
-    def affine(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
-        """Return activation(this layer without its own bias + `bias`)."""
+    def fused(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
+        arrays = [None if p is None else p.data for p in (self.weight, bias)]
+        key = (input, *arrays, bias, activation, *self._window())
+        output: Array = self._repeat("forward", key, self._affine, input, bias, activation)
+        return output
+
+    def _affine(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
         input = self._accept(input)
         out = self._held("output", input)
         output = self._hold("output", input, self._apply(input, bias, activation, out))
         return self._save(output, input, output, bias, activation)
 
     def backward(self, grad_output: Array) -> Array | None:
+        bias = self._saved[1][2] if self._saved else None
+        sinks = [None if p is None else p.sink for p in (self.weight, bias)]
+        weight = None if self.weight is None else self.weight.data
+        key = (grad_output, self._saved, weight, *sinks, self.need_input_grad)
+        grad_input: Array | None = self._repeat("backward", key, self._affine_backward, grad_output)
+        return grad_input
+
+    def _affine_backward(self, grad_output: Array) -> Array | None:
         grad_output, input, output, bias, activation = self._recall(grad_output)
         held = self._held("grad_input", input) if self.need_input_grad else None
         grad = self._apply_backward(grad_output, input, output, bias, activation, held)
         return None if grad is None else self._hold("grad_input", input, grad)
+
+    def _window(self) -> tuple[Any, ...]:
+        """Return the hyperparameters on which the result depends."""
+        return ()
 
     def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
         raise NotImplementedError

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, overload
 
-from fastconv.nn.base import Affine, Array, Module, Parameter
+from fastconv.nn.base import Affine, Array, Fusing, Module, Parameter
 
 
 @dataclass(frozen=True)
@@ -23,51 +23,59 @@ class Group:
 
     @property
     def bias(self) -> Parameter | None:
-        """The one bias among the layers."""
-        biases = (layer.bias for layer in self.layers if isinstance(layer, Affine))
-        return next((bias for bias in biases if bias is not None), None)
+        """The one bias that the head may take from among the layers."""
+        for layer in self.layers:
+            if isinstance(layer, Affine) and layer.bias is not None:
+                return layer.bias
+        return None
+
+    @property
+    def learns(self) -> bool:
+        """Whether a parameter is among the layers."""
+        return any(next(layer.parameters(), None) is not None for layer in self.layers)
 
     def forward(self, input: Array) -> Array:
         head = self.layers[0]
         if len(self.layers) == 1:
             return head(input)
-        assert isinstance(head, Affine)
-        return head.affine(input, self.bias, self.activation)
+        assert isinstance(head, Fusing)
+        return head.fused(input, self.bias, self.activation)
 
     def backward(self, grad_output: Array) -> Array | None:
         return self.layers[0].backward(grad_output)
 
 
 def group_layers(layers: list[Module]) -> list[Group]:
-    """Merge each Conv, Linear or Bias with the Bias and the ReLU right behind it.
+    """Merge each layer that can take others along with the Bias and the ReLU right behind it.
 
     Subclasses that change how a layer runs are left alone.
     """
     groups: list[Group] = []
     for layer in layers:
         last = groups[-1] if groups else None
-        head = last.layers[0] if last else None
         known = vars(type(layer)).get("fuses_as")
-        if last and last.activation is None and _is_plain(head) and known == "relu":
-            groups[-1] = Group((*last.layers, layer), "relu")
-        elif last and last.activation is None and last.bias is None and _is_plain(head) and known == "bias":
-            groups[-1] = Group((*last.layers, layer))
+        if last and last.activation is None and known in _takes(last):
+            groups[-1] = Group((*last.layers, layer), "relu" if known == "relu" else None)
         else:
             groups.append(Group((layer,)))
     return groups
 
 
-def _is_plain(layer: Module | None) -> bool:
-    kind: Any = type(layer)
-    return isinstance(layer, Affine) and kind.forward is Affine.forward and kind.backward is Affine.backward
+def _takes(group: Group) -> tuple[str, ...]:
+    """Return what the group can take along yet; a layer whose running was redefined takes nothing."""
+    kind: Any = type(group.layers[0])
+    plain: Any = next((base for base in kind.__mro__ if "fused" in vars(base)), None)
+    if plain is None or kind.forward is not plain.forward or kind.backward is not plain.backward:
+        return ()
+    return tuple(what for what in kind.takes if what != "bias" or group.bias is None)
 
 
 class Sequential(Module):
     """Layers one after the other.
 
-    At the first batch it flattens nested Sequentials and merges neighbours: Conv, Linear (+ Bias) (+ ReLU)
-    become one pass forward and one backward, bit-equal to the layers one by one. While any layer has a
-    forward hook, or with ``fuse=False``, every layer runs on its own.
+    At the first batch it flattens nested Sequentials and merges neighbours: Conv, Linear (+ Bias) (+ ReLU) and
+    BatchNorm (+ ReLU) become one pass forward and one backward, bit-equal to the layers one by one; `plan`
+    shows which. While any layer has a forward hook, or with ``fuse=False``, every layer runs on its own.
 
     Parameters
     ----------
@@ -130,7 +138,7 @@ class Sequential(Module):
     def backward(self, grad_output: Array) -> Array | None:
         grad: Any = self._recall(grad_output)[0]
         groups = self._ran
-        first = 0 if self.need_input_grad else self._first_learned(groups)
+        first = 0 if self.need_input_grad else next((i for i, g in enumerate(groups) if g.learns), len(groups))
         for i in reversed(range(first, len(groups))):
             head = groups[i].layers[0]
             before, head.need_input_grad = head.need_input_grad, self.need_input_grad or i > first
@@ -145,20 +153,15 @@ class Sequential(Module):
             self._below = list(self.modules())[1:]
         return self._groups
 
+    def _parts(self) -> Iterator[tuple[Module, ...]]:
+        yield from (group.layers for group in self._ran)
+
     def _flattened(self) -> Iterator[Module]:
         for layer in self:
             if type(layer) is Sequential and layer.fuse:
                 yield from layer._flattened()
             else:
                 yield layer
-
-    @staticmethod
-    def _first_learned(groups: list[Group]) -> int:
-        """Return the index of the first group with a parameter: before it no gradient is needed."""
-        for i, group in enumerate(groups):
-            if any(next(layer.parameters(), None) is not None for layer in group.layers):
-                return i
-        return len(groups)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         yield from self._layers.items()

@@ -18,6 +18,7 @@ class _Conv(Affine):
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
+    weight: Parameter
 
     def __init__(
         self,

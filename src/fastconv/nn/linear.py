@@ -26,6 +26,8 @@ class Linear(Affine):
         If a size is below 1.
     """
 
+    weight: Parameter
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         if min(in_features, out_features) < 1:
             raise ValueError(f"Linear: sizes must be at least 1, got {in_features} and {out_features}")

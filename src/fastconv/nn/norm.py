@@ -5,13 +5,14 @@ from typing import ClassVar
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.nn.base import Array, Module, Parameter, as_image, initial
+from fastconv.nn.base import Array, Fusing, Parameter, as_image, initial
 
 
-class _BatchNorm(Module):
+class _BatchNorm(Fusing):
     """Normalise every channel by the batch's statistics in training, by the running ones in evaluation."""
 
     ranks: ClassVar[tuple[int, ...]]
+    takes = ("relu",)
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
@@ -28,29 +29,46 @@ class _BatchNorm(Module):
         self.num_batches_tracked = np.array(0, np.int64)
 
     def forward(self, input: Array) -> Array:
+        return self.fused(input, None, None)
+
+    def fused(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
+        momentum = 1 / (int(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
+        arrays = (None if p is None else p.data for p in (self.weight, self.bias))
+        key = (input, *arrays, self.running_mean, self.running_var, self.training, momentum, self.eps, activation)
+        output: Array = self._repeat("forward", key, self._forward, input, momentum, activation)
+        if self.training:
+            self.num_batches_tracked += 1
+        return output
+
+    def _forward(self, input: Array, momentum: float, activation: str | None) -> Array:
         if input.ndim not in self.ranks:
             raise ValueError(f"{type(self).__name__}: input needs {self.ranks} dimensions, got {input.shape}")
         x = as_image(self._accept(input))
         dtype = x.dtype.newbyteorder("=")
         output = self._buffer("output", x.shape, dtype)
         saved = self._buffer("saved", (2, x.shape[1]), dtype)
-        momentum = 1 / (int(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
         weight, bias = (None if p is None else p.data for p in (self.weight, self.bias))
         F.batch_norm(
             x, self.running_mean, self.running_var, weight, bias, self.training, momentum, self.eps,
-            out=output, saved=saved,
+            activation=activation, out=output, saved=saved,
         )  # fmt: skip
-        if self.training:
-            self.num_batches_tracked += 1
-        return self._save(output[:, :, 0] if input.ndim == 3 else output, x, saved, self.training)
+        return self._save(output[:, :, 0] if input.ndim == 3 else output, x, output, activation, saved, self.training)
 
     def backward(self, grad_output: Array) -> Array | None:
-        grad_output, x, saved, training = self._recall(grad_output)
+        weight = None if self.weight is None else self.weight.data
+        sinks = (None if p is None else p.sink for p in (self.weight, self.bias))
+        key = (grad_output, self._saved, weight, *sinks, self.need_input_grad)
+        grad_input: Array | None = self._repeat("backward", key, self._backward, grad_output)
+        return grad_input
+
+    def _backward(self, grad_output: Array) -> Array | None:
+        grad_output, x, output, activation, saved, training = self._recall(grad_output)
         grad_input = self._buffer("grad_input", x.shape, saved.dtype) if self.need_input_grad else None
         weight, bias = self.weight, self.bias
         F.batch_norm_backward(
             as_image(grad_output), x, weight.data if weight else None, saved, training,
-            bias=bias is not None and bias.requires_grad, need_input_grad=self.need_input_grad,
+            bias=bias is not None and bias.requires_grad, output=output, activation=activation,
+            need_input_grad=self.need_input_grad,
             grad_input=grad_input, grad_weight=weight.sink if weight else None,
             grad_bias=bias.sink if bias else None,
         )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from fastconv import functional as F
 from fastconv.functional._check import pair
+from fastconv.functional._tape import spoil
 from fastconv.nn.base import Array, Module
 
 Size = int | tuple[int, int]
@@ -41,6 +42,10 @@ class MaxPool2d(Module):
         self.ceil_mode = ceil_mode
 
     def forward(self, input: Array) -> Array:
+        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
+        return output
+
+    def _forward(self, input: Array) -> Array:
         input = self._accept(input)
         window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         argmax = self._held("argmax", input)
@@ -50,6 +55,10 @@ class MaxPool2d(Module):
         return self._save(self._hold("output", input, output), argmax, input, window)
 
     def backward(self, grad_output: Array) -> Array:
+        grad_input: Array = self._repeat("backward", (grad_output, self._saved), self._backward, grad_output)
+        return grad_input
+
+    def _backward(self, grad_output: Array) -> Array:
         grad_output, argmax, input, window = self._recall(grad_output)
         grad_input = self._buffer("grad_input", input.shape, grad_output.dtype)
         return F.max_pool2d_backward(grad_output, argmax, input.shape, *window, grad_input=grad_input)
@@ -62,11 +71,20 @@ class _Mean(Module):
     gradient: ClassVar[Callable[..., Array]]
 
     def forward(self, input: Array) -> Array:
+        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
+        return output
+
+    def _forward(self, input: Array) -> Array:
         input = self._accept(input)
-        output = self.operation(input, *self.config().values(), out=self._held("output", input))
+        output = self.operation(input, *self._settings(), out=self._held("output", input))
         return self._save(self._hold("output", input, output), input)
 
     def backward(self, grad_output: Array) -> Array:
+        key = (grad_output, self._saved, *self._settings())
+        grad_input: Array = self._repeat("backward", key, self._backward, grad_output)
+        return grad_input
+
+    def _backward(self, grad_output: Array) -> Array:
         grad_output, input = self._recall(grad_output)
         grad_input = self._buffer("grad_input", input.shape, grad_output.dtype)
         return self.gradient(grad_output, input.shape, *self._window(), grad_input=grad_input)
@@ -108,7 +126,7 @@ class AvgPool2d(_Mean):
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def _window(self) -> tuple[Any, ...]:
-        return tuple(self.config().values())
+        return self._settings()
 
 
 class AdaptiveAvgPool2d(_Mean):
@@ -134,14 +152,23 @@ class Flatten(Module):
     """(N, C, H, W) to (N, C·H·W), in C order of the shape as PyTorch flattens, whatever the memory order."""
 
     def forward(self, input: Array) -> Array:
+        output: Array = self._repeat("forward", (input,), self._forward, input)
+        return output
+
+    def _forward(self, input: Array) -> Array:
         shape = (len(input), math.prod(input.shape[1:]))
         if input.flags.c_contiguous and input.dtype.isnative:
             return self._save(input.reshape(shape), input.shape)
         output = self._buffer("output", shape, input.dtype.newbyteorder("="))
         output.reshape(input.shape)[...] = input
+        spoil()
         return self._save(output, input.shape)
 
     def backward(self, grad_output: Array) -> Array:
+        grad_input: Array = self._repeat("backward", (grad_output, self._saved), self._backward, grad_output)
+        return grad_input
+
+    def _backward(self, grad_output: Array) -> Array:
         grad_output, shape = self._recall(grad_output)
         return self._accept(grad_output.reshape(shape), "grad_input")
 

@@ -44,7 +44,7 @@ class Residual(Module):
         side = input if self.shortcut is None else self.shortcut(input)
         if main.shape != side.shape:
             raise ValueError(f"Residual: body gives shape {main.shape}, shortcut {side.shape}")
-        total = self._hold("sum", main, F.add(main, side, out=self._held("sum", main)))
+        total = self._repeat("forward", (main, side), self._add, "sum", main, side)
         return self._save(total if self.activation is None else self.activation(total))
 
     def backward(self, grad_output: Array) -> Array | None:
@@ -58,4 +58,8 @@ class Residual(Module):
         side: Any = grad if self.shortcut is None else self.shortcut.backward(grad)
         if not self.need_input_grad:
             return None
-        return self._hold("grad_input", main, F.add(main, side, out=self._held("grad_input", main)))
+        grad_input: Array = self._repeat("backward", (main, side), self._add, "grad_input", main, side)
+        return grad_input
+
+    def _add(self, name: str, main: Array, side: Array) -> Array:
+        return self._hold(name, main, F.add(main, side, out=self._held(name, main)))
