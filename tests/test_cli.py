@@ -133,6 +133,17 @@ def test_models_lists_the_zoo(run):
     assert sizes["lenet5"] == {"digits": None, "mnist": 61_706, "cifar10": 62_006}
 
 
+def test_models_shows_layers_and_plan_of_one(run):
+    assert "(0): Conv2d(1, 6, kernel_size=(5, 5)" in run("models", "lenet5").stdout
+    shown = run("models", "lenet5", "--plan", "--batch", "8").stdout
+    assert shown.startswith("lenet5: Sequential, training step on (8, 1, 28, 28) of float32")
+    plan = json.loads(run("models", "resnet20", "--plan", "--dataset", "cifar10", "--json").stdout)
+    assert plan["parameters"] == 272_474
+    assert plan["rows"][1]["layers"] == ["BatchNorm2d", "ReLU"]
+    for wrong in (["models", "--plan"], ["models", "nine"], ["models", "lenet5", "--dataset", "digits"]):
+        assert run(*wrong).exit_code == 2
+
+
 def test_info(run):
     shown = run("info").stdout
     assert "isa" in shown

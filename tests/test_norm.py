@@ -348,3 +348,43 @@ BAD = [
 def test_bad_arguments_are_refused_with_their_numbers(error, call, words):
     with pytest.raises(error, match=words):
         call()
+
+
+# --- with ReLU in the same pass
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(5, 3, 4, 3), (2, 17, 3, 3), (40, 64), (3, 130, 2, 2), (700, 40)])
+def test_relu_in_the_same_pass_has_the_bits_of_relu_behind(isa, shape, training, dtype):
+    rng = np.random.default_rng(0)
+    c = shape[1]
+    x, g = rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+    w, b, mean = (rng.standard_normal(c).astype(dtype) for _ in range(3))
+    var = rng.random(c).astype(dtype) + 1
+    if not training:
+        x[0, 0] = np.nan
+
+    def run(fused):
+        saved, gw, gb = np.empty((2, c), dtype), np.ones(c, dtype), np.ones(c, dtype)
+        running = mean.copy(), var.copy()
+        y = F.batch_norm(x, *running, w, b, training, activation="relu" if fused else None, saved=saved)
+        if fused:
+            options = {"output": y, "activation": "relu"}
+            behind = g
+        else:
+            y = F.relu(y)
+            options, behind = {}, F.relu_backward(g, y)
+        gx, _, _ = F.batch_norm_backward(behind, x, w, saved, training, grad_weight=gw, grad_bias=gb, **options)
+        return [y, gx, gw, gb, *running]
+
+    for a, z in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(a, z)
+
+
+def test_relu_in_the_same_pass_needs_the_output_for_its_gradient():
+    x = np.ones((4, 2), np.float32)
+    with pytest.raises(ValueError, match="activation='relu' needs output="):
+        F.batch_norm_backward(x, x, None, np.ones((2, 2), np.float32), True, activation="relu")
+    with pytest.raises(ValueError, match="activation must be None or 'relu', got 'tanh'"):
+        F.batch_norm(x, None, None, training=True, activation="tanh")

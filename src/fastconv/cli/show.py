@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -25,11 +26,22 @@ def info(as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("name", required=False)
+@click.option("--plan", is_flag=True, help="What a training step of NAME does and holds: fused layers, FLOPs, bytes.")
+@click.option(
+    "--dataset", type=click.Choice(list(_SHAPES)), default="mnist", show_default=True, help="For NAME: whose images."
+)
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="For --plan: images a step.")
 @json_option
-def models(as_json: bool) -> None:
-    """List the nets of the zoo with their sizes."""
+def models(name: str | None, plan: bool, dataset: str, batch: int, as_json: bool) -> None:
+    """List the nets of the zoo with their sizes, or show the layers or the plan of one."""
     from fastconv.models import ZOO
 
+    if name is not None:
+        _show(name, dataset, batch if plan else None, as_json)
+        return
+    if plan:
+        raise click.UsageError("--plan needs the NAME of a net")
     entries: list[dict[str, Any]] = [
         {
             "name": recipe.name,
@@ -48,6 +60,23 @@ def models(as_json: bool) -> None:
         rows.append((entry["name"], *counts, entry["description"]))
     click.echo(table(rows, numbers=frozenset({1, 2, 3})))
     click.echo("\nFigures: parameters for 10 classes; – where images of that size are too small.")
+
+
+def _show(name: str, dataset: str, batch: int | None, as_json: bool) -> None:
+    from fastconv import models as zoo
+
+    try:
+        model = zoo.build(name, _SHAPES[dataset], 10)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if batch is None:
+        print_json({"model": repr(model)}) if as_json else click.echo(repr(model))
+        return
+    plan = model.plan((batch, *_SHAPES[dataset]))
+    if as_json:
+        print_json({**asdict(plan), "flops": plan.flops, "parameters": plan.parameters, "total": plan.total})
+    else:
+        click.echo(f"{name}: {plan}")
 
 
 def _count(name: str, shape: tuple[int, int, int]) -> int | None:
