@@ -83,6 +83,15 @@ def test_batch_normalisation_rescues_bad_weights():
     assert found["He × 30", False] is None or found["He × 30", False] < 0.5
 
 
+def test_linear_cifar10(cifar10, capsys):
+    found = example("linear_cifar10").main(["--quick"])
+    assert len(found.trials) == 6
+    printed = capsys.readouterr().out
+    assert "fine    best" in printed
+    assert "1e+06" in printed
+    assert "Try 6/6  " in printed
+
+
 def test_random_vs_grid(capsys):
     grid, drawn = example("random_vs_grid").main(["--quick"])
     assert grid.shape == drawn.shape == (2, 2)

@@ -326,12 +326,12 @@ def test_bad_arguments_say_why():
 # ---- storages, several workers, kills
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_several_workers_make_exactly_the_trials_asked_for(tmp_path, notes, kind):
-    where = f"journal:{tmp_path / 'j'}" if kind == "journal" else f"sqlite:///{tmp_path / 'db'}"
-    found = search(objectives.noted, XY, trials=24, stages=2, workers=3, storage=where, direction="minimize")
+@pytest.mark.parametrize(("kind", "stages"), [("journal:{}/j", 2), ("sqlite:///{}/db", 1)])
+def test_several_workers_make_exactly_the_trials_asked_for(tmp_path, notes, kind, stages):
+    options = dict(trials=24, stages=stages, direction="minimize")
+    found = search(objectives.noted, XY, workers=3, storage=kind.format(tmp_path), **options)
     assert notes() == list(range(1, 25))
-    assert points(found) == points(search(objectives.bowl, XY, trials=24, stages=2, direction="minimize"))
+    assert points(found) == points(search(objectives.bowl, XY, **options))
 
 
 def test_two_parties_on_one_journal_share_the_trials(tmp_path, notes):

@@ -234,11 +234,12 @@ class _Search:
         crew = self._crew(ledger)
         try:
             while not ledger.done():
+                started = time.monotonic()
                 busy = crew.turn()
                 ledger.put_back_lost()
                 self._show.trials(ledger.rows())
-                if not busy:
-                    time.sleep(_POLL)
+                if not busy:  # a slow storage is asked less often: workers need it too
+                    time.sleep(max(_POLL, 4 * (time.monotonic() - started)))
         finally:
             crew.leave()
         self._show.trials(ledger.rows())
