@@ -187,6 +187,13 @@ def test_the_edge_of_a_range_is_told():
     (high,) = at_edge(space, {"x": 0.9, "b": 1})
     assert "upper edge" in high
     assert "as far as 100" in high
+    (fine,) = at_edge(make_space({"x": "1e-3:1e-2"}), {"x": 0.0099}, space)
+    assert fine == (
+        "the best x, 0.0099, lies at the upper edge of 0.001:0.01: "
+        "the stage before may have narrowed too far, and more trials would help it"
+    )
+    (end,) = at_edge(make_space({"x": "1e-2:1"}), {"x": 0.99}, space)
+    assert "as far as 100" in end
 
 
 def test_trials_and_budgets_by_stage():
@@ -328,9 +335,9 @@ def test_bad_arguments_say_why():
 
 @pytest.mark.parametrize(("kind", "stages"), [("journal:{}/j", 2), ("sqlite:///{}/db", 1)])
 def test_several_workers_make_exactly_the_trials_asked_for(tmp_path, notes, kind, stages):
-    options = dict(trials=24, stages=stages, direction="minimize")
+    options = dict(trials=12 * stages, stages=stages, direction="minimize")
     found = search(objectives.noted, XY, workers=3, storage=kind.format(tmp_path), **options)
-    assert notes() == list(range(1, 25))
+    assert notes() == list(range(1, 12 * stages + 1))
     assert points(found) == points(search(objectives.bowl, XY, **options))
 
 

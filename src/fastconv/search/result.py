@@ -77,5 +77,5 @@ def summary(plan: Plan, stages: list[tuple[Space, list[dict[str, Any]]]], interr
             }
         )
     rows = [row for _, stage_rows in stages for row in stage_rows]
-    warnings = [] if best is None or space is None else at_edge(space, best["params"])
+    warnings = [] if best is None or space is None else at_edge(space, best["params"], plan.space)
     return SearchResult(rows, best, told, warnings, sum(plan.trials), interrupted)

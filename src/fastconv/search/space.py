@@ -240,18 +240,25 @@ def narrow(space: Space, best: Sequence[Mapping[str, Any]]) -> Space:
     return {name: around(name, d) for name, d in space.items()}
 
 
-def at_edge(space: Space, point: Mapping[str, Any]) -> list[str]:
-    """Return a warning for every range in whose outer twentieth a point lies."""
+def at_edge(space: Space, point: Mapping[str, Any], asked: Space | None = None) -> list[str]:
+    """Return a warning for every range in whose outer twentieth a point lies.
+
+    ``asked`` is the space before it was narrowed, if it was.
+    """
     warnings = []
     for name, d in space.items():
-        share = d.share(point[name]) if isinstance(d, Range) else 0.5
+        value = point[name]
+        share = d.share(value) if isinstance(d, Range) else 0.5
         if 0.05 < share < 0.95:
             continue
+        whole = (asked or space)[name]
         assert isinstance(d, Range)
-        side, limit, factor = ("lower", d.low, 0.01) if share < 0.5 else ("upper", d.high, 100)
-        advice = f", as far as {limit * factor:.3g}" if d.log else ""
-        warnings.append(
-            f"the best {name}, {show(point[name])}, lies at the {side} edge of {d}: "
-            f"a better one may lie beyond; widen the range{advice}"
-        )
+        assert isinstance(whole, Range)
+        if 0.05 < whole.share(value) < 0.95:
+            advice = "the stage before may have narrowed too far, and more trials would help it"
+        else:
+            limit = whole.low / 100 if share < 0.5 else whole.high * 100
+            advice = "a better one may lie beyond; widen the range" + (f", as far as {limit:.3g}" if d.log else "")
+        side = "lower" if share < 0.5 else "upper"
+        warnings.append(f"the best {name}, {show(value)}, lies at the {side} edge of {d}: {advice}")
     return warnings
