@@ -2,14 +2,65 @@
 
 Forward, threads share the lanes of the batch and meet only at the end. Backward, two threads take chunks in
 turn: while one walks chunk c back, the other recomputes chunk c - 1, which it will walk back next; what a thread
-recomputes it reads again itself, out of its own cache. One thread does both in one loop, on two tapes.
+recomputes it reads again itself, out of its own cache. They meet through one counter, within one parallel region:
+to wake a sleeping thread for each chunk would cost as much as a short chunk takes. One thread does both in one
+loop, on two tapes.
 """
 
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 from libc.math cimport sqrt
 from libc.string cimport memcpy
 
 from fastconv._ext.runtime cimport fc_deep, fc_ops, ops, threads_for
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define fc_team() omp_get_num_threads()
+    #define fc_rank() omp_get_thread_num()
+    #else
+    #define fc_team() 1
+    #define fc_rank() 0
+    #endif
+
+    #ifdef _MSC_VER
+    #include <windows.h>
+    #define fc_publish(p, v) (MemoryBarrier(), *(volatile ptrdiff_t *)(p) = (v))
+    #define fc_look(p) (*(volatile ptrdiff_t *)(p))
+    #define fc_pause() YieldProcessor()
+    #define fc_yield() SwitchToThread()
+    #else
+    #include <sched.h>
+    #define fc_publish(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
+    #define fc_look(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
+    #if defined(__x86_64__)
+    #define fc_pause() __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define fc_pause() __asm__ volatile("yield")
+    #else
+    #define fc_pause() (void)0
+    #endif
+    #define fc_yield() sched_yield()
+    #endif
+
+    /* until *p is v: some 20 microseconds of looking, then others may have the processor between two looks */
+    static void fc_await(const ptrdiff_t *p, ptrdiff_t v)
+    {
+        for (int looks = 0; fc_look(p) != v; looks++) {
+            if (looks < 500)
+                fc_pause();
+            else
+                fc_yield();
+        }
+    }
+    """
+    int fc_team() nogil
+    int fc_rank() nogil
+    void fc_publish(Py_ssize_t *p, Py_ssize_t v) nogil
+    void fc_await(const Py_ssize_t *p, Py_ssize_t v) nogil
+
 
 ctypedef fused real:
     float
@@ -88,8 +139,8 @@ cdef void forward_range(
 
 
 cdef struct walk:
-    Py_ssize_t layers, chunk, row, state
-    Py_ssize_t tape_size
+    Py_ssize_t layers, chunk, row, state, tape_size, chunks
+    Py_ssize_t walked
 
 
 cdef void place(fc_deep *a, const walk *s, Py_ssize_t c, const real *w, real *w_new, const real *marks,
@@ -120,8 +171,8 @@ def backward(
     scratch (2 * blocks * D * 16).
     """
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef Py_ssize_t blocks = g.shape[0], width = g.shape[1], layers = weights.shape[0], c, chunks
-    cdef int threads = min(2, threads_for(<double>layers * blocks * 16 * (width + 8) * width)), t
+    cdef Py_ssize_t blocks = g.shape[0], width = g.shape[1], layers = weights.shape[0]
+    cdef int threads = min(2, threads_for(<double>layers * blocks * 16 * (width + 8) * width))
     cdef fc_deep a
     cdef walk s
     if layers == 0 or blocks == 0:
@@ -131,42 +182,48 @@ def backward(
     s.row = width * (width + 1)
     s.state = blocks * width * 16
     s.tape_size = tapes.shape[1]
-    chunks = (layers + chunk - 1) // chunk
+    s.walked = s.chunks = (layers + chunk - 1) // chunk
+    if s.chunks == 1:
+        threads = 1
     with nogil:
         describe(&a, width, blocks, activation, alpha)
         a.g = &g[0, 0, 0]
         a.rate = rate
         a.scratch = &scratch[0]
-        place(&a, &s, chunks - 1, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0], (chunks - 1) & 1)
-        table.deep_recompute(&a)
-        c = chunks - 1
-        while c >= 0:
-            if threads == 1 or c == 0:
-                alone(table, &a, &s, c, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
-            else:
-                for t in prange(2, schedule='static', num_threads=2):
-                    in_turn(table, &a, &s, c, t, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
-            c = c - 1
+        if threads == 1:
+            alone(table, &a, &s, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
+        else:
+            with parallel(num_threads=2):
+                if fc_team() == 2:
+                    in_turn(table, &a, &s, fc_rank(), &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
+                else:  # no second thread was to be had
+                    alone(table, &a, &s, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
 
 
-cdef void in_turn(const fc_ops *table, const fc_deep *shared, const walk *s, Py_ssize_t c, int t, const real *w,
-                  real *w_new, const real *marks, real *tapes) noexcept nogil:
-    # thread t owns the chunks and the tape of its parity
+cdef void in_turn(const fc_ops *table, const fc_deep *shared, walk *s, int rank, const real *w, real *w_new,
+                  const real *marks, real *tapes) noexcept nogil:
+    # this thread owns the chunks and the tape of its parity; s.walked is the last chunk that was walked back
     cdef fc_deep a = shared[0]
-    if t == (c & 1):
-        place(&a, s, c, w, w_new, marks, tapes, t)
-        table.deep_backward(&a)
-    else:
-        place(&a, s, c - 1, w, w_new, marks, tapes, t)
+    cdef Py_ssize_t c = s.chunks - 1 - (s.chunks - 1 - rank) % 2
+    while c >= 0:
+        place(&a, s, c, w, w_new, marks, tapes, rank)
         table.deep_recompute(&a)
+        fc_await(&s.walked, c + 1)
+        table.deep_backward(&a)
+        fc_publish(&s.walked, c)
+        c = c - 2
 
 
-cdef void alone(const fc_ops *table, const fc_deep *shared, const walk *s, Py_ssize_t c, const real *w, real *w_new,
+cdef void alone(const fc_ops *table, const fc_deep *shared, const walk *s, const real *w, real *w_new,
                 const real *marks, real *tapes) noexcept nogil:
     cdef fc_deep a = shared[0], b = shared[0]
+    cdef Py_ssize_t c = s.chunks - 1
     place(&a, s, c, w, w_new, marks, tapes, c & 1)
-    if c == 0:
-        table.deep_backward(&a)
-        return
-    place(&b, s, c - 1, w, w_new, marks, tapes, (c - 1) & 1)
-    table.deep_both(&a, &b)
+    table.deep_recompute(&a)
+    while c > 0:
+        place(&a, s, c, w, w_new, marks, tapes, c & 1)
+        place(&b, s, c - 1, w, w_new, marks, tapes, (c - 1) & 1)
+        table.deep_both(&a, &b)
+        c = c - 1
+    place(&a, s, 0, w, w_new, marks, tapes, 0)
+    table.deep_backward(&a)

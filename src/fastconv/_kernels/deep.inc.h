@@ -10,14 +10,22 @@
  *
  * `both` walks one chunk back and recomputes another in one loop: two independent chains fill each other's waits.
  * Sums, in every table: over inputs (and outputs, in g) two chains for D <= 8, of the first half and of the rest,
- * else one chain; over samples the blocks in order and then 16 lanes by halves (8, 4, 2, 1) for D < 16, else one
- * chain over the samples.
+ * else one chain; over samples the blocks in order and then 16 lanes by halves (8, 4, 2, 1) for D < 16. From D = 16
+ * on, registers of outputs are as long as registers of samples: a chain over the samples then takes 16 multiply-adds
+ * for a register of weights, the tree as many multiplications and as many additions and shuffles again.
  */
 
 #ifndef FC_DEEP_CONSTANTS
 #define FC_DEEP_CONSTANTS
+#include <string.h>
 enum { FC_SOFTSIGN = 0, FC_TANH = 1, FC_RELU = 2 };
+enum { FC_SOFTSIGN_ESTIMATED = 3 }; /* of each second output, where states are bounded: deep_bounded */
 enum { FC_DEEP_SMALL = 8, FC_DEEP_TREE = 15, FC_DEEP_TILE = 8, FC_DEEP_MAX = 512 };
+/* made by a weighted minimax fit, relative error 6e-9 before rounding */
+static const float fc_deep_tanh_p[] = {1.0f, 0.13450628519058228f, 0.0035790023393929005f, 2.2023414203431457e-05f,
+                                       1.5428213373525068e-08f};
+static const float fc_deep_tanh_q[] = {1.0f, 0.4678395688533783f, 0.026192277669906616f, 0.00034236672217957675f,
+                                       8.598877343501954e-07f};
 #if defined(__GNUC__) && !defined(__clang__)
 #define FC_UNROLL _Pragma("GCC unroll 16")
 #else
@@ -30,12 +38,40 @@ enum { FC_DEEP_SMALL = 8, FC_DEEP_TREE = 15, FC_DEEP_TILE = 8, FC_DEEP_MAX = 512
 /* where the kernels that hold the state in registers exist: not for float64, which proves, nor for one lane */
 #define FC_DEEP_REGISTERS (sizeof(T) == 4 && BV <= 4)
 
+/* -z / (1 + |z|), rounded as division rounds it, whatever the estimate: one cubic step takes it to within 0.51 ulp of
+ * the reciprocal, from which Markstein's step rounds the quotient correctly. tests/test_deep_quotient.py visits all z.
+ * Needs |z| < 2**100 (or NaN); negative, so that the sign of a quotient of 0 comes out right too.
+ *   P. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990, theorem 8.4 */
+FC_INLINE VEC FC(deep_quotient)(VEC z, VEC estimate)
+{
+    const VEC d = V(add)(V(set1)(1), V(abs)(z)); /* estimate: of -1 / d */
+    const VEC e = V(fma)(d, estimate, V(set1)(1));
+    const VEC r = V(fma)(estimate, V(fma)(e, e, e), estimate);
+    const VEC q = V(mul)(z, r);
+    return V(fma)(V(fma)(q, d, z), r, q);
+}
+
+/* tanh for |z| <= 7.9 as z P(z**2) / Q(z**2) and constant beyond: within 6 ulp, never above 1 */
+FC_INLINE VEC FC(deep_tanh)(VEC z)
+{
+    if (sizeof(T) != 4)
+        return FC(tanh_vec)(z);
+    const VEC x = V(max)(V(set1)((T)-7.9), V(min)(V(set1)((T)7.9), z)); /* in this order NaN stays */
+    const VEC u = V(mul)(x, x);
+    VEC p = V(set1)((T)fc_deep_tanh_p[4]), q = V(set1)((T)fc_deep_tanh_q[4]);
+    FC_UNROLL for (int i = 3; i >= 0; i--) {
+        p = V(fma)(p, u, V(set1)((T)fc_deep_tanh_p[i]));
+        q = V(fma)(q, u, V(set1)((T)fc_deep_tanh_q[i]));
+    }
+    return V(div)(V(mul)(x, p), q);
+}
+
 FC_INLINE VEC FC(deep_act)(VEC z, const int act)
 {
     if (act == FC_SOFTSIGN)
         return V(div)(z, V(add)(V(set1)(1), V(abs)(z)));
     if (act == FC_TANH)
-        return FC(tanh_vec)(z);
+        return FC(deep_tanh)(z);
     return FC(relu_vec)(z);
 }
 
@@ -73,6 +109,15 @@ FC_INLINE void FC(deep_sums)(VEC *acc, const T *x, const ptrdiff_t x_row, const 
         FC_UNROLL for (int o = 0; o < no; o++)
             acc[o] = V(add)(acc[o], rest[o]);
     }
+}
+
+/* the registers of a block added by halves down to one */
+FC_INLINE VEC FC(deep_fold)(VEC *sum)
+{
+    FC_UNROLL for (int half = BV / 2; half > 0; half /= 2)
+        FC_UNROLL for (int v = 0; v < half; v++)
+            sum[v] = V(add)(sum[v], sum[v + half]);
+    return sum[0];
 }
 
 FC_INLINE ptrdiff_t FC(deep_split)(ptrdiff_t d) { return d <= FC_DEEP_SMALL ? (d + 1) / 2 : d; }
@@ -168,8 +213,9 @@ static FC_NOINLINE void FC(deep_update_tree)(const fc_deep *a, const T *w, T *ne
     const T rate = (T)a->rate;
     for (ptrdiff_t j = 0; j < n; j += 4) {
         const ptrdiff_t m = n - j < 4 ? n - j : 4;
-        VEC sums[4][BV];
-        for (ptrdiff_t i = 0; i < 4; i++)
+        VEC sums[4];
+        for (ptrdiff_t i = 0; i < 4; i++) {
+            VEC all[BV];
             for (int v = 0; v < BV; v++) {
                 const ptrdiff_t at = v * LANES;
                 VEC sum = V(set1)(0);
@@ -181,15 +227,17 @@ static FC_NOINLINE void FC(deep_update_tree)(const fc_deep *a, const T *w, T *ne
                         sum = x ? V(fma)(V(load)(x + at + b * n * 16), zb, sum) : V(add)(sum, zb);
                     }
                 }
-                sums[i][v] = sum;
+                all[v] = sum;
             }
+            sums[i] = FC(deep_fold)(all);
+        }
         if (m == 4)
-            V(descend4)(w + j, sums[0], rate, new + j);
+            V(descend4)(w + j, sums, rate, new + j);
         else {
             T tail[4] = {0};
             for (ptrdiff_t i = 0; i < m; i++)
                 tail[i] = w[j + i];
-            V(descend4)(tail, sums[0], rate, tail);
+            V(descend4)(tail, sums, rate, tail);
             for (ptrdiff_t i = 0; i < m; i++)
                 new[j + i] = tail[i];
         }
@@ -277,52 +325,156 @@ static FC_NOINLINE void FC(deep_backward_wide)(const fc_deep *a)
 
 /* --- widths 2, 4, 8: D is a constant, the state stays in registers from layer to layer --- */
 
-/* one layer on nv registers of lanes: h is replaced, its slopes go to d (rows of 16) where given */
-FC_INLINE void FC(deep_step)(VEC h[][BV], const T *w, T *d, T alpha, T root, const int D, const int nv,
-                             const int act)
+/* registers of lanes that walk the layers together, each a chain of its own: as many as hold the state */
+#define FC_DEEP_CHAINS(D) (FC_VECTORS == 32 && (D) < 8 ? 4 : 2)
+/* of those, how many share a layer's weights in registers; one, and its sums spill nothing, where D is small */
+#define FC_DEEP_SHARED(D) (FC_VECTORS == 16 && (D) == 8 ? 2 : 1)
+
+FC_INLINE void FC(deep_load)(VEC *h, const T *from, const int D)
+{
+    FC_UNROLL for (int k = 0; k < D; k++)
+        h[k] = V(load)(from + k * 16);
+}
+
+FC_INLINE void FC(deep_save)(const VEC *h, T *to, const int D)
+{
+    FC_UNROLL for (int k = 0; k < D; k++)
+        V(store)(to + k * 16, h[k]);
+}
+
+/* one layer on nv registers of lanes: h is replaced, register v's slopes go to d[v] (rows of 16) where given */
+FC_INLINE void FC(deep_step)(VEC h[][FC_DEEP_SMALL], const T *w, T *const *d, T alpha, T root, const int D,
+                             const int nv, const int act)
 {
     const int half = (D + 1) / 2;
-    VEC z[FC_DEEP_SMALL][BV];
+    VEC z[FC_DEEP_SMALL][2], rest[2];
     FC_UNROLL for (int j = 0; j < D; j++) {
-        VEC rest[BV];
-        const VEC b = V(set1)(w[D * D + j]), w0 = V(set1)(w[j]), wh = V(set1)(w[half * D + j]);
         FC_UNROLL for (int v = 0; v < nv; v++) {
-            z[j][v] = V(fma)(h[0][v], w0, b);
-            rest[v] = V(mul)(h[half][v], wh);
+            rest[v] = V(mul)(h[v][half], V(set1)(w[half * D + j]));
+            z[j][v] = V(fma)(h[v][0], V(set1)(w[j]), V(set1)(w[D * D + j]));
         }
-        FC_UNROLL for (int k = 1; k < half; k++) {
-            const VEC wk = V(set1)(w[k * D + j]);
+        FC_UNROLL for (int k = half + 1; k < D; k++)
             FC_UNROLL for (int v = 0; v < nv; v++)
-                z[j][v] = V(fma)(h[k][v], wk, z[j][v]);
-        }
-        FC_UNROLL for (int k = half + 1; k < D; k++) {
-            const VEC wk = V(set1)(w[k * D + j]);
+                rest[v] = V(fma)(h[v][k], V(set1)(w[k * D + j]), rest[v]);
+        FC_UNROLL for (int k = 1; k < half; k++)
             FC_UNROLL for (int v = 0; v < nv; v++)
-                rest[v] = V(fma)(h[k][v], wk, rest[v]);
-        }
-        FC_UNROLL for (int v = 0; v < nv; v++)
+                z[j][v] = V(fma)(h[v][k], V(set1)(w[k * D + j]), z[j][v]);
+        FC_UNROLL for (int v = 0; v < nv; v++) {
             z[j][v] = V(add)(z[j][v], rest[v]);
-    }
-    FC_UNROLL for (int j = 0; j < D; j++)
-        FC_UNROLL for (int v = 0; v < nv; v++) {
-            z[j][v] = FC(deep_act)(z[j][v], act);
-            h[j][v] = V(fma)(V(set1)(alpha), z[j][v], h[j][v]);
+            if (nv == 1)
+                FC_PIN(z[j][v]);
         }
-    if (d)
-        FC_UNROLL for (int j = 0; j < D; j++)
-            FC_UNROLL for (int v = 0; v < nv; v++)
-                V(store)(d + j * 16 + v * LANES, FC(deep_slope)(z[j][v], alpha, root, act));
+    }
+    FC_UNROLL for (int j = 0; j < D; j++) {
+        const int estimated = act == FC_SOFTSIGN_ESTIMATED && j % 2;
+        FC_UNROLL for (int v = 0; v < nv; v++) {
+            VEC s;
+            if (estimated) /* the negative quotient */
+                s = FC(deep_quotient)(z[j][v], V(estimate)(V(sub)(V(set1)(-1), V(abs)(z[j][v]))));
+            else
+                s = FC(deep_act)(z[j][v], act == FC_SOFTSIGN_ESTIMATED ? FC_SOFTSIGN : act);
+            h[v][j] = V(fma)(V(set1)(estimated ? -alpha : alpha), s, h[v][j]);
+            if (d)
+                V(store)(d[v] + j * 16,
+                         FC(deep_slope)(s, alpha, root, act == FC_SOFTSIGN_ESTIMATED ? FC_SOFTSIGN : act));
+        }
+    }
 }
 
-/* what the 16 samples add to weight e of a layer: h[k] dz[j], or dz[j] for a bias, or nothing beyond them */
-FC_INLINE void FC(deep_terms)(VEC *sum, const T *x, VEC dz[][BV], const int e, const int D)
+/* nv registers of lanes through all layers: the state is replaced or, with `kept`, states and slopes go to the tape */
+FC_INLINE void FC(deep_run)(const fc_deep *a, const ptrdiff_t first, const int kept, const int D, const int nv,
+                            const int act)
 {
-    const int k = e / D, j = e % D;
-    FC_UNROLL for (int v = 0; v < BV; v++)
-        sum[v] = k < D ? V(mul)(V(load)(x + k * 16 + v * LANES), dz[j][v]) : k == D ? dz[j][v] : V(set1)(0);
+    const T alpha = (T)a->alpha, root = (T)a->root;
+    const int shared = nv > 1 ? FC_DEEP_SHARED(D) : 1;
+    const ptrdiff_t all = a->blocks * D * 16;
+    const T *w = a->w;
+    T *x[4], *d[4];
+    VEC h[4][FC_DEEP_SMALL];
+    FC_UNROLL for (int v = 0; v < nv; v++) {
+        const ptrdiff_t at = (first + v) / BV * D * 16 + (first + v) % BV * LANES;
+        FC(deep_load)(h[v], (const T *)a->h + at, D);
+        x[v] = (kept ? (T *)a->tape : (T *)a->h) + at;
+        d[v] = x[v] + all;
+    }
+    for (ptrdiff_t i = 0; i < a->layers; i++, w += D * (D + 1))
+        FC_UNROLL for (int v = 0; v < nv; v += shared) {
+            FC_AGAIN(w);
+            if (kept)
+                FC_UNROLL for (int u = v; u < v + shared; u++)
+                    FC(deep_save)(h[u], x[u], D);
+            FC(deep_step)(h + v, w, kept ? d + v : NULL, alpha, root, D, shared, act);
+            if (kept)
+                FC_UNROLL for (int u = v; u < v + shared; u++) {
+                    x[u] += 2 * all;
+                    d[u] += 2 * all;
+                }
+        }
+    if (!kept)
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            FC(deep_save)(h[v], x[v], D);
 }
 
-/* g is taken back through a layer on one block; dz receives the gradient of the layer's sums */
+FC_INLINE void FC(deep_runs)(const fc_deep *a, ptrdiff_t v, const ptrdiff_t end, const int kept, const int D,
+                             const int act)
+{
+    for (; v + FC_DEEP_CHAINS(D) <= end; v += FC_DEEP_CHAINS(D))
+        FC(deep_run)(a, v, kept, D, FC_DEEP_CHAINS(D), act);
+    for (; v < end; v++)
+        FC(deep_run)(a, v, kept, D, 1, act);
+}
+
+/* whether all sums of a softsign chunk stay below 2**60 on registers [v, end), whatever its layers do: each moves the
+ * state by alpha at most */
+static FC_NOINLINE int FC(deep_bounded)(const fc_deep *a, ptrdiff_t v, const ptrdiff_t end)
+{
+    const T *w = a->w;
+    const ptrdiff_t n = a->width, numbers = a->layers * n * (n + 1);
+    VEC high[2] = {V(set1)(0), V(set1)(0)};
+    double most[2] = {0, 0};
+    ptrdiff_t i = 0;
+    for (; i + LANES <= numbers; i += LANES)
+        high[0] = V(max)(V(abs)(V(load)(w + i)), high[0]);
+    if (i < numbers)
+        high[0] = V(max)(V(abs)(V(load_n)(w + i, numbers - i)), high[0]);
+    for (; v < end; v++)
+        for (ptrdiff_t k = 0; k < n; k++)
+            high[1] = V(max)(V(abs)(V(load)((const T *)a->h + (v / BV * n + k) * 16 + v % BV * LANES)), high[1]);
+    for (int p = 0; p < 2; p++) {
+        T lanes[LANES];
+        V(store)(lanes, high[p]);
+        for (i = 0; i < LANES; i++)
+            most[p] = lanes[i] > most[p] ? (double)lanes[i] : most[p];
+    }
+    return most[0] * ((double)n * (most[1] + 1.1 * a->alpha * (double)a->layers) + 1) < 0x1p60;
+}
+
+FC_INLINE void FC(deep_forward_small)(const fc_deep *a, const int D, const int act)
+{
+    FC(deep_runs)(a, a->first, a->first + a->vectors, 0, D, act);
+}
+
+FC_INLINE void FC(deep_recompute_small)(const fc_deep *a, const int D, const int act)
+{
+    FC(deep_runs)(a, 0, a->blocks * BV, 1, D, act);
+}
+
+FC_INLINE void FC(deep_load_block)(VEC g[][BV], const T *from, const int D)
+{
+    FC_UNROLL for (int k = 0; k < D; k++)
+        FC_UNROLL for (int v = 0; v < BV; v++)
+            g[k][v] = V(load)(from + k * 16 + v * LANES);
+}
+
+FC_INLINE void FC(deep_save_block)(VEC g[][BV], T *to, const int D)
+{
+    FC_UNROLL for (int k = 0; k < D; k++)
+        FC_UNROLL for (int v = 0; v < BV; v++)
+            V(store)(to + k * 16 + v * LANES, g[k][v]);
+}
+
+/* g of one block is taken back through a layer; dz receives the gradient of the layer's sums. Its chain is short:
+ * the registers of the block share each weight here, and what they spill costs nothing. */
 FC_INLINE void FC(deep_gradient)(VEC g[][BV], VEC dz[][BV], const T *w, const T *d, const int D)
 {
     const int half = (D + 1) / 2;
@@ -346,6 +498,26 @@ FC_INLINE void FC(deep_gradient)(VEC g[][BV], VEC dz[][BV], const T *w, const T 
     }
 }
 
+/* what the 16 samples of a block add to weight e of a layer: h[k] dz[j], or dz[j] for a bias, or nothing beyond them */
+FC_INLINE VEC FC(deep_term)(const T *x, VEC dz[][BV], const int e, const int D)
+{
+    const int k = e / D, j = e % D;
+    VEC sum[BV];
+    FC_UNROLL for (int v = 0; v < BV; v++)
+        sum[v] = k < D ? V(mul)(V(load)(x + k * 16 + v * LANES), dz[j][v]) : k == D ? dz[j][v] : V(set1)(0);
+    return FC(deep_fold)(sum);
+}
+
+/* two weights, all that descend4 leaves at D = 2 */
+FC_INLINE void FC(deep_descend2)(const T *w, VEC *sums, T rate, T *new)
+{
+    T pair[4] = {w[0], w[1], 0, 0};
+    sums[2] = sums[3] = V(set1)(0);
+    V(descend4)(pair, sums, rate, pair);
+    new[0] = pair[0];
+    new[1] = pair[1];
+}
+
 /* one layer back on a batch of one block: g is replaced, the layer's weights are updated */
 FC_INLINE void FC(deep_back)(VEC g[][BV], const T *w, T *new, const T *x, const T *d, T rate, const int D)
 {
@@ -353,77 +525,19 @@ FC_INLINE void FC(deep_back)(VEC g[][BV], const T *w, T *new, const T *x, const 
     FC(deep_gradient)(g, dz, w, d, D);
     int e = 0;
     FC_UNROLL for (; e + 8 <= D * (D + 1); e += 8) {
-        VEC sums[8][BV];
+        VEC sums[8];
         FC_UNROLL for (int i = 0; i < 8; i++)
-            FC(deep_terms)(sums[i], x, dz, e + i, D);
-        V(descend8)(w + e, sums[0], rate, new + e);
+            sums[i] = FC(deep_term)(x, dz, e + i, D);
+        V(descend8)(w + e, sums, rate, new + e);
     }
     FC_UNROLL for (; e < D * (D + 1); e += 4) {
-        VEC sums[4][BV];
+        VEC sums[4];
         FC_UNROLL for (int i = 0; i < 4; i++)
-            FC(deep_terms)(sums[i], x, dz, e + i, D);
+            sums[i] = FC(deep_term)(x, dz, e + i, D);
         if (e + 4 <= D * (D + 1))
-            V(descend4)(w + e, sums[0], rate, new + e);
-        else { /* two weights are left at D = 2 */
-            T tail[4] = {w[e], w[e + 1], 0, 0};
-            V(descend4)(tail, sums[0], rate, tail);
-            new[e] = tail[0];
-            new[e + 1] = tail[1];
-        }
-    }
-}
-
-FC_INLINE void FC(deep_load)(VEC h[][BV], const T *from, const int D, const int nv)
-{
-    FC_UNROLL for (int k = 0; k < D; k++)
-        FC_UNROLL for (int v = 0; v < nv; v++)
-            h[k][v] = V(load)(from + k * 16 + v * LANES);
-}
-
-FC_INLINE void FC(deep_save)(VEC h[][BV], T *to, const int D, const int nv)
-{
-    FC_UNROLL for (int k = 0; k < D; k++)
-        FC_UNROLL for (int v = 0; v < nv; v++)
-            V(store)(to + k * 16 + v * LANES, h[k][v]);
-}
-
-FC_INLINE void FC(deep_forward_small)(const fc_deep *a, const int D, const int act)
-{
-    const T alpha = (T)a->alpha;
-    const ptrdiff_t row = D * (D + 1), end = a->first + a->vectors;
-    VEC h[FC_DEEP_SMALL][BV];
-    for (ptrdiff_t v = a->first; v < end;) {
-        T *state = (T *)a->h + v / BV * D * 16 + v % BV * LANES;
-        const T *w = a->w;
-        if (v % BV == 0 && v + BV <= end) {
-            FC(deep_load)(h, state, D, BV);
-            for (ptrdiff_t i = 0; i < a->layers; i++, w += row)
-                FC(deep_step)(h, w, NULL, alpha, 0, D, BV, act);
-            FC(deep_save)(h, state, D, BV);
-            v += BV;
-        } else {
-            FC(deep_load)(h, state, D, 1);
-            for (ptrdiff_t i = 0; i < a->layers; i++, w += row)
-                FC(deep_step)(h, w, NULL, alpha, 0, D, 1, act);
-            FC(deep_save)(h, state, D, 1);
-            v += 1;
-        }
-    }
-}
-
-FC_INLINE void FC(deep_recompute_small)(const fc_deep *a, const int D, const int act)
-{
-    const T alpha = (T)a->alpha, root = (T)a->root;
-    const ptrdiff_t row = D * (D + 1), state = a->blocks * D * 16;
-    VEC h[FC_DEEP_SMALL][BV];
-    for (ptrdiff_t b = 0; b < a->blocks; b++) {
-        const T *w = a->w;
-        T *tape = (T *)a->tape + b * D * 16;
-        FC(deep_load)(h, (const T *)a->h + b * D * 16, D, BV);
-        for (ptrdiff_t i = 0; i < a->layers; i++, w += row, tape += 2 * state) {
-            FC(deep_save)(h, tape, D, BV);
-            FC(deep_step)(h, w, tape + state, alpha, root, D, BV, act);
-        }
+            V(descend4)(w + e, sums, rate, new + e);
+        else
+            FC(deep_descend2)(w + e, sums, rate, new + e);
     }
 }
 
@@ -432,12 +546,12 @@ FC_INLINE void FC(deep_backward_small)(const fc_deep *a, const int D)
     const ptrdiff_t row = D * (D + 1), state = D * 16;
     const T rate = (T)a->rate;
     VEC g[FC_DEEP_SMALL][BV];
-    FC(deep_load)(g, a->g, D, BV);
+    FC(deep_load_block)(g, a->g, D);
     for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
         const T *tape = (const T *)a->tape + i * 2 * state;
         FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, tape, tape + state, rate, D);
     }
-    FC(deep_save)(g, a->g, D, BV);
+    FC(deep_save_block)(g, a->g, D);
 }
 
 /* the same on a batch of several blocks, whose g is in memory */
@@ -451,75 +565,88 @@ FC_INLINE void FC(deep_backward_blocks)(const fc_deep *a, const int D)
         T *new = (T *)a->w_new + i * row;
         for (ptrdiff_t b = 0; b < a->blocks; b++) {
             VEC g[FC_DEEP_SMALL][BV], dz[FC_DEEP_SMALL][BV];
-            FC(deep_load)(g, (const T *)a->g + b * block, D, BV);
+            FC(deep_load_block)(g, (const T *)a->g + b * block, D);
             FC(deep_gradient)(g, dz, w, x + state + b * block, D);
-            FC(deep_save)(g, (T *)a->g + b * block, D, BV);
-            FC(deep_save)(dz, all + b * block, D, BV);
+            FC(deep_save_block)(g, (T *)a->g + b * block, D);
+            FC(deep_save_block)(dz, all + b * block, D);
         }
-        FC_UNROLL for (int e = 0; e < D * (D + 1); e += D) { /* the weights of an input, then the biases */
-            VEC sums[FC_DEEP_SMALL][BV];
-            const T *xk = x + e / D * 16;
-            FC(deep_load)(sums, all, D, BV);
-            if (e < D * D)
-                FC_UNROLL for (int j = 0; j < D; j++)
-                    FC_UNROLL for (int v = 0; v < BV; v++)
-                        sums[j][v] = V(mul)(V(load)(xk + v * LANES), sums[j][v]);
+        FC_UNROLL for (int k = 0; k <= D; k++) { /* the weights of an input, then the biases */
+            VEC sums[FC_DEEP_SMALL], parts[FC_DEEP_SMALL][BV];
+            const T *xk = x + k * 16;
+            FC_UNROLL for (int j = 0; j < D; j++)
+                FC_UNROLL for (int v = 0; v < BV; v++) {
+                    parts[j][v] = V(load)(all + j * 16 + v * LANES);
+                    if (k < D)
+                        parts[j][v] = V(mul)(V(load)(xk + v * LANES), parts[j][v]);
+                }
             for (ptrdiff_t b = 1; b < a->blocks; b++)
                 FC_UNROLL for (int v = 0; v < BV; v++) {
-                    const VEC xb = V(load)(xk + (e < D * D ? b * block + v * LANES : 0));
+                    const VEC xb = V(load)(xk + (k < D ? b * block + v * LANES : 0));
                     FC_UNROLL for (int j = 0; j < D; j++) {
                         const VEC z = V(load)(all + b * block + j * 16 + v * LANES);
-                        sums[j][v] = e < D * D ? V(fma)(xb, z, sums[j][v]) : V(add)(sums[j][v], z);
+                        parts[j][v] = k < D ? V(fma)(xb, z, parts[j][v]) : V(add)(parts[j][v], z);
                     }
                 }
+            FC_UNROLL for (int j = 0; j < D; j++)
+                sums[j] = FC(deep_fold)(parts[j]);
             if (D == 8)
-                V(descend8)(w + e, sums[0], rate, new + e);
+                V(descend8)(w + k * D, sums, rate, new + k * D);
             else if (D == 4)
-                V(descend4)(w + e, sums[0], rate, new + e);
-            else {
-                T pair[4] = {w[e], w[e + 1], 0, 0};
-                sums[2][0] = sums[3][0] = V(set1)(0);
-                for (int v = 1; v < BV; v++)
-                    sums[2][v] = sums[3][v] = V(set1)(0);
-                V(descend4)(pair, sums[0], rate, pair);
-                new[e] = pair[0];
-                new[e + 1] = pair[1];
-            }
+                V(descend4)(w + k * D, sums, rate, new + k * D);
+            else
+                FC(deep_descend2)(w + k * D, sums, rate, new + k * D);
         }
     }
 }
 
-/* the two loops above in one, for as many layers as both have */
+/* one layer made again on a block, state and slopes to the tape */
+FC_INLINE void FC(deep_again)(VEC h[][FC_DEEP_SMALL], const T *w, T *tape, T alpha, T root, const int D, const int act)
+{
+    const int shared = BV > 1 ? 2 : 1;
+    FC_UNROLL for (int v = 0; v < BV; v += shared) {
+        T *d[2] = {tape + D * 16 + v * LANES, tape + D * 16 + (v + 1) * LANES};
+        FC_AGAIN(w);
+        FC_UNROLL for (int u = v; u < v + shared; u++)
+            FC(deep_save)(h[u], tape + u * LANES, D);
+        FC(deep_step)(h + v, w, d, alpha, root, D, shared, act);
+    }
+}
+
+/* recompute and backward of one block in one loop, for as many layers as both chunks have */
 FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int D, const int act)
 {
     const ptrdiff_t row = D * (D + 1), state = D * 16, n = a->layers < c->layers ? a->layers : c->layers;
     const T rate = (T)a->rate, alpha = (T)a->alpha, root = (T)a->root;
     const T *w = c->w;
     T *tape = c->tape;
-    VEC g[FC_DEEP_SMALL][BV], h[FC_DEEP_SMALL][BV];
-    FC(deep_load)(g, a->g, D, BV);
-    FC(deep_load)(h, c->h, D, BV);
+    VEC g[FC_DEEP_SMALL][BV], h[BV][FC_DEEP_SMALL];
+    FC(deep_load_block)(g, a->g, D);
+    FC_UNROLL for (int v = 0; v < BV; v++)
+        FC(deep_load)(h[v], (const T *)c->h + v * LANES, D);
     ptrdiff_t i = a->layers - 1;
     for (; i >= a->layers - n; i--, w += row, tape += 2 * state) {
         const T *back = (const T *)a->tape + i * 2 * state;
-        FC(deep_save)(h, tape, D, BV);
-        FC(deep_step)(h, w, tape + state, alpha, root, D, BV, act);
+        FC(deep_again)(h, w, tape, alpha, root, D, act);
         FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, back, back + state, rate, D);
     }
     for (; i >= 0; i--) {
         const T *back = (const T *)a->tape + i * 2 * state;
         FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, back, back + state, rate, D);
     }
-    for (ptrdiff_t l = n; l < c->layers; l++, w += row, tape += 2 * state) {
-        FC(deep_save)(h, tape, D, BV);
-        FC(deep_step)(h, w, tape + state, alpha, root, D, BV, act);
-    }
-    FC(deep_save)(g, a->g, D, BV);
+    for (ptrdiff_t l = n; l < c->layers; l++, w += row, tape += 2 * state)
+        FC(deep_again)(h, w, tape, alpha, root, D, act);
+    FC(deep_save_block)(g, a->g, D);
 }
 
+/* whether a walk of registers [first, end) makes each second quotient by an estimate */
+#define FC_DEEP_ESTIMATED(first, end)                                                                                \
+    (FC_ESTIMATES && FC_DEEP_REGISTERS && a->activation == FC_SOFTSIGN && (a->width & (a->width - 1)) == 0 &&        \
+     a->width <= FC_DEEP_SMALL && FC(deep_bounded)(a, first, end))
 /* Expands to FC(deep_<name>_<D>), the function for one width with the activation as a constant. */
 #define FC_DEEP_CASES(CALL, D)                                                                                       \
-    if (a->activation == FC_SOFTSIGN)                                                                                \
+    if (estimated)                                                                                                   \
+        CALL(D, FC_SOFTSIGN_ESTIMATED);                                                                              \
+    else if (a->activation == FC_SOFTSIGN)                                                                           \
         CALL(D, FC_SOFTSIGN);                                                                                        \
     else if (a->activation == FC_TANH)                                                                               \
         CALL(D, FC_TANH);                                                                                            \
@@ -538,6 +665,7 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
 
 static void FC(deep_forward)(const fc_deep *a)
 {
+    const int estimated = FC_DEEP_ESTIMATED(a->first, a->first + a->vectors);
 #define FC_CALL(D, ACT) FC(deep_forward_small)(a, D, ACT)
     FC_DEEP_WIDTHS(FC_CALL, FC(deep_forward_wide)(a))
 #undef FC_CALL
@@ -545,6 +673,7 @@ static void FC(deep_forward)(const fc_deep *a)
 
 static void FC(deep_recompute)(const fc_deep *a)
 {
+    const int estimated = FC_DEEP_ESTIMATED(0, a->blocks * BV);
 #define FC_CALL(D, ACT) FC(deep_recompute_small)(a, D, ACT)
     FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(a))
 #undef FC_CALL
@@ -565,6 +694,7 @@ static void FC(deep_backward)(const fc_deep *a)
 /* a: the chunk to walk back; c: the chunk to recompute */
 static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
 {
+    const int estimated = 0; /* the walk back hides the divider's time */
 #define FC_CALL(D, ACT) FC(deep_both_small)(a, c, D, ACT)
     if (a->blocks == 1) {
         FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(c); FC(deep_backward_wide)(a))
@@ -575,7 +705,32 @@ static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
 #undef FC_CALL
 }
 
+/* Counts the z among n floats, from the one with bits `first` on, signs alternating, whose quotient by an estimate
+ * off by the factor 1 + nudge is not the one by division; for proofs. */
+static void FC(deep_quotient_errors)(ptrdiff_t first, ptrdiff_t n, double nudge, ptrdiff_t *wrong)
+{
+    *wrong = 0;
+    if (sizeof(T) != 4)
+        return;
+    for (ptrdiff_t i = first; i < first + n; i += LANES) {
+        uint32_t bits[LANES];
+        T numbers[LANES], got[LANES], right[LANES];
+        for (int l = 0; l < LANES; l++)
+            bits[l] = (uint32_t)(i + l) | (uint32_t)((i + l) & 1) << 31;
+        memcpy(numbers, bits, sizeof bits);
+        const VEC z = V(load)(numbers), estimate = V(estimate)(V(sub)(V(set1)(-1), V(abs)(z)));
+        const VEC q = FC(deep_quotient)(z, V(fma)(estimate, V(set1)((T)nudge), estimate));
+        V(store)(got, V(mul)(q, V(set1)(-1)));
+        V(store)(right, FC(deep_act)(z, FC_SOFTSIGN));
+        for (int l = 0; l < LANES; l++)
+            *wrong += i + l < first + n && memcmp(got + l, right + l, sizeof(T)) != 0;
+    }
+}
+
 #undef FC_DEEP_CASES
 #undef FC_DEEP_WIDTHS
+#undef FC_DEEP_ESTIMATED
+#undef FC_DEEP_CHAINS
+#undef FC_DEEP_SHARED
 #undef FC_DEEP_REGISTERS
 #undef BV

@@ -46,6 +46,7 @@
 
 FC_EMULATED_MEMORY(ps, float, __m512, __mmask16)
 FC_EMULATED_MEMORY(pd, double, __m512d, __mmask8)
+FC_EMULATED_CONVERSION(rcp14_ps, 16, float, __m512, float, __m512, (1.0f + 0x1p-14f) / from[i]) /* as rough as may be */
 FC_EMULATED_CONVERSION(cvtepi32_ps, 16, int32_t, __m512i, float, __m512, from[i])
 FC_EMULATED_CONVERSION(cvtepi64_pd, 8, int64_t, __m512i, double, __m512d, from[i])
 FC_EMULATED_CONVERSION(cvtepi32_pd, 8, int32_t, __m256i, double, __m512d, from[i])
@@ -60,6 +61,8 @@ FC_EMULATED_CONVERSION(cvtepi32_epi8_256, 8, int32_t, __m256i, int8_t, __m128i, 
 #define _mm512_maskz_loadu_pd fc_maskz_loadu_pd
 #define _mm512_mask_storeu_ps fc_mask_storeu_ps
 #define _mm512_mask_storeu_pd fc_mask_storeu_pd
+#undef _mm512_rcp14_ps
+#define _mm512_rcp14_ps fc_rcp14_ps
 #define _mm512_cvtepi32_ps fc_cvtepi32_ps
 #define _mm512_cvtepi64_pd fc_cvtepi64_pd
 #define _mm512_cvtps_epi32 fc_cvtps_epi32

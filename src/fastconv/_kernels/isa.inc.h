@@ -19,6 +19,16 @@
 #define FC_NOINLINE __declspec(noinline)
 #endif
 
+/* FC_PIN(v): v is computed before what follows. FC_AGAIN(p): what p points to is loaded again, not kept. Where all
+ * registers are in use, compilers otherwise reorder and keep values until they spill the state itself. */
+#if defined(__GNUC__) && defined(FC_REGISTER)
+#define FC_PIN(v) __asm__("" : "+" FC_REGISTER(v))
+#define FC_AGAIN(p) __asm__("" : "+r"(p))
+#else
+#define FC_PIN(v) (void)(v)
+#define FC_AGAIN(p) (void)(p)
+#endif
+
 /* Denormals are flushed inside kernels only; the caller's floating-point state comes back on return. */
 #if defined(FC_ARCH_X86)
 #include <xmmintrin.h>

@@ -10,6 +10,9 @@
 #define FC_ISA avx2
 #define FC_MR 6
 #define FC_NV 2
+#define FC_VECTORS 16
+#define FC_ESTIMATES 0
+#define FC_REGISTER "x"
 
 #define f32_LANES 8
 typedef __m256 vf32;
@@ -45,6 +48,7 @@ static inline vf32 f32_add(vf32 a, vf32 b) { return _mm256_add_ps(a, b); }
 static inline vf32 f32_sub(vf32 a, vf32 b) { return _mm256_sub_ps(a, b); }
 static inline vf32 f32_mul(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
 static inline vf32 f32_div(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
+static inline vf32 f32_estimate(vf32 a) { return _mm256_rcp_ps(a); }
 static inline vf32 f32_fma(vf32 a, vf32 b, vf32 c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf32 f32_sqrt(vf32 a) { return _mm256_sqrt_ps(a); }
 static inline vf32 f32_max(vf32 a, vf32 b) { return _mm256_max_ps(a, b); }
@@ -95,8 +99,7 @@ static inline __m256 fc_halves(__m256 a, __m256 b)
 }
 static inline void f32_descend4(const float *w, const vf32 *a, float rate, float *r)
 {
-    __m256 p = fc_halves(_mm256_add_ps(a[0], a[1]), _mm256_add_ps(a[4], a[5]));
-    __m256 q = fc_halves(_mm256_add_ps(a[2], a[3]), _mm256_add_ps(a[6], a[7]));
+    __m256 p = fc_halves(a[0], a[2]), q = fc_halves(a[1], a[3]);
     __m256 s = _mm256_add_ps(_mm256_shuffle_ps(p, q, 0x44), _mm256_shuffle_ps(p, q, 0xee));
     __m128 low = _mm256_castps256_ps128(s), high = _mm256_extractf128_ps(s, 1);
     __m128 sum = _mm_add_ps(_mm_shuffle_ps(low, high, 0x88), _mm_shuffle_ps(low, high, 0xdd));
@@ -104,11 +107,9 @@ static inline void f32_descend4(const float *w, const vf32 *a, float rate, float
 }
 static inline void f32_descend8(const float *w, const vf32 *a, float rate, float *r)
 {
-    __m256 p = fc_halves(_mm256_add_ps(a[0], a[1]), _mm256_add_ps(a[8], a[9]));
-    __m256 q = fc_halves(_mm256_add_ps(a[2], a[3]), _mm256_add_ps(a[10], a[11]));
+    __m256 p = fc_halves(a[0], a[4]), q = fc_halves(a[1], a[5]);
     __m256 s = _mm256_add_ps(_mm256_shuffle_ps(p, q, 0x44), _mm256_shuffle_ps(p, q, 0xee)); /* 0 0 1 1 | 4 4 5 5 */
-    p = fc_halves(_mm256_add_ps(a[4], a[5]), _mm256_add_ps(a[12], a[13]));
-    q = fc_halves(_mm256_add_ps(a[6], a[7]), _mm256_add_ps(a[14], a[15]));
+    p = fc_halves(a[2], a[6]), q = fc_halves(a[3], a[7]);
     __m256 t = _mm256_add_ps(_mm256_shuffle_ps(p, q, 0x44), _mm256_shuffle_ps(p, q, 0xee)); /* 2 2 3 3 | 6 6 7 7 */
     __m256 sum = _mm256_add_ps(_mm256_shuffle_ps(s, t, 0x88), _mm256_shuffle_ps(s, t, 0xdd));
     _mm256_storeu_ps(r, _mm256_fnmadd_ps(_mm256_set1_ps(rate), sum, _mm256_loadu_ps(w)));
@@ -141,6 +142,7 @@ static inline vf64 f64_add(vf64 a, vf64 b) { return _mm256_add_pd(a, b); }
 static inline vf64 f64_sub(vf64 a, vf64 b) { return _mm256_sub_pd(a, b); }
 static inline vf64 f64_mul(vf64 a, vf64 b) { return _mm256_mul_pd(a, b); }
 static inline vf64 f64_div(vf64 a, vf64 b) { return _mm256_div_pd(a, b); }
+static inline vf64 f64_estimate(vf64 a) { return _mm256_div_pd(_mm256_set1_pd(1), a); }
 static inline vf64 f64_fma(vf64 a, vf64 b, vf64 c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vf64 f64_sqrt(vf64 a) { return _mm256_sqrt_pd(a); }
 static inline vf64 f64_max(vf64 a, vf64 b) { return _mm256_max_pd(a, b); }
@@ -188,25 +190,20 @@ static inline vf64 f64_mantissa(vf64 a)
     return _mm256_castsi256_pd(_mm256_or_si256(bits, _mm256_set1_epi64x(0x3ff0000000000000)));
 }
 
-static inline __m256d fc_sixteen(const vf64 *a)
-{
-    return _mm256_add_pd(_mm256_add_pd(a[0], a[2]), _mm256_add_pd(a[1], a[3]));
-}
 static inline __m256d fc_halves64(__m256d a, __m256d b)
 {
     return _mm256_add_pd(_mm256_blend_pd(a, b, 0xc), _mm256_permute2f128_pd(a, b, 0x21));
 }
 static inline void f64_descend4(const double *w, const vf64 *a, double rate, double *r)
 {
-    __m256d p = fc_halves64(fc_sixteen(a), fc_sixteen(a + 8));
-    __m256d q = fc_halves64(fc_sixteen(a + 4), fc_sixteen(a + 12));
+    __m256d p = fc_halves64(a[0], a[2]), q = fc_halves64(a[1], a[3]);
     __m256d sum = _mm256_add_pd(_mm256_unpacklo_pd(p, q), _mm256_unpackhi_pd(p, q));
     _mm256_storeu_pd(r, _mm256_fnmadd_pd(_mm256_set1_pd(rate), sum, _mm256_loadu_pd(w)));
 }
 static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
 {
     f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 64 / f64_LANES, rate, r + 4);
+    f64_descend4(w + 4, a + 4, rate, r + 4);
 }
 
 #endif

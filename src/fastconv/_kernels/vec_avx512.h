@@ -13,6 +13,11 @@
 #define FC_ISA avx512
 #define FC_MR 14
 #define FC_NV 2
+#define FC_VECTORS 32
+#define FC_ESTIMATES 1
+#ifndef FC_EMULATE_AVX512
+#define FC_REGISTER "v"
+#endif
 
 #define f32_LANES 16
 typedef __m512 vf32;
@@ -29,6 +34,7 @@ static inline vf32 f32_add(vf32 a, vf32 b) { return _mm512_add_ps(a, b); }
 static inline vf32 f32_sub(vf32 a, vf32 b) { return _mm512_sub_ps(a, b); }
 static inline vf32 f32_mul(vf32 a, vf32 b) { return _mm512_mul_ps(a, b); }
 static inline vf32 f32_div(vf32 a, vf32 b) { return _mm512_div_ps(a, b); }
+static inline vf32 f32_estimate(vf32 a) { return _mm512_rcp14_ps(a); }
 static inline vf32 f32_fma(vf32 a, vf32 b, vf32 c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf32 f32_sqrt(vf32 a) { return _mm512_sqrt_ps(a); }
 static inline vf32 f32_max(vf32 a, vf32 b) { return _mm512_max_ps(a, b); }
@@ -120,6 +126,7 @@ static inline vf64 f64_add(vf64 a, vf64 b) { return _mm512_add_pd(a, b); }
 static inline vf64 f64_sub(vf64 a, vf64 b) { return _mm512_sub_pd(a, b); }
 static inline vf64 f64_mul(vf64 a, vf64 b) { return _mm512_mul_pd(a, b); }
 static inline vf64 f64_div(vf64 a, vf64 b) { return _mm512_div_pd(a, b); }
+static inline vf64 f64_estimate(vf64 a) { return _mm512_div_pd(_mm512_set1_pd(1), a); }
 static inline vf64 f64_fma(vf64 a, vf64 b, vf64 c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vf64 f64_sqrt(vf64 a) { return _mm512_sqrt_pd(a); }
 static inline vf64 f64_max(vf64 a, vf64 b) { return _mm512_max_pd(a, b); }
@@ -166,10 +173,8 @@ static inline vf64 f64_mantissa(vf64 a)
 
 static inline void f64_descend4(const double *w, const vf64 *a, double rate, double *r)
 {
-    __m512d s0 = _mm512_add_pd(a[0], a[1]), s1 = _mm512_add_pd(a[2], a[3]);
-    __m512d s2 = _mm512_add_pd(a[4], a[5]), s3 = _mm512_add_pd(a[6], a[7]);
-    __m512d p = _mm512_add_pd(_mm512_shuffle_f64x2(s0, s1, 0x44), _mm512_shuffle_f64x2(s0, s1, 0xee));
-    __m512d q = _mm512_add_pd(_mm512_shuffle_f64x2(s2, s3, 0x44), _mm512_shuffle_f64x2(s2, s3, 0xee));
+    __m512d p = _mm512_add_pd(_mm512_shuffle_f64x2(a[0], a[1], 0x44), _mm512_shuffle_f64x2(a[0], a[1], 0xee));
+    __m512d q = _mm512_add_pd(_mm512_shuffle_f64x2(a[2], a[3], 0x44), _mm512_shuffle_f64x2(a[2], a[3], 0xee));
     __m512d s = _mm512_add_pd(_mm512_shuffle_f64x2(p, q, 0x88), _mm512_shuffle_f64x2(p, q, 0xdd));
     __m256d low = _mm512_castpd512_pd256(s), high = _mm512_extractf64x4_pd(s, 1); /* 0 0 1 1 | 2 2 3 3 */
     __m256d sum = _mm256_add_pd(_mm256_unpacklo_pd(low, high), _mm256_unpackhi_pd(low, high)); /* 0 2 1 3 */
@@ -179,7 +184,7 @@ static inline void f64_descend4(const double *w, const vf64 *a, double rate, dou
 static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
 {
     f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 64 / f64_LANES, rate, r + 4);
+    f64_descend4(w + 4, a + 4, rate, r + 4);
 }
 
 #endif

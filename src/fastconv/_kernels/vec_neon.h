@@ -10,6 +10,9 @@
 #define FC_ISA neon
 #define FC_MR 8
 #define FC_NV 2
+#define FC_VECTORS 32
+#define FC_ESTIMATES 0
+#define FC_REGISTER "w"
 
 /* Expands to the vocabulary of one type; S is the intrinsics' suffix, I and U its integer twins, L its lanes,
  * P the bits of its mantissa, B its exponent bias. max and min select by comparison: FMAX would return NaN
@@ -90,38 +93,35 @@
 FC_NEON(f32, float, float32x4_t, uint32x4_t, f32, s32, u32, int32x4_t, vcvtnq_s32_f32, vcvtq_f32_s32, 4, 23, 127)
 FC_NEON(f64, double, float64x2_t, uint64x2_t, f64, s64, u64, int64x2_t, vcvtnq_s64_f64, vcvtq_f64_s64, 2, 52, 1023)
 
-/* the sixteen lanes from a on, added by halves down to one register */
-static inline vf32 fc_sixteen32(const vf32 *a) { return vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3])); }
-static inline vf64 fc_sixteen64(const vf64 *a)
+static inline vf32 f32_estimate(vf32 a)
 {
-    vf64 low = vaddq_f64(vaddq_f64(a[0], a[4]), vaddq_f64(a[2], a[6]));
-    return vaddq_f64(low, vaddq_f64(vaddq_f64(a[1], a[5]), vaddq_f64(a[3], a[7])));
+    vf32 r = vrecpeq_f32(a);
+    return vmulq_f32(r, vrecpsq_f32(a, r));
 }
+static inline vf64 f64_estimate(vf64 a) { return vdivq_f64(vdupq_n_f64(1), a); }
+
 static inline void f32_descend4(const float *w, const vf32 *a, float rate, float *r)
 {
-    vf32 s0 = fc_sixteen32(a), s1 = fc_sixteen32(a + 4), s2 = fc_sixteen32(a + 8), s3 = fc_sixteen32(a + 12);
-    vf32 p = vaddq_f32(vcombine_f32(vget_low_f32(s0), vget_low_f32(s1)),
-                       vcombine_f32(vget_high_f32(s0), vget_high_f32(s1)));
-    vf32 q = vaddq_f32(vcombine_f32(vget_low_f32(s2), vget_low_f32(s3)),
-                       vcombine_f32(vget_high_f32(s2), vget_high_f32(s3)));
+    vf32 p = vaddq_f32(vcombine_f32(vget_low_f32(a[0]), vget_low_f32(a[1])),
+                       vcombine_f32(vget_high_f32(a[0]), vget_high_f32(a[1])));
+    vf32 q = vaddq_f32(vcombine_f32(vget_low_f32(a[2]), vget_low_f32(a[3])),
+                       vcombine_f32(vget_high_f32(a[2]), vget_high_f32(a[3])));
     vst1q_f32(r, vfmsq_f32(vld1q_f32(w), vdupq_n_f32(rate), vpaddq_f32(p, q)));
 }
 static inline void f64_descend4(const double *w, const vf64 *a, double rate, double *r)
 {
-    for (int i = 0; i < 2; i++) {
-        vf64 sum = vpaddq_f64(fc_sixteen64(a + 16 * i), fc_sixteen64(a + 16 * i + 8));
-        vst1q_f64(r + 2 * i, vfmsq_f64(vld1q_f64(w + 2 * i), vdupq_n_f64(rate), sum));
-    }
+    for (int i = 0; i < 4; i += 2)
+        vst1q_f64(r + i, vfmsq_f64(vld1q_f64(w + i), vdupq_n_f64(rate), vpaddq_f64(a[i], a[i + 1])));
 }
 static inline void f32_descend8(const float *w, const vf32 *a, float rate, float *r)
 {
     f32_descend4(w, a, rate, r);
-    f32_descend4(w + 4, a + 64 / f32_LANES, rate, r + 4);
+    f32_descend4(w + 4, a + 4, rate, r + 4);
 }
 static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
 {
     f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 64 / f64_LANES, rate, r + 4);
+    f64_descend4(w + 4, a + 4, rate, r + 4);
 }
 
 #endif

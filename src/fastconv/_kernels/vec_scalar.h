@@ -13,10 +13,12 @@
  *   X_pow2(n)                   2**n for integral n in the range of normal exponents
  *   X_exponent, X_mantissa      x = mantissa * 2**exponent, 1 <= mantissa < 2, for positive normal x
  *   X_load_u8, X_store_u8       X_LANES bytes as lanes of integral value, 0 to 255
+ *   X_estimate(a)               about 1 / a, relative error below 2**-10, for 1 <= |a| < 2**100
  *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4 (X_descend8: i < 8); s[i] is the sum of
- *                               16 lanes, the 16 / X_LANES registers from a + i * 16 / X_LANES on, by halves
+ *                               the lanes of a[i] by halves
  *
- * FC_MR x FC_NV vectors is the largest register tile that spills nothing.
+ * FC_MR x FC_NV vectors is the largest register tile that spills nothing; FC_VECTORS: how many there are;
+ * FC_ESTIMATES: whether an estimate made exact (deep.inc.h) takes less time than X_div holds the divider.
  */
 #ifndef FC_VEC_SCALAR_H
 #define FC_VEC_SCALAR_H
@@ -29,6 +31,8 @@
 #define FC_ISA scalar
 #define FC_MR 4
 #define FC_NV 2
+#define FC_VECTORS 16
+#define FC_ESTIMATES 0
 
 /* Expands to the vocabulary of one type; U and E are its bits as unsigned and signed integers,
  * P the number of bits of its mantissa, B its exponent bias. */
@@ -45,6 +49,7 @@
     static inline v##X X##_mul(v##X a, v##X b) { return a * b; }                                                     \
     static inline v##X X##_div(v##X a, v##X b) { return a / b; }                                                     \
     static inline v##X X##_fma(v##X a, v##X b, v##X c) { return FMA(a, b, c); }                                      \
+    static inline v##X X##_estimate(v##X a) { return (T)1 / a; }                                                     \
     static inline v##X X##_sqrt(v##X a) { return SQRT(a); }                                                          \
     static inline v##X X##_max(v##X a, v##X b) { return a > b ? a : b; }                                             \
     static inline v##X X##_min(v##X a, v##X b) { return a < b ? a : b; }                                             \
@@ -83,14 +88,8 @@
     }                                                                                                                \
     static inline void X##_descend4(const T *w, const v##X *a, T rate, T *r)                                         \
     {                                                                                                                \
-        for (int i = 0; i < 4; i++) {                                                                                \
-            T s[16];                                                                                                 \
-            memcpy(s, a + 16 * i, sizeof s);                                                                         \
-            for (int half = 8; half; half /= 2)                                                                      \
-                for (int l = 0; l < half; l++)                                                                       \
-                    s[l] = s[l] + s[l + half];                                                                       \
-            r[i] = FMA(-rate, s[0], w[i]);                                                                           \
-        }                                                                                                            \
+        for (int i = 0; i < 4; i++)                                                                                  \
+            r[i] = FMA(-rate, a[i], w[i]);                                                                           \
     }
 
 #define f32_LANES 1
@@ -101,12 +100,12 @@ FC_SCALAR(f64, double, uint64_t, int64_t, 52, 1023, fma, sqrt, rint, fabs, copys
 static inline void f32_descend8(const float *w, const vf32 *a, float rate, float *r)
 {
     f32_descend4(w, a, rate, r);
-    f32_descend4(w + 4, a + 64 / f32_LANES, rate, r + 4);
+    f32_descend4(w + 4, a + 4, rate, r + 4);
 }
 static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
 {
     f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 64 / f64_LANES, rate, r + 4);
+    f64_descend4(w + 4, a + 4, rate, r + 4);
 }
 
 #endif

@@ -63,7 +63,7 @@ def train(
     """Train by plain SGD; a net that is there is trained on, from the step and sample where it stopped."""
     set_threads(threads)
     with usage_errors():
-        from fastconv import data, manual_seed, nn, optim, serialize
+        from fastconv import data, init, nn, optim, serialize
 
         images = _load(dataset, data_dir)
         record = weights.with_name(weights.name + ".json")
@@ -71,11 +71,11 @@ def train(
             model = serialize.load(weights)
             done = int(json.loads(record.read_text())["step"])
         else:
-            manual_seed(seed)
             pixels = int(np.prod(images.shape))
             model = nn.Sequential(
                 nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, len(images.classes))
             )
+            init.apply(model, "xavier", seed)
             done = 0
         batches = data.Batches(*images.train, batch, seed=seed, drop_last=True)
         if not len(batches):
