@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,7 +232,7 @@ class _Run:
             if self.stopped:
                 raise KeyboardInterrupt
             self.stopped = True
-            click.echo(f"{signal.Signals(number).name}: stopping {self._when()}", err=True)
+            _say_at_once(f"{signal.Signals(number).name}: stopping {self._when()}")
 
         former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -408,3 +408,9 @@ def _peak_rss() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _say_at_once(text: str) -> None:
+    """Print a line on standard error from a signal handler: its buffer may be in use at this very moment."""
+    with suppress(OSError, ValueError):  # closed, or no file
+        os.write(sys.stderr.fileno(), f"{text}\n".encode())

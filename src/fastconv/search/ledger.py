@@ -132,11 +132,16 @@ class Ledger:
             )
             trial.study.tell(trial, value if state == TrialState.COMPLETE else None, state)
 
-    def put_back(self, trial_id: int, why: str | None = None) -> None:
-        """Let a trial wait again; with a reason, for the last time."""
+    def put_back(self, trial_id: int, why: str | None = None, worker: dict[str, Any] | None = None) -> None:
+        """Let a trial wait again; with a reason, for the last time; with a worker, only if it is still that one's."""
         with contextlib.suppress(UpdateFinishedTrialError):
+            now = self.storage.get_trial(trial_id)
+            if worker is not None and (now.state != TrialState.RUNNING or now.user_attrs.get("worker", {}) != worker):
+                return  # somebody else has put it back
+            # nobody's: the next to take it is running it a moment before its name stands there
+            self.storage.set_trial_user_attr(trial_id, "worker", {})
             if why is not None:
-                tries = self.storage.get_trial(trial_id).user_attrs.get("tries", 0) + 1
+                tries = now.user_attrs.get("tries", 0) + 1
                 self.storage.set_trial_user_attr(trial_id, "tries", tries)
                 if tries >= _TRIES:
                     facts = {"status": "failed", "reason": f"{why}, {tries} times"}
@@ -149,7 +154,7 @@ class Ledger:
         """Put back what a process of this machine was at; return whether it was at anything."""
         mine = [t for t in self._trials(TrialState.RUNNING) if t.user_attrs.get("worker") == _worker(pid)]
         for trial in mine:
-            self.put_back(trial._trial_id, why)
+            self.put_back(trial._trial_id, why, _worker(pid))
         return bool(mine)
 
     def put_back_lost(self) -> None:
@@ -165,7 +170,7 @@ class Ledger:
             here = worker.get("host") == platform.node()
             if (here and not _alive(worker["pid"])) or now - since > _LOST:
                 del self._beats[trial.number]
-                self.put_back(trial._trial_id, "its worker died")
+                self.put_back(trial._trial_id, "its worker died", worker)
 
     def beat(self, trial_id: int, count: int) -> None:
         """Give a sign of life."""
