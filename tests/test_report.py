@@ -277,7 +277,7 @@ def wait_for_charts(tab):
 
 
 def names(tab):
-    return tab.locator("#cards .name").all_inner_texts()
+    return tab.locator("#cards .name").all_text_contents()  # inner text is empty until a card is laid out
 
 
 class TestBrowser:
