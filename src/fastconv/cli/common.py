@@ -1,12 +1,19 @@
 """What all commands share: one-line errors with exit code 2, checked numbers, JSON on the last line."""
 
+from __future__ import annotations
+
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from fastconv.data import Dataset
 
 WRONG_USAGE, DIVERGED, SOMETHING_WRONG = 2, 3, 4
 
@@ -87,6 +94,26 @@ def training_options(*names: str) -> Any:
         return command
 
     return add
+
+
+def data_options(command: Any) -> Any:
+    """Add ``--dataset`` and ``--data-dir``, for `load_data`."""
+    folder = click.option(
+        "--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets, as FASTCONV_DATA."
+    )
+    dataset = click.option("--dataset", default="mnist", show_default=True, help="Any set of fastconv.data.")
+    return dataset(folder(command))
+
+
+def load_data(dataset: str, data_dir: Path | None) -> Dataset:
+    """Load what the options of `data_options` name."""
+    from fastconv import data
+
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise FileNotFoundError(f"--data-dir: there is no folder {data_dir}")
+        os.environ["FASTCONV_DATA"] = str(data_dir)
+    return data.load(dataset)
 
 
 @contextmanager

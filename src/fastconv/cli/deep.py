@@ -18,7 +18,9 @@ from fastconv.cli.common import (
     DIVERGED,
     Commands,
     Number,
+    data_options,
     json_option,
+    load_data,
     print_json,
     set_threads,
     table,
@@ -51,15 +53,11 @@ class Size(click.ParamType):
 
 
 def _files(command: Any) -> Any:
-    folder = click.option(
-        "--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets, as FASTCONV_DATA."
-    )
     head = click.option("--head", type=click.Path(path_type=Path), help="Head file; WEIGHTS.head by default.")
     weights = click.option(
         "--weights", type=click.Path(path_type=Path), default="deep.bin", show_default=True, help="Layer file."
     )
-    dataset = click.option("--dataset", default="mnist", show_default=True, help="Any set of fastconv.data.")
-    return weights(head(dataset(folder(command))))
+    return weights(head(data_options(command)))
 
 
 def _shape(command: Any) -> Any:
@@ -91,7 +89,7 @@ def init(
     """Make a new net: layer weights uniform in ±0.001, a Glorot head."""
     set_threads(None)
     with usage_errors():
-        data = _load(dataset, data_dir)
+        data = load_data(dataset, data_dir)
         record = _create(_paths(weights, head), data, given, force)
     click.echo(f"{weights}: {record.layers:,} layers of width {record.width}, {record.weight_bytes:,} bytes",
                err=as_json)  # fmt: skip
@@ -130,7 +128,7 @@ def train(
     set_threads(threads)
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
-        data, paths = _load(dataset, data_dir), _paths(weights, head)
+        data, paths = load_data(dataset, data_dir), _paths(weights, head)
         if not paths.record.exists() and not resume:
             _create(paths, data, given, force=False)
         training = _training(paths, data, given, resume, train_limit, memory_limit)
@@ -281,7 +279,7 @@ def evaluate(
     with usage_errors():
         from fastconv.deep import evaluate as test
 
-        data = _load(dataset, data_dir)
+        data = load_data(dataset, data_dir)
         found = test(_paths(weights, head), data.test, data.levels, in_memory=in_memory, limit=limit)
     click.echo(
         f"test loss {found['test_loss']:.4f}  accuracy {found['test_accuracy']:.4f}  {found['seconds']:.3g} s  "
@@ -319,16 +317,6 @@ def _paths(weights: Path, head: Path | None) -> Paths:
     from fastconv.deep import Paths
 
     return Paths.of(weights, head)
-
-
-def _load(dataset: str, data_dir: Path | None) -> Dataset:
-    from fastconv import data
-
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise FileNotFoundError(f"--data-dir: there is no folder {data_dir}")
-        os.environ["FASTCONV_DATA"] = str(data_dir)
-    return data.load(dataset)
 
 
 def _create(paths: Paths, data: Dataset, given: dict[str, Any], force: bool) -> Record:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
@@ -17,27 +16,22 @@ from fastconv.cli.common import (
     DIVERGED,
     Commands,
     Number,
+    data_options,
     json_option,
+    load_data,
     print_json,
     set_threads,
     threads_option,
     usage_errors,
 )  # fmt: skip
 
-if TYPE_CHECKING:
-    from fastconv.data import Dataset
-
 
 def _files(command: Any) -> Any:
-    folder = click.option(
-        "--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets, as FASTCONV_DATA."
-    )
     weights = click.option(
         "--weights", type=click.Path(path_type=Path), default="mlp.safetensors", show_default=True,
         help="File of the net; its step stands beside it in a .json.",
     )  # fmt: skip
-    dataset = click.option("--dataset", default="mnist", show_default=True, help="Any set of fastconv.data.")
-    return weights(dataset(folder(command)))
+    return weights(data_options(command))
 
 
 @click.group(cls=Commands)
@@ -65,7 +59,7 @@ def train(
     with usage_errors():
         from fastconv import data, init, nn, optim, serialize
 
-        images = _load(dataset, data_dir)
+        images = load_data(dataset, data_dir)
         record = weights.with_name(weights.name + ".json")
         if weights.exists():
             model = serialize.load(weights)
@@ -118,7 +112,7 @@ def evaluate(weights: Path, dataset: str, data_dir: Path | None, threads: int | 
     with usage_errors():
         from fastconv import functional, serialize
 
-        images = _load(dataset, data_dir)
+        images = load_data(dataset, data_dir)
         model = serialize.load(weights)
     start = time.perf_counter()
     x = images.test.images.astype(np.float32) / np.float32(images.levels)
@@ -131,13 +125,3 @@ def evaluate(weights: Path, dataset: str, data_dir: Path | None, threads: int | 
     click.echo(f"test loss {found['test_loss']:.4f}  accuracy {found['test_accuracy']:.4f}", err=as_json)
     if as_json:
         print_json(found)
-
-
-def _load(dataset: str, data_dir: Path | None) -> Dataset:
-    from fastconv import data
-
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise FileNotFoundError(f"--data-dir: there is no folder {data_dir}")
-        os.environ["FASTCONV_DATA"] = str(data_dir)
-    return data.load(dataset)
