@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +24,7 @@ from fastconv.cli.common import (
     threads_option,
     usage_errors,
 )  # fmt: skip
+from fastconv.signals import EndRequest
 
 if TYPE_CHECKING:
     from fastconv.data import Dataset
@@ -140,7 +138,7 @@ def train(
     )
     run = _Run(training, steps, report_every, save_every, people)
     try:
-        with training, run.signals():
+        with training, run.ending:
             run.go()
     except FloatingPointError as error:
         click.echo(f"diverged: {error}; try lower learning rates", err=True)
@@ -149,16 +147,21 @@ def train(
     click.echo(f"step {record.step}: saved {paths.weights}", file=people)
     if as_json:
         print_json(result)
-    if run.stopped:
+    if run.ending.number is not None:
         ctx.exit(130)
 
 
 class _Run:
-    """The loop over steps, its reports, and how a signal ends it."""
+    """The loop over steps, its reports, and how a signal ends it.
+
+    It does at a whole step: before one changes weights, or after it. The answer comes between two windows of layers,
+    a fraction of a second apart: what will happen, and when.
+    """
 
     def __init__(self, training: Training, steps: int, every: int, save_every: int | None, people: Any) -> None:
         self.training, self.steps, self.every, self.save_every = training, steps, every, save_every
-        self.people, self.seconds, self.stopped, self.changing = people, [0.0] * 0, False, False
+        self.people, self.seconds, self.changing = people, [0.0] * 0, False
+        self.ending = EndRequest(lambda name: f"{name}: stopping {self._when()}")
         self.began, self.walked = 0.0, 0  # of the step: when it began, the layers it has walked, of twice the depth
         self.last: Any = None
 
@@ -176,7 +179,7 @@ class _Run:
                 self._line(done)
             if self.save_every and done % self.save_every == 0:
                 self.training.save()
-            if self.stopped:
+            if self.ending.number is not None:
                 break
         self.training.save()
 
@@ -205,7 +208,7 @@ class _Run:
     def _stop_here(self) -> None:
         from fastconv.deep.training import Stop
 
-        if self.stopped:
+        if self.ending.number is not None:
             raise Stop
 
     def _line(self, done: int) -> None:
@@ -218,26 +221,6 @@ class _Run:
             f"{median:.4g} s a step  {rate:.3g} layer-samples/s  ends {end}",
             file=self.people,
         )
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end the run at a whole step: before one changes weights, or after it.
-
-        The answer comes between two windows of layers, a fraction of a second apart: what will happen, and when.
-        """
-
-        def ask(number: int, frame: Any) -> None:
-            if self.stopped:
-                raise KeyboardInterrupt
-            self.stopped = True
-            _say_at_once(f"{signal.Signals(number).name}: stopping {self._when()}")
-
-        former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
     def _when(self) -> str:
         if not self.changing:
@@ -396,9 +379,3 @@ def _peak_rss() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _say_at_once(text: str) -> None:
-    """Print a line on standard error from a signal handler: its buffer may be in use at this very moment."""
-    with suppress(OSError, ValueError):  # closed, or no file
-        os.write(sys.stderr.fileno(), f"{text}\n".encode())

@@ -22,6 +22,7 @@ import numpy as np
 
 from fastconv.serialize import ModelFileError, load_arrays, save_arrays
 from fastconv.serialize.files import sync_folder
+from fastconv.signals import EndRequest
 from fastconv.train.base import Callback, Interrupted
 from fastconv.train.callbacks import merit
 
@@ -162,41 +163,38 @@ class Checkpoint(Callback):
         self.folder = Path(folder)
         self.steps, self.seconds, self.keep, self.signals = steps, seconds, keep, signals
         self._merits: dict[str, tuple[float, float] | None] = {}
-        self._asked: int | None = None
-        self._former: dict[int, Any] = {}
+        self._request = EndRequest(lambda name: f"\n{name}: saving after this step (again: ending at once)")
         self._last = 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
         for draft in self.folder.glob(".step-*"):  # of a process that was killed while it wrote
             draft.unlink()
         self._last = time.monotonic()
-        self._asked = None
+        self._request.number = None
         if self.signals and threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._request.listen()
 
     def on_safe_point(self, trainer: Trainer) -> None:
         if (
-            self._asked is not None
+            self._request.number is not None
             or (self.steps is not None and trainer.step % self.steps == 0)
             or (self.seconds is not None and time.monotonic() - self._last >= self.seconds)
         ):
             try:
                 self.save(trainer)
             except OSError as error:
-                if self._asked is not None:
+                if self._request.number is not None:
                     raise
                 text = f"the checkpoint at step {trainer.step} failed: {error}; training goes on"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
-        if self._asked is not None:
-            number, self._asked = self._asked, None
+        if (number := self._request.number) is not None:
+            self._request.number = None
             raise Interrupted(number, trainer.step)
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        self._former = {}
-        if self._asked is not None:  # after the last safe point: the process is asked again
-            signal.raise_signal(self._asked)
+        self._request.close()
+        if (number := self._request.number) is not None:  # after the last safe point: the process is asked again
+            signal.raise_signal(number)
 
     def save(self, trainer: Trainer) -> Path:
         """Write a checkpoint of this moment, which must be a safe point; returns its path."""
@@ -218,13 +216,6 @@ class Checkpoint(Callback):
         judged = [(found, path) for path in files if (found := self._merits.get(path.name)) is not None]
         best = max(judged, key=lambda pair: pair[0], default=(None, None))[1]  # the first of equals
         return [path for path in files[: -self.keep] if path != best]
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._asked is not None:
-            raise KeyboardInterrupt
-        self._asked = number
-        # No print: the handler may run in the middle of one.
-        os.write(2, f"\n{signal.Signals(number).name}: saving after this step (again: ending at once)\n".encode())
 
     def state_dict(self) -> dict[str, Any]:
         return {"merits": self._merits}

@@ -1,0 +1,59 @@
+"""What asks a process to end, SIGINT (Ctrl-C) and SIGTERM, taken note of until a good moment to do so."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Self
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class EndRequest:
+    """Takes note of the first such signal and answers it; a second one raises KeyboardInterrupt.
+
+    Parameters
+    ----------
+    answer : callable
+        From the signal's name to the line to be said; called in the signal handler.
+
+    Attributes
+    ----------
+    number : int or None
+        The signal that has come.
+    """
+
+    def __init__(self, answer: Callable[[str], str]) -> None:
+        self.number: int | None = None
+        self._answer = answer
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def listen(self) -> None:
+        """Take the place of the handlers that are there; only the main thread can."""
+        self._former = {number: signal.signal(number, self._come) for number in _ENDING}
+
+    def close(self) -> None:
+        """Put the former handlers back."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def _come(self, number: int, frame: Any) -> None:
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+        say(self._answer(signal.Signals(number).name))
+
+
+def say(text: str) -> None:
+    """Print a line on standard error from a signal handler: its buffer may be in use at this very moment."""
+    with suppress(AttributeError, OSError, ValueError):  # none, closed, or no file
+        os.write(sys.stderr.fileno(), f"{text}\n".encode())
