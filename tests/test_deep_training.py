@@ -234,15 +234,15 @@ def test_killed_at_fifty_moments_nothing_is_lost(tmp_path, dataset):
     assert content(paths) == content(straight)
 
 
-def command(*args, cwd, **extra):
+def command(*args, cwd, family="deep", **extra):
     return subprocess.Popen(
-        [sys.executable, "-m", "fastconv", "deep", *args],
+        [sys.executable, "-m", "fastconv", family, *args],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **extra,
     )  # fmt: skip
 
 
-def result(*args, cwd, code=0):
-    process = command(*args, cwd=cwd)
+def result(*args, cwd, code=0, family="deep"):
+    process = command(*args, cwd=cwd, family=family)
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     return json.loads(out.splitlines()[-1]) if code == 0 else err
@@ -276,8 +276,15 @@ def test_the_command_line_on_digits(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("mode", [[], ["--in-memory"], ["--durability", "step"]])
-def test_an_interrupt_leaves_clean_files(tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "number", "code"),
+    [
+        ([], signal.SIGINT, 130),
+        (["--in-memory"], signal.SIGTERM, 143),
+        (["--durability", "step"], signal.SIGINT, 130),
+    ],
+)
+def test_an_interrupt_leaves_clean_files(tmp_path, mode, number, code):
     pytest.importorskip("sklearn")
     process = command(
         "train", "--dataset", "digits", "--weights", "d.bin", "--layers", "200000", "--steps", "100000",
@@ -285,10 +292,10 @@ def test_an_interrupt_leaves_clean_files(tmp_path, mode):
     )  # fmt: skip
     for _ in range(4):  # the first lines of progress
         assert process.stderr.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "stopping" in err
+    assert process.returncode == code, err
+    assert f"{number.name}: stopping" in err
     found = json.loads(out.splitlines()[-1])
     told = result("inspect", "d.bin", "--json", cwd=tmp_path)
     assert (told["state"], told["step"]) == ("clean", found["step"])
@@ -354,18 +361,35 @@ def test_a_hundred_million_layers_streamed(tmp_path):
     assert found["peak_rss_bytes"] < 256 << 20
 
 
+def mlp(*args, cwd):
+    return result(*args, "--dataset", "digits", "--json", cwd=cwd, family="mlp")
+
+
 def test_the_mlp_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("sklearn")
 
-    def mlp(*args):
-        words = [sys.executable, "-m", "fastconv", "mlp", *args, "--dataset", "digits", "--json"]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    mlp("train", "--steps", "400", "--lr", "0.3", "--weights", "one")
-    mlp("train", "--steps", "150", "--lr", "0.3", "--weights", "two")
-    assert mlp("train", "--steps", "250", "--lr", "0.3", "--weights", "two")["step"] == 400
-    one, two = mlp("eval", "--weights", "one"), mlp("eval", "--weights", "two")
+    mlp("train", "--steps", "400", "--lr", "0.3", "--weights", "one", cwd=tmp_path)
+    mlp("train", "--steps", "150", "--lr", "0.3", "--weights", "two", cwd=tmp_path)
+    assert mlp("train", "--steps", "250", "--lr", "0.3", "--weights", "two", cwd=tmp_path)["step"] == 400
+    one, two = mlp("eval", "--weights", "one", cwd=tmp_path), mlp("eval", "--weights", "two", cwd=tmp_path)
     assert one["test_loss"] == two["test_loss"]
     assert one["test_accuracy"] > 0.9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_mlp_after_the_running_step(tmp_path, number, code):
+    pytest.importorskip("sklearn")
+    process = command(
+        "train", "--dataset", "digits", "--steps", "10000000", "--report-every", "10", "--weights", "one", "--json",
+        cwd=tmp_path, family="mlp",
+    )  # fmt: skip
+    assert process.stderr.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert f"{number.name}: stopping after this step" in err
+    steps = json.loads(out.splitlines()[-1])["step"]
+    assert mlp("train", "--steps", str(steps), "--weights", "two", cwd=tmp_path)["step"] == steps
+    one, two = (mlp("eval", "--weights", name, cwd=tmp_path)["test_loss"] for name in ("one", "two"))
+    assert one == two

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from fastconv.data import Dataset
 
 WRONG_USAGE, DIVERGED, SOMETHING_WRONG = 2, 3, 4
+BY_SIGNAL = 128  # and its number, as shells have it: 130 for SIGINT, 143 for SIGTERM
 
 
 class Commands(click.Group):
@@ -34,7 +36,7 @@ class Commands(click.Group):
             sys.exit(WRONG_USAGE)
         except click.Abort:
             click.echo("interrupted", err=True)
-            sys.exit(130)
+            sys.exit(BY_SIGNAL + signal.SIGINT)
         sys.exit(code if isinstance(code, int) else 0)
 
 

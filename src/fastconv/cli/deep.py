@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastconv.cli.common import (
+    BY_SIGNAL,
     DIVERGED,
     Commands,
     Number,
@@ -148,7 +149,7 @@ def train(
     if as_json:
         print_json(result)
     if run.ending.number is not None:
-        ctx.exit(130)
+        ctx.exit(BY_SIGNAL + run.ending.number)
 
 
 class _Run:

@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from fastconv.cli.common import (
+    BY_SIGNAL,
     DIVERGED,
     Commands,
     Number,
@@ -24,6 +25,7 @@ from fastconv.cli.common import (
     threads_option,
     usage_errors,
 )  # fmt: skip
+from fastconv.signals import EndRequest
 
 
 def _files(command: Any) -> Any:
@@ -54,7 +56,10 @@ def train(
     ctx: click.Context, weights: Path, dataset: str, data_dir: Path | None, hidden: int, steps: int, batch: int,
     lr: float, seed: int, report_every: int, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train by plain SGD; a net that is there is trained on, from the step and sample where it stopped."""
+    """Train by plain SGD; a net that is there is trained on, from the step and sample where it stopped.
+
+    Ctrl-C and SIGTERM end it after the running step; the net is saved and the exit code 130 or 143.
+    """
     set_threads(threads)
     with usage_errors():
         from fastconv import data, init, nn, optim, serialize
@@ -75,31 +80,37 @@ def train(
         if not len(batches):
             raise ValueError(f"--batch {batch}: there are {len(images.train.labels)} training images")
     loss, step_of = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=lr)
-    seconds, value, right = [], float("nan"), 0.0
-    for step in range(done, done + steps):
-        start = time.perf_counter()
-        x, labels = batches.batch(*divmod(step, len(batches)))
-        output = model(x / np.float32(images.levels))
-        value, right = loss(output, labels), float((output.argmax(axis=1) == labels).mean())
-        if not np.isfinite(value):
-            click.echo(f"diverged: the loss is {value} in step {step + 1}; nothing was saved", err=True)
-            ctx.exit(DIVERGED)
-        model.zero_grad()
-        model.backward(loss.backward())
-        step_of.step()
-        seconds.append(time.perf_counter() - start)
-        if (step + 1 - done) % report_every == 0 or step + 1 == done + steps:
-            click.echo(
-                f"step {step + 1:>7}  loss {value:.4f}  accuracy {right:.3f}  "
-                f"{statistics.median(seconds):.3g} s a step",
-                file=sys.stderr if as_json else sys.stdout,
-            )
+    seconds, value, right, step = [], float("nan"), 0.0, done
+    with EndRequest(lambda name: f"{name}: stopping after this step (again: at once, and nothing is saved)") as ending:
+        while step < done + steps:
+            start = time.perf_counter()
+            x, labels = batches.batch(*divmod(step, len(batches)))
+            output = model(x / np.float32(images.levels))
+            value, right = loss(output, labels), float((output.argmax(axis=1) == labels).mean())
+            step += 1
+            if not np.isfinite(value):
+                click.echo(f"diverged: the loss is {value} in step {step}; nothing was saved", err=True)
+                ctx.exit(DIVERGED)
+            model.zero_grad()
+            model.backward(loss.backward())
+            step_of.step()
+            seconds.append(time.perf_counter() - start)
+            if (step - done) % report_every == 0 or step == done + steps:
+                click.echo(
+                    f"step {step:>7}  loss {value:.4f}  accuracy {right:.3f}  "
+                    f"{statistics.median(seconds):.3g} s a step",
+                    file=sys.stderr if as_json else sys.stdout,
+                )
+            if ending.number is not None:
+                break
     with usage_errors("--weights: "):
         serialize.save(model, weights)
-        record.write_text(json.dumps({"step": done + steps, "seed": seed, "batch": batch}) + "\n")
+        record.write_text(json.dumps({"step": step, "seed": seed, "batch": batch}) + "\n")
     if as_json:
         print_json({"loss": value, "batch_accuracy": right, "step_seconds": statistics.median(seconds),
-                    "steps": steps, "step": done + steps})  # fmt: skip
+                    "steps": step - done, "step": step})  # fmt: skip
+    if ending.number is not None:
+        ctx.exit(BY_SIGNAL + ending.number)
 
 
 @mlp.command("eval")

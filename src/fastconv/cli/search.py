@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastconv.cli.common import (
+    BY_SIGNAL,
     DIVERGED,
     Number,
     json_option,
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 _SEARCHED = ("lr", "l2", "momentum", "weight_decay", "batch_size")
 _KINDS = "LOW:HIGH (log-uniform), LOW:HIGH:linear, VALUE,VALUE,... or VALUE"
-_INTERRUPTED = 130
 
 
 class Counts(click.ParamType):
@@ -110,7 +111,7 @@ def search(
     if as_json:
         print_json(found.to_dict())
     if found.interrupted:
-        return_code = _INTERRUPTED
+        return_code = BY_SIGNAL + signal.SIGINT
     elif found.best is None:
         return_code = DIVERGED
     ctx.exit(return_code)

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from fastconv.cli.common import (
+    BY_SIGNAL,
     DIVERGED,
     json_option,
     percent,
@@ -197,7 +198,7 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
         found |= {"layer": error.layer, "tensor": error.tensor}
     except Interrupted as error:
         click.echo(f"interrupted: {error}", err=True)
-        found, code = {"status": "interrupted", "reason": error.signal.name}, 128 + error.signal
+        found, code = {"status": "interrupted", "reason": error.signal.name}, BY_SIGNAL + error.signal
     else:
         found, code = {"status": "stopped" if trainer.stop_reason else "finished", "reason": trainer.stop_reason}, 0
     result |= found | {
