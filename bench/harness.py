@@ -7,7 +7,6 @@ each other (a wrong result is not timed) and then run in turns A B A B, so that 
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import sys
@@ -97,16 +96,7 @@ def header(args: argparse.Namespace, peak: Peak, torch: Any, peer: str | None = 
     """Print what runs and on what."""
     peer = peer or (f"PyTorch {torch.__version__}" if torch else "no peer")
     print(f"fastconv {config.info()['fastconv']} on {args.isa}, {args.threads} threads, against {peer}")
-    print(f"{cpu_name()}; peak {peak.gflops:.0f} GFLOP/s (FMA loop), {peak.gbytes:.1f} GB/s (copy loop)\n")
-
-
-def cpu_name() -> str:
-    """Return the processor's name as the operating system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    print(f"{config.processor()}; peak {peak.gflops:.0f} GFLOP/s (FMA loop), {peak.gbytes:.1f} GB/s (copy loop)\n")
 
 
 def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: int = 5) -> dict[str, list[float]]:
@@ -203,7 +193,7 @@ class Table:
         if self.args.json:
             report = {
                 "peak": vars(self.peak),
-                "cpu": cpu_name(),
+                "cpu": config.processor(),
                 "config": config.info(),
                 "summary": summary,
                 "rows": [vars(row) for row in self.rows],

@@ -27,7 +27,7 @@ finally:
     if not _waiting:
         del os.environ["OMP_WAIT_POLICY"]
 
-__all__ = ["available_isas", "info", "isa", "show_config", "threads"]
+__all__ = ["available_isas", "info", "isa", "processor", "show_config", "threads"]
 
 
 class _Setting(AbstractContextManager[str]):
@@ -177,6 +177,16 @@ def _openmp_runtime() -> str:
     files = {Path(line.split()[-1]).name for line in maps.splitlines() if "omp" in line.rpartition("/")[2]}
     names = sorted(n for n in files if n.startswith(("libgomp", "libomp", "libiomp")))
     return ", ".join(names) or f"specification {runtime.build_info()['openmp']}"
+
+
+def processor() -> str:
+    """Return the processor's name as the operating system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def info() -> dict[str, Any]:

@@ -7,7 +7,6 @@ Nothing in it is ever executed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from fastconv.serialize.files import sync_folder
 from fastconv.signals import EndRequest
 from fastconv.train.base import Callback, Interrupted
 from fastconv.train.callbacks import merit
+from fastconv.train.digest import arrays_sha256
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
@@ -53,7 +53,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
     """
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps({"format": FORMAT, "state": _strip(state, "", arrays)})
-    save_arrays(path, arrays, {_STATE: text, _DIGEST: _digest(text, arrays)})
+    save_arrays(path, arrays, {_STATE: text, _DIGEST: arrays_sha256(sorted(arrays.items()), text)})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     text = strings.get(_STATE)
     if text is None:
         raise ModelFileError(f"{path}: a safetensors file, but no checkpoint")
-    if strings.get(_DIGEST) != _digest(text, arrays):
+    if strings.get(_DIGEST) != arrays_sha256(sorted(arrays.items()), text):
         raise ModelFileError(f"{path}: damaged: its contents do not have the SHA-256 it names")
     whole = json.loads(text)
     if whole["format"] != FORMAT:
@@ -246,12 +246,3 @@ def _fill(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if "array" in value:
         return arrays[value["array"]]
     return {name: _fill(item, arrays) for name, item in value["dict"].items()}
-
-
-def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, array in sorted(arrays.items()):
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        digest.update(f"{name}\0{little.dtype.str}\0{array.shape}\0".encode())
-        digest.update(little.tobytes())
-    return digest.hexdigest()

@@ -1,6 +1,7 @@
-"""One number for all a model has learned."""
+"""One number for all a model has learned, or a checkpoint holds."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,8 +13,13 @@ def state_sha256(model: Module) -> str:
 
     Two runs with the same seed have the same digest on any number of threads and any instruction set.
     """
-    digest = hashlib.sha256()
-    for name, array in model.state_dict().items():
+    return arrays_sha256(model.state_dict().items())
+
+
+def arrays_sha256(named: Iterable[tuple[str, np.ndarray]], text: str = "") -> str:
+    """Return the SHA-256 of a text, then of names, dtypes, shapes and little-endian bytes of arrays, in their order."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in named:
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         digest.update(f"{name}\0{little.dtype.str}\0{array.shape}\0".encode())
         digest.update(little.tobytes())

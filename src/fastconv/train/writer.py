@@ -183,23 +183,13 @@ def environment() -> dict[str, Any]:
     known = ("fastconv", "python", "numpy", "platform", "isa", "threads")
     return {
         **{name: about[name] for name in known},
-        "cpu": _processor(),
+        "cpu": config.processor(),
         "cores": os.cpu_count(),
         "host": platform.node(),
         "pid": os.getpid(),
         "command": list(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
-    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _open_locked(path: Path) -> int:
