@@ -206,6 +206,8 @@ def test_evaluation_changes_nothing_and_counts_confusions():
     found = evaluate(model, nn.CrossEntropyLoss(), [(x[:20], y[:20]), (x[20:], y[20:])])
     assert state_sha256(model) == before
     assert [m.training for m in model.modules()] == [True, True, True, False, True]
+    with pytest.raises(RuntimeError, match="called before forward"):  # none of the training's
+        model.backward(np.ones((30, 3), np.float32))
     expected = np.zeros((3, 3), np.int64)
     np.add.at(expected, (y, model.predict(x).argmax(axis=1)), 1)
     np.testing.assert_array_equal(found.confusion, expected)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fastconv.nn import Flatten, Module, ReLU, Sigmoid, Softsign, Tanh
+from fastconv.nn.base import in_mode
 
 __all__ = [
     "ActivationStatistics", "activation_statistics", "gradient_norms", "observe", "statistics_of",
@@ -139,17 +140,12 @@ def activation_statistics(model: Module, x: Array, *, training: bool = False) ->
     def look(name: str, module: Module, output: Array) -> None:
         found[name] = statistics_of(module, output)
 
-    modes = [(module, module.training) for module in model.modules()]
     state = {name: array.copy() for name, array in model.named_buffers()} if training else {}
     extra = model.extra_state()
     try:
-        model.train(training)
-        with observe(model, look):
+        with in_mode(model, training), observe(model, look):
             model(x)
     finally:
-        for module, mode in modes:
-            module.training = mode
-            module._saved = None  # a backward now would belong to no training forward
         model.load_state_dict(state, strict=False)
         model.load_extra_state(extra)
     return found

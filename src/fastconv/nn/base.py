@@ -17,6 +17,7 @@ expect of a module follows from the attributes. ``super().__init__()`` is not ne
             return grad_output * self.weight.data
 """
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from fastconv.nn._workspace import Workspace, as_image
 
 __all__ = [
     "Affine", "Array", "Fusing", "Module", "Parameter", "Workspace",
-    "as_image", "blank", "initial", "next_generator", "next_key",
+    "as_image", "blank", "in_mode", "initial", "next_generator", "next_key",
 ]  # fmt: skip
 
 
@@ -41,6 +42,19 @@ def _arguments(layer: Any) -> tuple[str, ...]:
     """Return the names of the constructor's arguments."""
     parameters = list(inspect.signature(layer.__init__).parameters.values())[1:]
     return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+
+
+@contextlib.contextmanager
+def in_mode(model: "Module", training: bool) -> Iterator[None]:
+    """Set the mode of a model for a ``with`` block; then every module has its own again, and no backward to do."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, former in modes:
+            module.training = former
+            module._saved = None  # a backward now would belong to no training forward
 
 
 class Module(Workspace, State):
@@ -98,20 +112,13 @@ class Module(Workspace, State):
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
-        modules = list(self.modules())
-        modes = [module.training for module in modules]
-        self.eval()
-        try:
+        with in_mode(self, False):
             size = batch_size or max(len(input), 1)
             first = self(input[:size])
             result = np.empty_like(first, shape=(len(input), *first.shape[1:]))
             result[:size] = first
             for start in range(size, len(input), size):
                 result[start : start + size] = self(input[start : start + size])
-        finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
-                module._saved = None  # a backward now would belong to no training forward
         return result
 
     def register_forward_hook(self, hook: Callable[["Module", Array, Array], None]) -> Callable[[], None]:

@@ -1,14 +1,14 @@
 """Loss, accuracy and confusions of a model on a set of batches."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastconv.nn import Module
+from fastconv.nn.base import in_mode
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -34,18 +34,6 @@ class Evaluation:
     samples: int
     seconds: float
     confusion: np.ndarray | None
-
-
-@contextmanager
-def evaluation_mode(model: Module) -> Iterator[None]:
-    """Put a model into evaluation mode and every module back into its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def has_labels(output: np.ndarray, target: np.ndarray) -> bool:
@@ -75,7 +63,7 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch]) -> Evaluation:
     start = time.perf_counter()
     total, samples = 0.0, 0
     confusion: np.ndarray | None = None
-    with evaluation_mode(model):
+    with in_mode(model, False):
         for x, y in batches:
             output = model(x)
             total += float(loss(output, y)) * len(x)
