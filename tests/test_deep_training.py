@@ -393,3 +393,29 @@ def test_a_signal_saves_the_mlp_after_the_running_step(tmp_path, number, code):
     assert mlp("train", "--steps", str(steps), "--weights", "two", cwd=tmp_path)["step"] == steps
     one, two = (mlp("eval", "--weights", name, cwd=tmp_path)["test_loss"] for name in ("one", "two"))
     assert one == two
+
+
+def test_a_kill_between_the_two_files_of_an_mlp_loses_a_run_and_nothing_else(tmp_path):
+    """The record is replaced first: with the net of before, the step of before counts."""
+    pytest.importorskip("sklearn")
+    net = tmp_path / "one"
+    mlp("train", "--steps", "20", "--weights", "one", cwd=tmp_path)
+    before = net.read_bytes()
+    mlp("train", "--steps", "30", "--weights", "one", cwd=tmp_path)
+    after = net.read_bytes()
+    net.write_bytes(before)
+    assert mlp("train", "--steps", "30", "--weights", "one", cwd=tmp_path)["step"] == 50
+    assert net.read_bytes() == after
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "is missing.*give another --weights"), ("[]", "not the record"), ("{", "not the record"), ("{}", "'step'")],
+)
+def test_a_bad_record_of_an_mlp_is_one_line(tmp_path, text, message):
+    pytest.importorskip("sklearn")
+    mlp("train", "--steps", "1", "--weights", "one", cwd=tmp_path)
+    record = tmp_path / "one.json"
+    record.unlink() if text is None else record.write_text(text)
+    err = result("train", "--dataset", "digits", "--weights", "one", cwd=tmp_path, family="mlp", code=2)
+    assert re.fullmatch(rf"fastconv mlp train: .*{message}.*\n", err), err

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import operator
 import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -26,6 +27,9 @@ from fastconv.cli.common import (
     usage_errors,
 )  # fmt: skip
 from fastconv.signals import EndRequest
+
+if TYPE_CHECKING:
+    from fastconv import nn
 
 
 def _files(command: Any) -> Any:
@@ -63,12 +67,14 @@ def train(
     set_threads(threads)
     with usage_errors():
         from fastconv import data, init, nn, optim, serialize
+        from fastconv.serialize.files import write_json
+        from fastconv.train import state_sha256
 
         images = load_data(dataset, data_dir)
         record = weights.with_name(weights.name + ".json")
         if weights.exists():
             model = serialize.load(weights)
-            done = int(json.loads(record.read_text())["step"])
+            done = _steps_done(record, model)
         else:
             pixels = int(np.prod(images.shape))
             model = nn.Sequential(
@@ -104,13 +110,31 @@ def train(
             if ending.number is not None:
                 break
     with usage_errors("--weights: "):
+        # whoever is killed between the two leaves a net that the record does not name: then the step before counts
+        write_json(record, {"step": step, "before": done, "state_sha256": state_sha256(model),
+                            "seed": seed, "batch": batch})  # fmt: skip
         serialize.save(model, weights)
-        record.write_text(json.dumps({"step": step, "seed": seed, "batch": batch}) + "\n")
     if as_json:
         print_json({"loss": value, "batch_accuracy": right, "step_seconds": statistics.median(seconds),
                     "steps": step - done, "step": step})  # fmt: skip
     if ending.number is not None:
         ctx.exit(BY_SIGNAL + ending.number)
+
+
+def _steps_done(record: Path, model: nn.Module) -> int:
+    """Return at which step a net was saved, as the record beside it says."""
+    from fastconv.train import state_sha256
+
+    try:
+        told = json.loads(record.read_text())
+        named = told.get("state_sha256") in (None, state_sha256(model))  # none: written by an earlier version
+        return operator.index(told["step" if named else "before"])
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{record} is missing, which says at which step the net was saved; give another --weights to start anew"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{record}: not the record of a net: {error}") from None
 
 
 @mlp.command("eval")
