@@ -1,11 +1,15 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 
 import pytest
 
 from fastconv import config
 from fastconv._ext import runtime
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else the commands under test inherit that, and go on
 
 ISAS = config.available_isas()
 THREADS = (1, 2, 3, 5)

@@ -234,18 +234,18 @@ def test_killed_at_fifty_moments_nothing_is_lost(tmp_path, dataset):
     assert content(paths) == content(straight)
 
 
-def command(*args, cwd, family="deep", **extra):
+def command(*args, cwd, family="deep"):
     return subprocess.Popen(
         [sys.executable, "-m", "fastconv", family, *args],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **extra,
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def result(*args, cwd, code=0, family="deep"):
-    process = command(*args, cwd=cwd, family=family)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code, err
-    return json.loads(out.splitlines()[-1]) if code == 0 else err
+def result(*args, cwd, code=0, family="deep", timeout=120):
+    words = [sys.executable, "-m", "fastconv", family, *args]
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) if code == 0 else done.stderr
 
 
 def test_the_command_line_on_digits(tmp_path):
@@ -355,7 +355,7 @@ def test_a_hundred_million_layers_streamed(tmp_path):
         pytest.skip("needs 4 GB of disk")
     found = result(
         "train", "--dataset", "digits", "--weights", "d.bin", "--layers", "100000000", "--width", "2", "--steps", "2",
-        "--json", cwd=tmp_path,
+        "--json", cwd=tmp_path, timeout=900,
     )  # fmt: skip
     assert found["steps"] == 2
     assert found["peak_rss_bytes"] < 256 << 20
