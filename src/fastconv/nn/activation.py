@@ -4,19 +4,15 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from fastconv import functional as F
-from fastconv.nn.base import Array, Module, as_image
+from fastconv.nn.base import Array, Plain, as_image
 
 
-class _Activation(Module):
+class _Activation(Plain):
     """One functional call each way; `keeps` says whether backward needs the input or the output."""
 
     operation: ClassVar[Callable[..., Array]]
     gradient: ClassVar[Callable[..., Array]]
     keeps: ClassVar[str] = "output"
-
-    def forward(self, input: Array) -> Array:
-        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
-        return output
 
     def _forward(self, input: Array) -> Array:
         x = self._view(self._accept(input))
@@ -24,11 +20,6 @@ class _Activation(Module):
         self.operation(x, *self._settings(), out=output)
         kept = x if self.keeps == "input" else output
         return self._save(output if x.ndim == input.ndim else output[:, :, 0], kept)
-
-    def backward(self, grad_output: Array) -> Array:
-        key = (grad_output, self._saved, *self._settings())
-        grad_input: Array = self._repeat("backward", key, self._backward, grad_output)
-        return grad_input
 
     def _backward(self, grad_output: Array) -> Array:
         grad_output, kept = self._recall(grad_output)

@@ -32,7 +32,7 @@ from fastconv.nn._state import State
 from fastconv.nn._workspace import Workspace, as_image
 
 __all__ = [
-    "Affine", "Array", "Fusing", "Module", "Parameter", "Workspace",
+    "Affine", "Array", "Fusing", "Module", "Parameter", "Plain", "Workspace",
     "as_image", "blank", "in_mode", "initial", "next_generator", "next_key",
 ]  # fmt: skip
 
@@ -239,6 +239,25 @@ class Module(Workspace, State):
             return f"{type(self).__name__}({self.extra_repr()})"
         lines = (f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children)
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+class Plain(Module):
+    """A layer without parameters: a subclass writes `_forward` and `_backward`, which hyperparameters alone change."""
+
+    def forward(self, input: Array) -> Array:
+        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
+        return output
+
+    def _forward(self, input: Array) -> Array:
+        raise NotImplementedError
+
+    def backward(self, grad_output: Array) -> Array:
+        key = (grad_output, self._saved, *self._settings())
+        grad_input: Array = self._repeat("backward", key, self._backward, grad_output)
+        return grad_input
+
+    def _backward(self, grad_output: Array) -> Array:
+        raise NotImplementedError
 
 
 class Fusing(Module):

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 from fastconv import functional as F
 from fastconv.functional._check import pair
 from fastconv.functional._tape import spoil
-from fastconv.nn.base import Array, Module
+from fastconv.nn.base import Array, Module, Plain
 
 Size = int | tuple[int, int]
 
 
-class MaxPool2d(Module):
+class MaxPool2d(Plain):
     """The largest element of each window: see :func:`fastconv.functional.max_pool2d`.
 
     Parameters
@@ -41,10 +41,6 @@ class MaxPool2d(Module):
         self.dilation = _size(self, "dilation", dilation)
         self.ceil_mode = ceil_mode
 
-    def forward(self, input: Array) -> Array:
-        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
-        return output
-
     def _forward(self, input: Array) -> Array:
         input = self._accept(input)
         window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -54,35 +50,22 @@ class MaxPool2d(Module):
         output = F.max_pool2d(input, *window, out=self._held("output", input), argmax=argmax)
         return self._save(self._hold("output", input, output), argmax, input, window)
 
-    def backward(self, grad_output: Array) -> Array:
-        grad_input: Array = self._repeat("backward", (grad_output, self._saved), self._backward, grad_output)
-        return grad_input
-
     def _backward(self, grad_output: Array) -> Array:
         grad_output, argmax, input, window = self._recall(grad_output)
         grad_input = self._buffer("grad_input", input.shape, grad_output.dtype)
         return F.max_pool2d_backward(grad_output, argmax, input.shape, *window, grad_input=grad_input)
 
 
-class _Mean(Module):
+class _Mean(Plain):
     """Means over windows: one functional call each way."""
 
     operation: ClassVar[Callable[..., Array]]
     gradient: ClassVar[Callable[..., Array]]
 
-    def forward(self, input: Array) -> Array:
-        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
-        return output
-
     def _forward(self, input: Array) -> Array:
         input = self._accept(input)
         output = self.operation(input, *self._settings(), out=self._held("output", input))
         return self._save(self._hold("output", input, output), input)
-
-    def backward(self, grad_output: Array) -> Array:
-        key = (grad_output, self._saved, *self._settings())
-        grad_input: Array = self._repeat("backward", key, self._backward, grad_output)
-        return grad_input
 
     def _backward(self, grad_output: Array) -> Array:
         grad_output, input = self._recall(grad_output)
@@ -148,12 +131,8 @@ class GlobalAvgPool2d(_Mean):
     gradient = staticmethod(F.global_avg_pool2d_backward)
 
 
-class Flatten(Module):
+class Flatten(Plain):
     """(N, C, H, W) to (N, C·H·W), in C order of the shape as PyTorch flattens, whatever the memory order."""
-
-    def forward(self, input: Array) -> Array:
-        output: Array = self._repeat("forward", (input,), self._forward, input)
-        return output
 
     def _forward(self, input: Array) -> Array:
         shape = (len(input), math.prod(input.shape[1:]))
@@ -163,10 +142,6 @@ class Flatten(Module):
         output.reshape(input.shape)[...] = input
         spoil()
         return self._save(output, input.shape)
-
-    def backward(self, grad_output: Array) -> Array:
-        grad_input: Array = self._repeat("backward", (grad_output, self._saved), self._backward, grad_output)
-        return grad_input
 
     def _backward(self, grad_output: Array) -> Array:
         grad_output, shape = self._recall(grad_output)
