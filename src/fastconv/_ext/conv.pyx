@@ -29,8 +29,8 @@ ctypedef fused real:
 
 # A block of input rows should stay in L2 beside the weights it meets.
 cdef Py_ssize_t WINDOW_BYTES = 192 * 1024
-# What the kernel `outer` reads of grad_output for one panel should stay in L1.
-cdef Py_ssize_t GRAD_BYTES = 4 * 1024
+# Pixels that the kernel `outer` takes at a time: what it reads of one panel stays in L1.
+cdef Py_ssize_t OUTER_PIXELS = 64
 # Sums of weight gradients beyond this do not stay in L2: they are taken a part at a time, over all pixels.
 cdef Py_ssize_t SUMS_BYTES = 192 * 1024
 
@@ -149,8 +149,8 @@ cdef struct Correlation:
     const Py_ssize_t *tap_c
     Py_ssize_t groups, cg, kg  # source and destination channels of a group
     bint depthwise
-    const char *panels         # packed weights, `panel_pitch` elements a group
-    Py_ssize_t panel_pitch
+    const char *panels         # packed weights, panels of nr channels, `panel_pitch` elements a group
+    Py_ssize_t nr, panel_pitch
     const char *bias
     bint relu
     char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
@@ -195,7 +195,7 @@ cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
     tasks = a.n * a.row_blocks * a.col_blocks
     a.parts = 1
     if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
-        a.parts = min(a.groups * ceil_div(a.kg, a.table.nr), ceil_div(2 * a.threads, tasks))
+        a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
     a.window = 0
     if a.planes:
         a.window = planes_bytes(m, a.row_block)
@@ -214,7 +214,7 @@ cdef bint planes_pay(const Correlation *a) noexcept nogil:
     there is, since a tile of so few sums waits for their latency.
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
-    if a.depthwise or a.image.sc != 1 or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > a.table.nr:
+    if a.depthwise or a.image.sc != 1 or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
         return False
     cdef double depth = a.ntaps * a.cg
     cdef double lanes_used = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
@@ -308,21 +308,21 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, P
     cdef fc_rows b
     b.x_row, b.x_col = m.sr * a.pitch, m.sc * m.c
     b.segments, b.depth = a.segments + first * a.row_segments, ntaps * a.cg
-    b.w_panel = a.ntaps * a.cg * a.table.nr
+    b.w_panel, b.nr = a.ntaps * a.cg * a.nr, a.nr
     b.y_row, b.y_col, b.rows, b.cols, b.relu = a.y_row, a.y_col, rows, cols, a.relu
     cdef fc_planes p
     p.x_plane, p.x_row, p.taps, p.ntaps, p.nc = plane, m.sr * window_width(m), a.offsets + t0, ntaps, a.cg
-    p.w_row, p.y_row, p.y_col, p.rows, p.cols, p.relu = a.table.nr, a.y_row, a.y_col, rows, cols, a.relu
+    p.w_row, p.y_row, p.y_col, p.rows, p.cols, p.relu = a.nr, a.y_row, a.y_col, rows, cols, a.relu
     # this part's share of the panels of all groups, one call a group
-    cdef Py_ssize_t panels = ceil_div(a.kg, a.table.nr)
+    cdef Py_ssize_t panels = ceil_div(a.kg, a.nr)
     cdef Py_ssize_t begin = part * a.groups * panels // a.parts
     cdef Py_ssize_t end = (part + 1) * a.groups * panels // a.parts
     cdef Py_ssize_t group, k0, k1
     while begin < end:
         group = begin // panels
-        k0 = (begin - group * panels) * a.table.nr
-        k1 = min(a.kg, (end - group * panels) * a.table.nr)
-        b.w = a.panels + (group * a.panel_pitch + k0 * a.ntaps * a.cg + t0 * a.cg * a.table.nr) * size
+        k0 = (begin - group * panels) * a.nr
+        k1 = min(a.kg, (end - group * panels) * a.nr)
+        b.w = a.panels + (group * a.panel_pitch + k0 * a.ntaps * a.cg + t0 * a.cg * a.nr) * size
         b.bias = a.bias + (group * a.kg + k0) * size if a.bias != NULL else NULL
         b.y = y + (group * a.kg + k0) * size
         b.channels = k1 - k0
@@ -348,26 +348,32 @@ cdef void correlate(Correlation *a, char *scratch) noexcept nogil:
             correlate_block(a, task, windows + threadid() * a.window)
 
 
-cdef Py_ssize_t panel_pitch(const fc_ops *table, Py_ssize_t lanes, Py_ssize_t depth) noexcept nogil:
+cdef Py_ssize_t panel_lanes(const fc_ops *table, Py_ssize_t lanes) noexcept nogil:
+    """Return the channels of a panel of packed weights: as few panels as tiles allow, of equal width."""
+    cdef Py_ssize_t vectors = ceil_div(lanes, table.lanes)
+    return ceil_div(vectors, max(1, ceil_div(vectors * table.lanes, table.nr))) * table.lanes
+
+
+cdef Py_ssize_t panel_pitch(Py_ssize_t nr, Py_ssize_t lanes, Py_ssize_t depth) noexcept nogil:
     """Return the elements that the packed weights of one group take."""
-    return ceil_div(lanes, table.nr) * table.nr * depth
+    return ceil_div(lanes, nr) * nr * depth
 
 
 cdef void pack_group(const fc_pack *whole, const fc_ops *table, Py_ssize_t groups, Py_ssize_t w_pitch,
                      int threads) noexcept nogil:
     """Pack the weights of all groups, ``w_pitch`` elements apart, panel by panel."""
-    cdef Py_ssize_t panels = ceil_div(whole.lanes, table.nr)
+    cdef Py_ssize_t panels = ceil_div(whole.lanes, whole.nr)
     cdef Py_ssize_t depth = whole.ntaps * whole.nc
     cdef Py_ssize_t task
     for task in prange(groups * panels, schedule='static', num_threads=threads):
-        pack_panel(whole, table, task // panels * w_pitch, task % panels * table.nr, task * table.nr * depth)
+        pack_panel(whole, table, task // panels * w_pitch, task % panels * whole.nr, task * whole.nr * depth)
 
 
 cdef void pack_panel(const fc_pack *whole, const fc_ops *table, Py_ssize_t base, Py_ssize_t lane,
                      Py_ssize_t out) noexcept nogil:
     cdef fc_pack one = whole[0]
     one.w = <const char *>whole.w + (base + lane * whole.lane_pitch) * table.size
-    one.lanes = min(table.nr, whole.lanes - lane)
+    one.lanes = min(whole.nr, whole.lanes - lane)
     one.panels = <char *>whole.panels + out * table.size
     table.pack(&one)
 
@@ -405,7 +411,8 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const r
     a.y = <char *>&y[0, 0, 0, 0]
     a.y_image, a.y_row, a.y_col = g.p * g.q * g.k, g.q * g.k, g.k
     a.threads = threads_for(g.work())
-    a.panel_pitch = ntaps * g.c if g.depthwise else panel_pitch(a.table, kg, ntaps * cg)
+    a.nr = panel_lanes(a.table, kg)
+    a.panel_pitch = ntaps * g.c if g.depthwise else panel_pitch(a.nr, kg, ntaps * cg)
     cdef Py_ssize_t tap_bytes = aligned(3 * ntaps * sizeof(Py_ssize_t))
     cdef Py_ssize_t pack_bytes = aligned((1 if g.depthwise else g.groups) * a.panel_pitch * size)
     cdef Py_ssize_t t
@@ -427,7 +434,7 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const r
             pack_depthwise(<const char *>&weight[0, 0, 0, 0], taps, ntaps, g.c, ntaps, size, base + tap_bytes)
         else:
             pack.w, pack.lane_pitch, pack.c_pitch = &weight[0, 0, 0, 0], cg * ntaps, ntaps
-            pack.taps, pack.ntaps, pack.nc, pack.lanes = taps, ntaps, cg, kg
+            pack.taps, pack.ntaps, pack.nc, pack.lanes, pack.nr = taps, ntaps, cg, kg, a.nr
             pack.panels = base + tap_bytes
             pack_group(&pack, a.table, g.groups, kg * cg * ntaps, threads_for(8.0 * g.k * cg * ntaps))
         plan(&a, base + tap_bytes + pack_bytes)
@@ -468,8 +475,9 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     cdef int threads = threads_for(g.work() / (g.sh * g.sw))
     # six tables: tap number, row and column shifts of a phase; kernel rows, their shifts; columns; shifts
     cdef Py_ssize_t tap_bytes = aligned((3 * ntaps + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
+    a.nr = panel_lanes(a.table, cg)
     cdef Py_ssize_t pack_bytes = aligned(
-        (ntaps * g.c if g.depthwise else g.groups * panel_pitch(a.table, cg, ntaps * kg)) * size)
+        (ntaps * g.c if g.depthwise else g.groups * panel_pitch(a.nr, cg, ntaps * kg)) * size)
     # the largest window of any phase: the phase with the most rows and columns and the whole kernel's reach
     cdef Py_ssize_t pixel = g.k * size
     cdef Py_ssize_t reach_r = (g.r - 1) * g.dh // g.sh + 2, reach_c = (g.s - 1) * g.dw // g.sw + 2
@@ -519,9 +527,9 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
                 if g.depthwise:
                     pack_depthwise(<const char *>&weight[0, 0, 0, 0], taps, t, g.c, ntaps, size, base + tap_bytes)
                 else:
-                    a.panel_pitch = panel_pitch(a.table, cg, t * kg)
+                    a.panel_pitch = panel_pitch(a.nr, cg, t * kg)
                     pack.w, pack.lane_pitch, pack.c_pitch = &weight[0, 0, 0, 0], ntaps, cg * ntaps
-                    pack.taps, pack.ntaps, pack.nc, pack.lanes = taps, t, kg, cg
+                    pack.taps, pack.ntaps, pack.nc, pack.lanes, pack.nr = taps, t, kg, cg, a.nr
                     pack.panels = base + tap_bytes
                     pack_group(&pack, a.table, g.groups, kg * cg * ntaps, threads_for(8.0 * g.c * kg * t))
                 plan(&a, base + tap_bytes + pack_bytes)
@@ -537,13 +545,15 @@ cdef struct WeightGradient:
     const char *g              # grad_output (n, rows, cols, k)
     Py_ssize_t k, groups, cg, kg
     bint depthwise, direct
+    bint swapped               # vectors run over a filter row's weights, not over the filters; of no influence on bits
     Py_ssize_t pitch, total    # elements of a row of the window; grid rows of all images
     const Py_ssize_t *taps     # (m) offsets of a group's weights, in the order (r, s, c)
-    Py_ssize_t m
+    const Py_ssize_t *filters  # (kg) 0, 1, 2, ...: offsets of a group's filters in grad_output, where swapped
+    Py_ssize_t m, run          # weights of a group; how many of them have neighbouring offsets
     Py_ssize_t row_weights, dilation   # weights of one row of the filter, and how far the next is
     Py_ssize_t shards, parts, chunk, row_block, call_rows
     const char *bordered       # all images with their borders, or NULL: windows are copied block by block
-    char *dw                   # shards of (groups, m, kg); depthwise (m, k)
+    char *dw                   # shards of (groups, m, kg); swapped (groups, kg, m); depthwise (m, k)
     Py_ssize_t window
 
 
@@ -561,7 +571,7 @@ cdef void outer_block(const WeightGradient *a, Py_ssize_t task, char *window) no
     cdef Py_ssize_t row = shard * a.total // a.shards, end = (shard + 1) * a.total // a.shards
     cdef Py_ssize_t m0 = part * a.m // a.parts, m1 = (part + 1) * a.m // a.parts
     cdef char *dw = a.dw + shard * a.groups * a.m * a.kg * a.image.size
-    memset_rows(dw, a, m0, m1)
+    clear_sums(dw, a, m0, m1)
     while m0 < m1:
         outer_rows(a, row, end, m0, min(m0 + a.chunk, m1), dw, window)
         m0 += a.chunk
@@ -627,27 +637,47 @@ cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_s
         d.dw, d.dw_row = dw + m0 * a.k * size, a.k
         a.table.depthwise_outer(&d)
         return
+    cdef Py_ssize_t t, end
     for group in range(a.groups):
-        b.x = x + group * a.cg * size
-        b.x_row, b.x_col = im.sr * a.pitch, im.sc * im.c
-        b.taps, b.m = a.taps + m0, m1 - m0
-        b.g = g + group * a.kg * size
-        b.g_row, b.g_col = im.cols * a.k, a.k
-        b.rows, b.cols, b.channels = rows, im.cols, a.kg
-        if im.cols == 1:   # one long row: the kernel's inner loop runs along columns
-            b.rows, b.cols, b.x_col, b.g_col = 1, rows, b.x_row, b.g_row
-        b.dw, b.dw_row = dw + (group * a.m + m0) * a.kg * size, a.kg
-        a.table.outer(&b)
+        if a.swapped:
+            b.x = g + group * a.kg * size
+            b.taps, b.m, b.dw_row = a.filters, a.kg, a.m
+            t = m0
+            while t < m1:
+                end = min(m1, (t // a.run + 1) * a.run)
+                b.g = x + (group * a.cg + a.taps[t]) * size
+                b.channels = end - t
+                b.dw = dw + (group * a.kg * a.m + t) * size
+                lay_pixels(&b, rows, im.cols, im.cols * a.k, a.k, im.sr * a.pitch, im.sc * im.c)
+                a.table.outer(&b)
+                t = end
+        else:
+            b.x, b.g = x + group * a.cg * size, g + group * a.kg * size
+            b.taps, b.m, b.channels = a.taps + m0, m1 - m0, a.kg
+            b.dw, b.dw_row = dw + (group * a.m + m0) * a.kg * size, a.kg
+            lay_pixels(&b, rows, im.cols, im.sr * a.pitch, im.sc * im.c, im.cols * a.k, a.k)
+            a.table.outer(&b)
 
 
-cdef void memset_rows(char *dw, const WeightGradient *a, Py_ssize_t m0, Py_ssize_t m1) noexcept nogil:
-    cdef Py_ssize_t group, row = a.kg * a.image.size
-    if a.depthwise:
-        row = a.k * a.image.size
-        memset(dw + m0 * row, 0, (m1 - m0) * row)
-        return
-    for group in range(a.groups):
-        memset(dw + (group * a.m + m0) * row, 0, (m1 - m0) * row)
+cdef inline void lay_pixels(fc_outer *b, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t x_row, Py_ssize_t x_col,
+                            Py_ssize_t g_row, Py_ssize_t g_col) noexcept nogil:
+    """Say where the pixels lie; a single column becomes a row, since the kernel's inner loop runs along rows."""
+    if cols == 1:
+        b.rows, b.cols, b.x_row, b.x_col, b.g_row, b.g_col = 1, rows, 0, x_row, 0, g_row
+    else:
+        b.rows, b.cols, b.x_row, b.x_col, b.g_row, b.g_col = rows, cols, x_row, x_col, g_row, g_col
+
+
+cdef void clear_sums(char *dw, const WeightGradient *a, Py_ssize_t m0, Py_ssize_t m1) noexcept nogil:
+    """Set the sums of the weights m0 .. m1-1 to zero."""
+    cdef Py_ssize_t block, size = a.image.size
+    cdef Py_ssize_t width = a.k if a.depthwise else a.kg
+    if a.swapped:
+        for block in range(a.groups * a.kg):
+            memset(dw + (block * a.m + m0) * size, 0, (m1 - m0) * size)
+    else:
+        for block in range(1 if a.depthwise else a.groups):
+            memset(dw + (block * a.m + m0) * width * size, 0, (m1 - m0) * width * size)
 
 
 cdef void add_tree(const fc_ops *table, char *shards, Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t begin,
@@ -665,23 +695,40 @@ cdef void add_tree(const fc_ops *table, char *shards, Py_ssize_t count, Py_ssize
 
 cdef void finish(const fc_ops *table, const WeightGradient *a, real *grad, Py_ssize_t task,
                  Py_ssize_t block) noexcept nogil:
-    """Add the shards for `block` channels of one group and scatter them: grad (K, C/groups, R*S) += dw (m, kg)."""
-    cdef Py_ssize_t blocks = ceil_div(a.cg, block)
-    cdef Py_ssize_t group = task // blocks, c0 = task % blocks * block
-    cdef Py_ssize_t c1 = min(a.cg, c0 + block), taps = a.m // a.cg, pitch = a.groups * a.m * a.kg
+    """Add the shards for a block of one group and scatter them: grad (K, C/groups, R*S) += dw."""
+    cdef Py_ssize_t length = a.kg if a.swapped else a.cg, blocks = ceil_div(length, block)
+    cdef Py_ssize_t group = task // blocks, first = task % blocks * block, last = min(length, first + block)
+    cdef Py_ssize_t taps = a.m // a.cg, pitch = a.groups * a.m * a.kg
     cdef Py_ssize_t c, t, k, k0
     cdef const real *dw
     cdef real *out
+    if a.swapped:
+        add_tree(table, a.dw, a.shards, pitch, (group * a.kg + first) * a.m, (last - first) * a.m)
+        for k in range(group * a.kg + first, group * a.kg + last):
+            dw, out = <const real *>a.dw + k * a.m, grad + k * a.m
+            for t in range(taps):
+                for c in range(a.cg):
+                    out[c * taps + t] += dw[t * a.cg + c]
+        return
     for t in range(taps):
-        add_tree(table, a.dw, a.shards, pitch, (group * a.m + t * a.cg + c0) * a.kg, (c1 - c0) * a.kg)
+        add_tree(table, a.dw, a.shards, pitch, (group * a.m + t * a.cg + first) * a.kg, (last - first) * a.kg)
     # sixteen filters at a time: whole cache lines are read, and each filter is written from end to end
     for k0 in range(0, a.kg, 16):
-        for c in range(c0, c1):
+        for c in range(first, last):
             for t in range(taps):
                 dw = <const real *>a.dw + (group * a.m + t * a.cg + c) * a.kg
                 out = grad + group * a.kg * a.m + c * taps + t
                 for k in range(k0, min(k0 + 16, a.kg)):
                     out[k * a.m] += dw[k]
+
+
+cdef double tile_cost(const fc_ops *table, Py_ssize_t lanes, Py_ssize_t rows) noexcept nogil:
+    """Return about how many cycles a pixel takes with vectors over ``lanes`` sums and a broadcast for each row.
+
+    Narrow tiles load more for each multiply-add.
+    """
+    cdef Py_ssize_t vectors = ceil_div(lanes, table.lanes), width = panel_lanes(table, lanes) // table.lanes
+    return vectors * rows * (0.9 if width == 1 else 0.6 if width == 2 else 0.53)
 
 
 def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_weight,
@@ -710,6 +757,9 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
         a.groups, a.cg, a.kg = 1, 1, g.k
     a.row_weights, a.dilation = g.s * a.cg, g.dh
     a.m = g.r * a.row_weights
+    a.run = a.row_weights if g.dw == 1 and a.groups == 1 else a.cg
+    a.swapped = (not a.depthwise and tile_cost(a.table, a.run, a.kg) * (a.m // a.run)
+                 < tile_cost(a.table, a.kg, a.m))
     cdef Py_ssize_t weights = a.groups * a.m * a.kg
     a.shards = count_shards(g.n * g.p * g.q, a.total, weights)
     cdef int threads = threads_for(g.work())
@@ -719,7 +769,7 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     a.row_block = im.rows
     if not a.direct:
         a.row_block = max(1, min(im.rows, WINDOW_BYTES // (im.sr * window_width(im) * im.c * size)))
-    a.call_rows = max(1, GRAD_BYTES // (im.cols * min(a.table.nr, a.kg) * size))
+    a.call_rows = max(1, OUTER_PIXELS * a.table.nr // (im.cols * min(a.table.nr, a.run if a.swapped else a.kg)))
     a.chunk = max(a.table.mr, SUMS_BYTES // (a.groups * a.kg * size) // a.table.mr * a.table.mr)
     cdef bint bordered = not a.direct and a.chunk < a.m
     if bordered:
@@ -727,23 +777,27 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     if a.chunk < a.m:   # tiles are set down once in many pixels
         a.call_rows = max(a.call_rows, min(im.rows, ceil_div(64, im.cols)))
     a.window = 0 if a.direct else window_bytes(im, a.row_block)
-    cdef Py_ssize_t tap_bytes = aligned(a.m * sizeof(Py_ssize_t))
+    cdef Py_ssize_t tap_bytes = aligned((a.m + a.kg) * sizeof(Py_ssize_t))
     cdef Py_ssize_t dw_bytes = aligned(a.shards * weights * size)
     cdef unsigned char[::1] arena = scratch(tap_bytes + dw_bytes + (images if bordered else threads) * a.window)
     cdef char *base = <char *>&arena[0]
     cdef Py_ssize_t *taps = <Py_ssize_t *>base
-    a.taps = taps
+    a.taps, a.filters = taps, taps + a.m
     a.dw = base + tap_bytes
     cdef char *windows = base + tap_bytes + dw_bytes
     a.bordered = windows if bordered else NULL
     cdef Py_ssize_t m, n, task
     cdef Py_ssize_t tasks = a.shards * a.parts
     cdef Py_ssize_t block = max(1, 8192 // (a.kg * g.r * g.s))
-    cdef Py_ssize_t finish_tasks = a.groups * ceil_div(a.cg, block)
+    if a.swapped:
+        block = max(1, 8192 // a.m)
+    cdef Py_ssize_t finish_tasks = a.groups * ceil_div(a.kg if a.swapped else a.cg, block)
     cdef real *grad = &grad_weight[0, 0, 0, 0]
     with nogil:
         for m in range(a.m):
             taps[m] = m // a.cg // g.s * g.dh * a.pitch + m // a.cg % g.s * g.dw * im.c + m % a.cg
+        for m in range(a.kg):
+            taps[a.m + m] = m
         if bordered:
             for n in prange(images, schedule='static', num_threads=threads):
                 copy_window(im, n, 0, im.rows, windows + n * a.window)

@@ -19,6 +19,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t ntaps
         Py_ssize_t nc
         Py_ssize_t lanes
+        Py_ssize_t nr
         void *panels
 
     ctypedef struct fc_rows:
@@ -29,6 +30,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t depth
         const void *w
         Py_ssize_t w_panel
+        Py_ssize_t nr
         const void *bias
         void *y
         Py_ssize_t y_row
@@ -196,7 +198,6 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t lanes
         Py_ssize_t mr
         Py_ssize_t nr
-        Py_ssize_t kc
         # gemm.inc.h
         void (*pack)(const fc_pack *a) noexcept nogil
         void (*rows)(const fc_rows *a) noexcept nogil

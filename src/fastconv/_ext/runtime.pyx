@@ -136,6 +136,6 @@ def build_info():
 
 
 def tile(int kind):
-    """Return the register tile of the active table: lanes, MR, NR, KC (kind 0: float32, 1: float64)."""
+    """Return the register tile of the active table: lanes, most pixels, most channels (kind 0: float32, 1: float64)."""
     cdef const fc_ops *table = ops(kind)
-    return {"lanes": table.lanes, "mr": table.mr, "nr": table.nr, "kc": table.kc}
+    return {"lanes": table.lanes, "mr": table.mr, "nr": table.nr}

@@ -13,6 +13,7 @@ typedef struct fc_pack {
     ptrdiff_t lane_pitch, c_pitch;
     const ptrdiff_t *taps;     /* IN (ntaps) */
     ptrdiff_t ntaps, nc, lanes;
+    ptrdiff_t nr;              /* lanes of a panel: a multiple of a vector's, at most the table's nr */
     void *panels;              /* OUT (ceil(lanes / nr), ntaps, nc, nr) */
 } fc_pack;
 
@@ -24,7 +25,7 @@ typedef struct fc_rows {
     const fc_segment *segments;
     ptrdiff_t depth;           /* sum of the segments' lengths */
     const void *w;             /* IN: panels (ceil(channels / nr), depth, nr), `w_panel` elements apart */
-    ptrdiff_t w_panel;
+    ptrdiff_t w_panel, nr;
     const void *bias;          /* IN (channels) or NULL */
     void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col, channels contiguous */
     ptrdiff_t y_row, y_col;

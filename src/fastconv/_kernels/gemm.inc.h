@@ -7,19 +7,24 @@
  * up again, unchanged.
  */
 
+/* A few channels at a time, so that what the taps of a lane share stays in L1 */
 static void FC(pack)(const fc_pack *a)
 {
-    const ptrdiff_t nr = FC_NV * LANES;
-    T *out = a->panels;
-    for (ptrdiff_t k0 = 0; k0 < a->lanes; k0 += nr) {
+    const ptrdiff_t nr = a->nr, few = 16;
+    T *panel = a->panels;
+    for (ptrdiff_t k0 = 0; k0 < a->lanes; k0 += nr, panel += a->ntaps * a->nc * nr) {
         const ptrdiff_t n = a->lanes - k0 < nr ? a->lanes - k0 : nr;
-        for (ptrdiff_t t = 0; t < a->ntaps; t++) {
-            const T *w = (const T *)a->w + k0 * a->lane_pitch + a->taps[t];
-            for (ptrdiff_t c = 0; c < a->nc; c++, w += a->c_pitch, out += nr) {
-                for (ptrdiff_t k = 0; k < n; k++)
-                    out[k] = w[k * a->lane_pitch];
-                for (ptrdiff_t k = n; k < nr; k++)
-                    out[k] = 0;
+        for (ptrdiff_t c0 = 0; c0 < a->nc; c0 += few) {
+            const ptrdiff_t c1 = a->nc - c0 < few ? a->nc : c0 + few;
+            for (ptrdiff_t t = 0; t < a->ntaps; t++) {
+                const T *w = (const T *)a->w + k0 * a->lane_pitch + a->taps[t] + c0 * a->c_pitch;
+                T *out = panel + (t * a->nc + c0) * nr;
+                for (ptrdiff_t c = c0; c < c1; c++, w += a->c_pitch, out += nr) {
+                    for (ptrdiff_t k = 0; k < n; k++)
+                        out[k] = w[k * a->lane_pitch];
+                    for (ptrdiff_t k = n; k < nr; k++)
+                        out[k] = 0;
+                }
             }
         }
     }
@@ -28,20 +33,18 @@ static void FC(pack)(const fc_pack *a)
 /* x < 0 ? 0 : x, which keeps NaN */
 FC_INLINE VEC FC(relu_vec)(VEC x) { return V(max)(V(set1)(0), x); }
 
-/* Where the pixels of a tile lie, relative to its first. Tiles of few pixels take any pixels of a block, so that
- * short rows fill them too: one offset a pixel stays in a register. Higher tiles stay within a row and step by its
- * pitch, which needs no register a pixel. */
-#define FC_ANY_PIXELS (FC_MR <= 8)
-#define X_PIXEL(i) (FC_ANY_PIXELS ? x_pixel[i] : (i) * a->x_col)
-#define Y_PIXEL(i) (FC_ANY_PIXELS ? y_pixel[i] : (i) * a->y_col)
+/* Where the pixels of a tile lie. Tiles of few pixels take any pixels of a block, so that short rows fill them too:
+ * one offset a pixel stays in a register. Higher tiles stay within a row; one pointer reaches three pixels. */
+#define FC_ANY_PIXELS(nv) (FC_HEIGHT(nv) <= 9)
+#define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? y_pixel[i] : (i) * a->y_col)
 
 /* One tile: mr pixels, nv vectors of channels, terms [first, last) of the chain. */
 FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pixel, const T *w, T *y,
                              const ptrdiff_t *y_pixel, const T *bias, ptrdiff_t first, ptrdiff_t last,
                              ptrdiff_t tail, const int mr, const int nv)
 {
-    const ptrdiff_t nr = FC_NV * LANES;
-    VEC acc[FC_MR][FC_NV];
+    const ptrdiff_t nr = a->nr, x_col = a->x_col;
+    VEC acc[FC_HIGHEST][FC_NV];
     for (int i = 0; i < mr; i++)
         for (int v = 0; v < nv; v++) {
             T *yi = y + Y_PIXEL(i) + v * LANES;
@@ -53,15 +56,24 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
         const ptrdiff_t from = first > begin ? first - begin : 0;
         const ptrdiff_t to = last - begin < s->length ? last - begin : s->length;
         const T *p = x + s->offset;
+        const T *three[(FC_HIGHEST + 2) / 3];
+        if (!FC_ANY_PIXELS(nv))
+            for (int i = 0; i < mr; i += 3) {
+                three[i / 3] = p + i * x_col + from;
+                FC_AGAIN(three[i / 3]); /* not to be taken apart into one offset a pixel again */
+            }
         for (ptrdiff_t c = from; c < to; c++, w += nr) {
             VEC b[FC_NV];
             for (int v = 0; v < nv; v++)
                 b[v] = V(load)(w + v * LANES);
             for (int i = 0; i < mr; i++) {
-                const VEC pixel = V(set1)(p[X_PIXEL(i) + c]);
+                const VEC pixel = V(set1)(FC_ANY_PIXELS(nv) ? p[x_pixel[i] + c] : three[i / 3][i % 3 * x_col]);
                 for (int v = 0; v < nv; v++)
                     acc[i][v] = V(fma)(pixel, b[v], acc[i][v]);
             }
+            if (!FC_ANY_PIXELS(nv))
+                for (int i = 0; i < mr; i += 3)
+                    three[i / 3]++;
         }
     }
     for (int i = 0; i < mr; i++)
@@ -82,25 +94,17 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
         }
 }
 
-#define FC_TILE_CASE(M)                                                                                              \
-    case M:                                                                                                          \
-        if (nv == 1)                                                                                                 \
-            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, bias, first, last, tail, M, 1);                              \
-        else                                                                                                         \
-            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, bias, first, last, tail, M, FC_NV);                          \
-        break;
-
 /* `pixels` pixels from (i, j) on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
 FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t i, ptrdiff_t j, ptrdiff_t pixels, const T *w, const T *bias,
-                            ptrdiff_t k, ptrdiff_t first, ptrdiff_t last, ptrdiff_t tail, int nv)
+                            ptrdiff_t k, ptrdiff_t first, ptrdiff_t last, ptrdiff_t tail, const int nv)
 {
-    for (ptrdiff_t tiles = (pixels + FC_MR - 1) / FC_MR; tiles > 0; tiles--) {
+    for (ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv); tiles > 0; tiles--) {
         const ptrdiff_t mr = (pixels + tiles - 1) / tiles;
         const ptrdiff_t x0 = i * a->x_row + j * a->x_col, y0 = i * a->y_row + j * a->y_col;
-        ptrdiff_t x_pixel[FC_MR], y_pixel[FC_MR];
+        ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST];
         const T *x = (const T *)a->x + x0;
         T *y = (T *)a->y + y0 + k;
-        if (FC_ANY_PIXELS)
+        if (FC_ANY_PIXELS(nv))
             for (ptrdiff_t m = 0; m < mr; m++) {
                 x_pixel[m] = i * a->x_row + j * a->x_col - x0;
                 y_pixel[m] = i * a->y_row + j * a->y_col - y0;
@@ -111,34 +115,52 @@ FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t i, ptrdiff_t j, ptrdiff_
             }
         else
             j += mr;
+#define FC_CASE(M)                                                                                                   \
+    case M:                                                                                                          \
+        if (M <= FC_HEIGHT(nv))                                                                                      \
+            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, bias, first, last, tail, M, nv);                             \
+        break;
         switch (mr) {
-            FC_EACH_MR(FC_TILE_CASE)
+            FC_EACH_HEIGHT(FC_CASE)
         }
+#undef FC_CASE
         pixels -= mr;
     }
 }
 
+/* One panel of weights, nv vectors wide, for all pixels of the block */
+FC_INLINE void FC(rows_panel)(const fc_rows *a, const T *w, const T *bias, ptrdiff_t k, ptrdiff_t first,
+                              ptrdiff_t last, ptrdiff_t tail, const int nv)
+{
+    if (FC_ANY_PIXELS(nv))
+        FC(rows_run)(a, 0, 0, a->rows * a->cols, w, bias, k, first, last, tail, nv);
+    else
+        for (ptrdiff_t i = 0; i < a->rows; i++)
+            FC(rows_run)(a, i, 0, a->cols, w, bias, k, first, last, tail, nv);
+}
+
 static void FC(rows)(const fc_rows *a)
 {
-    const ptrdiff_t nr = FC_NV * LANES;
-    const ptrdiff_t kc = FC_KC(sizeof(T));
+    const ptrdiff_t nr = a->nr, kc = FC_PANEL_BYTES / (ptrdiff_t)sizeof(T) / nr;
     ptrdiff_t first = 0;
     do {
         const ptrdiff_t last = a->depth - first <= kc + kc / 2 ? a->depth : first + kc;
         for (ptrdiff_t k = 0; k < a->channels; k += nr) {
             const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
-            const int nv = (int)((n + LANES - 1) / LANES);
             const T *w = (const T *)a->w + k / nr * a->w_panel;
             const T *bias = a->bias ? (const T *)a->bias + k : NULL;
-            if (FC_ANY_PIXELS)
-                FC(rows_run)(a, 0, 0, a->rows * a->cols, w, bias, k, first, last, n % LANES, nv);
-            else
-                for (ptrdiff_t i = 0; i < a->rows; i++)
-                    FC(rows_run)(a, i, 0, a->cols, w, bias, k, first, last, n % LANES, nv);
+#define FC_CASE(NV) case NV: FC(rows_panel)(a, w, bias, k, first, last, n % LANES, NV); break;
+            switch ((n + LANES - 1) / LANES) {
+                FC_EACH_NV(FC_CASE)
+            }
+#undef FC_CASE
         }
         first = last;
     } while (first < a->depth);
 }
+
+#undef FC_ANY_PIXELS
+#undef Y_PIXEL
 
 /* planes[k][i] = x[i, k]; x (n, c) contiguous, planes `pitch` apart */
 static void FC(deinterleave)(const void *x, ptrdiff_t n, ptrdiff_t c, void *planes, ptrdiff_t pitch)
@@ -187,7 +209,8 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
                 for (int i = 0; i < kt; i++)
                     b[i] = V(set1)(w[i]);
                 for (int v = 0; v < nv; v++) {
-                    const VEC p = V(load)(x[v] + at);
+                    VEC p = V(load)(x[v] + at);
+                    FC_PIN(p); /* loaded once, not with each multiply-add */
                     for (int i = 0; i < kt; i++)
                         acc[i][v] = V(fma)(p, b[i], acc[i][v]);
                 }
@@ -271,29 +294,26 @@ static void FC(planes)(const fc_planes *a)
     }
 }
 
-#undef FC_TILE_CASE
-#undef FC_ANY_PIXELS
-#undef X_PIXEL
-#undef Y_PIXEL
-
-FC_INLINE void FC(outer_tile)(const fc_outer *a, const T *g, const ptrdiff_t *taps, T *dw, ptrdiff_t tail,
-                              const int mr, const int nv)
+/* One tile: mr weights, nv vectors of channels; the factors of a pixel lie side by side (near) or where taps say.
+ * `tail` lanes of the last vector count, or all where it is 0: an instance of its own unless masked loads are free. */
+FC_INLINE void FC(outer_tile)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_t k, T *dw, ptrdiff_t tail,
+                              const int near, const int mr, const int nv)
 {
-    VEC acc[FC_MR][FC_NV];
+    VEC acc[FC_HIGHEST][FC_NV];
     for (int i = 0; i < mr; i++)
         for (int v = 0; v < nv; v++) {
             const T *d = dw + i * a->dw_row + v * LANES;
             acc[i][v] = v == nv - 1 && tail ? V(load_n)(d, tail) : V(load)(d);
         }
     for (ptrdiff_t r = 0; r < a->rows; r++) {
-        const T *x = (const T *)a->x + r * a->x_row;
-        const T *gr = g + r * a->g_row;
-        for (ptrdiff_t j = 0; j < a->cols; j++, x += a->x_col, gr += a->g_col) {
+        const T *x = (const T *)a->x + r * a->x_row + (near ? taps[0] : 0);
+        const T *g = (const T *)a->g + r * a->g_row + k;
+        for (ptrdiff_t j = 0; j < a->cols; j++, x += a->x_col, g += a->g_col) {
             VEC b[FC_NV];
             for (int v = 0; v < nv; v++)
-                b[v] = v == nv - 1 && tail ? V(load_n)(gr + v * LANES, tail) : V(load)(gr + v * LANES);
+                b[v] = v == nv - 1 && tail ? V(load_n)(g + v * LANES, tail) : V(load)(g + v * LANES);
             for (int i = 0; i < mr; i++) {
-                const VEC factor = V(set1)(x[taps[i]]);
+                const VEC factor = V(set1)(x[near ? i : taps[i]]);
                 for (int v = 0; v < nv; v++)
                     acc[i][v] = V(fma)(factor, b[v], acc[i][v]);
             }
@@ -309,106 +329,110 @@ FC_INLINE void FC(outer_tile)(const fc_outer *a, const T *g, const ptrdiff_t *ta
         }
 }
 
-/* whole vectors and a tail are separate instances: a tail's masked loads stand in the inner loop */
-#define FC_TILE_CASE(M)                                                                                              \
-    case M:                                                                                                          \
-        if (nv == 1 && !tail)                                                                                        \
-            FC(outer_tile)(&b, b.g, b.taps, dw, 0, M, 1);                                                            \
-        else if (nv == 1)                                                                                            \
-            FC(outer_tile)(&b, b.g, b.taps, dw, tail, M, 1);                                                         \
-        else if (!tail)                                                                                              \
-            FC(outer_tile)(&b, b.g, b.taps, dw, 0, M, FC_NV);                                                        \
-        else                                                                                                         \
-            FC(outer_tile)(&b, b.g, b.taps, dw, tail, M, FC_NV);                                                     \
-        break;
+/* Weights whose factors lie apart: one offset each stays in a register. */
+#define FC_APART(nv) (FC_HEIGHT(nv) < 8 ? FC_HEIGHT(nv) : 8)
 
-/* The factors of m weights side by side: out[pixel][m] */
-FC_INLINE void FC(outer_pack_run)(const fc_outer *a, const ptrdiff_t *taps, const ptrdiff_t m, T *out)
+/* m weights, near or apart, as equal tiles */
+FC_INLINE void FC(outer_run)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_t m, ptrdiff_t k, T *dw, ptrdiff_t tail,
+                             const int near, const int nv)
 {
-    for (ptrdiff_t i = 0; i < a->rows; i++) {
-        const T *x = (const T *)a->x + i * a->x_row;
-        for (ptrdiff_t j = 0; j < a->cols; j++, x += a->x_col, out += m)
-            for (ptrdiff_t t = 0; t < m; t++)
-                out[t] = x[taps[t]];
+    const ptrdiff_t most = near ? FC_HEIGHT(nv) : FC_APART(nv);
+    for (ptrdiff_t tiles = (m + most - 1) / most; tiles > 0; tiles--) {
+        const ptrdiff_t mr = (m + tiles - 1) / tiles;
+#define FC_CASE(M)                                                                                                   \
+    case M:                                                                                                          \
+        if (M <= (near ? FC_HEIGHT(nv) : FC_APART(nv))) {                                                            \
+            if (FC_FREE_TAILS)                                                                                       \
+                FC(outer_tile)(a, taps, k, dw, tail ? tail : LANES, near, M, nv);                                    \
+            else if (tail)                                                                                           \
+                FC(outer_tile)(a, taps, k, dw, tail, near, M, nv);                                                   \
+            else                                                                                                     \
+                FC(outer_tile)(a, taps, k, dw, 0, near, M, nv);                                                      \
+        }                                                                                                            \
+        break;
+        switch (mr) {
+            FC_EACH_HEIGHT(FC_CASE)
+        }
+#undef FC_CASE
+        taps += mr;
+        dw += mr * a->dw_row;
+        m -= mr;
     }
 }
 
-static void FC(outer_pack)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_t m, T *out)
+/* How many weights from `taps` on, of m, have their factors side by side */
+FC_INLINE ptrdiff_t FC(outer_near)(const ptrdiff_t *taps, ptrdiff_t m)
 {
-    if (m == FC_MR)
-        FC(outer_pack_run)(a, taps, FC_MR, out);
-    else
-        FC(outer_pack_run)(a, taps, m, out);
+    ptrdiff_t run = 1;
+    while (run < m && taps[run] == taps[0] + run)
+        run++;
+    return run;
 }
 
-/* One panel of n channels: out[pixel][n] */
-static void FC(outer_pack_g)(const fc_outer *a, ptrdiff_t k, ptrdiff_t n, T *out)
+/* All weights for nv vectors of channels from k on */
+FC_INLINE void FC(outer_panel)(const fc_outer *a, ptrdiff_t k, T *dw, ptrdiff_t tail, const int nv)
+{
+    ptrdiff_t t = 0, apart = 0; /* weights before t that are still to be taken, apart */
+    while (t < a->m) {
+        const ptrdiff_t run = FC(outer_near)(a->taps + t, a->m - t);
+        if (run < 5) /* too few sums to fill the latency of their additions */
+            apart += run;
+        if ((run >= 5 || t + run == a->m) && apart > 0) {
+            const ptrdiff_t from = run >= 5 ? t - apart : t + run - apart;
+            FC(outer_run)(a, a->taps + from, apart, k, dw + from * a->dw_row, tail, 0, nv);
+            apart = 0;
+        }
+        if (run >= 5)
+            FC(outer_run)(a, a->taps + t, run, k, dw + t * a->dw_row, tail, 1, nv);
+        t += run;
+    }
+}
+
+#undef FC_APART
+
+/* n channels from k on, side by side: out[pixel][n] */
+static void FC(outer_pack)(const fc_outer *a, ptrdiff_t k, ptrdiff_t n, T *out)
 {
     for (ptrdiff_t i = 0; i < a->rows; i++) {
         const T *g = (const T *)a->g + i * a->g_row + k;
-        for (ptrdiff_t j = 0; j < a->cols; j++, g += a->g_col, out += n)
-            if (n == FC_NV * LANES)
-                for (int v = 0; v < FC_NV; v++)
-                    V(store)(out + v * LANES, V(load)(g + v * LANES));
-            else
-                for (ptrdiff_t c = 0; c < n; c++)
-                    out[c] = g[c];
-    }
-}
-
-/* Pixels of many channels lie a power of two apart: a few dozen of them overfill the sets of L1 that they share.
- * They are packed where enough tiles read them again. */
-#define FC_FAR(pitch) ((pitch) * (ptrdiff_t)sizeof(T) >= 512)
-
-static void FC(outer)(const fc_outer *a)
-{
-    enum { ROOM = 24 * 1024 / sizeof(T) };
-    T factors[ROOM], panel[ROOM];
-    const ptrdiff_t near[14] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
-    const ptrdiff_t nr = FC_NV * LANES, pixels = a->rows * a->cols;
-    const int pack_g = FC_FAR(a->g_col) && a->m >= 4 * FC_MR && pixels * nr <= ROOM;
-    const int pack_x = FC_FAR(a->x_col) && a->channels >= 4 * nr && pixels * FC_MR <= ROOM;
-    const ptrdiff_t most = pack_x ? ROOM / (pixels * FC_MR) * FC_MR : a->m; /* weights whose factors fit */
-    for (ptrdiff_t t0 = 0; t0 < a->m; t0 += most) {
-        const ptrdiff_t m = a->m - t0 < most ? a->m - t0 : most;
-        const ptrdiff_t tiles = (m + FC_MR - 1) / FC_MR;
-        for (ptrdiff_t k = 0; k < a->channels; k += nr) {
-            const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
-            const int nv = (int)((n + LANES - 1) / LANES);
-            const ptrdiff_t tail = n % LANES;
-            fc_outer b = *a;
-            b.g = (const T *)a->g + k;
-            if (pack_g) {
-                FC(outer_pack_g)(a, k, n, panel);
-                b.g = panel;
-                b.g_col = n;
-                b.g_row = a->cols * n;
-            }
-            ptrdiff_t t = 0;
-            for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-                const ptrdiff_t mr = (m - t + tiles - tile - 1) / (tiles - tile);
-                T *dw = (T *)a->dw + (t0 + t) * a->dw_row + k;
-                b.taps = a->taps + t0 + t;
-                if (pack_x) {
-                    T *packed = factors + pixels * t;
-                    if (k == 0)
-                        FC(outer_pack)(a, b.taps, mr, packed);
-                    b.x = packed;
-                    b.taps = near;
-                    b.x_col = mr;
-                    b.x_row = a->cols * mr;
-                }
-                switch (mr) {
-                    FC_EACH_MR(FC_TILE_CASE)
-                }
-                t += mr;
-            }
+        for (ptrdiff_t j = 0; j < a->cols; j++, g += a->g_col, out += n) {
+            ptrdiff_t c = 0;
+            for (; c + LANES <= n; c += LANES)
+                V(store)(out + c, V(load)(g + c));
+            if (c < n)
+                V(store_n)(out + c, V(load_n)(g + c, n - c), n - c);
         }
     }
 }
 
-#undef FC_FAR
-#undef FC_TILE_CASE
+static void FC(outer)(const fc_outer *a)
+{
+    enum { ROOM = 24 * 1024 / sizeof(T) };
+    T panel[ROOM];
+    const ptrdiff_t vectors = (a->channels + LANES - 1) / LANES, panels = (vectors + FC_NV - 1) / FC_NV;
+    const ptrdiff_t nr = (vectors + panels - 1) / panels * LANES;
+    /* Pixels of many channels lie a power of two apart: a few dozen of them overfill the sets of L1 that they share.
+     * They are packed where many tiles read them again. */
+    const int far = a->g_col * (ptrdiff_t)sizeof(T) >= 512 && a->m >= 56 && a->rows * a->cols * nr <= ROOM;
+    fc_outer b = *a;
+    for (ptrdiff_t k = 0; k < a->channels; k += nr) {
+        const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
+        T *dw = (T *)a->dw + k;
+        ptrdiff_t from = k;
+        if (far) {
+            FC(outer_pack)(a, k, n, panel);
+            b.g = panel;
+            b.g_col = n;
+            b.g_row = a->cols * n;
+            from = 0;
+        }
+#define FC_CASE(NV) case NV: FC(outer_panel)(&b, from, dw, n % LANES, NV); break;
+        switch ((n + LANES - 1) / LANES) {
+            FC_EACH_NV(FC_CASE)
+        }
+#undef FC_CASE
+    }
+}
 
 /* mr pixels of one vector of channels, all taps */
 FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, const T *bias,

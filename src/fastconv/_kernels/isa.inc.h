@@ -53,22 +53,17 @@ FC_INLINE unsigned fc_flush_denormals(void) { return 0; }
 FC_INLINE void fc_restore_state(unsigned saved) { (void)saved; }
 #endif
 
-/* FC_EACH_MR(F) expands to F(1) .. F(FC_MR): one instance of a tile for each height. */
-#if FC_MR == 4
-#define FC_EACH_MR(F) F(1) F(2) F(3) F(4)
-#elif FC_MR == 6
-#define FC_EACH_MR(F) F(1) F(2) F(3) F(4) F(5) F(6)
-#elif FC_MR == 8
-#define FC_EACH_MR(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8)
-#elif FC_MR == 14
-#define FC_EACH_MR(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14)
+/* One instance of a tile for each height and width; cases beyond FC_HEIGHT(nv) are dropped. */
+#define FC_HIGHEST 14
+#define FC_EACH_HEIGHT(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14)
+#if FC_NV == 2
+#define FC_EACH_NV(F) F(1) F(2)
+#elif FC_NV == 4
+#define FC_EACH_NV(F) F(1) F(2) F(3) F(4)
 #endif
 
 /* Sums that tiles over pixels keep in registers (a multiple of 12, so that 1 to 4 channels share them evenly). */
-#define FC_PV (FC_MR * FC_NV >= 24 ? 24 : 12)
-
-/* Terms of a chain between two visits of a tile: KC x NR weights of 4 bytes fill half of a 32 KiB L1. */
-#define FC_KC(size) (1024 / (size))
+#define FC_PV (FC_HEIGHT(FC_NV) * FC_NV >= 24 ? 24 : 12)
 
 /* In templates: T the element, TYPE its tag, V(op) a vocabulary name, VEC and MASK its types, LANES, FC(name). */
 #define V(op) FC_CAT(FC_CAT(TYPE, _), op)
@@ -94,14 +89,14 @@ const fc_table FC_CAT(fc_table_, FC_ISA) = {
     {
 #undef TYPE
 #define TYPE f32
-        {sizeof(float), LANES, FC_MR, FC_NV * LANES, FC_KC(sizeof(float)),
+        {sizeof(float), LANES, FC_HEIGHT(1), FC_NV * LANES,
 #define FC_OP(name, params, args) FC_GUARDED(name),
 #include "ops.inc"
 #undef FC_OP
         },
 #undef TYPE
 #define TYPE f64
-        {sizeof(double), LANES, FC_MR, FC_NV * LANES, FC_KC(sizeof(double)),
+        {sizeof(double), LANES, FC_HEIGHT(1), FC_NV * LANES,
 #define FC_OP(name, params, args) FC_GUARDED(name),
 #include "ops.inc"
 #undef FC_OP

@@ -23,8 +23,7 @@
 typedef struct fc_ops {
     ptrdiff_t size;   /* bytes of an element */
     ptrdiff_t lanes;  /* elements of a register */
-    ptrdiff_t mr, nr; /* the register tile: pixels x channels */
-    ptrdiff_t kc;     /* terms of a sum taken before the tile is set down, so that a weight panel stays in L1 */
+    ptrdiff_t mr, nr; /* register tiles: the most pixels of one, the most channels of one */
 #define FC_OP(name, params, args) void(*name) params;
 #include "ops.inc"
 #undef FC_OP

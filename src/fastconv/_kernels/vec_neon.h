@@ -8,8 +8,10 @@
 #include <string.h>
 
 #define FC_ISA neon
-#define FC_MR 8
 #define FC_NV 2
+#define FC_HEIGHT(nv) 8
+#define FC_PANEL_BYTES (16 * 1024)
+#define FC_FREE_TAILS 0
 #define FC_VECTORS 32
 #define FC_ESTIMATES 0
 #define FC_REGISTER "w"

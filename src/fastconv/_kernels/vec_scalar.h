@@ -17,7 +17,9 @@
  *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4 (X_descend8: i < 8); s[i] is the sum of
  *                               the lanes of a[i] by halves
  *
- * FC_MR x FC_NV vectors is the largest register tile that spills nothing; FC_VECTORS: how many there are;
+ * FC_NV: the most vectors of channels a register tile is wide; FC_HEIGHT(nv): the most pixels of one nv wide, so that
+ * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay in L1 while tiles
+ * pass; FC_FREE_TAILS: whether masked loads cost no more than whole ones; FC_VECTORS: how many registers there are;
  * FC_ESTIMATES: whether an estimate made exact (deep.inc.h) takes less time than X_div holds the divider.
  */
 #ifndef FC_VEC_SCALAR_H
@@ -29,8 +31,10 @@
 #include <string.h>
 
 #define FC_ISA scalar
-#define FC_MR 4
 #define FC_NV 2
+#define FC_HEIGHT(nv) 4
+#define FC_PANEL_BYTES (16 * 1024)
+#define FC_FREE_TAILS 0
 #define FC_VECTORS 16
 #define FC_ESTIMATES 0
 
