@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import signal
 import stat
 import struct
 
@@ -190,6 +192,27 @@ def test_arrays_of_any_layout_round_trip(file):
         assert loaded[name].shape == array.shape
         assert_array_equal(loaded[name], array)
         assert loaded[name].flags.writeable
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="POSIX limits")
+def test_what_cannot_be_written_is_an_os_error_that_names_the_file(file):
+    """As from a full disk, of which the safetensors library tells by an exception of its own."""
+    import resource
+
+    with pytest.raises(FileNotFoundError) as caught:
+        save_arrays(file / "below", {})
+    assert caught.value.filename == str(file / "below")
+    save_arrays(file, {"x": np.zeros(3)})
+    before = file.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{re.escape(str(file))} cannot be written: .*File too large"):
+            save_arrays(file, {"x": np.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
 
 
 # --- what is no model ---------------------------------------------------------------------------------

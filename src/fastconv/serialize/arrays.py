@@ -42,6 +42,7 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
     OSError
         If the file cannot be written; what was there before is untouched.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     for name, array in arrays.items():
@@ -49,7 +50,10 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
             raise TypeError(f"save_arrays: {name} must be float32, float64 or int64, got {array.dtype}")
     plain = {name: np.array(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
     with replacing(path) as draft:
-        save_file(plain, draft, dict(metadata) if metadata else None)
+        try:
+            save_file(plain, draft, dict(metadata) if metadata else None)
+        except SafetensorError as error:  # so it tells of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_arrays(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:

@@ -23,18 +23,31 @@ def replacing(path: PathLike) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
+    with speaking_of(path, draft):
         draft.touch(exist_ok=False)
-        mode = (target if target.exists() else draft).stat().st_mode  # a library's own may be 0600
-        yield draft
-        with draft.open("r+b") as file:
-            os.fsync(file.fileno())
-        draft.chmod(stat.S_IMODE(mode))
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+        try:
+            mode = (target if target.exists() else draft).stat().st_mode  # a library's own may be 0600
+            yield draft
+            with draft.open("r+b") as file:
+                os.fsync(file.fileno())
+            draft.chmod(stat.S_IMODE(mode))
+            os.replace(draft, target)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
     sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def speaking_of(path: PathLike, draft: Path) -> Iterator[None]:
+    """Let an OSError about a draft, or a file in it, name what it is the draft of."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not str(error.filename).startswith(str(draft)):
+            raise
+        name = os.fspath(path) + str(error.filename)[len(str(draft)) :]
+        raise OSError(error.errno, error.strerror, name) from error
 
 
 def sync_folder(folder: PathLike) -> None:

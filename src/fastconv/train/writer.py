@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fastconv import config, serialize
 from fastconv.nn import Module
-from fastconv.serialize.files import json_line, sync_folder, write_json
+from fastconv.serialize.files import json_line, speaking_of, sync_folder, write_json
 from fastconv.train.base import Callback, Diverged, Interrupted
 from fastconv.train.history import Record
 from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, fcntl, is_run, read_json, read_metrics
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def check_vacant(folder: Path) -> None:
     """Raise FileExistsError or NotADirectoryError unless a run could be started there."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there already and not an empty folder")
     parent = next(above for above in folder.absolute().parents if above.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -75,17 +75,18 @@ class RunWriter(Callback):
         check_vacant(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-        draft.mkdir()
-        try:
-            write_json(draft / CONFIG, dict(config))
-            write_json(draft / ENV, environment())
-            file = _open_locked(draft / METRICS)
-            if folder.exists():
-                folder.rmdir()
-            draft.rename(folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+        with speaking_of(folder, draft):
+            draft.mkdir()
+            try:
+                write_json(draft / CONFIG, dict(config))
+                write_json(draft / ENV, environment())
+                file = _open_locked(draft / METRICS)
+                if folder.exists():
+                    folder.rmdir()
+                draft.rename(folder)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
         sync_folder(folder.parent)
         return cls(folder, file)
 
