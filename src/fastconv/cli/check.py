@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +63,13 @@ def check(
     width = min(max(shutil.get_terminal_size((92, 24)).columns - 2, 60), 100)
     with usage_errors():
         from fastconv.diagnose import Verdict, check
-        from fastconv.train.run import read_record
-        from fastconv.train.setup import fill, prepare
+        from fastconv.train.run import described, read_record
+        from fastconv.train.setup import Options, fill, prepare
 
         if folder is not None:
-            before = read_record(folder).config["options"]
+            record = read_record(folder)
+            with described(folder):
+                before = asdict(Options(**record.config["options"]))
             if ctx.get_parameter_source("dataset") == ParameterSource.DEFAULT:
                 dataset = before["dataset"]
             given = {**before, **{name: value for name, value in given.items() if value is not None}}

@@ -124,7 +124,14 @@ def usage_errors(about: str = "") -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        raise click.UsageError(f"{about}{error}", click.get_current_context()) from error
+        raise click.UsageError(f"{about}{_said(error)}", click.get_current_context()) from error
+
+
+def _said(error: Exception) -> str:
+    """What the system says of which file, without the number that Python puts before it."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 def json_option(command: Any) -> Any:

@@ -30,6 +30,7 @@ from fastconv.signals import EndRequest
 
 if TYPE_CHECKING:
     from fastconv import nn
+    from fastconv.data import Dataset
 
 
 def _files(command: Any) -> Any:
@@ -72,8 +73,10 @@ def train(
 
         images = load_data(dataset, data_dir)
         record = weights.with_name(weights.name + ".json")
+        if not weights.absolute().parent.is_dir():
+            raise FileNotFoundError(f"--weights {weights}: there is no folder {weights.parent}")
         if weights.exists():
-            model = serialize.load(weights)
+            model = _net(weights, images)
             done = _steps_done(record, model)
         else:
             pixels = int(np.prod(images.shape))
@@ -121,6 +124,20 @@ def train(
         ctx.exit(BY_SIGNAL + ending.number)
 
 
+def _net(weights: Path, images: Dataset) -> Any:
+    """Read a net that must fit a data set."""
+    from fastconv import serialize
+
+    model, one = serialize.load(weights), np.zeros((1, *images.shape), np.float32)
+    try:
+        shape = model.predict(one).shape
+    except ValueError as error:
+        raise ValueError(f"{weights} does not take the images of {images.name}: {error}") from None
+    if shape != (1, len(images.classes)):
+        raise ValueError(f"{weights} gives scores of shape {shape}, {images.name} has {len(images.classes)} classes")
+    return model
+
+
 def _steps_done(record: Path, model: nn.Module) -> int:
     """Return at which step a net was saved, as the record beside it says."""
     from fastconv.train import state_sha256
@@ -145,10 +162,12 @@ def evaluate(weights: Path, dataset: str, data_dir: Path | None, threads: int | 
     """Test a net on the test images."""
     set_threads(threads)
     with usage_errors():
-        from fastconv import functional, serialize
+        from fastconv import functional
 
         images = load_data(dataset, data_dir)
-        model = serialize.load(weights)
+        if not weights.exists():
+            raise FileNotFoundError(f"there is no net {weights}; 'fastconv mlp train --weights {weights}' makes one")
+        model = _net(weights, images)
     start = time.perf_counter()
     x = images.test.images.astype(np.float32) / np.float32(images.levels)
     output = model.predict(x, batch_size=1000)

@@ -35,29 +35,31 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
         from fastconv import config, data, nn
         from fastconv.train import evaluate as run_over
         from fastconv.train import state_sha256
-        from fastconv.train.run import load_run
+        from fastconv.train.run import described, load_run
         from fastconv.train.setup import evaluation_batches
 
         run = load_run(folder)
-        dataset = data.load(run.config["options"]["dataset"])
-        standardizer = data.Standardizer.from_dict(run.config["standardizer"])
-    found = run_over(run.model, nn.CrossEntropyLoss(), evaluation_batches(dataset.test, standardizer))
+        with described(folder):
+            name, model = run.config["options"]["dataset"], run.config["options"]["model"]
+            standardizer = data.Standardizer.from_dict(run.config["standardizer"])
+        dataset = data.load(name)
+        found = run_over(run.model, nn.CrossEntropyLoss(), evaluation_batches(dataset.test, standardizer))
     assert found.confusion is not None
     assert found.accuracy is not None
     if as_json:
         print_json({
             "dataset": dataset.name,
-            "model": run.config["options"]["model"],
+            "model": model,
             "test_accuracy": found.accuracy,
             "test_loss": found.loss,
-            "train_seconds": run.result["train_seconds"],
-            "steps": run.result["steps"],
+            "train_seconds": run.result.get("train_seconds"),
+            "steps": run.result.get("steps"),
             "isa": config.isa(),
             "threads": config.threads(),
             "state_sha256": state_sha256(run.model),
         })  # fmt: skip
         return
-    click.echo(f"{run.config['options']['model']} on {found.samples:,} test images of {dataset.name}\n")
+    click.echo(f"{model} on {found.samples:,} test images of {dataset.name}\n")
     click.echo(_by_class(found.confusion, dataset.classes))
     share = f"{int(found.confusion.trace()):,} of {found.samples:,} images"
     click.echo(
@@ -99,18 +101,19 @@ def predict(folder: Path, images: tuple[Path, ...], invert: bool | None, threads
 
         from fastconv import data
         from fastconv import functional as F
-        from fastconv.train.run import load_run
+        from fastconv.train.run import described, load_run
 
         run = load_run(folder)
-        classes = run.config["classes"]
-        channels, height, width = run.config["input_shape"]
-        how: Any = invert if invert is not None else "auto" if run.config["light_on_dark"] else False
+        with described(folder):
+            model, classes, levels = run.config["options"]["model"], run.config["classes"], run.config["levels"]
+            channels, height, width = run.config["input_shape"]
+            how: Any = invert if invert is not None else "auto" if run.config["light_on_dark"] else False
+            standardizer = data.Standardizer.from_dict(run.config["standardizer"])
         pictures = np.stack([
-            data.load_image(path, (channels, height, width), invert=how, levels=run.config["levels"])
+            data.load_image(path, (channels, height, width), invert=how, levels=levels)
             for path in images
         ])  # fmt: skip
-        standardizer = data.Standardizer.from_dict(run.config["standardizer"])
-    chances = F.softmax(run.model.predict(standardizer(pictures), batch_size=256))
+        chances = F.softmax(run.model.predict(standardizer(pictures), batch_size=256))
     guesses = []
     for path, row in zip(images, chances, strict=True):
         first, second = (int(k) for k in np.argsort(-row, kind="stable")[:2])
@@ -120,7 +123,7 @@ def predict(folder: Path, images: tuple[Path, ...], invert: bool | None, threads
             "runner_up": classes[second], "runner_up_probability": float(row[second]),
         })  # fmt: skip
     if as_json:
-        print_json({"model": run.config["options"]["model"], "predictions": guesses})
+        print_json({"model": model, "predictions": guesses})
         return
     rows = [("image", "class", "probability", "or else", "probability")]
     rows += [

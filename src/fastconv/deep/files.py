@@ -114,14 +114,18 @@ class Record:
         FileNotFoundError, ValueError
             If there is none, or it is damaged.
         """
+        if not path.is_file():
+            name = path.with_name(path.name.removesuffix(".json"))
+            raise FileNotFoundError(
+                f"there is no deep net {name}: its record {path} is missing; 'fastconv deep init --weights {name}' "
+                "makes a new one"
+            )
         try:
             values = json.loads(path.read_text())
             record = cls(**{f.name: values[f.name] for f in fields(cls)})
             if record.state not in ("clean", f"torn in step {record.step + 1}") or record.generation not in (0, 1):
                 raise ValueError(f"state {record.state!r}, generation {record.generation}")
             _ = record.core
-        except FileNotFoundError:
-            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not a record of a deep net: {error}") from None
         return record

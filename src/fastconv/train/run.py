@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,19 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
         folder, folder.resolve().name, config, env, History(kinds["epoch"]), kinds["step"], kinds["event"],
         result, status,
     )  # fmt: skip
+
+
+@contextmanager
+def described(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong in a block that looks into a run's config into a ValueError that names the file.
+
+    What `fastconv.train.setup` knows of a run is in it only where that has set the run up.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        text = f"{folder}: {CONFIG} does not hold the options of a run of 'fastconv train': {error}"
+        raise ValueError(text) from error
 
 
 def read_metrics(path: Path) -> list[tuple[dict[str, Any], int]]:

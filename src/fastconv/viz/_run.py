@@ -12,7 +12,7 @@ import numpy as np
 
 from fastconv import data
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
-from fastconv.train.run import load_run, read_record
+from fastconv.train.run import described, load_run, read_record
 from fastconv.viz._curves import curves
 from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
 from fastconv.viz._gradients import saliency
@@ -86,7 +86,9 @@ class RunPictures:
 
     @cached_property
     def x(self) -> Array:
-        return data.Standardizer.from_dict(self.record.config["standardizer"])(self.images)
+        with described(self.folder):
+            standardizer = data.Standardizer.from_dict(self.record.config["standardizer"])
+        return standardizer(self.images)
 
     @cached_property
     def scores(self) -> Array:

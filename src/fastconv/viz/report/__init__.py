@@ -38,7 +38,7 @@ class Report:
 
     def __init__(self, root: str | os.PathLike[str], title: str | None = None) -> None:
         self.root = Path(root)
-        self.title = title or f"Runs in {self.root.resolve().name or self.root}"
+        self.title = title or f"Runs in {os.path.basename(os.path.realpath(root)) or root}"
         self._known: dict[Path, tuple[Any, Any]] = {}  # folder: (state of its files, what they held)
         self._state: Any = None
 
