@@ -27,8 +27,9 @@ ctypedef fused real:
     float
     double
 
-# A block of input rows should stay in L2 beside the weights it meets.
+# A block of input rows should stay in L2 beside the weights it meets; so should several small images.
 cdef Py_ssize_t WINDOW_BYTES = 192 * 1024
+cdef Py_ssize_t IMAGES_BYTES = 384 * 1024
 # Pixels that the kernel `outer` takes at a time: what it reads of one panel stays in L1.
 cdef Py_ssize_t OUTER_PIXELS = 64
 # Sums of weight gradients beyond this do not stay in L2: they are taken a part at a time, over all pixels.
@@ -98,38 +99,31 @@ cdef Py_ssize_t planes_bytes(const Image *m, Py_ssize_t rows) noexcept nogil:
     return plane_pitch(m, rows) * m.c * m.size + 64   # whole vectors are read at the very end
 
 
-cdef void copy_planes(const fc_ops *table, const Image *m, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t rows,
-                      char *window) noexcept nogil:
-    """Copy what the grid rows i0 .. i0+rows-1 of image n read into one plane a channel, zeros where that is outside."""
-    cdef Py_ssize_t width = window_width(m), pitch = plane_pitch(m, rows)
-    cdef Py_ssize_t before = min(max(m.left, 0), width)
-    cdef Py_ssize_t first = before - m.left
-    cdef Py_ssize_t inside = max(min(width - before, m.w - first), 0)
-    cdef Py_ssize_t row = i0 * m.sr - m.top
-    cdef Py_ssize_t end = row + (rows - 1) * m.sr + m.reach_r
-    memset(window, 0, planes_bytes(m, rows))
-    while row < end:
-        if 0 <= row < m.h and inside > 0:
-            table.deinterleave(m.x + ((n * m.h + row) * m.w + first) * m.c * m.size, inside, m.c,
-                               window + before * m.size, pitch)
-        window += width * m.size
-        row += 1
+cdef void copy_window(const fc_ops *table, const Image *m, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t rows,
+                      Py_ssize_t plane, char *window) noexcept nogil:
+    """Copy what the grid rows i0 .. i0+rows-1 of image n read, zeros where that is outside.
 
-
-cdef void copy_window(const Image *m, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t rows, char *window) noexcept nogil:
-    """Copy what the grid rows i0 .. i0+rows-1 of image n read, zeros where that is outside."""
-    cdef Py_ssize_t pixel = m.c * m.size
+    Pixel after pixel, or, where ``plane`` is not 0, into one plane a channel, so many elements apart.
+    """
+    cdef Py_ssize_t pixel = m.size if plane else m.c * m.size
     cdef Py_ssize_t width = window_width(m)
     cdef Py_ssize_t before = min(max(m.left, 0), width)
     cdef Py_ssize_t first = before - m.left   # column of the image that stands behind the left border
     cdef Py_ssize_t inside = max(min(width - before, m.w - first), 0)
     cdef Py_ssize_t row = i0 * m.sr - m.top
     cdef Py_ssize_t end = row + (rows - 1) * m.sr + m.reach_r
+    cdef const char *x
+    if plane:
+        memset(window, 0, plane * m.c * m.size)
     while row < end:
-        if 0 <= row < m.h:
+        x = m.x + ((n * m.h + row) * m.w + first) * m.c * m.size
+        if plane:
+            if 0 <= row < m.h and inside > 0:
+                table.deinterleave(x, inside, m.c, window + before * pixel, plane)
+        elif 0 <= row < m.h:
             memset(window, 0, before * pixel)
             if inside > 0:
-                memcpy(window + before * pixel, m.x + ((n * m.h + row) * m.w + first) * pixel, inside * pixel)
+                memcpy(window + before * pixel, x, inside * pixel)
             memset(window + (before + inside) * pixel, 0, (width - before - inside) * pixel)
         else:
             memset(window, 0, width * pixel)
@@ -158,7 +152,8 @@ cdef struct Correlation:
     int threads
     # filled by plan():
     bint direct, planes
-    Py_ssize_t row_block, row_blocks, col_block, col_blocks, parts, row_segments, pitch, window
+    Py_ssize_t images, image_blocks, row_block, row_blocks, col_block, col_blocks, parts
+    Py_ssize_t row_segments, pitch, window, x_image, x_plane
     fc_segment *segments
     Py_ssize_t *offsets
 
@@ -169,7 +164,7 @@ cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
     cdef Py_ssize_t tasks, limit
     a.planes = planes_pay(a)
     a.direct = not a.planes and in_bounds(m)
-    a.pitch = (m.w if a.direct else window_width(m)) * m.c
+    a.pitch = (m.w if a.direct else window_width(m)) * (1 if a.planes else m.c)
     cdef bint flat = (a.direct and a.ntaps == 1 and a.tap_r[0] == 0 and a.tap_c[0] == 0 and m.sr == 1 and m.sc == 1
                       and m.top == 0 and m.left == 0 and m.h == m.rows and m.w == m.cols
                       and a.y_row == a.y_col * m.cols and a.y_image == a.y_row * m.rows)
@@ -192,15 +187,27 @@ cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
         a.row_block = max(1, ceil_div(m.rows, max(1, ceil_div(m.rows, a.row_block))))
     a.row_blocks = ceil_div(m.rows, a.row_block)
     a.col_blocks = ceil_div(m.cols, a.col_block)
-    tasks = a.n * a.row_blocks * a.col_blocks
-    a.parts = 1
-    if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
-        a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
     a.window = 0
     if a.planes:
         a.window = planes_bytes(m, a.row_block)
     elif not a.direct:
         a.window = window_bytes(m, a.row_block)
+    # whole images go together as long as they stay in L2: each panel of weights is met by more pixels
+    a.images = 1
+    if a.row_blocks == 1 and a.col_blocks == 1 and not a.depthwise:
+        limit = IMAGES_BYTES // max(1, a.window if a.window else m.h * a.pitch * m.size)
+        if a.groups * a.kg * a.ntaps * a.cg * m.size > 4 * IMAGES_BYTES:
+            limit *= 2   # weights come from beyond L2, and cost more than the images would
+        a.images = max(1, min(limit, ceil_div(a.n, a.threads)))
+        a.images = ceil_div(a.n, ceil_div(a.n, a.images * a.threads) * a.threads)
+    a.image_blocks = ceil_div(a.n, a.images)
+    a.x_image = a.window // m.size if a.window else m.h * a.pitch
+    a.x_plane = plane_pitch(m, a.row_block) if a.planes else 0
+    tasks = a.image_blocks * a.row_blocks * a.col_blocks
+    a.parts = 1
+    if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
+        a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
+    a.window *= a.images
     if scratch != NULL:
         lay_out_taps(a, scratch)
     return aligned(max(a.ntaps, 1) * sizeof(fc_segment)) + a.threads * a.window
@@ -226,11 +233,10 @@ cdef void lay_out_taps(Correlation *a, char *scratch) noexcept nogil:
     """Write where the taps lie: segments of memory, as many for each row of the filter, or one offset a tap."""
     cdef Py_ssize_t t, offset, n = 0, in_row = a.ntaps // max(a.tap_rows, 1)
     cdef Py_ssize_t pixel = 1 if a.planes else a.image.c
-    cdef Py_ssize_t pitch = window_width(&a.image) if a.planes else a.pitch
     a.segments = <fc_segment *>scratch
     a.offsets = <Py_ssize_t *>scratch
     for t in range(a.ntaps):
-        offset = a.tap_r[t] * pitch + a.tap_c[t] * pixel
+        offset = a.tap_r[t] * a.pitch + a.tap_c[t] * pixel
         if a.depthwise or a.planes:
             a.offsets[t] = offset
         elif t % in_row and a.segments[n - 1].offset + a.segments[n - 1].length == offset:
@@ -251,18 +257,15 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     cdef Py_ssize_t j0 = task % a.col_blocks * a.col_block
     task //= a.col_blocks
     cdef Py_ssize_t i0 = task % a.row_blocks * a.row_block
-    cdef Py_ssize_t n = task // a.row_blocks
+    cdef Py_ssize_t n = task // a.row_blocks * a.images, images = min(a.images, a.n - n), image
     cdef Py_ssize_t end = min(i0 + a.row_block, m.rows), cols = min(a.col_block, m.cols - j0)
     cdef const char *x = window
     if a.direct:
         x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
-    elif a.planes:
-        copy_planes(a.table, m, n, i0, end - i0, window)
     else:
-        copy_window(m, n, i0, end - i0, window)
+        for image in range(images):
+            copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
     cdef char *y = a.y + (n * a.y_image + i0 * a.y_row + j0 * a.y_col) * size
-    cdef Py_ssize_t x_row = m.sr * (window_width(m) if a.planes else a.pitch) * size
-    cdef Py_ssize_t plane = plane_pitch(m, end - i0) if a.planes else 0
     # rows that meet the same rows of the filter go together: at the edges some of those lie outside
     cdef Py_ssize_t i = i0, rows, first, last, next_first, next_last
     filter_rows(a, i, &first, &last)
@@ -274,8 +277,8 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
             if i + rows == end:
                 break
             filter_rows(a, i + rows, &next_first, &next_last)
-        correlate_rows(a, part, x, plane, y, rows, cols, first, last)
-        x += rows * x_row
+        correlate_rows(a, part, x, y, images, rows, cols, first, last)
+        x += rows * m.sr * a.pitch * size
         y += rows * a.y_row * size
         i += rows
         first, last = next_first, next_last
@@ -291,9 +294,9 @@ cdef inline void filter_rows(const Correlation *a, Py_ssize_t i, Py_ssize_t *fir
         last[0] -= 1
 
 
-cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, Py_ssize_t plane, char *y,
+cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, char *y, Py_ssize_t images,
                          Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """Run some rows with the rows first .. last-1 of the filter."""
+    """Run some rows of some images with the rows first .. last-1 of the filter."""
     cdef const Image *m = &a.image
     cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1)
     cdef Py_ssize_t t0 = first * in_row, ntaps = (last - first) * in_row
@@ -306,13 +309,16 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, P
         a.table.depthwise(&d)
         return
     cdef fc_rows b
-    b.x_row, b.x_col = m.sr * a.pitch, m.sc * m.c
+    b.x_image, b.x_row, b.x_col = a.x_image, m.sr * a.pitch, m.sc * m.c
     b.segments, b.depth = a.segments + first * a.row_segments, ntaps * a.cg
     b.w_panel, b.nr = a.ntaps * a.cg * a.nr, a.nr
-    b.y_row, b.y_col, b.rows, b.cols, b.relu = a.y_row, a.y_col, rows, cols, a.relu
+    b.y_image, b.y_row, b.y_col, b.relu = a.y_image, a.y_row, a.y_col, a.relu
+    b.images, b.rows, b.cols = images, rows, cols
     cdef fc_planes p
-    p.x_plane, p.x_row, p.taps, p.ntaps, p.nc = plane, m.sr * window_width(m), a.offsets + t0, ntaps, a.cg
-    p.w_row, p.y_row, p.y_col, p.rows, p.cols, p.relu = a.nr, a.y_row, a.y_col, rows, cols, a.relu
+    p.x_image, p.x_plane, p.x_row = a.x_image, a.x_plane, m.sr * a.pitch
+    p.taps, p.ntaps, p.nc, p.w_row = a.offsets + t0, ntaps, a.cg, a.nr
+    p.y_image, p.y_row, p.y_col, p.relu = a.y_image, a.y_row, a.y_col, a.relu
+    p.images, p.rows, p.cols = images, rows, cols
     # this part's share of the panels of all groups, one call a group
     cdef Py_ssize_t panels = ceil_div(a.kg, a.nr)
     cdef Py_ssize_t begin = part * a.groups * panels // a.parts
@@ -327,7 +333,7 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, P
         b.y = y + (group * a.kg + k0) * size
         b.channels = k1 - k0
         if a.planes:
-            p.x, p.w, p.bias, p.y, p.channels = x + group * a.cg * plane * size, b.w, b.bias, b.y, b.channels
+            p.x, p.w, p.bias, p.y, p.channels = x + group * a.cg * a.x_plane * size, b.w, b.bias, b.y, b.channels
             a.table.planes(&p)
         else:
             b.x = x + group * a.cg * size
@@ -337,7 +343,7 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, P
 
 cdef void correlate(Correlation *a, char *scratch) noexcept nogil:
     """Run all tasks of a planned correlation."""
-    cdef Py_ssize_t tasks = a.n * a.row_blocks * a.col_blocks * a.parts
+    cdef Py_ssize_t tasks = a.image_blocks * a.row_blocks * a.col_blocks * a.parts
     cdef char *windows = scratch + aligned(max(a.ntaps, 1) * sizeof(fc_segment))
     cdef Py_ssize_t task
     if a.threads == 1:
@@ -447,20 +453,46 @@ cdef Py_ssize_t plan_bytes(const Correlation *a) noexcept nogil:
     return plan(&trial, NULL)
 
 
-cdef Py_ssize_t phase_taps(Py_ssize_t first, Py_ssize_t pad, Py_ssize_t stride, Py_ssize_t dilation,
-                           Py_ssize_t kernel, Py_ssize_t *taps, Py_ssize_t *shifts) noexcept nogil:
-    """List the kernel positions that reach input position ``first`` (and those ``stride`` apart from it).
+cdef struct Phase:
+    # Along one axis: the positions first, first + stride, ... of the input, and the kernel positions that reach them
+    # from output positions: `count` of them, the first `shift` ahead, `reach` from the first to the last.
+    Py_ssize_t first, positions, count, shift, reach
+
+
+cdef Phase phase_taps(Py_ssize_t first, Py_ssize_t length, Py_ssize_t pad, Py_ssize_t stride, Py_ssize_t dilation,
+                      Py_ssize_t kernel, Py_ssize_t *taps, Py_ssize_t *shifts) noexcept nogil:
+    """Describe a phase; list the kernel positions and their distances from the first, unless ``taps`` is NULL.
 
     Input position u = first + pad meets output position (u - r * dilation) / stride. Positions come in ascending
-    order of that shift, r descending; returns how many there are.
+    order of that shift, r descending.
     """
-    cdef Py_ssize_t r, n = 0, u = first + pad
+    cdef Phase phase
+    cdef Py_ssize_t r, shift = 0, u = first + pad
+    phase.first, phase.positions = first, ceil_div(length - first, stride)
+    phase.count = phase.shift = phase.reach = 0
     for r in range(kernel - 1, -1, -1):
         if (u - r * dilation) % stride == 0:
-            taps[n] = r
-            shifts[n] = (u - r * dilation) // stride
-            n += 1
-    return n
+            shift = (u - r * dilation) // stride
+            if phase.count == 0:
+                phase.shift = shift
+            if taps != NULL:
+                taps[phase.count] = r
+                shifts[phase.count] = shift - phase.shift
+            phase.reach = shift - phase.shift + 1
+            phase.count += 1
+    return phase
+
+
+cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, char *grad_x) noexcept nogil:
+    """Make ``a`` the correlation that writes one phase of grad_x."""
+    cdef bint empty = rows.count == 0 or cols.count == 0
+    a.image.h, a.image.w = g.p, g.q
+    a.image.rows, a.image.cols, a.image.sr, a.image.sc = rows.positions, cols.positions, 1, 1
+    a.image.top, a.image.left = 0 if empty else -rows.shift, 0 if empty else -cols.shift
+    a.image.reach_r, a.image.reach_c = 0 if empty else rows.reach, 0 if empty else cols.reach
+    a.n, a.ntaps, a.tap_rows = g.n, rows.count * cols.count, 0 if empty else rows.count
+    a.y = grad_x + (rows.first * g.w + cols.first) * g.c * a.image.size
+    a.y_image, a.y_row, a.y_col = g.h * g.w * g.c, g.sh * g.w * g.c, g.sw * g.c
 
 
 def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, ::1] grad_x,
@@ -470,21 +502,27 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
         return
     cdef Py_ssize_t size = sizeof(real)
     cdef Py_ssize_t cg = g.c // g.groups, kg = g.k // g.groups, ntaps = g.r * g.s
+    cdef Py_ssize_t h0, w0, i, j, t, zero = 0, block_bytes = 0
+    cdef Phase rows, cols
+    cdef char *out = <char *>&grad_x[0, 0, 0, 0]
     cdef Correlation a
     a.table = ops(sizeof(real) // 4 - 1)
-    cdef int threads = threads_for(g.work() / (g.sh * g.sw))
-    # six tables: tap number, row and column shifts of a phase; kernel rows, their shifts; columns; shifts
-    cdef Py_ssize_t tap_bytes = aligned((3 * ntaps + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
+    a.image.x = <const char *>&grad_y[0, 0, 0, 0]
+    a.image.c, a.image.size = g.k, size
+    a.groups, a.cg, a.kg, a.depthwise = g.groups, kg, cg, g.depthwise
+    a.bias, a.relu = NULL, False
     a.nr = panel_lanes(a.table, cg)
+    a.threads = threads_for(g.work() / (g.sh * g.sw))
+    a.tap_r = a.tap_c = &zero   # as for a 1x1 filter: any value serves to count bytes
+    for h0 in range(min(g.sh, g.h)):
+        rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, NULL, NULL)
+        for w0 in range(min(g.sw, g.w)):
+            take_phase(&a, g, rows, phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, NULL, NULL), out)
+            block_bytes = max(block_bytes, plan_bytes(&a))
+    # tables: tap number, row and column shifts of a phase; kernel rows, their shifts; columns; shifts
+    cdef Py_ssize_t tap_bytes = aligned((3 * ntaps + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
     cdef Py_ssize_t pack_bytes = aligned(
         (ntaps * g.c if g.depthwise else g.groups * panel_pitch(a.nr, cg, ntaps * kg)) * size)
-    # the largest window of any phase: the phase with the most rows and columns and the whole kernel's reach
-    cdef Py_ssize_t pixel = g.k * size
-    cdef Py_ssize_t reach_r = (g.r - 1) * g.dh // g.sh + 2, reach_c = (g.s - 1) * g.dw // g.sw + 2
-    cdef Py_ssize_t width = ceil_div(g.w, g.sw) + reach_c
-    cdef Py_ssize_t rows = min(ceil_div(g.h, g.sh), max(1, WINDOW_BYTES // (width * pixel)) + 1)
-    cdef Py_ssize_t block_bytes = (aligned(max(ntaps, 1) * sizeof(fc_segment))
-                                   + threads * (aligned((rows + reach_r) * width * pixel) + 128 * g.k + 64))
     cdef unsigned char[::1] arena = scratch(tap_bytes + pack_bytes + block_bytes)
     cdef char *base = <char *>&arena[0]
     cdef Py_ssize_t *taps = <Py_ssize_t *>base
@@ -494,36 +532,20 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     cdef Py_ssize_t *shift_r = kernel_r + g.r
     cdef Py_ssize_t *kernel_c = shift_r + g.r
     cdef Py_ssize_t *shift_c = kernel_c + g.s
-    cdef Py_ssize_t h0, w0, nr, nc, i, j, t
     cdef fc_pack pack
+    a.tap_r, a.tap_c = tap_r, tap_c
+    a.panels = base + tap_bytes
     with nogil:
         for h0 in range(min(g.sh, g.h)):
-            nr = phase_taps(h0, g.top, g.sh, g.dh, g.r, kernel_r, shift_r)
+            rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, kernel_r, shift_r)
             for w0 in range(min(g.sw, g.w)):
-                nc = phase_taps(w0, g.left, g.sw, g.dw, g.s, kernel_c, shift_c)
+                cols = phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, kernel_c, shift_c)
                 t = 0
-                for i in range(nr):
-                    for j in range(nc):
-                        taps[t] = kernel_r[i] * g.s + kernel_c[j]
-                        tap_r[t] = shift_r[i] - shift_r[0]
-                        tap_c[t] = shift_c[j] - shift_c[0]
+                for i in range(rows.count):
+                    for j in range(cols.count):
+                        taps[t], tap_r[t], tap_c[t] = kernel_r[i] * g.s + kernel_c[j], shift_r[i], shift_c[j]
                         t += 1
-                a.image.x = <const char *>&grad_y[0, 0, 0, 0]
-                a.image.h, a.image.w, a.image.c, a.image.size = g.p, g.q, g.k, size
-                a.image.rows, a.image.cols = ceil_div(g.h - h0, g.sh), ceil_div(g.w - w0, g.sw)
-                a.image.sr = a.image.sc = 1
-                a.image.top = -shift_r[0] if t else 0
-                a.image.left = -shift_c[0] if t else 0
-                a.image.reach_r = tap_r[t - 1] + 1 if t else 0
-                a.image.reach_c = tap_c[t - 1] + 1 if t else 0
-                a.n, a.ntaps, a.tap_rows = g.n, t, nr if t else 0
-                a.groups, a.cg, a.kg, a.depthwise = g.groups, kg, cg, g.depthwise
-                a.tap_r, a.tap_c = tap_r, tap_c
-                a.bias, a.relu = NULL, False
-                a.y = <char *>&grad_x[0, h0, w0, 0]
-                a.y_image, a.y_row, a.y_col = g.h * g.w * g.c, g.sh * g.w * g.c, g.sw * g.c
-                a.threads = threads
-                a.panels = base + tap_bytes
+                take_phase(&a, g, rows, cols, out)
                 if g.depthwise:
                     pack_depthwise(<const char *>&weight[0, 0, 0, 0], taps, t, g.c, ntaps, size, base + tap_bytes)
                 else:
@@ -593,7 +615,7 @@ cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py
         elif a.bordered != NULL:
             x = a.bordered + n * a.window + i * im.sr * a.pitch * size
         else:
-            copy_window(im, n, i, rows, window)
+            copy_window(a.table, im, n, i, rows, 0, window)
             x = window
         g = a.g + row * im.cols * a.k * size
         done = 0
@@ -800,7 +822,7 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
             taps[a.m + m] = m
         if bordered:
             for n in prange(images, schedule='static', num_threads=threads):
-                copy_window(im, n, 0, im.rows, windows + n * a.window)
+                copy_window(a.table, im, n, 0, im.rows, 0, windows + n * a.window)
         for task in prange(tasks, schedule='static', num_threads=threads):
             outer_block(&a, task, windows + threadid() * a.window)
         for task in prange(finish_tasks, schedule='static', num_threads=threads):

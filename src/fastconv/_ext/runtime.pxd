@@ -24,6 +24,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fc_rows:
         const void *x
+        Py_ssize_t x_image
         Py_ssize_t x_row
         Py_ssize_t x_col
         const fc_segment *segments
@@ -33,8 +34,10 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t nr
         const void *bias
         void *y
+        Py_ssize_t y_image
         Py_ssize_t y_row
         Py_ssize_t y_col
+        Py_ssize_t images
         Py_ssize_t rows
         Py_ssize_t cols
         Py_ssize_t channels
@@ -42,6 +45,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fc_planes:
         const void *x
+        Py_ssize_t x_image
         Py_ssize_t x_plane
         Py_ssize_t x_row
         const Py_ssize_t *taps
@@ -51,8 +55,10 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t w_row
         const void *bias
         void *y
+        Py_ssize_t y_image
         Py_ssize_t y_row
         Py_ssize_t y_col
+        Py_ssize_t images
         Py_ssize_t rows
         Py_ssize_t cols
         Py_ssize_t channels

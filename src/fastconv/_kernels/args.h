@@ -17,35 +17,35 @@ typedef struct fc_pack {
     void *panels;              /* OUT (ceil(lanes / nr), ntaps, nc, nr) */
 } fc_pack;
 
-/* Correlation of a block of output pixels with packed weights:
- *   y[i, j, k] = act(sum over segments, in order, of x[...] * w[...][k] + bias[k])                     */
+/* Correlation of a block of output pixels of some images with packed weights:
+ *   y[n, i, j, k] = act(sum over segments, in order, of x[...] * w[...][k] + bias[k])                  */
 typedef struct fc_rows {
-    const void *x;             /* IN: origin of pixel (i, j) at x + i * x_row + j * x_col */
-    ptrdiff_t x_row, x_col;
+    const void *x;             /* IN: origin of pixel (n, i, j) at x + n * x_image + i * x_row + j * x_col */
+    ptrdiff_t x_image, x_row, x_col;
     const fc_segment *segments;
     ptrdiff_t depth;           /* sum of the segments' lengths */
     const void *w;             /* IN: panels (ceil(channels / nr), depth, nr), `w_panel` elements apart */
     ptrdiff_t w_panel, nr;
     const void *bias;          /* IN (channels) or NULL */
-    void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col, channels contiguous */
-    ptrdiff_t y_row, y_col;
-    ptrdiff_t rows, cols, channels;
+    void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, channels contiguous */
+    ptrdiff_t y_image, y_row, y_col;
+    ptrdiff_t images, rows, cols, channels;
     int relu;
 } fc_rows;
 
 /* The same for few channels, vectors running over the pixels of a row: the input lies in planes, one a channel.
- *   y[i, j, k] = act(sum over taps t, then channels c, of x[c][pixel + taps[t]] * w[t, c][k] + bias[k])   */
+ *   y[n, i, j, k] = act(sum over taps t, then channels c, of x[c][pixel + taps[t]] * w[t, c][k] + bias[k]) */
 typedef struct fc_planes {
-    const void *x;             /* IN: channel c of pixel (i, j) at x + c * x_plane + i * x_row + j; LANES - 1 */
-    ptrdiff_t x_plane, x_row;  /*     elements behind the last pixel are read and not used */
+    const void *x;             /* IN: channel c of pixel (n, i, j) at x + n * x_image + c * x_plane + i * x_row + j; */
+    ptrdiff_t x_image, x_plane, x_row; /* LANES - 1 elements behind the last pixel are read and not used */
     const ptrdiff_t *taps;     /* IN (ntaps) */
     ptrdiff_t ntaps, nc;
     const void *w;             /* IN (ntaps, nc, w_row), the first `channels` of each row */
     ptrdiff_t w_row;
     const void *bias;          /* IN (channels) or NULL */
-    void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col, channels contiguous */
-    ptrdiff_t y_row, y_col;
-    ptrdiff_t rows, cols, channels;
+    void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, channels contiguous */
+    ptrdiff_t y_image, y_row, y_col;
+    ptrdiff_t images, rows, cols, channels;
     int relu;
 } fc_planes;
 

@@ -94,23 +94,28 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
         }
 }
 
-/* `pixels` pixels from (i, j) on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
-FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t i, ptrdiff_t j, ptrdiff_t pixels, const T *w, const T *bias,
+/* `pixels` pixels from row i of image n on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
+FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels, const T *w, const T *bias,
                             ptrdiff_t k, ptrdiff_t first, ptrdiff_t last, ptrdiff_t tail, const int nv)
 {
+    ptrdiff_t j = 0;
     for (ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv); tiles > 0; tiles--) {
         const ptrdiff_t mr = (pixels + tiles - 1) / tiles;
-        const ptrdiff_t x0 = i * a->x_row + j * a->x_col, y0 = i * a->y_row + j * a->y_col;
+        const ptrdiff_t x0 = n * a->x_image + i * a->x_row + j * a->x_col;
+        const ptrdiff_t y0 = n * a->y_image + i * a->y_row + j * a->y_col;
         ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST];
         const T *x = (const T *)a->x + x0;
         T *y = (T *)a->y + y0 + k;
         if (FC_ANY_PIXELS(nv))
             for (ptrdiff_t m = 0; m < mr; m++) {
-                x_pixel[m] = i * a->x_row + j * a->x_col - x0;
-                y_pixel[m] = i * a->y_row + j * a->y_col - y0;
+                x_pixel[m] = n * a->x_image + i * a->x_row + j * a->x_col - x0;
+                y_pixel[m] = n * a->y_image + i * a->y_row + j * a->y_col - y0;
                 if (++j == a->cols) {
                     j = 0;
-                    i++;
+                    if (++i == a->rows) {
+                        i = 0;
+                        n++;
+                    }
                 }
             }
         else
@@ -133,10 +138,11 @@ FC_INLINE void FC(rows_panel)(const fc_rows *a, const T *w, const T *bias, ptrdi
                               ptrdiff_t last, ptrdiff_t tail, const int nv)
 {
     if (FC_ANY_PIXELS(nv))
-        FC(rows_run)(a, 0, 0, a->rows * a->cols, w, bias, k, first, last, tail, nv);
+        FC(rows_run)(a, 0, 0, a->images * a->rows * a->cols, w, bias, k, first, last, tail, nv);
     else
-        for (ptrdiff_t i = 0; i < a->rows; i++)
-            FC(rows_run)(a, i, 0, a->cols, w, bias, k, first, last, tail, nv);
+        for (ptrdiff_t n = 0; n < a->images; n++)
+            for (ptrdiff_t i = 0; i < a->rows; i++)
+                FC(rows_run)(a, n, i, a->cols, w, bias, k, first, last, tail, nv);
 }
 
 static void FC(rows)(const fc_rows *a)
@@ -250,7 +256,7 @@ FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, const int kt)
     enum { MOST = FC_PV };
     const int full = MOST / kt, few = full >= 3 ? full / 3 : 1;
     const ptrdiff_t across = (a->cols + LANES - 1) / LANES;
-    ptrdiff_t i = 0, j = 0, left = a->rows * across;
+    ptrdiff_t image = 0, i = 0, j = 0, left = a->images * a->rows * across;
     while (left > 0) {
         const T *x[MOST];
         T *y[MOST];
@@ -258,12 +264,15 @@ FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, const int kt)
         const int nv = left > few ? full : few;
         for (int v = 0; v < nv; v++) {
             if (v < left) {
-                x[v] = (const T *)a->x + i * a->x_row + j;
-                y[v] = (T *)a->y + i * a->y_row + j * a->y_col;
+                x[v] = (const T *)a->x + image * a->x_image + i * a->x_row + j;
+                y[v] = (T *)a->y + image * a->y_image + i * a->y_row + j * a->y_col;
                 n[v] = a->cols - j < LANES ? a->cols - j : LANES;
                 if ((j += LANES) >= a->cols) {
                     j = 0;
-                    i++;
+                    if (++i == a->rows) {
+                        i = 0;
+                        image++;
+                    }
                 }
             } else { /* nothing left for this vector: it repeats the one before */
                 x[v] = x[v - 1];
