@@ -67,17 +67,22 @@ static size_t run(const fc_ops *ops, int kind, char *out)
         offsets[m] = m;
 
     for (int relu = 0; relu < 2; relu++) {
-        fc_pack pack = {w, C * TAPS, TAPS, taps, TAPS, C, K, panels};
+        fc_pack pack = {.w = w, .lane_pitch = C * TAPS, .c_pitch = TAPS, .taps = taps, .ntaps = TAPS, .nc = C,
+                        .lanes = K, .nr = ops->nr, .panels = panels};
         ops->pack(&pack);
-        fc_rows rows = {x, WIDTH * C, C, segments, TAPS * C, panels, TAPS * C * ops->nr, g, out,
-                        COLS * K, K, ROWS, COLS, K, relu};
+        fc_rows rows = {.x = x, .x_row = WIDTH * C, .x_col = C, .segments = segments, .depth = TAPS * C,
+                        .w = panels, .w_panel = TAPS * C * ops->nr, .nr = ops->nr, .bias = g,
+                        .y = out, .y_row = COLS * K, .y_col = K,
+                        .images = 1, .rows = ROWS, .cols = COLS, .channels = K, .relu = relu};
         ops->rows(&rows);
         out += ROWS * COLS * K * size;
     }
     ops->deinterleave(x, ROWS * WIDTH, C, panels, ROWS * WIDTH + 3);
     for (ptrdiff_t few = 1; few < C; few++) {
-        fc_planes planes = {panels, ROWS * WIDTH + 3, WIDTH, taps, TAPS, C, w, C, g, out,
-                            COLS * few, few, ROWS, COLS, few, few % 2};
+        fc_planes planes = {.x = panels, .x_plane = ROWS * WIDTH + 3, .x_row = WIDTH, .taps = taps, .ntaps = TAPS,
+                            .nc = C, .w = w, .w_row = C, .bias = g,
+                            .y = out, .y_row = COLS * few, .y_col = few,
+                            .images = 1, .rows = ROWS, .cols = COLS, .channels = few, .relu = few % 2};
         ops->planes(&planes);
         out += ROWS * COLS * few * size;
     }
