@@ -13,7 +13,7 @@
 #define FC_ISA avx512
 #define FC_NV 4
 #define FC_HEIGHT(nv) ((nv) <= 2 ? 14 : (nv) == 3 ? 9 : 6)
-#define FC_PANEL_BYTES (32 * 1024)
+#define FC_PANEL_BYTES (64 * 1024)
 #define FC_FREE_TAILS 1
 #define FC_VECTORS 32
 #define FC_ESTIMATES 1

@@ -18,7 +18,7 @@
  *                               the lanes of a[i] by halves
  *
  * FC_NV: the most vectors of channels a register tile is wide; FC_HEIGHT(nv): the most pixels of one nv wide, so that
- * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay in L1 while tiles
+ * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay near while tiles
  * pass; FC_FREE_TAILS: whether masked loads cost no more than whole ones; FC_VECTORS: how many registers there are;
  * FC_ESTIMATES: whether an estimate made exact (deep.inc.h) takes less time than X_div holds the divider.
  */
