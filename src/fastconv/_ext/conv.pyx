@@ -216,9 +216,9 @@ cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
 cdef bint planes_pay(const Correlation *a) noexcept nogil:
     """Return whether vectors over pixels beat vectors over channels; of no influence on any bit.
 
-    Cycles a pixel: the former spend half a cycle on each multiply-add of a vector and one on each element that is
-    copied in or out alone; the latter as much when they fill a tile, more when one vector of channels is all
-    there is, since a tile of so few sums waits for their latency.
+    Cycles a pixel: the former spend half a cycle on each multiply-add of a vector and one on each element that changes
+    places; the latter as much when they fill a tile, more when one vector of channels is all there is: each
+    multiply-add then loads a factor of its own.
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
     if a.depthwise or a.image.sc != 1 or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
@@ -226,7 +226,7 @@ cdef bint planes_pay(const Correlation *a) noexcept nogil:
     cdef double depth = a.ntaps * a.cg
     cdef double lanes_used = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
     cdef double over_pixels = 0.55 * depth * a.kg / (lanes * lanes_used) + a.kg + a.cg
-    return over_pixels < depth * vectors * (0.7 if vectors == 1 else 0.55)
+    return over_pixels < depth * vectors * (0.85 if vectors == 1 else 0.55)
 
 
 cdef void lay_out_taps(Correlation *a, char *scratch) noexcept nogil:

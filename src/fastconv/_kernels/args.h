@@ -27,7 +27,7 @@ typedef struct fc_rows {
     const void *w;             /* IN: panels (ceil(channels / nr), depth, nr), `w_panel` elements apart */
     ptrdiff_t w_panel, nr;
     const void *bias;          /* IN (channels) or NULL */
-    void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, channels contiguous */
+    void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
     ptrdiff_t y_image, y_row, y_col;
     ptrdiff_t images, rows, cols, channels;
     int relu;
@@ -36,14 +36,14 @@ typedef struct fc_rows {
 /* The same for few channels, vectors running over the pixels of a row: the input lies in planes, one a channel.
  *   y[n, i, j, k] = act(sum over taps t, then channels c, of x[c][pixel + taps[t]] * w[t, c][k] + bias[k]) */
 typedef struct fc_planes {
-    const void *x;             /* IN: channel c of pixel (n, i, j) at x + n * x_image + c * x_plane + i * x_row + j; */
+    const void *x;             /* IN: channel c of pixel (n, i, j) at x + n * x_image + c * x_plane + i * x_row + j */
     ptrdiff_t x_image, x_plane, x_row; /* LANES - 1 elements behind the last pixel are read and not used */
     const ptrdiff_t *taps;     /* IN (ntaps) */
     ptrdiff_t ntaps, nc;
     const void *w;             /* IN (ntaps, nc, w_row), the first `channels` of each row */
     ptrdiff_t w_row;
     const void *bias;          /* IN (channels) or NULL */
-    void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, channels contiguous */
+    void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
     ptrdiff_t y_image, y_row, y_col;
     ptrdiff_t images, rows, cols, channels;
     int relu;

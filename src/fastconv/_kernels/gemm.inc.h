@@ -174,19 +174,21 @@ static void FC(deinterleave)(const void *x, ptrdiff_t n, ptrdiff_t c, void *plan
     const T *p = x;
     T *out = planes;
     ptrdiff_t k = 0;
-    for (; k + 4 <= c; k += 4) { /* four at a time: every cache line is met a quarter as often */
-        T *o0 = out + k * pitch, *o1 = o0 + pitch, *o2 = o1 + pitch, *o3 = o2 + pitch;
-        for (ptrdiff_t i = 0; i < n; i++) {
-            const T *q = p + i * c + k;
-            o0[i] = q[0];
-            o1[i] = q[1];
-            o2[i] = q[2];
-            o3[i] = q[3];
+    for (; k + 4 <= c; k += 4, out += 4 * pitch) { /* four at a time: every cache line is met a quarter as often */
+        ptrdiff_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            VEC quads[4];
+            V(load_quads)(p + i * c + k, c, quads);
+            for (int j = 0; j < 4; j++)
+                V(store)(out + j * pitch + i, quads[j]);
         }
+        for (; i < n; i++)
+            for (int j = 0; j < 4; j++)
+                out[j * pitch + i] = p[i * c + k + j];
     }
-    for (; k < c; k++)
+    for (; k < c; k++, out += pitch)
         for (ptrdiff_t i = 0; i < n; i++)
-            out[k * pitch + i] = p[i * c + k];
+            out[i] = p[i * c + k];
 }
 
 /* nv vectors of pixels, kt channels, the whole chain; vector v begins at x[v] and its n[v] results at y[v] */
@@ -239,6 +241,11 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
                 V(store)(out, acc[0][v]);
             else
                 V(store_n)(out, acc[0][v], n[v]);
+            continue;
+        }
+        if (kt == 4 && n[v] == LANES) {
+            const VEC quads[4] = {acc[0][v], acc[1][v], acc[2][v], acc[3][v]};
+            V(store_quads)(out, a->y_col, quads);
             continue;
         }
         T pixels[4][LANES];
@@ -443,21 +450,35 @@ static void FC(outer)(const fc_outer *a)
     }
 }
 
+/* Whether taps come in threes, one pixel apart: rows of a 3-wide filter of stride and dilation 1. What neighbouring
+ * pixels share is then loaded once. */
+FC_INLINE int FC(in_threes)(const ptrdiff_t *taps, ptrdiff_t ntaps, ptrdiff_t x_col)
+{
+    if (ntaps % 3)
+        return 0;
+    for (ptrdiff_t t = 0; t < ntaps; t += 3)
+        if (taps[t + 1] - taps[t] != x_col || taps[t + 2] - taps[t + 1] != x_col)
+            return 0;
+    return 1;
+}
+
 /* mr pixels of one vector of channels, all taps */
 FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, const T *bias,
-                                  const ptrdiff_t tail, const int mr)
+                                  const ptrdiff_t tail, const int threes, const int mr)
 {
-    VEC acc[4];
+    VEC acc[FC_DEPTHWISE];
     for (int i = 0; i < mr; i++)
         acc[i] = V(set1)(0);
-    for (ptrdiff_t t = 0; t < a->ntaps; t++) {
+    for (ptrdiff_t t = 0; t < a->ntaps; t += threes ? 3 : 1) {
         const T *p = x + a->taps[t];
-        const T *wt = w + t * a->w_row;
-        const VEC b = tail ? V(load_n)(wt, tail) : V(load)(wt);
-        for (int i = 0; i < mr; i++) {
-            const T *pi = p + i * a->x_col;
-            acc[i] = V(fma)(tail ? V(load_n)(pi, tail) : V(load)(pi), b, acc[i]);
-        }
+        VEC b[3], pixel[FC_DEPTHWISE + 2];
+        for (int j = 0; j < (threes ? 3 : 1); j++, w += a->w_row)
+            b[j] = tail ? V(load_n)(w, tail) : V(load)(w);
+        for (int i = 0; i < (threes ? mr + 2 : mr); i++)
+            pixel[i] = tail ? V(load_n)(p + i * a->x_col, tail) : V(load)(p + i * a->x_col);
+        for (int j = 0; j < (threes ? 3 : 1); j++)
+            for (int i = 0; i < mr; i++)
+                acc[i] = V(fma)(pixel[i + j], b[j], acc[i]);
     }
     for (int i = 0; i < mr; i++) {
         VEC r = acc[i];
@@ -474,22 +495,26 @@ FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w,
 
 static void FC(depthwise)(const fc_depthwise *a)
 {
-    for (ptrdiff_t i = 0; i < a->rows; i++)
-        for (ptrdiff_t j = 0; j < a->cols; j += 4) {
-            const ptrdiff_t mr = a->cols - j < 4 ? a->cols - j : 4;
-            const T *x = (const T *)a->x + i * a->x_row + j * a->x_col;
-            T *y = (T *)a->y + i * a->y_row + j * a->y_col;
+    const int threes = FC(in_threes)(a->taps, a->ntaps, a->x_col);
+    const ptrdiff_t mr = a->cols < FC_DEPTHWISE ? 1 : FC_DEPTHWISE;
+    /* a few columns from top to bottom: what the rows of the filter share stays in L1 */
+    for (ptrdiff_t next = 0; next < a->cols; next += mr) {
+        const ptrdiff_t j = a->cols - next < mr ? a->cols - mr : next; /* the last may overlap those before */
+        for (ptrdiff_t i = 0; i < a->rows; i++)
             for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
-                const T *w = (const T *)a->w + c;
+                const T *x = (const T *)a->x + i * a->x_row + j * a->x_col + c, *w = (const T *)a->w + c;
+                T *y = (T *)a->y + i * a->y_row + j * a->y_col + c;
                 const T *bias = a->bias ? (const T *)a->bias + c : NULL;
                 const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
-                if (mr == 4 && !tail)
-                    FC(depthwise_tile)(a, x + c, w, y + c, bias, 0, 4);
-                else
+                if (tail || mr == 1)
                     for (ptrdiff_t m = 0; m < mr; m++)
-                        FC(depthwise_tile)(a, x + c + m * a->x_col, w, y + c + m * a->y_col, bias, tail, 1);
+                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, bias, tail, 0, 1);
+                else if (threes)
+                    FC(depthwise_tile)(a, x, w, y, bias, 0, 1, FC_DEPTHWISE);
+                else
+                    FC(depthwise_tile)(a, x, w, y, bias, 0, 0, FC_DEPTHWISE);
             }
-        }
+    }
 }
 
 /* up to 9 taps (a 3x3 filter) of one vector of channels, all pixels of the block */
@@ -514,12 +539,60 @@ FC_INLINE void FC(depthwise_outer_tile)(const fc_depthwise_outer *a, const T *x,
             V(store)(dw + t * a->dw_row, acc[t]);
 }
 
+/* The same for n threes of taps: a row's pixels move through three registers, each loaded once */
+FC_INLINE void FC(depthwise_outer_threes)(const fc_depthwise_outer *a, const T *x, const T *g, const ptrdiff_t *taps,
+                                          T *dw, const int n)
+{
+    VEC acc[3][3];
+    for (int r = 0; r < n; r++)
+        for (int s = 0; s < 3; s++)
+            acc[r][s] = V(load)(dw + (3 * r + s) * a->dw_row);
+    for (ptrdiff_t i = 0; i < a->rows; i++) {
+        const T *q = g + i * a->g_row, *p[3];
+        VEC pixel[3][3];
+        for (int r = 0; r < n; r++) {
+            p[r] = x + i * a->x_row + taps[3 * r];
+            for (int s = 0; s < 2; s++, p[r] += a->x_col)
+                pixel[r][s] = V(load)(p[r]);
+        }
+        ptrdiff_t j = 0;
+        for (; j + 3 <= a->cols; j += 3)
+            for (int turn = 0; turn < 3; turn++, q += a->g_col) {
+                const VEC b = V(load)(q);
+                for (int r = 0; r < n; r++, p[r - 1] += a->x_col) {
+                    pixel[r][(turn + 2) % 3] = V(load)(p[r]);
+                    for (int s = 0; s < 3; s++)
+                        acc[r][s] = V(fma)(pixel[r][(turn + s) % 3], b, acc[r][s]);
+                }
+            }
+        for (; j < a->cols; j++, q += a->g_col) {
+            const VEC b = V(load)(q);
+            for (int r = 0; r < n; r++, p[r - 1] += a->x_col)
+                for (int s = 0; s < 3; s++)
+                    acc[r][s] = V(fma)(V(load)(p[r] + (s - 2) * a->x_col), b, acc[r][s]);
+        }
+    }
+    for (int r = 0; r < n; r++)
+        for (int s = 0; s < 3; s++)
+            V(store)(dw + (3 * r + s) * a->dw_row, acc[r][s]);
+}
+
 static void FC(depthwise_outer)(const fc_depthwise_outer *a)
 {
+    const int threes = FC_VECTORS >= 32 && a->ntaps <= 9 && FC(in_threes)(a->taps, a->ntaps, a->x_col);
     for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
         const T *x = (const T *)a->x + c;
         const T *g = (const T *)a->g + c;
         const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
+        if (threes && !tail) {
+            T *dw = (T *)a->dw + c;
+            switch (a->ntaps) {
+                case 3: FC(depthwise_outer_threes)(a, x, g, a->taps, dw, 1); break;
+                case 6: FC(depthwise_outer_threes)(a, x, g, a->taps, dw, 2); break;
+                default: FC(depthwise_outer_threes)(a, x, g, a->taps, dw, 3);
+            }
+            continue;
+        }
         for (ptrdiff_t t = 0; t < a->ntaps; t += 9) {
             T *dw = (T *)a->dw + t * a->dw_row + c;
             const ptrdiff_t mt = a->ntaps - t < 9 ? a->ntaps - t : 9;

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "vec_generic.h"
+
 #define FC_ISA avx2
 #define FC_NV 2
 #define FC_HEIGHT(nv) 6
@@ -117,6 +119,32 @@ static inline void f32_descend8(const float *w, const vf32 *a, float rate, float
     _mm256_storeu_ps(r, _mm256_fnmadd_ps(_mm256_set1_ps(rate), sum, _mm256_loadu_ps(w)));
 }
 
+/* two 128-bit quads a register, transposed within each */
+static inline void fc_quads(__m256 *q)
+{
+    const __m256 t = _mm256_unpacklo_ps(q[0], q[1]), u = _mm256_unpackhi_ps(q[0], q[1]);
+    const __m256 v = _mm256_unpacklo_ps(q[2], q[3]), w = _mm256_unpackhi_ps(q[2], q[3]);
+    q[0] = _mm256_shuffle_ps(t, v, 0x44);
+    q[1] = _mm256_shuffle_ps(t, v, 0xee);
+    q[2] = _mm256_shuffle_ps(u, w, 0x44);
+    q[3] = _mm256_shuffle_ps(u, w, 0xee);
+}
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, vf32 *a)
+{
+    for (int j = 0; j < 4; j++, p += pitch) /* elements j and j + 4 */
+        a[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * pitch), 1);
+    fc_quads(a);
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const vf32 *a)
+{
+    __m256 q[4] = {a[0], a[1], a[2], a[3]};
+    fc_quads(q);
+    for (int j = 0; j < 4; j++, p += pitch) {
+        _mm_storeu_ps(p, _mm256_castps256_ps128(q[j]));
+        _mm_storeu_ps(p + 4 * pitch, _mm256_extractf128_ps(q[j], 1));
+    }
+}
+
 #define f64_LANES 4
 typedef __m256d vf64;
 typedef __m256d mf64;
@@ -207,5 +235,6 @@ static inline void f64_descend8(const double *w, const vf64 *a, double rate, dou
     f64_descend4(w, a, rate, r);
     f64_descend4(w + 4, a + 4, rate, r + 4);
 }
+FC_GENERIC_QUADS(f64, double)
 
 #endif

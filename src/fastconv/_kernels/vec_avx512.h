@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vec_generic.h"
+
 #define FC_ISA avx512
 #define FC_NV 4
 #define FC_HEIGHT(nv) ((nv) <= 2 ? 14 : (nv) == 3 ? 9 : 6)
@@ -113,6 +115,38 @@ static inline void f32_descend8(const float *w, const vf32 *a, float rate, float
     _mm256_storeu_ps(r, _mm256_fnmadd_ps(_mm256_set1_ps(rate), sum, _mm256_loadu_ps(w)));
 }
 
+/* four 128-bit quads a register, transposed within each */
+static inline void fc_quads(__m512 *q)
+{
+    const __m512 t = _mm512_unpacklo_ps(q[0], q[1]), u = _mm512_unpackhi_ps(q[0], q[1]);
+    const __m512 v = _mm512_unpacklo_ps(q[2], q[3]), w = _mm512_unpackhi_ps(q[2], q[3]);
+    q[0] = _mm512_shuffle_ps(t, v, 0x44);
+    q[1] = _mm512_shuffle_ps(t, v, 0xee);
+    q[2] = _mm512_shuffle_ps(u, w, 0x44);
+    q[3] = _mm512_shuffle_ps(u, w, 0xee);
+}
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, vf32 *a)
+{
+    for (int j = 0; j < 4; j++, p += pitch) { /* elements j, j + 4, j + 8, j + 12 */
+        __m512 q = _mm512_castps128_ps512(_mm_loadu_ps(p));
+        q = _mm512_insertf32x4(q, _mm_loadu_ps(p + 4 * pitch), 1);
+        q = _mm512_insertf32x4(q, _mm_loadu_ps(p + 8 * pitch), 2);
+        a[j] = _mm512_insertf32x4(q, _mm_loadu_ps(p + 12 * pitch), 3);
+    }
+    fc_quads(a);
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const vf32 *a)
+{
+    __m512 q[4] = {a[0], a[1], a[2], a[3]};
+    fc_quads(q);
+    for (int j = 0; j < 4; j++, p += pitch) {
+        _mm_storeu_ps(p, _mm512_castps512_ps128(q[j]));
+        _mm_storeu_ps(p + 4 * pitch, _mm512_extractf32x4_ps(q[j], 1));
+        _mm_storeu_ps(p + 8 * pitch, _mm512_extractf32x4_ps(q[j], 2));
+        _mm_storeu_ps(p + 12 * pitch, _mm512_extractf32x4_ps(q[j], 3));
+    }
+}
+
 #define f64_LANES 8
 typedef __m512d vf64;
 typedef __mmask8 mf64;
@@ -188,5 +222,6 @@ static inline void f64_descend8(const double *w, const vf64 *a, double rate, dou
     f64_descend4(w, a, rate, r);
     f64_descend4(w + 4, a + 4, rate, r + 4);
 }
+FC_GENERIC_QUADS(f64, double)
 
 #endif

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "vec_generic.h"
+
 #define FC_ISA neon
 #define FC_NV 2
 #define FC_HEIGHT(nv) 8
@@ -125,5 +127,7 @@ static inline void f64_descend8(const double *w, const vf64 *a, double rate, dou
     f64_descend4(w, a, rate, r);
     f64_descend4(w + 4, a + 4, rate, r + 4);
 }
+FC_GENERIC_QUADS(f32, float)
+FC_GENERIC_QUADS(f64, double)
 
 #endif

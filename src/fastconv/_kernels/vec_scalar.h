@@ -16,6 +16,7 @@
  *   X_estimate(a)               about 1 / a, relative error below 2**-10, for 1 <= |a| < 2**100
  *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4 (X_descend8: i < 8); s[i] is the sum of
  *                               the lanes of a[i] by halves
+ *   X_load_quads(p, pitch, a)   lane i of a[j] = p[i * pitch + j], j < 4;  X_store_quads(p, pitch, a) the other way
  *
  * FC_NV: the most vectors of channels a register tile is wide; FC_HEIGHT(nv): the most pixels of one nv wide, so that
  * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay near while tiles
@@ -29,6 +30,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "vec_generic.h"
 
 #define FC_ISA scalar
 #define FC_NV 2
@@ -111,5 +114,7 @@ static inline void f64_descend8(const double *w, const vf64 *a, double rate, dou
     f64_descend4(w, a, rate, r);
     f64_descend4(w + 4, a + 4, rate, r + 4);
 }
+FC_GENERIC_QUADS(f32, float)
+FC_GENERIC_QUADS(f64, double)
 
 #endif
