@@ -1,5 +1,5 @@
-/* Run every convolution and residual-core kernel of every supported table on the same random data and compare the bits with the
- * scalar table's. For machines and emulators where the Python tests cannot run (see scripts/cross_neon.sh). */
+/* Run every convolution, normalisation and residual-core kernel of every supported table on the same random data and
+ * compare the bits with the scalar table's. For machines and emulators where the Python tests cannot run (see scripts/cross_neon.sh). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +49,31 @@ static char *run_deep(const fc_ops *ops, const void *x, const void *w, const voi
                 ops->deep_backward(&again);
                 out = w_new + 2 * layers * row;
             }
+    return out;
+}
+
+/* Batch normalisation, forward and back, of few channels (rows are folded) and many, with tails. */
+static char *run_norm(const fc_ops *ops, const void *x, const void *w, const void *g, char *out)
+{
+    const ptrdiff_t channels[] = {1, 3, 16, 21, 130}, n = 37;
+    for (int i = 0; i < 5; i++) {
+        const ptrdiff_t c = channels[i], row = c * ops->size;
+        const void *relu[] = {NULL, x};
+        memset(out, 0, 4 * row);
+        ops->moments(x, n, c, out, out + row);
+        ops->moments(g, n - 9, c, out + 2 * row, out + 3 * row);
+        ops->merge_moments(n, out, out + row, n - 9, out + 2 * row, out + 3 * row, c);
+        out += 4 * row;
+        for (int k = 0; k < 2; k++) {
+            ops->scale_shift(x, w, n, c, k, out);
+            out += n * row;
+            memset(out, 0, 2 * row);
+            ops->norm_sums(g, relu[k], x, w, n, c, out);
+            out += 2 * row;
+            ops->norm_backward(g, relu[k], x, w, n, c, out);
+            out += n * row;
+        }
+    }
     return out;
 }
 
@@ -108,6 +133,7 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     out += 30 * K * size;
     ops->relu_mask(g, x, out, 1001);
     out += 1001 * size;
+    out = run_norm(ops, x, w, g, out);
     out = run_deep(ops, x, w, g, out);
     return (size_t)(out - start);
 }

@@ -4,14 +4,15 @@ Forward, threads share the lanes of the batch and meet only at the end. Backward
 turn: while one walks chunk c back, the other recomputes chunk c - 1, which it will walk back next; what a thread
 recomputes it reads again itself, out of its own cache. They meet through one counter, within one parallel region:
 to wake a sleeping thread for each chunk would cost as much as a short chunk takes. One thread does both in one
-loop, on two tapes.
+loop, on two tapes. A walk that waits for its own results, and one with fewer registers than threads, takes the
+registers of half the length: their latencies are shorter, and there are two of them.
 """
 
 from cython.parallel cimport parallel, prange
 from libc.math cimport sqrt
 from libc.string cimport memcpy
 
-from fastconv._ext.runtime cimport fc_deep, fc_ops, ops, threads_for
+from fastconv._ext.runtime cimport fc_deep, fc_ops, ops, ops_shorter, threads_for
 
 cdef extern from *:
     """
@@ -67,9 +68,18 @@ ctypedef fused real:
     double
 
 
+cdef enum:
+    AHEAD = 1024  # numbers that a forward walk prefetches ahead: a page
+
+
 def lanes(int kind):
     """Return the lanes of a register in the active table."""
     return ops(kind).lanes
+
+
+cdef bint waits(Py_ssize_t width, Py_ssize_t blocks) noexcept nogil:
+    # whether a walk waits for its own results most of the time: two short registers then take less than one long one
+    return width <= 4 and blocks == 1
 
 
 cdef void describe(fc_deep *a, Py_ssize_t width, Py_ssize_t blocks, int activation, double alpha) noexcept nogil:
@@ -87,6 +97,7 @@ cdef void forward_part(
     cdef Py_ssize_t row = a.width * (a.width + 1), state = a.blocks * a.width * 16
     cdef Py_ssize_t c, v, k, at, lanes = table.lanes
     a.h = h
+    a.ahead = AHEAD
     for c in range((layers + chunk - 1) // chunk):
         if marks != NULL:
             for v in range(a.first, a.first + a.vectors):
@@ -111,14 +122,17 @@ def forward(
     marks (chunks, blocks, D, 16), unless None, receives the state before each chunk.
     """
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef Py_ssize_t layers = weights.shape[0], blocks = h.shape[0], width = h.shape[1], lanes = table.lanes
-    cdef Py_ssize_t count = blocks * 16 // lanes
+    cdef Py_ssize_t layers = weights.shape[0], blocks = h.shape[0], width = h.shape[1]
     cdef int threads = threads_for(<double>layers * blocks * 16 * (width + 8) * width)
-    cdef Py_ssize_t parts = min(<Py_ssize_t>threads, count), p
+    cdef Py_ssize_t count, parts, p
     cdef fc_deep a
     cdef real *saved = NULL
     if layers == 0 or blocks == 0:
         return
+    if blocks * 16 // table.lanes < threads or waits(width, blocks):
+        table = ops_shorter(sizeof(real) // 4 - 1)
+    count = blocks * 16 // table.lanes
+    parts = min(<Py_ssize_t>threads, count)
     if marks is not None:
         saved = &marks[0, 0, 0, 0]
     with nogil:
@@ -140,6 +154,7 @@ cdef void forward_range(
 
 cdef struct walk:
     Py_ssize_t layers, chunk, row, state, tape_size, chunks
+    Py_ssize_t turns  # chunks from one that a thread recomputes to the next
     Py_ssize_t walked
 
 
@@ -151,6 +166,7 @@ cdef void place(fc_deep *a, const walk *s, Py_ssize_t c, const real *w, real *w_
     a.w_new = w_new + c * s.chunk * s.row
     a.h = <void *>(marks + c * s.state)
     a.tape = tapes + tape * s.tape_size
+    a.ahead = -s.turns * s.chunk * s.row
 
 
 def backward(
@@ -190,6 +206,7 @@ def backward(
         a.g = &g[0, 0, 0]
         a.rate = rate
         a.scratch = &scratch[0]
+        s.turns = threads
         if threads == 1:
             alone(table, &a, &s, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
         else:
@@ -204,10 +221,11 @@ cdef void in_turn(const fc_ops *table, const fc_deep *shared, walk *s, int rank,
                   const real *marks, real *tapes) noexcept nogil:
     # this thread owns the chunks and the tape of its parity; s.walked is the last chunk that was walked back
     cdef fc_deep a = shared[0]
+    cdef const fc_ops *again = ops_shorter(sizeof(real) // 4 - 1) if waits(a.width, a.blocks) else table
     cdef Py_ssize_t c = s.chunks - 1 - (s.chunks - 1 - rank) % 2
     while c >= 0:
         place(&a, s, c, w, w_new, marks, tapes, rank)
-        table.deep_recompute(&a)
+        again.deep_recompute(&a)
         fc_await(&s.walked, c + 1)
         table.deep_backward(&a)
         fc_publish(&s.walked, c)

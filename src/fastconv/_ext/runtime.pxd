@@ -191,6 +191,7 @@ cdef extern from "kernels.h" nogil:
         double alpha
         double root
         double rate
+        Py_ssize_t ahead
         const void *w
         void *w_new
         void *h
@@ -284,6 +285,8 @@ cdef extern from "kernels.h" nogil:
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)
 cdef const fc_ops *ops(int kind) noexcept nogil
+
+cdef const fc_ops *ops_shorter(int kind) noexcept nogil
 
 # Threads for a loop of `work` scalar operations: 1 where starting them would cost more than they save.
 cdef int threads_for(double work) noexcept nogil

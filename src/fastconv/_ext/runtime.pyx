@@ -61,6 +61,17 @@ cdef const fc_ops *ops(int kind) noexcept nogil:
     return &active.ops[kind]
 
 
+cdef const fc_ops *ops_shorter(int kind) noexcept nogil:
+    # the table whose registers have half the active one's lanes, where there is one: same bits, shorter latencies
+    cdef int i
+    cdef const fc_ops *half
+    for i in range(fc_table_count()):
+        half = &fc_table_at(i).ops[kind]
+        if 2 * half.lanes == active.ops[kind].lanes and fc_table_supported(i):
+            return half
+    return &active.ops[kind]
+
+
 cdef int threads_for(double work) noexcept nogil:
     # In a forked child OpenMP's threads are gone and its locks are in an unknown state: stay serial there.
     if forked or work < 2 * work_per_thread:

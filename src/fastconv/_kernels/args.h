@@ -155,6 +155,7 @@ typedef struct fc_deep {
     ptrdiff_t first, vectors;  /* forward: the registers of lanes to take, counted over the blocks */
     int activation;            /* 0 softsign, 1 tanh, 2 ReLU */
     double alpha, root, rate;  /* root: sqrt(alpha) */
+    ptrdiff_t ahead;           /* numbers from a layer's weights to those that will be wanted next, to be prefetched */
     const void *w;             /* IN (layers, D + 1, D) */
     void *w_new;               /* OUT (layers, D + 1, D); may be w */
     void *h;                   /* forward: IN OUT state; recompute: IN state of the first layer */

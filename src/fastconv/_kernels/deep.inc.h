@@ -19,7 +19,7 @@
 #define FC_DEEP_CONSTANTS
 #include <string.h>
 enum { FC_SOFTSIGN = 0, FC_TANH = 1, FC_RELU = 2 };
-enum { FC_SOFTSIGN_ESTIMATED = 3 }; /* of each second output, where states are bounded: deep_bounded */
+enum { FC_SOFTSIGN_ESTIMATED = 3 }; /* of one output in four, where states are bounded: deep_bounded */
 enum { FC_DEEP_SMALL = 8, FC_DEEP_TREE = 15, FC_DEEP_TILE = 8, FC_DEEP_MAX = 512 };
 /* made by a weighted minimax fit, relative error 6e-9 before rounding */
 static const float fc_deep_tanh_p[] = {1.0f, 0.13450628519058228f, 0.0035790023393929005f, 2.2023414203431457e-05f,
@@ -36,7 +36,7 @@ static const float fc_deep_tanh_q[] = {1.0f, 0.4678395688533783f, 0.026192277669
 /* registers of a block */
 #define BV (16 / LANES)
 /* where the kernels that hold the state in registers exist: not for float64, which proves, nor for one lane */
-#define FC_DEEP_REGISTERS (sizeof(T) == 4 && BV <= 4)
+#define FC_DEEP_REGISTERS (FC_SINGLE && LANES >= 4)
 
 /* -z / (1 + |z|), rounded as division rounds it, whatever the estimate: one cubic step takes it to within 0.51 ulp of
  * the reciprocal, from which Markstein's step rounds the quotient correctly. tests/test_deep_quotient.py visits all z.
@@ -323,6 +323,7 @@ static FC_NOINLINE void FC(deep_backward_wide)(const fc_deep *a)
     }
 }
 
+#if FC_DEEP_REGISTERS
 /* --- widths 2, 4, 8: D is a constant, the state stays in registers from layer to layer --- */
 
 /* registers of lanes that walk the layers together, each a chain of its own: as many as hold the state */
@@ -340,6 +341,14 @@ FC_INLINE void FC(deep_save)(const VEC *h, T *to, const int D)
 {
     FC_UNROLL for (int k = 0; k < D; k++)
         V(store)(to + k * 16, h[k]);
+}
+
+/* The weights of a layer are on their way to the cache. Chunks are walked in an order no hardware foresees. */
+FC_INLINE void FC(deep_prefetch)(const T *w, ptrdiff_t ahead, const int D)
+{
+    const uintptr_t first = (uintptr_t)w + (uintptr_t)ahead * sizeof(T);
+    FC_UNROLL for (int i = 0; i < D * (D + 1) * (int)sizeof(T); i += 64)
+        FC_PREFETCH(first + i);
 }
 
 /* one layer on nv registers of lanes: h is replaced, register v's slopes go to d[v] (rows of 16) where given */
@@ -366,7 +375,7 @@ FC_INLINE void FC(deep_step)(VEC h[][FC_DEEP_SMALL], const T *w, T *const *d, T 
         }
     }
     FC_UNROLL for (int j = 0; j < D; j++) {
-        const int estimated = act == FC_SOFTSIGN_ESTIMATED && j % 2;
+        const int estimated = act == FC_SOFTSIGN_ESTIMATED && j % 4 == 1;
         FC_UNROLL for (int v = 0; v < nv; v++) {
             VEC s;
             if (estimated) /* the negative quotient */
@@ -397,7 +406,9 @@ FC_INLINE void FC(deep_run)(const fc_deep *a, const ptrdiff_t first, const int k
         x[v] = (kept ? (T *)a->tape : (T *)a->h) + at;
         d[v] = x[v] + all;
     }
-    for (ptrdiff_t i = 0; i < a->layers; i++, w += D * (D + 1))
+    const ptrdiff_t ahead = a->ahead;
+    for (ptrdiff_t i = 0; i < a->layers; i++, w += D * (D + 1)) {
+        FC(deep_prefetch)(w, ahead, D);
         FC_UNROLL for (int v = 0; v < nv; v += shared) {
             FC_AGAIN(w);
             if (kept)
@@ -410,6 +421,7 @@ FC_INLINE void FC(deep_run)(const fc_deep *a, const ptrdiff_t first, const int k
                     d[u] += 2 * all;
                 }
         }
+    }
     if (!kept)
         FC_UNROLL for (int v = 0; v < nv; v++)
             FC(deep_save)(h[v], x[v], D);
@@ -420,7 +432,11 @@ FC_INLINE void FC(deep_runs)(const fc_deep *a, ptrdiff_t v, const ptrdiff_t end,
 {
     for (; v + FC_DEEP_CHAINS(D) <= end; v += FC_DEEP_CHAINS(D))
         FC(deep_run)(a, v, kept, D, FC_DEEP_CHAINS(D), act);
-    for (; v < end; v++)
+    if (FC_DEEP_CHAINS(D) > 2 && v + 2 <= end) {
+        FC(deep_run)(a, v, kept, D, 2, act);
+        v += 2;
+    }
+    if (v < end)
         FC(deep_run)(a, v, kept, D, 1, act);
 }
 
@@ -498,16 +514,6 @@ FC_INLINE void FC(deep_gradient)(VEC g[][BV], VEC dz[][BV], const T *w, const T 
     }
 }
 
-/* what the 16 samples of a block add to weight e of a layer: h[k] dz[j], or dz[j] for a bias, or nothing beyond them */
-FC_INLINE VEC FC(deep_term)(const T *x, VEC dz[][BV], const int e, const int D)
-{
-    const int k = e / D, j = e % D;
-    VEC sum[BV];
-    FC_UNROLL for (int v = 0; v < BV; v++)
-        sum[v] = k < D ? V(mul)(V(load)(x + k * 16 + v * LANES), dz[j][v]) : k == D ? dz[j][v] : V(set1)(0);
-    return FC(deep_fold)(sum);
-}
-
 /* two weights, all that descend4 leaves at D = 2 */
 FC_INLINE void FC(deep_descend2)(const T *w, VEC *sums, T rate, T *new)
 {
@@ -518,27 +524,60 @@ FC_INLINE void FC(deep_descend2)(const T *w, VEC *sums, T rate, T *new)
     new[1] = pair[1];
 }
 
+/* the weights of D = 2, each sum a register of its own until the end */
+FC_INLINE void FC(deep_update2)(VEC dz[][BV], const T *w, T *new, const T *x, T rate)
+{
+    VEC sums[8];
+    FC_UNROLL for (int e = 0; e < 6; e++) {
+        VEC sum[BV];
+        FC_UNROLL for (int v = 0; v < BV; v++)
+            sum[v] = e < 4 ? V(mul)(V(load)(x + e / 2 * 16 + v * LANES), dz[e % 2][v]) : dz[e % 2][v];
+        sums[e] = FC(deep_fold)(sum);
+    }
+    V(descend4)(w, sums, rate, new);
+    FC(deep_descend2)(w + 4, sums + 4, rate, new + 4);
+}
+
+/* The weights of D = 4, 8. Four samples are a quarter; a register holds the same quarter of several outputs, and the
+ * input's quarter is loaded into each of its places. So the halves and quarters of sixteen samples are added without
+ * a shuffle for each weight; what remains are sums of four lanes. Register r of them: the outputs of a group. */
+FC_INLINE VEC FC(deep_quarter_sums)(const T *x, VEC q[][4], const int r, const int D)
+{
+    const int groups = D * 4 / LANES, k = r / groups, o = r % groups;
+    VEC term[4];
+    FC_UNROLL for (int i = 0; i < 4; i++)
+        term[i] = k < D ? V(mul)(V(load4)(x + k * 16 + i * 4), q[o][i]) : q[o][i];
+    return V(add)(V(add)(term[0], term[2]), V(add)(term[1], term[3]));
+}
+
+FC_INLINE void FC(deep_update)(VEC dz[][BV], const T *w, T *new, const T *x, T rate, const int D)
+{
+    const int outputs = LANES / 4, groups = D / outputs, count = (D + 1) * groups, rest = count % 4;
+    VEC q[FC_DEEP_SMALL][4], sums[4];
+    FC_UNROLL for (int o = 0; o < groups; o++)
+        V(quarters)(dz[o * outputs], q[o]);
+    int r = 0;
+    FC_UNROLL for (; r + 4 <= count; r += 4) {
+        FC_UNROLL for (int i = 0; i < 4; i++)
+            sums[i] = FC(deep_quarter_sums)(x, q, r + i, D);
+        V(descend_quarters)(w + r * outputs, sums, 4, rate, new + r * outputs);
+    }
+    if (rest) {
+        FC_UNROLL for (int i = 0; i < rest; i++)
+            sums[i] = FC(deep_quarter_sums)(x, q, r + i, D);
+        V(descend_quarters)(w + r * outputs, sums, rest, rate, new + r * outputs);
+    }
+}
+
 /* one layer back on a batch of one block: g is replaced, the layer's weights are updated */
 FC_INLINE void FC(deep_back)(VEC g[][BV], const T *w, T *new, const T *x, const T *d, T rate, const int D)
 {
     VEC dz[FC_DEEP_SMALL][BV];
     FC(deep_gradient)(g, dz, w, d, D);
-    int e = 0;
-    FC_UNROLL for (; e + 8 <= D * (D + 1); e += 8) {
-        VEC sums[8];
-        FC_UNROLL for (int i = 0; i < 8; i++)
-            sums[i] = FC(deep_term)(x, dz, e + i, D);
-        V(descend8)(w + e, sums, rate, new + e);
-    }
-    FC_UNROLL for (; e < D * (D + 1); e += 4) {
-        VEC sums[4];
-        FC_UNROLL for (int i = 0; i < 4; i++)
-            sums[i] = FC(deep_term)(x, dz, e + i, D);
-        if (e + 4 <= D * (D + 1))
-            V(descend4)(w + e, sums, rate, new + e);
-        else
-            FC(deep_descend2)(w + e, sums, rate, new + e);
-    }
+    if (D == 2)
+        FC(deep_update2)(dz, w, new, x, rate);
+    else
+        FC(deep_update)(dz, w, new, x, rate, D);
 }
 
 FC_INLINE void FC(deep_backward_small)(const fc_deep *a, const int D)
@@ -549,20 +588,67 @@ FC_INLINE void FC(deep_backward_small)(const fc_deep *a, const int D)
     FC(deep_load_block)(g, a->g, D);
     for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
         const T *tape = (const T *)a->tape + i * 2 * state;
+        FC(deep_prefetch)((const T *)a->w + i * row, a->ahead, D);
         FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, tape, tape + state, rate, D);
     }
     FC(deep_save_block)(g, a->g, D);
 }
 
+/* all products of a block added to the sums of D * (D + 1) weights, or put there */
+FC_INLINE void FC(deep_products)(VEC *sums, const T *x, VEC dz[][BV], const int begin, const int D)
+{
+    FC_UNROLL for (int k = 0; k < D; k++) {
+        const VEC xk = V(load)(x + k * 16);
+        FC_UNROLL for (int j = 0; j < D; j++)
+            sums[k * D + j] = begin ? V(mul)(xk, dz[j][0]) : V(fma)(xk, dz[j][0], sums[k * D + j]);
+    }
+    FC_UNROLL for (int j = 0; j < D; j++)
+        sums[D * D + j] = begin ? dz[j][0] : V(add)(sums[D * D + j], dz[j][0]);
+}
+
+/* A batch of several blocks, whose g is in memory, where registers hold the sums of all weights: a block is one
+ * register, D = 4. */
+FC_INLINE void FC(deep_backward_sums)(const fc_deep *a, const int D)
+{
+    const ptrdiff_t row = D * (D + 1), block = D * 16, state = a->blocks * block;
+    const T rate = (T)a->rate;
+    for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
+        const T *x = (const T *)a->tape + i * 2 * state, *w = (const T *)a->w + i * row;
+        T *new = (T *)a->w_new + i * row, *at = a->g;
+        VEC sums[20], g[FC_DEEP_SMALL][BV], dz[FC_DEEP_SMALL][BV];
+        FC(deep_prefetch)(w, a->ahead, D);
+        FC(deep_load_block)(g, at, D);
+        FC(deep_gradient)(g, dz, w, x + state, D);
+        FC(deep_save_block)(g, at, D);
+        FC(deep_products)(sums, x, dz, 1, D);
+        for (ptrdiff_t b = 1; b < a->blocks; b++) {
+            at += block;
+            x += block;
+            FC(deep_load_block)(g, at, D);
+            FC(deep_gradient)(g, dz, w, x + state, D);
+            FC(deep_save_block)(g, at, D);
+            FC(deep_products)(sums, x, dz, 0, D);
+        }
+        V(descend8)(w, sums, rate, new);
+        V(descend8)(w + 8, sums + 8, rate, new + 8);
+        V(descend4)(w + 16, sums + 16, rate, new + 16);
+    }
+}
+
 /* the same on a batch of several blocks, whose g is in memory */
 FC_INLINE void FC(deep_backward_blocks)(const fc_deep *a, const int D)
 {
+    if (BV == 1 && D == 4) {
+        FC(deep_backward_sums)(a, D);
+        return;
+    }
     const ptrdiff_t row = D * (D + 1), block = D * 16, state = a->blocks * block;
     const T rate = (T)a->rate;
     T *all = a->scratch;
     for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
         const T *x = (const T *)a->tape + i * 2 * state, *w = (const T *)a->w + i * row;
         T *new = (T *)a->w_new + i * row;
+        FC(deep_prefetch)(w, a->ahead, D);
         for (ptrdiff_t b = 0; b < a->blocks; b++) {
             VEC g[FC_DEEP_SMALL][BV], dz[FC_DEEP_SMALL][BV];
             FC(deep_load_block)(g, (const T *)a->g + b * block, D);
@@ -626,6 +712,7 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
     ptrdiff_t i = a->layers - 1;
     for (; i >= a->layers - n; i--, w += row, tape += 2 * state) {
         const T *back = (const T *)a->tape + i * 2 * state;
+        FC(deep_prefetch)(w, c->ahead, D);
         FC(deep_again)(h, w, tape, alpha, root, D, act);
         FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, back, back + state, rate, D);
     }
@@ -638,13 +725,26 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
     FC(deep_save_block)(g, a->g, D);
 }
 
-/* whether a walk of registers [first, end) makes each second quotient by an estimate */
-#define FC_DEEP_ESTIMATED(first, end)                                                                                \
-    (FC_ESTIMATES && FC_DEEP_REGISTERS && a->activation == FC_SOFTSIGN && (a->width & (a->width - 1)) == 0 &&        \
-     a->width <= FC_DEEP_SMALL && FC(deep_bounded)(a, first, end))
-/* Expands to FC(deep_<name>_<D>), the function for one width with the activation as a constant. */
-#define FC_DEEP_CASES(CALL, D)                                                                                       \
-    if (estimated)                                                                                                   \
+#endif
+
+/* FC_DEEP_WIDTHS expands to CALL(D) for the width a has, where it has kernels of its own, and else to GENERAL;
+ * FC_DEEP_CASES to CALL(D, activation), both constants. */
+#if FC_DEEP_REGISTERS
+#define FC_DEEP_WIDTHS(CALL, GENERAL)                                                                                \
+    if (a->width == 4) {                                                                                             \
+        CALL(4)                                                                                                      \
+    } else if (a->width == 2) {                                                                                      \
+        CALL(2)                                                                                                      \
+    } else if (a->width == 8) {                                                                                      \
+        CALL(8)                                                                                                      \
+    } else {                                                                                                         \
+        GENERAL;                                                                                                     \
+    }
+#else
+#define FC_DEEP_WIDTHS(CALL, GENERAL) GENERAL;
+#endif
+#define FC_DEEP_CASES(CALL, D, ESTIMATED)                                                                            \
+    if (a->activation == FC_SOFTSIGN && (ESTIMATED))                                                                 \
         CALL(D, FC_SOFTSIGN_ESTIMATED);                                                                              \
     else if (a->activation == FC_SOFTSIGN)                                                                           \
         CALL(D, FC_SOFTSIGN);                                                                                        \
@@ -652,50 +752,37 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
         CALL(D, FC_TANH);                                                                                            \
     else                                                                                                             \
         CALL(D, FC_RELU);
-#define FC_DEEP_WIDTHS(CALL, GENERAL)                                                                                \
-    if (FC_DEEP_REGISTERS && a->width == 4) {                                                                           \
-        FC_DEEP_CASES(CALL, 4)                                                                                       \
-    } else if (FC_DEEP_REGISTERS && a->width == 2) {                                                                    \
-        FC_DEEP_CASES(CALL, 2)                                                                                       \
-    } else if (FC_DEEP_REGISTERS && a->width == 8) {                                                                    \
-        FC_DEEP_CASES(CALL, 8)                                                                                       \
-    } else {                                                                                                         \
-        GENERAL;                                                                                                     \
-    }
 
 static void FC(deep_forward)(const fc_deep *a)
 {
-    const int estimated = FC_DEEP_ESTIMATED(a->first, a->first + a->vectors);
-#define FC_CALL(D, ACT) FC(deep_forward_small)(a, D, ACT)
+#define FC_ONE(D, ACT) FC(deep_forward_small)(a, D, ACT)
+#define FC_CALL(D) FC_DEEP_CASES(FC_ONE, D, FC_ESTIMATES && FC(deep_bounded)(a, a->first, a->first + a->vectors))
     FC_DEEP_WIDTHS(FC_CALL, FC(deep_forward_wide)(a))
 #undef FC_CALL
+#undef FC_ONE
 }
 
 static void FC(deep_recompute)(const fc_deep *a)
 {
-    const int estimated = FC_DEEP_ESTIMATED(0, a->blocks * BV);
-#define FC_CALL(D, ACT) FC(deep_recompute_small)(a, D, ACT)
+#define FC_ONE(D, ACT) FC(deep_recompute_small)(a, D, ACT)
+#define FC_CALL(D) FC_DEEP_CASES(FC_ONE, D, FC_ESTIMATES && a->blocks == 1 && FC(deep_bounded)(a, 0, BV))
     FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(a))
 #undef FC_CALL
+#undef FC_ONE
 }
 
 static void FC(deep_backward)(const fc_deep *a)
 {
-    if (FC_DEEP_REGISTERS && a->width == 4)
-        a->blocks == 1 ? FC(deep_backward_small)(a, 4) : FC(deep_backward_blocks)(a, 4);
-    else if (FC_DEEP_REGISTERS && a->width == 2)
-        a->blocks == 1 ? FC(deep_backward_small)(a, 2) : FC(deep_backward_blocks)(a, 2);
-    else if (FC_DEEP_REGISTERS && a->width == 8)
-        a->blocks == 1 ? FC(deep_backward_small)(a, 8) : FC(deep_backward_blocks)(a, 8);
-    else
-        FC(deep_backward_wide)(a);
+#define FC_CALL(D) a->blocks == 1 ? FC(deep_backward_small)(a, D) : FC(deep_backward_blocks)(a, D);
+    FC_DEEP_WIDTHS(FC_CALL, FC(deep_backward_wide)(a))
+#undef FC_CALL
 }
 
 /* a: the chunk to walk back; c: the chunk to recompute */
 static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
 {
-    const int estimated = 0; /* the walk back hides the divider's time */
-#define FC_CALL(D, ACT) FC(deep_both_small)(a, c, D, ACT)
+#define FC_ONE(D, ACT) FC(deep_both_small)(a, c, D, ACT)
+#define FC_CALL(D) FC_DEEP_CASES(FC_ONE, D, 0) /* the walk back hides the divider's time */
     if (a->blocks == 1) {
         FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(c); FC(deep_backward_wide)(a))
     } else {
@@ -703,6 +790,7 @@ static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
         FC(deep_backward)(a);
     }
 #undef FC_CALL
+#undef FC_ONE
 }
 
 /* Counts the z among n floats, from the one with bits `first` on, signs alternating, whose quotient by an estimate
@@ -729,7 +817,6 @@ static void FC(deep_quotient_errors)(ptrdiff_t first, ptrdiff_t n, double nudge,
 
 #undef FC_DEEP_CASES
 #undef FC_DEEP_WIDTHS
-#undef FC_DEEP_ESTIMATED
 #undef FC_DEEP_CHAINS
 #undef FC_DEEP_SHARED
 #undef FC_DEEP_REGISTERS

@@ -29,6 +29,16 @@
 #define FC_AGAIN(p) (void)(p)
 #endif
 
+/* FC_PREFETCH(p): what p points to will be needed; any address may be named. */
+#if defined(__GNUC__)
+#define FC_PREFETCH(p) __builtin_prefetch((const void *)(p))
+#elif defined(FC_ARCH_X86)
+#include <xmmintrin.h>
+#define FC_PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#else
+#define FC_PREFETCH(p) (void)(p)
+#endif
+
 /* Denormals are flushed inside kernels only; the caller's floating-point state comes back on return. */
 #if defined(FC_ARCH_X86)
 #include <xmmintrin.h>
@@ -78,13 +88,17 @@ FC_INLINE void fc_restore_state(unsigned saved) { (void)saved; }
 
 #define T float
 #define TYPE f32
+#define FC_SINGLE 1
 #include "templates.inc.h"
+#undef FC_SINGLE
 #undef T
 #undef TYPE
 
 #define T double
 #define TYPE f64
+#define FC_SINGLE 0
 #include "templates.inc.h"
+#undef FC_SINGLE
 #undef T
 
 const fc_table FC_CAT(fc_table_, FC_ISA) = {

@@ -144,6 +144,34 @@ static inline void f32_store_quads(float *p, ptrdiff_t pitch, const vf32 *a)
         _mm_storeu_ps(p + 4 * pitch, _mm256_extractf128_ps(q[j], 1));
     }
 }
+static inline vf32 f32_load4(const float *p) { return _mm256_broadcast_ps((const __m128 *)p); }
+static inline void f32_quarters(const vf32 *z, vf32 *q)
+{
+    for (int v = 0; v < 2; v++) {
+        q[2 * v] = _mm256_permute2f128_ps(z[v], z[v + 2], 0x20);
+        q[2 * v + 1] = _mm256_permute2f128_ps(z[v], z[v + 2], 0x31);
+    }
+}
+/* in each quarter: the sums of the pairs 0 2 and 1 3 of a, then those of b */
+static inline __m256 fc_pairs(__m256 a, __m256 b)
+{
+    return _mm256_add_ps(_mm256_blend_ps(a, b, 0xcc), _mm256_shuffle_ps(a, b, 0x4e));
+}
+static inline void f32_descend_quarters(const float *w, const vf32 *s, int n, float rate, float *r)
+{
+    __m256 p = fc_pairs(s[0], s[1]);
+    if (n == 4) {
+        __m256 q = fc_pairs(s[2], s[3]);
+        p = _mm256_add_ps(_mm256_shuffle_ps(p, q, 0x88), _mm256_shuffle_ps(p, q, 0xdd));
+        p = _mm256_permutevar8x32_ps(p, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_ps(r, _mm256_fnmadd_ps(_mm256_set1_ps(rate), p, _mm256_loadu_ps(w)));
+        return;
+    }
+    p = _mm256_add_ps(p, _mm256_movehdup_ps(p)); /* sums in lanes 0 and 2 of each quarter */
+    __m128 sum = _mm_shuffle_ps(_mm256_castps256_ps128(p), _mm256_extractf128_ps(p, 1), 0x88);
+    sum = _mm_shuffle_ps(sum, sum, 0xd8);
+    _mm_storeu_ps(r, _mm_fnmadd_ps(_mm_set1_ps(rate), sum, _mm_loadu_ps(w)));
+}
 
 #define f64_LANES 4
 typedef __m256d vf64;
@@ -229,11 +257,6 @@ static inline void f64_descend4(const double *w, const vf64 *a, double rate, dou
     __m256d p = fc_halves64(a[0], a[2]), q = fc_halves64(a[1], a[3]);
     __m256d sum = _mm256_add_pd(_mm256_unpacklo_pd(p, q), _mm256_unpackhi_pd(p, q));
     _mm256_storeu_pd(r, _mm256_fnmadd_pd(_mm256_set1_pd(rate), sum, _mm256_loadu_pd(w)));
-}
-static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
-{
-    f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 4, rate, r + 4);
 }
 FC_GENERIC_QUADS(f64, double)
 

@@ -146,6 +146,38 @@ static inline void f32_store_quads(float *p, ptrdiff_t pitch, const vf32 *a)
         _mm_storeu_ps(p + 12 * pitch, _mm512_extractf32x4_ps(q[j], 3));
     }
 }
+static inline vf32 f32_load4(const float *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+static inline void f32_quarters(const vf32 *z, vf32 *q)
+{
+    __m512 a = _mm512_shuffle_f32x4(z[0], z[1], 0x44), b = _mm512_shuffle_f32x4(z[2], z[3], 0x44);
+    q[0] = _mm512_shuffle_f32x4(a, b, 0x88);
+    q[1] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    a = _mm512_shuffle_f32x4(z[0], z[1], 0xee), b = _mm512_shuffle_f32x4(z[2], z[3], 0xee);
+    q[2] = _mm512_shuffle_f32x4(a, b, 0x88);
+    q[3] = _mm512_shuffle_f32x4(a, b, 0xdd);
+}
+/* in each quarter: the sums of the pairs 0 2 and 1 3 of a, then those of b */
+static inline __m512 fc_pairs(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_shuffle_ps(a, b, 0x4e));
+}
+static inline void f32_descend_quarters(const float *w, const vf32 *s, int n, float rate, float *r)
+{
+    if (n == 4) {
+        __m512 p = fc_pairs(s[0], s[1]), q = fc_pairs(s[2], s[3]);
+        __m512 sum = _mm512_add_ps(_mm512_shuffle_ps(p, q, 0x88), _mm512_shuffle_ps(p, q, 0xdd));
+        sum = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), sum);
+        _mm512_storeu_ps(r, _mm512_fnmadd_ps(_mm512_set1_ps(rate), sum, _mm512_loadu_ps(w)));
+        return;
+    }
+    __m512 p = fc_pairs(s[0], s[n - 1]);
+    p = _mm512_add_ps(p, _mm512_movehdup_ps(p)); /* sums in lanes 0 and 2 of each quarter */
+    p = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 4, 8, 12, 2, 6, 10, 14), p);
+    if (n == 2)
+        _mm256_storeu_ps(r, _mm256_fnmadd_ps(_mm256_set1_ps(rate), _mm512_castps512_ps256(p), _mm256_loadu_ps(w)));
+    else
+        _mm_storeu_ps(r, _mm_fnmadd_ps(_mm_set1_ps(rate), _mm512_castps512_ps128(p), _mm_loadu_ps(w)));
+}
 
 #define f64_LANES 8
 typedef __m512d vf64;
@@ -216,11 +248,6 @@ static inline void f64_descend4(const double *w, const vf64 *a, double rate, dou
     __m256d sum = _mm256_add_pd(_mm256_unpacklo_pd(low, high), _mm256_unpackhi_pd(low, high)); /* 0 2 1 3 */
     sum = _mm256_permute4x64_pd(sum, 0xd8);
     _mm256_storeu_pd(r, _mm256_fnmadd_pd(_mm256_set1_pd(rate), sum, _mm256_loadu_pd(w)));
-}
-static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
-{
-    f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 4, rate, r + 4);
 }
 FC_GENERIC_QUADS(f64, double)
 

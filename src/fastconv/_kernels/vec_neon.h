@@ -122,10 +122,16 @@ static inline void f32_descend8(const float *w, const vf32 *a, float rate, float
     f32_descend4(w, a, rate, r);
     f32_descend4(w + 4, a + 4, rate, r + 4);
 }
-static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
+static inline vf32 f32_load4(const float *p) { return vld1q_f32(p); }
+static inline void f32_quarters(const vf32 *z, vf32 *q)
 {
-    f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 4, rate, r + 4);
+    for (int i = 0; i < 4; i++)
+        q[i] = z[i];
+}
+static inline void f32_descend_quarters(const float *w, const vf32 *s, int n, float rate, float *r)
+{
+    (void)n; /* always 4 here */
+    f32_descend4(w, s, rate, r);
 }
 FC_GENERIC_QUADS(f32, float)
 FC_GENERIC_QUADS(f64, double)

@@ -14,9 +14,15 @@
  *   X_exponent, X_mantissa      x = mantissa * 2**exponent, 1 <= mantissa < 2, for positive normal x
  *   X_load_u8, X_store_u8       X_LANES bytes as lanes of integral value, 0 to 255
  *   X_estimate(a)               about 1 / a, relative error below 2**-10, for 1 <= |a| < 2**100
- *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4 (X_descend8: i < 8); s[i] is the sum of
- *                               the lanes of a[i] by halves
+ *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4; s[i] is the sum of the lanes of a[i] by halves
  *   X_load_quads(p, pitch, a)   lane i of a[j] = p[i * pitch + j], j < 4;  X_store_quads(p, pitch, a) the other way
+ *
+ * And of float registers with 4 to 16 lanes, whose quarters (of 16) are runs of 4 lanes:
+ *   f32_descend8                as descend4, i < 8
+ *   f32_load4(p)                the 4 numbers at p in each run
+ *   f32_quarters(z, q)          z: LANES / 4 times 16 numbers; run m of q[i] is quarter i of the m-th
+ *   f32_descend_quarters(w, a, n, rate, r)   as descend4 on the sums of runs: of a[0], then of a[1], ..., of a[n - 1];
+ *                               n is 4, or what 4 leaves of 5, 10, 18
  *
  * FC_NV: the most vectors of channels a register tile is wide; FC_HEIGHT(nv): the most pixels of one nv wide, so that
  * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay near while tiles
@@ -104,16 +110,6 @@
 FC_SCALAR(f32, float, uint32_t, int32_t, 23, 127, fmaf, sqrtf, rintf, fabsf, copysignf)
 FC_SCALAR(f64, double, uint64_t, int64_t, 52, 1023, fma, sqrt, rint, fabs, copysign)
 
-static inline void f32_descend8(const float *w, const vf32 *a, float rate, float *r)
-{
-    f32_descend4(w, a, rate, r);
-    f32_descend4(w + 4, a + 4, rate, r + 4);
-}
-static inline void f64_descend8(const double *w, const vf64 *a, double rate, double *r)
-{
-    f64_descend4(w, a, rate, r);
-    f64_descend4(w + 4, a + 4, rate, r + 4);
-}
 FC_GENERIC_QUADS(f32, float)
 FC_GENERIC_QUADS(f64, double)
 

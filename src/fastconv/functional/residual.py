@@ -18,7 +18,7 @@ __all__ = [
 
 ACTIVATIONS = ("softsign", "tanh", "relu")
 MAX_WIDTH = 512
-TAPE_BYTES = 2 << 20  # of one chunk's tape; a core writes it and reads it back, the two cores meet once a chunk
+TAPE_BYTES = 128 << 10  # of one chunk: it stays in the cache, and two threads meet once in some microseconds
 
 
 @dataclass(frozen=True)
