@@ -12,7 +12,8 @@
  * Sums, in every table: over inputs (and outputs, in g) two chains for D <= 8, of the first half and of the rest,
  * else one chain; over samples the blocks in order and then 16 lanes by halves (8, 4, 2, 1) for D < 16. From D = 16
  * on, registers of outputs are as long as registers of samples: a chain over the samples then takes 16 multiply-adds
- * for a register of weights, the tree as many multiplications and as many additions and shuffles again.
+ * for a register of weights, the tree as many multiplications and as many additions and shuffles again. There the tape
+ * holds samples as rows, (blocks, 16, D), and registers run across outputs in all three walks.
  */
 
 #ifndef FC_DEEP_CONSTANTS
@@ -122,7 +123,7 @@ FC_INLINE VEC FC(deep_fold)(VEC *sum)
 
 FC_INLINE ptrdiff_t FC(deep_split)(ptrdiff_t d) { return d <= FC_DEEP_SMALL ? (d + 1) / 2 : d; }
 
-/* --- any width: the state in memory, one register of lanes at a time --- */
+/* --- D < 16: the state in memory, one register of lanes at a time --- */
 
 /* `no` outputs of a layer: y = x + alpha * act(b + x w), and the slopes where d is given; rows x_row, y_row apart */
 FC_INLINE void FC(deep_outputs)(const fc_deep *a, const T *w, const T *x, const ptrdiff_t x_row, T *y,
@@ -244,56 +245,10 @@ static FC_NOINLINE void FC(deep_update_tree)(const fc_deep *a, const T *w, T *ne
     }
 }
 
-/* new = w - rate * x^T dz for `no` rows of weights and one register of outputs, D >= 16: samples in order.
- * x (blocks, rows, 16); dz (blocks, 16, D): element (sample, output) */
-FC_INLINE void FC(deep_update_tile)(const fc_deep *a, const T *w, T *new, const T *x, const T *dz, ptrdiff_t tail,
-                                    const int no)
-{
-    const ptrdiff_t n = a->width;
-    VEC acc[FC_DEEP_TILE];
-    FC_UNROLL for (int i = 0; i < no; i++)
-        acc[i] = V(set1)(0);
-    for (ptrdiff_t b = 0; b < a->blocks; b++, x += n * 16)
-        for (ptrdiff_t s = 0; s < 16; s++, dz += n) {
-            const VEC z = tail ? V(load_n)(dz, tail) : V(load)(dz);
-            FC_UNROLL for (int i = 0; i < no; i++)
-                acc[i] = V(fma)(V(set1)(x[i * 16 + s]), z, acc[i]);
-        }
-    const VEC rate = V(set1)(-(T)a->rate);
-    FC_UNROLL for (int i = 0; i < no; i++) {
-        if (tail)
-            V(store_n)(new + i * n, V(fma)(rate, acc[i], V(load_n)(w + i * n, tail)), tail);
-        else
-            V(store)(new + i * n, V(fma)(rate, acc[i], V(load)(w + i * n)));
-    }
-}
-
-static FC_NOINLINE void FC(deep_update_rows)(const fc_deep *a, const T *w, T *new, const T *x, const T *dz)
-{
-    const ptrdiff_t n = a->width;
-    for (ptrdiff_t j = 0; j < n; j += LANES) {
-        const ptrdiff_t tail = n - j < LANES ? n - j : 0;
-        ptrdiff_t k = 0;
-        for (; k + 8 <= n && !tail; k += 8)
-            FC(deep_update_tile)(a, w + k * n + j, new + k * n + j, x + k * 16, dz + j, 0, 8);
-        for (; k < n; k++)
-            FC(deep_update_tile)(a, w + k * n + j, new + k * n + j, x + k * 16, dz + j, tail, 1);
-
-        VEC sum = V(set1)(0); /* the bias */
-        for (ptrdiff_t s = 0; s < a->blocks * 16; s++)
-            sum = V(add)(sum, tail ? V(load_n)(dz + s * n + j, tail) : V(load)(dz + s * n + j));
-        const VEC rate = V(set1)(-(T)a->rate);
-        if (tail)
-            V(store_n)(new + n * n + j, V(fma)(rate, sum, V(load_n)(w + n * n + j, tail)), tail);
-        else
-            V(store)(new + n * n + j, V(fma)(rate, sum, V(load)(w + n * n + j)));
-    }
-}
-
 static FC_NOINLINE void FC(deep_backward_wide)(const fc_deep *a)
 {
     const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
-    T *dz = a->scratch, *turned = dz + state;
+    T *dz = a->scratch;
     for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
         const T *w = (const T *)a->w + i * row, *x = (const T *)a->tape + i * 2 * state, *d = x + state;
         T *new = (T *)a->w_new + i * row;
@@ -310,17 +265,212 @@ static FC_NOINLINE void FC(deep_backward_wide)(const fc_deep *a)
             for (; k < n; k++)
                 FC(deep_inputs)(a, w, dz + at, g, k, 1);
         }
-        if (n <= FC_DEEP_TREE) {
-            for (ptrdiff_t k = 0; k <= n; k++)
-                FC(deep_update_tree)(a, w + k * n, new + k * n, k < n ? x + k * 16 : NULL, dz);
-        } else {
-            for (ptrdiff_t b = 0; b < a->blocks; b++)
-                for (ptrdiff_t j = 0; j < n; j++)
-                    for (ptrdiff_t s = 0; s < 16; s++)
-                        turned[(b * 16 + s) * n + j] = dz[(b * n + j) * 16 + s];
-            FC(deep_update_rows)(a, w, new, x, turned);
+        for (ptrdiff_t k = 0; k <= n; k++)
+            FC(deep_update_tree)(a, w + k * n, new + k * n, k < n ? x + k * 16 : NULL, dz);
+    }
+}
+
+/* --- D >= 16: rows of samples, registers of outputs. Every product is one tile: some rows by two registers, a chain for
+ * each number, so that a number loaded is used eight times, or twice where it is one for all lanes. --- */
+
+/* rows of a tile */
+#define FC_DEEP_ROWS (LANES < 4 ? LANES : FC_VECTORS == 32 && LANES >= 8 ? 8 : 4)
+
+/* acc[r][v] += sum over k < n of x[r * xr + k * xk] * w[k * wk + v * LANES ...], in order */
+FC_INLINE void FC(deep_chains)(VEC acc[][2], const T *x, const ptrdiff_t xr, const ptrdiff_t xk, const T *w,
+                               const ptrdiff_t wk, const ptrdiff_t n, const ptrdiff_t part, const int nr, const int nv)
+{
+    for (ptrdiff_t k = 0; k < n; k++) {
+        VEC wv[2];
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            wv[v] = FC(get)(w + k * wk + v * LANES, part);
+        FC_UNROLL for (int r = 0; r < nr; r++) {
+            const VEC xv = V(set1)(x[r * xr + k * xk]);
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                acc[r][v] = V(fma)(xv, wv[v], acc[r][v]);
         }
     }
+}
+
+/* outputs [j, j + nv registers) of a layer on nr rows: y = x + alpha * act(b + x w), and the slopes; where given */
+FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T *y, T *d, const ptrdiff_t j,
+                                     const ptrdiff_t part, const int act, const int nr, const int nv)
+{
+    const ptrdiff_t n = a->width;
+    const T alpha = (T)a->alpha, root = (T)a->root;
+    VEC acc[8][2];
+    FC_UNROLL for (int v = 0; v < nv; v++) {
+        const VEC bias = FC(get)(w + n * n + j + v * LANES, part);
+        FC_UNROLL for (int r = 0; r < nr; r++)
+            acc[r][v] = bias;
+    }
+    FC(deep_chains)(acc, x, n, 1, w + j, n, n, part, nr, nv);
+    FC_UNROLL for (int r = 0; r < nr; r++)
+        FC_UNROLL for (int v = 0; v < nv; v++) {
+            const ptrdiff_t at = r * n + j + v * LANES;
+            const VEC s = FC(deep_act)(acc[r][v], act);
+            if (y)
+                FC(put)(y + at, V(fma)(V(set1)(alpha), s, FC(get)(x + at, part)), part);
+            if (d)
+                FC(put)(d + at, FC(deep_slope)(s, alpha, root, act), part);
+        }
+}
+
+/* one layer on FC_DEEP_ROWS rows of samples */
+static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const T *x, T *y, T *d)
+{
+    /* expands to the layer for one activation */
+#define FC_DEEP_OUTPUTS(ACT)                                                                                         \
+    for (; j + 2 * LANES <= a->width; j += 2 * LANES)                                                                \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, ACT, FC_DEEP_ROWS, 2);                                            \
+    for (; j + LANES <= a->width; j += LANES)                                                                        \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, ACT, FC_DEEP_ROWS, 1);                                            \
+    if (j < a->width)                                                                                                \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, a->width - j, ACT, FC_DEEP_ROWS, 1);
+    ptrdiff_t j = 0;
+    if (a->activation == FC_SOFTSIGN) {
+        FC_DEEP_OUTPUTS(FC_SOFTSIGN)
+    } else if (a->activation == FC_TANH) {
+        FC_DEEP_OUTPUTS(FC_TANH)
+    } else {
+        FC_DEEP_OUTPUTS(FC_RELU)
+    }
+#undef FC_DEEP_OUTPUTS
+}
+
+/* to[j * to_row + i] = from[i * from_row + j] for i < m, j < n */
+static FC_NOINLINE void FC(deep_turn)(const T *from, ptrdiff_t from_row, T *to, ptrdiff_t to_row, ptrdiff_t m, ptrdiff_t n)
+{
+    ptrdiff_t i = 0;
+#if FC_SINGLE && LANES >= 8
+    for (; i + LANES <= m; i += LANES) {
+        ptrdiff_t j = 0;
+        for (; j + LANES <= n; j += LANES)
+            V(turn)(from + i * from_row + j, from_row, to + j * to_row + i, to_row);
+        for (; j < n; j++)
+            for (ptrdiff_t r = i; r < i + LANES; r++)
+                to[j * to_row + r] = from[r * from_row + j];
+    }
+#endif
+    for (; i < m; i++)
+        for (ptrdiff_t j = 0; j < n; j++)
+            to[j * to_row + i] = from[i * from_row + j];
+}
+
+static FC_NOINLINE void FC(deep_rows_forward)(const fc_deep *a)
+{
+    const ptrdiff_t n = a->width, row = (n + 1) * n;
+    T buffer[2][FC_DEEP_MAX * LANES];
+    for (ptrdiff_t v = a->first; v < a->first + a->vectors; v++) {
+        T *h = (T *)a->h + v / BV * n * 16 + v % BV * LANES;
+        FC(deep_turn)(h, 16, buffer[0], n, n, LANES);
+        for (ptrdiff_t i = 0; i < a->layers; i++)
+            for (ptrdiff_t r = 0; r < LANES; r += FC_DEEP_ROWS)
+                FC(deep_rows_layer)(a, (const T *)a->w + i * row, buffer[i & 1] + r * n, buffer[(i + 1) & 1] + r * n,
+                                    NULL);
+        FC(deep_turn)(buffer[a->layers & 1], n, h, 16, LANES, n);
+    }
+}
+
+static FC_NOINLINE void FC(deep_rows_recompute)(const fc_deep *a)
+{
+    const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
+    T *tape = a->tape;
+    for (ptrdiff_t b = 0; b < a->blocks; b++)
+        FC(deep_turn)((const T *)a->h + b * n * 16, 16, tape + b * n * 16, n, n, 16);
+    for (ptrdiff_t i = 0; i < a->layers; i++, tape += 2 * state)
+        for (ptrdiff_t at = 0; at < state; at += FC_DEEP_ROWS * n)
+            FC(deep_rows_layer)(a, (const T *)a->w + i * row, tape + at,
+                                i + 1 < a->layers ? tape + 2 * state + at : NULL, tape + state + at);
+}
+
+/* new[i] = w[i] - rate * (sum over samples of x[s, i] * dz[s]), for nr rows of weights and nv registers of outputs */
+FC_INLINE void FC(deep_rows_update)(const fc_deep *a, const T *w, T *new, const T *x, const T *dz, const ptrdiff_t part,
+                                    const int nr, const int nv)
+{
+    const ptrdiff_t n = a->width;
+    const VEC rate = V(set1)(-(T)a->rate);
+    VEC acc[8][2];
+    FC_UNROLL for (int r = 0; r < nr; r++)
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            acc[r][v] = V(set1)(0);
+    FC(deep_chains)(acc, x, 1, n, dz, n, a->blocks * 16, part, nr, nv);
+    FC_UNROLL for (int r = 0; r < nr; r++)
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            FC(put)(new + r * n + v * LANES, V(fma)(rate, acc[r][v], FC(get)(w + r * n + v * LANES, part)), part);
+}
+
+static FC_NOINLINE void FC(deep_rows_updates)(const fc_deep *a, const T *w, T *new, const T *x, const T *dz)
+{
+    const ptrdiff_t n = a->width;
+    const VEC rate = V(set1)(-(T)a->rate);
+    for (ptrdiff_t j = 0, step; j < n; j += step) {
+        const ptrdiff_t part = n - j < LANES ? n - j : 0;
+        ptrdiff_t k = 0;
+        step = n - j >= 2 * LANES ? 2 * LANES : LANES;
+        if (step == 2 * LANES)
+            for (; k + FC_DEEP_ROWS <= n; k += FC_DEEP_ROWS)
+                FC(deep_rows_update)(a, w + k * n + j, new + k * n + j, x + k, dz + j, 0, FC_DEEP_ROWS, 2);
+        else if (!part)
+            for (; k + FC_DEEP_ROWS <= n; k += FC_DEEP_ROWS)
+                FC(deep_rows_update)(a, w + k * n + j, new + k * n + j, x + k, dz + j, 0, FC_DEEP_ROWS, 1);
+        for (; k < n; k++)
+            for (ptrdiff_t v = 0; v < step; v += LANES)
+                FC(deep_rows_update)(a, w + k * n + j + v, new + k * n + j + v, x + k, dz + j + v, part, 1, 1);
+
+        for (ptrdiff_t v = j; v < j + step; v += LANES) { /* the bias */
+            VEC sum = V(set1)(0);
+            for (ptrdiff_t s = 0; s < a->blocks * 16; s++)
+                sum = V(add)(sum, FC(get)(dz + s * n + v, part));
+            FC(put)(new + n * n + v, V(fma)(rate, sum, FC(get)(w + n * n + v, part)), part);
+        }
+    }
+}
+
+/* g[s, k] += sum over outputs of dz[s, j] * w[k, j], for nv registers of inputs; turned: those rows of w as columns */
+FC_INLINE void FC(deep_rows_inputs)(const fc_deep *a, const T *turned, const T *dz, T *g, const ptrdiff_t part,
+                                    const int nv)
+{
+    const ptrdiff_t n = a->width;
+    for (ptrdiff_t s = 0; s < a->blocks * 16; s += FC_DEEP_ROWS, dz += FC_DEEP_ROWS * n, g += FC_DEEP_ROWS * n) {
+        VEC acc[8][2];
+        FC_UNROLL for (int r = 0; r < FC_DEEP_ROWS; r++)
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                acc[r][v] = FC(get)(g + r * n + v * LANES, part);
+        FC(deep_chains)(acc, dz, n, 1, turned, 2 * LANES, n, part, FC_DEEP_ROWS, nv);
+        FC_UNROLL for (int r = 0; r < FC_DEEP_ROWS; r++)
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                FC(put)(g + r * n + v * LANES, acc[r][v], part);
+    }
+}
+
+static FC_NOINLINE void FC(deep_rows_backward)(const fc_deep *a)
+{
+    const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
+    T turned[FC_DEEP_MAX * 2 * LANES];
+    T *dz = a->scratch, *g = dz + state;
+    for (ptrdiff_t b = 0; b < a->blocks; b++)
+        FC(deep_turn)((const T *)a->g + b * n * 16, 16, g + b * n * 16, n, n, 16);
+    for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
+        const T *w = (const T *)a->w + i * row, *x = (const T *)a->tape + i * 2 * state, *d = x + state;
+        for (ptrdiff_t e = 0; e < state; e += LANES)
+            V(store)(dz + e, V(mul)(V(load)(g + e), V(load)(d + e)));
+        for (ptrdiff_t k = 0; k < n; k += 2 * LANES) {
+            const ptrdiff_t m = n - k < 2 * LANES ? n - k : 2 * LANES;
+            FC(deep_turn)(w + k * n, n, turned, 2 * LANES, m, n);
+            if (m == 2 * LANES)
+                FC(deep_rows_inputs)(a, turned, dz, g + k, 0, 2);
+            else {
+                if (m >= LANES)
+                    FC(deep_rows_inputs)(a, turned, dz, g + k, 0, 1);
+                if (m % LANES)
+                    FC(deep_rows_inputs)(a, turned + m / LANES * LANES, dz, g + k + m / LANES * LANES, m % LANES, 1);
+            }
+        }
+        FC(deep_rows_updates)(a, w, (T *)a->w_new + i * row, x, dz);
+    }
+    for (ptrdiff_t b = 0; b < a->blocks; b++)
+        FC(deep_turn)(g + b * n * 16, n, (T *)a->g + b * n * 16, 16, 16, n);
 }
 
 #if FC_DEEP_REGISTERS
@@ -727,22 +877,26 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
 
 #endif
 
-/* FC_DEEP_WIDTHS expands to CALL(D) for the width a has, where it has kernels of its own, and else to GENERAL;
- * FC_DEEP_CASES to CALL(D, activation), both constants. */
+/* FC_DEEP_WIDTHS expands to CALL(D) for the width a has, where it has kernels of its own, and else to FEW or, from 16
+ * on, to MANY; FC_DEEP_CASES to CALL(D, activation), both constants. */
 #if FC_DEEP_REGISTERS
-#define FC_DEEP_WIDTHS(CALL, GENERAL)                                                                                \
+#define FC_DEEP_OWN(CALL)                                                                                            \
     if (a->width == 4) {                                                                                             \
         CALL(4)                                                                                                      \
     } else if (a->width == 2) {                                                                                      \
         CALL(2)                                                                                                      \
     } else if (a->width == 8) {                                                                                      \
         CALL(8)                                                                                                      \
-    } else {                                                                                                         \
-        GENERAL;                                                                                                     \
-    }
+    } else
 #else
-#define FC_DEEP_WIDTHS(CALL, GENERAL) GENERAL;
+#define FC_DEEP_OWN(CALL)
 #endif
+#define FC_DEEP_WIDTHS(CALL, FEW, MANY)                                                                              \
+    FC_DEEP_OWN(CALL) if (a->width <= FC_DEEP_TREE) {                                                                \
+        FEW;                                                                                                         \
+    } else {                                                                                                         \
+        MANY;                                                                                                        \
+    }
 #define FC_DEEP_CASES(CALL, D, ESTIMATED)                                                                            \
     if (a->activation == FC_SOFTSIGN && (ESTIMATED))                                                                 \
         CALL(D, FC_SOFTSIGN_ESTIMATED);                                                                              \
@@ -757,7 +911,7 @@ static void FC(deep_forward)(const fc_deep *a)
 {
 #define FC_ONE(D, ACT) FC(deep_forward_small)(a, D, ACT)
 #define FC_CALL(D) FC_DEEP_CASES(FC_ONE, D, FC_ESTIMATES && FC(deep_bounded)(a, a->first, a->first + a->vectors))
-    FC_DEEP_WIDTHS(FC_CALL, FC(deep_forward_wide)(a))
+    FC_DEEP_WIDTHS(FC_CALL, FC(deep_forward_wide)(a), FC(deep_rows_forward)(a))
 #undef FC_CALL
 #undef FC_ONE
 }
@@ -766,7 +920,7 @@ static void FC(deep_recompute)(const fc_deep *a)
 {
 #define FC_ONE(D, ACT) FC(deep_recompute_small)(a, D, ACT)
 #define FC_CALL(D) FC_DEEP_CASES(FC_ONE, D, FC_ESTIMATES && a->blocks == 1 && FC(deep_bounded)(a, 0, BV))
-    FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(a))
+    FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(a), FC(deep_rows_recompute)(a))
 #undef FC_CALL
 #undef FC_ONE
 }
@@ -774,7 +928,7 @@ static void FC(deep_recompute)(const fc_deep *a)
 static void FC(deep_backward)(const fc_deep *a)
 {
 #define FC_CALL(D) a->blocks == 1 ? FC(deep_backward_small)(a, D) : FC(deep_backward_blocks)(a, D);
-    FC_DEEP_WIDTHS(FC_CALL, FC(deep_backward_wide)(a))
+    FC_DEEP_WIDTHS(FC_CALL, FC(deep_backward_wide)(a), FC(deep_rows_backward)(a))
 #undef FC_CALL
 }
 
@@ -784,7 +938,8 @@ static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
 #define FC_ONE(D, ACT) FC(deep_both_small)(a, c, D, ACT)
 #define FC_CALL(D) FC_DEEP_CASES(FC_ONE, D, 0) /* the walk back hides the divider's time */
     if (a->blocks == 1) {
-        FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(c); FC(deep_backward_wide)(a))
+        FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(c); FC(deep_backward_wide)(a),
+                       FC(deep_rows_recompute)(c); FC(deep_rows_backward)(a))
     } else {
         FC(deep_recompute)(c);
         FC(deep_backward)(a);
@@ -817,6 +972,8 @@ static void FC(deep_quotient_errors)(ptrdiff_t first, ptrdiff_t n, double nudge,
 
 #undef FC_DEEP_CASES
 #undef FC_DEEP_WIDTHS
+#undef FC_DEEP_OWN
+#undef FC_DEEP_ROWS
 #undef FC_DEEP_CHAINS
 #undef FC_DEEP_SHARED
 #undef FC_DEEP_REGISTERS

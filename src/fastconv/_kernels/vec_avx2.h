@@ -152,6 +152,24 @@ static inline void f32_quarters(const vf32 *z, vf32 *q)
         q[2 * v + 1] = _mm256_permute2f128_ps(z[v], z[v + 2], 0x31);
     }
 }
+static inline void f32_turn(const float *p, ptrdiff_t p_row, float *q, ptrdiff_t q_row)
+{
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 4) { /* 4 x 4 within each half */
+        const __m256 r = _mm256_loadu_ps(p + i * p_row), s = _mm256_loadu_ps(p + (i + 1) * p_row);
+        const __m256 u = _mm256_loadu_ps(p + (i + 2) * p_row), v = _mm256_loadu_ps(p + (i + 3) * p_row);
+        const __m256 a = _mm256_shuffle_ps(r, s, 0x44), b = _mm256_shuffle_ps(u, v, 0x44);
+        const __m256 c = _mm256_shuffle_ps(r, s, 0xee), d = _mm256_shuffle_ps(u, v, 0xee);
+        t[i] = _mm256_shuffle_ps(a, b, 0x88);
+        t[i + 1] = _mm256_shuffle_ps(a, b, 0xdd);
+        t[i + 2] = _mm256_shuffle_ps(c, d, 0x88);
+        t[i + 3] = _mm256_shuffle_ps(c, d, 0xdd);
+    }
+    for (int j = 0; j < 4; j++) {
+        _mm256_storeu_ps(q + j * q_row, _mm256_permute2f128_ps(t[j], t[j + 4], 0x20));
+        _mm256_storeu_ps(q + (j + 4) * q_row, _mm256_permute2f128_ps(t[j], t[j + 4], 0x31));
+    }
+}
 /* in each quarter: the sums of the pairs 0 2 and 1 3 of a, then those of b */
 static inline __m256 fc_pairs(__m256 a, __m256 b)
 {

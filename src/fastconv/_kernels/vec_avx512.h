@@ -156,6 +156,27 @@ static inline void f32_quarters(const vf32 *z, vf32 *q)
     q[2] = _mm512_shuffle_f32x4(a, b, 0x88);
     q[3] = _mm512_shuffle_f32x4(a, b, 0xdd);
 }
+static inline void f32_turn(const float *p, ptrdiff_t p_row, float *q, ptrdiff_t q_row)
+{
+    __m512 r[16], t[16];
+    for (int i = 0; i < 16; i++)
+        r[i] = _mm512_loadu_ps(p + i * p_row);
+    for (int i = 0; i < 16; i += 4) { /* 4 x 4 within each quarter */
+        const __m512 a = _mm512_shuffle_ps(r[i], r[i + 1], 0x44), b = _mm512_shuffle_ps(r[i + 2], r[i + 3], 0x44);
+        const __m512 c = _mm512_shuffle_ps(r[i], r[i + 1], 0xee), d = _mm512_shuffle_ps(r[i + 2], r[i + 3], 0xee);
+        t[i] = _mm512_shuffle_ps(a, b, 0x88);
+        t[i + 1] = _mm512_shuffle_ps(a, b, 0xdd);
+        t[i + 2] = _mm512_shuffle_ps(c, d, 0x88);
+        t[i + 3] = _mm512_shuffle_ps(c, d, 0xdd);
+    }
+    for (int j = 0; j < 4; j++) { /* then the quarters */
+        const vf32 column[4] = {t[j], t[j + 4], t[j + 8], t[j + 12]};
+        vf32 turned[4];
+        f32_quarters(column, turned);
+        for (int i = 0; i < 4; i++)
+            _mm512_storeu_ps(q + (4 * i + j) * q_row, turned[i]);
+    }
+}
 /* in each quarter: the sums of the pairs 0 2 and 1 3 of a, then those of b */
 static inline __m512 fc_pairs(__m512 a, __m512 b)
 {

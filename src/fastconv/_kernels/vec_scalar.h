@@ -23,6 +23,7 @@
  *   f32_quarters(z, q)          z: LANES / 4 times 16 numbers; run m of q[i] is quarter i of the m-th
  *   f32_descend_quarters(w, a, n, rate, r)   as descend4 on the sums of runs: of a[0], then of a[1], ..., of a[n - 1];
  *                               n is 4, or what 4 leaves of 5, 10, 18
+ *   f32_turn(p, p_row, q, q_row)   LANES rows of LANES numbers as columns, from 8 lanes on
  *
  * FC_NV: the most vectors of channels a register tile is wide; FC_HEIGHT(nv): the most pixels of one nv wide, so that
  * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay near while tiles
