@@ -1,5 +1,6 @@
 /* Run every convolution, normalisation and residual-core kernel of every supported table on the same random data and
- * compare the bits with the scalar table's. For machines and emulators where the Python tests cannot run (see scripts/cross_neon.sh). */
+ * compare the bits with the scalar table's. For machines and emulators where the Python tests cannot run
+ * (see scripts/cross_neon.sh). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

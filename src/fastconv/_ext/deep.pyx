@@ -69,7 +69,7 @@ ctypedef fused real:
 
 
 cdef enum:
-    AHEAD = 1024  # numbers that a forward walk prefetches ahead: a page
+    AHEAD = 1024  # numbers that a forward walk prefetches ahead, a page; a layer, where that is longer
 
 
 def lanes(int kind):
@@ -97,7 +97,7 @@ cdef void forward_part(
     cdef Py_ssize_t row = a.width * (a.width + 1), state = a.blocks * a.width * 16
     cdef Py_ssize_t c, v, k, at, lanes = table.lanes
     a.h = h
-    a.ahead = AHEAD
+    a.ahead = max(<Py_ssize_t>AHEAD, row)
     for c in range((layers + chunk - 1) // chunk):
         if marks != NULL:
             for v in range(a.first, a.first + a.vectors):

@@ -160,7 +160,7 @@ typedef struct fc_deep {
     void *w_new;               /* OUT (layers, D + 1, D); may be w */
     void *h;                   /* forward: IN OUT state; recompute: IN state of the first layer */
     void *g;                   /* backward: IN OUT gradient of the state */
-    void *tape;                /* (layers, 2, blocks, D, 16), from D = 16 on (layers, 2, blocks, 16, D): inputs and slopes */
+    void *tape;                /* (layers, 2, blocks, D, 16): inputs and slopes; from D = 16 on (.., 16, D) */
     void *scratch;             /* backward: (2, blocks, D, 16) */
 } fc_deep;
 

@@ -270,18 +270,24 @@ static FC_NOINLINE void FC(deep_backward_wide)(const fc_deep *a)
     }
 }
 
-/* --- D >= 16: rows of samples, registers of outputs. Every product is one tile: some rows by two registers, a chain for
- * each number, so that a number loaded is used eight times, or twice where it is one for all lanes. --- */
+/* --- D >= 16: rows of samples, registers of outputs. Every product is one tile, some rows by two registers, a chain
+ * for each number: what is loaded is used eight times, or twice where it is one number for all lanes. --- */
 
 /* rows of a tile */
 #define FC_DEEP_ROWS (LANES < 4 ? LANES : FC_VECTORS == 32 && LANES >= 8 ? 8 : 4)
 
-/* acc[r][v] += sum over k < n of x[r * xr + k * xk] * w[k * wk + v * LANES ...], in order */
+/* acc[r][v] += sum over k < n of x[r * xr + k * xk] * w[k * wk + v * LANES ...], in order; meanwhile bytes from `soon`
+ * on, unless that is 0, are on their way to the cache, `pace` for each k */
 FC_INLINE void FC(deep_chains)(VEC acc[][2], const T *x, const ptrdiff_t xr, const ptrdiff_t xk, const T *w,
-                               const ptrdiff_t wk, const ptrdiff_t n, const ptrdiff_t part, const int nr, const int nv)
+                               const ptrdiff_t wk, const ptrdiff_t n, const ptrdiff_t part, const int nr, const int nv,
+                               uintptr_t soon, const uintptr_t pace)
 {
     for (ptrdiff_t k = 0; k < n; k++) {
         VEC wv[2];
+        if (pace) {
+            FC_PREFETCH(soon);
+            soon += pace;
+        }
         FC_UNROLL for (int v = 0; v < nv; v++)
             wv[v] = FC(get)(w + k * wk + v * LANES, part);
         FC_UNROLL for (int r = 0; r < nr; r++) {
@@ -294,8 +300,10 @@ FC_INLINE void FC(deep_chains)(VEC acc[][2], const T *x, const ptrdiff_t xr, con
 
 /* outputs [j, j + nv registers) of a layer on nr rows: y = x + alpha * act(b + x w), and the slopes; where given */
 FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T *y, T *d, const ptrdiff_t j,
-                                     const ptrdiff_t part, const int act, const int nr, const int nv)
+                                     const ptrdiff_t part, const uintptr_t soon, const int act, const int nr,
+                                     const int nv)
 {
+    enum { pace = FC_DEEP_ROWS * 2 * LANES * sizeof(T) / 16 }; /* all tiles of 16 samples meet all weights once */
     const ptrdiff_t n = a->width;
     const T alpha = (T)a->alpha, root = (T)a->root;
     VEC acc[8][2];
@@ -304,7 +312,8 @@ FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T
         FC_UNROLL for (int r = 0; r < nr; r++)
             acc[r][v] = bias;
     }
-    FC(deep_chains)(acc, x, n, 1, w + j, n, n, part, nr, nv);
+    FC(deep_chains)(acc, x, n, 1, w + j, n, n, part, nr, nv, soon + (uintptr_t)(j * n) * pace / (2 * LANES),
+                    pace);
     FC_UNROLL for (int r = 0; r < nr; r++)
         FC_UNROLL for (int v = 0; v < nv; v++) {
             const ptrdiff_t at = r * n + j + v * LANES;
@@ -316,17 +325,19 @@ FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T
         }
 }
 
-/* one layer on FC_DEEP_ROWS rows of samples */
-static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const T *x, T *y, T *d)
+/* one layer on FC_DEEP_ROWS rows of samples, the first of which is the batch's `s` */
+static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const T *x, T *y, T *d, ptrdiff_t s)
 {
+    const ptrdiff_t n = a->width;
+    const uintptr_t soon = (uintptr_t)w + (uintptr_t)(a->ahead + s % 16 * n * n / 16) * sizeof(T);
     /* expands to the layer for one activation */
 #define FC_DEEP_OUTPUTS(ACT)                                                                                         \
     for (; j + 2 * LANES <= a->width; j += 2 * LANES)                                                                \
-        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, ACT, FC_DEEP_ROWS, 2);                                            \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, soon, ACT, FC_DEEP_ROWS, 2);                                      \
     for (; j + LANES <= a->width; j += LANES)                                                                        \
-        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, ACT, FC_DEEP_ROWS, 1);                                            \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, soon, ACT, FC_DEEP_ROWS, 1);                                      \
     if (j < a->width)                                                                                                \
-        FC(deep_rows_outputs)(a, w, x, y, d, j, a->width - j, ACT, FC_DEEP_ROWS, 1);
+        FC(deep_rows_outputs)(a, w, x, y, d, j, a->width - j, soon, ACT, FC_DEEP_ROWS, 1);
     ptrdiff_t j = 0;
     if (a->activation == FC_SOFTSIGN) {
         FC_DEEP_OUTPUTS(FC_SOFTSIGN)
@@ -339,7 +350,8 @@ static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const 
 }
 
 /* to[j * to_row + i] = from[i * from_row + j] for i < m, j < n */
-static FC_NOINLINE void FC(deep_turn)(const T *from, ptrdiff_t from_row, T *to, ptrdiff_t to_row, ptrdiff_t m, ptrdiff_t n)
+static FC_NOINLINE void FC(deep_turn)(const T *from, ptrdiff_t from_row, T *to, ptrdiff_t to_row, ptrdiff_t m,
+                                      ptrdiff_t n)
 {
     ptrdiff_t i = 0;
 #if FC_SINGLE && LANES >= 8
@@ -367,7 +379,7 @@ static FC_NOINLINE void FC(deep_rows_forward)(const fc_deep *a)
         for (ptrdiff_t i = 0; i < a->layers; i++)
             for (ptrdiff_t r = 0; r < LANES; r += FC_DEEP_ROWS)
                 FC(deep_rows_layer)(a, (const T *)a->w + i * row, buffer[i & 1] + r * n, buffer[(i + 1) & 1] + r * n,
-                                    NULL);
+                                    NULL, v * LANES + r);
         FC(deep_turn)(buffer[a->layers & 1], n, h, 16, LANES, n);
     }
 }
@@ -381,7 +393,7 @@ static FC_NOINLINE void FC(deep_rows_recompute)(const fc_deep *a)
     for (ptrdiff_t i = 0; i < a->layers; i++, tape += 2 * state)
         for (ptrdiff_t at = 0; at < state; at += FC_DEEP_ROWS * n)
             FC(deep_rows_layer)(a, (const T *)a->w + i * row, tape + at,
-                                i + 1 < a->layers ? tape + 2 * state + at : NULL, tape + state + at);
+                                i + 1 < a->layers ? tape + 2 * state + at : NULL, tape + state + at, at / n);
 }
 
 /* new[i] = w[i] - rate * (sum over samples of x[s, i] * dz[s]), for nr rows of weights and nv registers of outputs */
@@ -394,7 +406,7 @@ FC_INLINE void FC(deep_rows_update)(const fc_deep *a, const T *w, T *new, const 
     FC_UNROLL for (int r = 0; r < nr; r++)
         FC_UNROLL for (int v = 0; v < nv; v++)
             acc[r][v] = V(set1)(0);
-    FC(deep_chains)(acc, x, 1, n, dz, n, a->blocks * 16, part, nr, nv);
+    FC(deep_chains)(acc, x, 1, n, dz, n, a->blocks * 16, part, nr, nv, 0, 0);
     FC_UNROLL for (int r = 0; r < nr; r++)
         FC_UNROLL for (int v = 0; v < nv; v++)
             FC(put)(new + r * n + v * LANES, V(fma)(rate, acc[r][v], FC(get)(w + r * n + v * LANES, part)), part);
@@ -437,7 +449,7 @@ FC_INLINE void FC(deep_rows_inputs)(const fc_deep *a, const T *turned, const T *
         FC_UNROLL for (int r = 0; r < FC_DEEP_ROWS; r++)
             FC_UNROLL for (int v = 0; v < nv; v++)
                 acc[r][v] = FC(get)(g + r * n + v * LANES, part);
-        FC(deep_chains)(acc, dz, n, 1, turned, 2 * LANES, n, part, FC_DEEP_ROWS, nv);
+        FC(deep_chains)(acc, dz, n, 1, turned, 2 * LANES, n, part, FC_DEEP_ROWS, nv, 0, 0);
         FC_UNROLL for (int r = 0; r < FC_DEEP_ROWS; r++)
             FC_UNROLL for (int v = 0; v < nv; v++)
                 FC(put)(g + r * n + v * LANES, acc[r][v], part);
