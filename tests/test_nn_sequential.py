@@ -17,6 +17,7 @@ MAKERS = {
     "tanh": nn.Tanh,
     "batch norm": lambda: nn.BatchNorm2d(3),
     "dropout": lambda: nn.Dropout(0.3),
+    "pool": lambda: nn.MaxPool2d(3, stride=1, padding=1),
     "nested": lambda: nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Bias(3)),
     "residual": lambda: nn.Residual(nn.Sequential(nn.Bias(3), nn.ReLU())),
 }
@@ -47,6 +48,81 @@ def assert_same(first, second):
         assert (a is None) == (b is None)
         if a is not None:
             assert_array_equal(a, b)
+
+
+NORMALISED = {
+    "conv": ((4, 3, 6, 17), lambda: [nn.Conv2d(3, 40, 3, padding=1, bias=False), nn.BatchNorm2d(40), nn.ReLU()]),
+    "conv in planes": ((4, 16, 9, 33), lambda: [nn.Conv2d(16, 3, 5), nn.BatchNorm2d(3), nn.ReLU()]),
+    "grouped, a bias of its own": (
+        (2, 6, 7, 7), lambda: [nn.Conv2d(6, 12, 3, groups=3, bias=False), nn.Bias(12), nn.BatchNorm2d(12)]
+    ),
+    "depthwise": ((2, 19, 12, 12), lambda: [nn.Conv2d(19, 19, 3, groups=19), nn.BatchNorm2d(19), nn.ReLU()]),
+    "conv1d": ((4, 5, 30), lambda: [nn.Conv1d(5, 7, 3), nn.BatchNorm1d(7, affine=False), nn.ReLU()]),
+    "linear": ((9, 33), lambda: [nn.Linear(33, 70), nn.BatchNorm1d(70), nn.ReLU()]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_normalisation_in_the_pass_of_the_layer_before_changes_no_bit(name, every_setting):
+    shape, layers = NORMALISED[name]
+    rng = np.random.default_rng(0)
+    batches = rng.standard_normal((3, *shape)).astype(np.float32)
+
+    def evaluated(fuse):
+        fastconv.manual_seed(1)
+        model = nn.Sequential(*layers(), fuse=fuse)
+        norm = next(layer for layer in model if hasattr(layer, "running_mean"))
+        for p in norm.parameters():
+            p.data[...] = np.linspace(-2, 2, p.data.size)
+        model(batches[0])
+        assert len(model.groups()) > 1 or not fuse   # in training the statistics come first
+        model.eval()
+        results = []
+        for x in (*batches[1:], batches[2]):
+            y = model(x)
+            if fuse:
+                assert len(model.groups()) == 1
+            g = np.ones_like(y)
+            g[..., ::2] = -3
+            results += [y.copy(), model.backward(g).copy()]
+            norm.running_mean += 0.25
+        return [a.tobytes() for a in (*results, *(p.grad for p in model.parameters()), model.predict(batches[0]))]
+
+    results = every_setting(lambda: evaluated(True))
+    assert all(result == evaluated(False) for result in results.values())
+
+
+@pytest.mark.parametrize("odd", [0.0, -0.0, np.nan, np.inf])
+def test_pooling_that_masks_for_relu_changes_no_bit(odd, every_setting):
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((4, 3, 12, 12)).astype(np.float32)
+    x[rng.random(x.shape) < 0.3] = odd
+    g = rng.standard_normal((4, 5, 6, 6)).astype(np.float32)
+    g[..., 0] = odd
+
+    def step(fuse):
+        fastconv.manual_seed(5)
+        model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.MaxPool2d(2), fuse=fuse)
+        with np.errstate(invalid="ignore"):
+            results = [model(x).copy(), model.backward(g).copy(), *(p.grad for p in model.parameters())]
+        return [np.where(np.isnan(a), np.float32(np.nan), a).tobytes() for a in results]
+
+    assert all(result == step(False) for result in every_setting(lambda: step(True)).values())
+
+
+def test_a_normalisation_that_goes_on_learning_keeps_its_own_pass():
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
+    model = nn.Sequential(*layers).eval()
+    layers[1].train()
+    before = layers[1].running_mean.copy()
+    x = np.random.default_rng(2).standard_normal((4, 3, 6, 6)).astype(np.float32)
+    y = model(x).copy()
+    assert (layers[1].running_mean != before).all()
+    g = model.backward(np.ones_like(y)).copy()
+    layers[1].running_mean[...], layers[1].running_var[...] = 0, 1
+    again = nn.Sequential(*layers, fuse=False)
+    assert_array_equal(again(x), y)
+    assert_array_equal(again.backward(np.ones_like(y)), g)
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,6 +159,9 @@ GROUPS = [
     (["residual", "relu"], [1, 1]),
     (["conv without bias", "batch norm", "relu", "relu"], [1, 2, 1]),
     (["batch norm", "bias", "relu"], [1, 2]),
+    (["conv", "pool", "relu", "pool"], [1, 1, 1, 1]),
+    (["conv", "relu", "pool", "relu"], [3, 1]),
+    (["batch norm", "relu", "pool", "pool"], [3, 1]),
 ]
 
 

@@ -9,18 +9,16 @@ from fastconv import models, nn
 LENET = """\
 Sequential, training step on (64, 1, 28, 28) of float32
 
-layers                 output       parameters  MFLOP  activations  gradients
-─────────────────────────────────────────────────────────────────────────────
-0-1     Conv2d + ReLU  64×6×28×28          156   30.1     1.15 MiB          –
-2       MaxPool2d      64×6×14×14            –      –      368 KiB   1.15 MiB
-3-4     Conv2d + ReLU  64×16×10×10       2,416   92.2      400 KiB    294 KiB
-5       MaxPool2d      64×16×5×5             –      –      125 KiB    400 KiB
-6       Flatten        64×400                –      –      100 KiB    100 KiB
-7-8     Linear + ReLU  64×120           48,120   18.4       30 KiB    100 KiB
-9-10    Linear + ReLU  64×84            10,164   3.87       21 KiB     30 KiB
-11      Linear         64×10               850  0.323      2.5 KiB     21 KiB
-─────────────────────────────────────────────────────────────────────────────
-total                                   61,706    145     2.17 MiB   2.07 MiB
+layers                             output      parameters  MFLOP  activations  gradients
+────────────────────────────────────────────────────────────────────────────────────────
+0-2     Conv2d + ReLU + MaxPool2d  64×6×14×14         156   30.1     1.51 MiB   1.44 MiB
+3-5     Conv2d + ReLU + MaxPool2d  64×16×5×5        2,416   92.2      525 KiB    794 KiB
+6       Flatten                    64×400               –      –      100 KiB    100 KiB
+7-8     Linear + ReLU              64×120          48,120   18.4       30 KiB    100 KiB
+9-10    Linear + ReLU              64×84           10,164   3.87       21 KiB     30 KiB
+11      Linear                     64×10              850  0.323      2.5 KiB     21 KiB
+────────────────────────────────────────────────────────────────────────────────────────
+total                                              61,706    145     2.17 MiB   2.46 MiB
 
 parameters and their gradients     482 KiB
 """

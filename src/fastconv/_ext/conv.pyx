@@ -146,6 +146,8 @@ cdef struct Correlation:
     const char *panels         # packed weights, panels of nr channels, `panel_pitch` elements a group
     Py_ssize_t nr, panel_pitch
     const char *bias
+    const char *scale          # of batch normalisation by fixed statistics, or NULL
+    const char *shift
     bint relu
     char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
     Py_ssize_t y_image, y_row, y_col
@@ -304,6 +306,7 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
     if a.depthwise:
         d.x, d.x_row, d.x_col = x, m.sr * a.pitch, m.sc * m.c
         d.taps, d.ntaps, d.w, d.w_row, d.bias = a.offsets + t0, ntaps, a.panels + t0 * m.c * size, m.c, a.bias
+        d.scale, d.shift = a.scale, a.shift
         d.y, d.y_row, d.y_col = y, a.y_row, a.y_col
         d.rows, d.cols, d.channels, d.relu = rows, cols, m.c, a.relu
         a.table.depthwise(&d)
@@ -330,10 +333,13 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
         k1 = min(a.kg, (end - group * panels) * a.nr)
         b.w = a.panels + (group * a.panel_pitch + k0 * a.ntaps * a.cg + t0 * a.cg * a.nr) * size
         b.bias = a.bias + (group * a.kg + k0) * size if a.bias != NULL else NULL
+        b.scale = a.scale + (group * a.kg + k0) * size if a.scale != NULL else NULL
+        b.shift = a.shift + (group * a.kg + k0) * size if a.scale != NULL else NULL
         b.y = y + (group * a.kg + k0) * size
         b.channels = k1 - k0
         if a.planes:
             p.x, p.w, p.bias, p.y, p.channels = x + group * a.cg * a.x_plane * size, b.w, b.bias, b.y, b.channels
+            p.scale, p.shift = b.scale, b.shift
             a.table.planes(&p)
         else:
             b.x = x + group * a.cg * size
@@ -394,10 +400,11 @@ cdef void pack_depthwise(const char *w, const Py_ssize_t *taps, Py_ssize_t ntaps
 
 
 def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const real[::1] bias,
-            real[:, :, :, ::1] y, Geometry g, bint relu, scratch):
-    """Write y (N, P, Q, K) = act(correlation of x (N, H, W, C) with weight (K, C/groups, R, S) + bias or None).
+            const real[:, ::1] coefficients, real[:, :, :, ::1] y, Geometry g, bint relu, scratch):
+    """Write y (N, P, Q, K) = act(fma(sums + bias, scale, shift)).
 
-    ``scratch`` is a function from a number of bytes to a uint8 array.
+    The sums are the correlation of x (N, H, W, C) with weight (K, C/groups, R, S); bias (K), and scale and shift,
+    the rows of coefficients (2, K), are left out where they are None. ``scratch`` is a function from a number of bytes to a uint8 array.
     """
     if g.n == 0:
         return
@@ -413,6 +420,8 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const r
     a.n, a.ntaps, a.tap_rows = g.n, ntaps, g.r
     a.groups, a.cg, a.kg, a.depthwise = g.groups, cg, kg, g.depthwise
     a.bias = <const char *>&bias[0] if bias is not None else NULL
+    a.scale = <const char *>&coefficients[0, 0] if coefficients is not None else NULL
+    a.shift = <const char *>&coefficients[1, 0] if coefficients is not None else NULL
     a.relu = relu
     a.y = <char *>&y[0, 0, 0, 0]
     a.y_image, a.y_row, a.y_col = g.p * g.q * g.k, g.q * g.k, g.k
@@ -510,7 +519,8 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     a.image.x = <const char *>&grad_y[0, 0, 0, 0]
     a.image.c, a.image.size = g.k, size
     a.groups, a.cg, a.kg, a.depthwise = g.groups, kg, cg, g.depthwise
-    a.bias, a.relu = NULL, False
+    a.bias = a.scale = a.shift = NULL
+    a.relu = False
     a.nr = panel_lanes(a.table, cg)
     a.threads = threads_for(g.work() / (g.sh * g.sw))
     a.tap_r = a.tap_c = &zero   # as for a 1x1 filter: any value serves to count bytes

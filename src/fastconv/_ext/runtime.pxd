@@ -33,6 +33,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t w_panel
         Py_ssize_t nr
         const void *bias
+        const void *scale
+        const void *shift
         void *y
         Py_ssize_t y_image
         Py_ssize_t y_row
@@ -54,6 +56,8 @@ cdef extern from "kernels.h" nogil:
         const void *w
         Py_ssize_t w_row
         const void *bias
+        const void *scale
+        const void *shift
         void *y
         Py_ssize_t y_image
         Py_ssize_t y_row
@@ -87,6 +91,8 @@ cdef extern from "kernels.h" nogil:
         const void *w
         Py_ssize_t w_row
         const void *bias
+        const void *scale
+        const void *shift
         void *y
         Py_ssize_t y_row
         Py_ssize_t y_col

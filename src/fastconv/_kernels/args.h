@@ -18,7 +18,7 @@ typedef struct fc_pack {
 } fc_pack;
 
 /* Correlation of a block of output pixels of some images with packed weights:
- *   y[n, i, j, k] = act(sum over segments, in order, of x[...] * w[...][k] + bias[k])                  */
+ *   y[n, i, j, k] = act(fma(sum over segments, in order, of x[...] * w[...][k] + bias[k], scale[k], shift[k])) */
 typedef struct fc_rows {
     const void *x;             /* IN: origin of pixel (n, i, j) at x + n * x_image + i * x_row + j * x_col */
     ptrdiff_t x_image, x_row, x_col;
@@ -27,6 +27,7 @@ typedef struct fc_rows {
     const void *w;             /* IN: panels (ceil(channels / nr), depth, nr), `w_panel` elements apart */
     ptrdiff_t w_panel, nr;
     const void *bias;          /* IN (channels) or NULL */
+    const void *scale, *shift; /* IN (channels) or NULL: batch normalisation by fixed statistics */
     void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
     ptrdiff_t y_image, y_row, y_col;
     ptrdiff_t images, rows, cols, channels;
@@ -43,6 +44,7 @@ typedef struct fc_planes {
     const void *w;             /* IN (ntaps, nc, w_row), the first `channels` of each row */
     ptrdiff_t w_row;
     const void *bias;          /* IN (channels) or NULL */
+    const void *scale, *shift; /* IN (channels) or NULL: batch normalisation by fixed statistics */
     void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
     ptrdiff_t y_image, y_row, y_col;
     ptrdiff_t images, rows, cols, channels;
@@ -72,6 +74,7 @@ typedef struct fc_depthwise {
     const void *w;             /* IN (ntaps, w_row) */
     ptrdiff_t w_row;
     const void *bias;          /* IN (channels) or NULL */
+    const void *scale, *shift; /* IN (channels) or NULL: batch normalisation by fixed statistics */
     void *y;
     ptrdiff_t y_row, y_col;
     ptrdiff_t rows, cols, channels;

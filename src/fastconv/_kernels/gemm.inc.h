@@ -33,6 +33,18 @@ static void FC(pack)(const fc_pack *a)
 /* x < 0 ? 0 : x, which keeps NaN */
 FC_INLINE VEC FC(relu_vec)(VEC x) { return V(max)(V(set1)(0), x); }
 
+/* What the sums of channels k and so on become: bias, scale and shift, ReLU, each where there is one */
+FC_INLINE VEC FC(finish_vec)(VEC r, const void *bias, const void *scale, const void *shift, int relu, ptrdiff_t k,
+                             ptrdiff_t tail)
+{
+    const T *b = bias, *f = scale, *s = shift;
+    if (b)
+        r = V(add)(r, tail ? V(load_n)(b + k, tail) : V(load)(b + k));
+    if (f)
+        r = tail ? V(fma)(r, V(load_n)(f + k, tail), V(load_n)(s + k, tail)) : V(fma)(r, V(load)(f + k), V(load)(s + k));
+    return relu ? FC(relu_vec)(r) : r;
+}
+
 /* Where the pixels of a tile lie. Tiles of few pixels take any pixels of a block, so that short rows fill them too:
  * one offset a pixel stays in a register. Higher tiles stay within a row; one pointer reaches three pixels. */
 #define FC_ANY_PIXELS(nv) (FC_HEIGHT(nv) <= 9)
@@ -40,7 +52,7 @@ FC_INLINE VEC FC(relu_vec)(VEC x) { return V(max)(V(set1)(0), x); }
 
 /* One tile: mr pixels, nv vectors of channels, terms [first, last) of the chain. */
 FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pixel, const T *w, T *y,
-                             const ptrdiff_t *y_pixel, const T *bias, ptrdiff_t first, ptrdiff_t last,
+                             const ptrdiff_t *y_pixel, ptrdiff_t k, ptrdiff_t first, ptrdiff_t last,
                              ptrdiff_t tail, const int mr, const int nv)
 {
     const ptrdiff_t nr = a->nr, x_col = a->x_col;
@@ -81,12 +93,8 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
             T *yi = y + Y_PIXEL(i) + v * LANES;
             const int part = v == nv - 1 && tail;
             VEC r = acc[i][v];
-            if (last == a->depth) {
-                if (bias)
-                    r = V(add)(r, part ? V(load_n)(bias + v * LANES, tail) : V(load)(bias + v * LANES));
-                if (a->relu)
-                    r = FC(relu_vec)(r);
-            }
+            if (last == a->depth)
+                r = FC(finish_vec)(r, a->bias, a->scale, a->shift, a->relu, k + v * LANES, part ? tail : 0);
             if (part)
                 V(store_n)(yi, r, tail);
             else
@@ -95,8 +103,8 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
 }
 
 /* `pixels` pixels from row i of image n on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
-FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels, const T *w, const T *bias,
-                            ptrdiff_t k, ptrdiff_t first, ptrdiff_t last, ptrdiff_t tail, const int nv)
+FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels, const T *w, ptrdiff_t k,
+                            ptrdiff_t first, ptrdiff_t last, ptrdiff_t tail, const int nv)
 {
     ptrdiff_t j = 0;
     for (ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv); tiles > 0; tiles--) {
@@ -123,7 +131,7 @@ FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t n, ptrdiff_t i, ptrdiff_
 #define FC_CASE(M)                                                                                                   \
     case M:                                                                                                          \
         if (M <= FC_HEIGHT(nv))                                                                                      \
-            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, bias, first, last, tail, M, nv);                             \
+            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, k, first, last, tail, M, nv);                                \
         break;
         switch (mr) {
             FC_EACH_HEIGHT(FC_CASE)
@@ -134,15 +142,15 @@ FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t n, ptrdiff_t i, ptrdiff_
 }
 
 /* One panel of weights, nv vectors wide, for all pixels of the block */
-FC_INLINE void FC(rows_panel)(const fc_rows *a, const T *w, const T *bias, ptrdiff_t k, ptrdiff_t first,
-                              ptrdiff_t last, ptrdiff_t tail, const int nv)
+FC_INLINE void FC(rows_panel)(const fc_rows *a, const T *w, ptrdiff_t k, ptrdiff_t first, ptrdiff_t last,
+                              ptrdiff_t tail, const int nv)
 {
     if (FC_ANY_PIXELS(nv))
-        FC(rows_run)(a, 0, 0, a->images * a->rows * a->cols, w, bias, k, first, last, tail, nv);
+        FC(rows_run)(a, 0, 0, a->images * a->rows * a->cols, w, k, first, last, tail, nv);
     else
         for (ptrdiff_t n = 0; n < a->images; n++)
             for (ptrdiff_t i = 0; i < a->rows; i++)
-                FC(rows_run)(a, n, i, a->cols, w, bias, k, first, last, tail, nv);
+                FC(rows_run)(a, n, i, a->cols, w, k, first, last, tail, nv);
 }
 
 static void FC(rows)(const fc_rows *a)
@@ -154,8 +162,7 @@ static void FC(rows)(const fc_rows *a)
         for (ptrdiff_t k = 0; k < a->channels; k += nr) {
             const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
             const T *w = (const T *)a->w + k / nr * a->w_panel;
-            const T *bias = a->bias ? (const T *)a->bias + k : NULL;
-#define FC_CASE(NV) case NV: FC(rows_panel)(a, w, bias, k, first, last, n % LANES, NV); break;
+#define FC_CASE(NV) case NV: FC(rows_panel)(a, w, k, first, last, n % LANES, NV); break;
             switch ((n + LANES - 1) / LANES) {
                 FC_EACH_NV(FC_CASE)
             }
@@ -226,11 +233,13 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
         }
     }
     for (int i = 0; i < kt; i++) {
-        const T *bias = a->bias ? (const T *)a->bias + k + i : NULL;
+        const VEC bias = V(set1)(a->bias ? ((const T *)a->bias)[k + i] : 0);
+        const VEC scale = V(set1)(a->scale ? ((const T *)a->scale)[k + i] : 0);
+        const VEC shift = V(set1)(a->scale ? ((const T *)a->shift)[k + i] : 0);
         for (int v = 0; v < nv; v++) {
-            VEC r = acc[i][v];
-            if (bias)
-                r = V(add)(r, V(set1)(*bias));
+            VEC r = a->bias ? V(add)(acc[i][v], bias) : acc[i][v];
+            if (a->scale)
+                r = V(fma)(r, scale, shift);
             acc[i][v] = a->relu ? FC(relu_vec)(r) : r;
         }
     }
@@ -463,7 +472,7 @@ FC_INLINE int FC(in_threes)(const ptrdiff_t *taps, ptrdiff_t ntaps, ptrdiff_t x_
 }
 
 /* mr pixels of one vector of channels, all taps */
-FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, const T *bias,
+FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, ptrdiff_t c,
                                   const ptrdiff_t tail, const int threes, const int mr)
 {
     VEC acc[FC_DEPTHWISE];
@@ -481,11 +490,7 @@ FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w,
                 acc[i] = V(fma)(pixel[i + j], b[j], acc[i]);
     }
     for (int i = 0; i < mr; i++) {
-        VEC r = acc[i];
-        if (bias)
-            r = V(add)(r, tail ? V(load_n)(bias, tail) : V(load)(bias));
-        if (a->relu)
-            r = FC(relu_vec)(r);
+        const VEC r = FC(finish_vec)(acc[i], a->bias, a->scale, a->shift, a->relu, c, tail);
         if (tail)
             V(store_n)(y + i * a->y_col, r, tail);
         else
@@ -504,15 +509,14 @@ static void FC(depthwise)(const fc_depthwise *a)
             for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
                 const T *x = (const T *)a->x + i * a->x_row + j * a->x_col + c, *w = (const T *)a->w + c;
                 T *y = (T *)a->y + i * a->y_row + j * a->y_col + c;
-                const T *bias = a->bias ? (const T *)a->bias + c : NULL;
                 const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
                 if (tail || mr == 1)
                     for (ptrdiff_t m = 0; m < mr; m++)
-                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, bias, tail, 0, 1);
+                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, c, tail, 0, 1);
                 else if (threes)
-                    FC(depthwise_tile)(a, x, w, y, bias, 0, 1, FC_DEPTHWISE);
+                    FC(depthwise_tile)(a, x, w, y, c, 0, 1, FC_DEPTHWISE);
                 else
-                    FC(depthwise_tile)(a, x, w, y, bias, 0, 0, FC_DEPTHWISE);
+                    FC(depthwise_tile)(a, x, w, y, c, 0, 0, FC_DEPTHWISE);
             }
     }
 }

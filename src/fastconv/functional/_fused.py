@@ -26,6 +26,19 @@ def relu_flag(where: str, activation: str | None) -> bool:
     return activation == "relu"
 
 
+def check_epilogue(
+    where: str, bias: Array | None, coefficients: Array | None, channels: int
+) -> tuple[Array | None, Array | None]:
+    """Return bias and coefficients as the kernels take them, or raise ValueError if a shape does not fit."""
+    if bias is not None:
+        check_shape(where, "bias", bias, (channels,))
+        bias = as_contiguous(bias)
+    if coefficients is not None:
+        check_shape(where, "coefficients", coefficients, (2, channels))
+        coefficients = as_contiguous(coefficients)
+    return bias, coefficients
+
+
 def check_output(where: str, grad_output: Array, output: Array | None, activation: str | None) -> Array | None:
     """Return what masks the gradient behind an activation, the checked ``output``, or None without one."""
     if not relu_flag(where, activation):

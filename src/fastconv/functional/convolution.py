@@ -21,7 +21,7 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
-from fastconv.functional._fused import check_output, gradients, relu_flag
+from fastconv.functional._fused import check_epilogue, check_output, gradients, relu_flag
 
 _forward = by_dtype(conv.forward)
 _input_gradient = by_dtype(conv.input_gradient)
@@ -93,6 +93,7 @@ def conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     *,
+    coefficients: Array | None = None,
     activation: str | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -113,6 +114,9 @@ def conv2d(
         at the bottom and right.
     groups : int
         Output channel k sees the input channels of its group alone; ``groups == C == K`` is depthwise.
+    coefficients : ndarray of shape (2, K), optional
+        Scale and shift of batch normalisation in evaluation (:func:`batch_norm_coefficients`), applied in the same
+        pass before the activation, bit-equal to calling :func:`batch_norm` afterwards.
     activation : None or "relu"
         Applied in the same pass, bit-equal to calling it afterwards.
     out : ndarray, optional
@@ -139,22 +143,20 @@ def conv2d(
     array([[ 8., 12.],
            [20., 24.]], dtype=float32)
     """
-    dtype = same_dtype("conv2d", input=input, weight=weight, bias=bias)
+    dtype = same_dtype("conv2d", input=input, weight=weight, bias=bias, coefficients=coefficients)
     check_rank("conv2d", "input", input, 4)
     check_rank("conv2d", "weight", weight, 4)
     g = _resolve("conv2d", input.shape, weight, stride, padding, dilation, groups)
-    return _run_forward("conv2d", g, dtype, input, weight, bias, activation, out)
+    return _run_forward("conv2d", g, dtype, input, weight, bias, coefficients, activation, out)
 
 
 def _run_forward(where: str, g: Geometry, dtype: np.dtype[Any], input: Array, weight: Array, bias: Array | None,
-                 activation: str | None, out: Array | None) -> Array:  # fmt: skip
-    if bias is not None:
-        check_shape(where, "bias", bias, (g.k,))
-        bias = as_contiguous(bias)
+                 coefficients: Array | None, activation: str | None, out: Array | None) -> Array:  # fmt: skip
+    bias, coefficients = check_epilogue(where, bias, coefficients, g.k)
     out = check_out(where, "out", out, (g.n, g.k, g.p, g.q), dtype)
     relu = relu_flag(where, activation)
     _forward[dtype](
-        memory(as_nhwc(input)), as_contiguous(weight), bias, memory(out), g, relu, scratch
+        memory(as_nhwc(input)), as_contiguous(weight), bias, coefficients, memory(out), g, relu, scratch
     )  # fmt: skip
     return out
 
@@ -306,6 +308,7 @@ def conv1d(
     dilation: int = 1,
     groups: int = 1,
     *,
+    coefficients: Array | None = None,
     activation: str | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -317,6 +320,8 @@ def conv1d(
     weight : ndarray of shape (K, C/groups, S)
     bias : ndarray of shape (K,), optional
     padding : int, (left, right), "same" or "valid"
+    coefficients, activation
+        As in :func:`conv2d`.
     out : ndarray of shape (N, K, Q), optional
         As an earlier call returned it: a view over memory of shape (N, Q, K).
 
@@ -330,13 +335,13 @@ def conv1d(
         As :func:`conv2d`.
     """
     where = "conv1d"
-    dtype = same_dtype(where, input=input, weight=weight, bias=bias)
+    dtype = same_dtype(where, input=input, weight=weight, bias=bias, coefficients=coefficients)
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
     x, w = input[:, :, None, :], weight[:, :, None, :]
     g = _resolve(where, x.shape, w, _length(where, "stride", stride), _padding_1d(where, padding),
                  _length(where, "dilation", dilation), groups)  # fmt: skip
-    return _run_forward(where, g, dtype, x, w, bias, activation, _as_image(out))[:, :, 0, :]
+    return _run_forward(where, g, dtype, x, w, bias, coefficients, activation, _as_image(out))[:, :, 0, :]
 
 
 def conv1d_backward(

@@ -19,7 +19,7 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
-from fastconv.functional._fused import check_output, gradients, masked_gradient, relu_flag
+from fastconv.functional._fused import check_epilogue, check_output, gradients, masked_gradient, relu_flag
 from fastconv.functional._tape import spoil
 
 _forward = by_dtype(conv.forward)
@@ -57,6 +57,7 @@ def linear(
     weight: Array,
     bias: Array | None = None,
     *,
+    coefficients: Array | None = None,
     activation: str | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -67,6 +68,9 @@ def linear(
     input : ndarray of shape (N, D), float32 or float64
     weight : ndarray of shape (K, D), same dtype
     bias : ndarray of shape (K,), optional
+    coefficients : ndarray of shape (2, K), optional
+        Scale and shift of batch normalisation in evaluation (:func:`batch_norm_coefficients`), applied in the same
+        pass before the activation, bit-equal to calling :func:`batch_norm` afterwards.
     activation : None or "relu"
         Applied in the same pass, bit-equal to calling it afterwards.
     out : ndarray of shape (N, K), optional
@@ -88,14 +92,12 @@ def linear(
     >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
     array([[11.5]])
     """
-    dtype = same_dtype("linear", input=input, weight=weight, bias=bias)
+    dtype = same_dtype("linear", input=input, weight=weight, bias=bias, coefficients=coefficients)
     _check_sizes("linear", input, weight)
     n, k = input.shape[0], weight.shape[0]
-    if bias is not None:
-        check_shape("linear", "bias", bias, (k,))
-        bias = as_contiguous(bias)
+    bias, coefficients = check_epilogue("linear", bias, coefficients, k)
     out = check_out("linear", "out", out, (n, k), dtype)
-    _forward[dtype](_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), bias, _pixels(out),
+    _forward[dtype](_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), bias, coefficients, _pixels(out),
                     _geometry(*input.shape, k), relu_flag("linear", activation), scratch)  # fmt: skip
     return out
 

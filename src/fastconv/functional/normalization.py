@@ -125,10 +125,14 @@ def batch_norm_coefficients(
     weight: Array | None = None,
     bias: Array | None = None,
     eps: float = 1e-5,
+    *,
+    out: Array | None = None,
+    saved: Array | None = None,
 ) -> Array:
     """Return the (2, C) scale and shift of evaluation: ``fma(x, scale, shift)`` has its bits.
 
     scale = weight / sqrt(var + eps) and shift = bias - mean * scale, computed in float64 and rounded once.
+    ``out`` receives them, ``saved`` the mean and the inverse standard deviation, as in :func:`batch_norm`.
 
     Raises
     ------
@@ -140,7 +144,9 @@ def batch_norm_coefficients(
     check_rank(where, "running_mean", running_mean, 1)
     like = np.broadcast_to(running_mean, (1, *running_mean.shape))
     mean, var = _statistics(where, running_mean, running_var, like)
-    coefficients, saved = np.empty((2, 2, mean.size), dtype)
+    size = (2, mean.size)
+    coefficients = np.empty(size, dtype) if out is None else check_grad(where, "out", out, size, dtype)
+    saved = np.empty(size, dtype) if saved is None else check_grad(where, "saved", saved, size, dtype)
     _COEFFICIENTS[dtype](
         _channels(where, "weight", weight, like),
         _channels(where, "bias", bias, like),

@@ -173,7 +173,7 @@ def _row(layers: tuple[Module, ...], names: dict[int, str]) -> Row:
         learned += sum(value.data.size for value in vars(layer).values() if isinstance(value, Parameter))
     first, last = names[id(layers[0])], names[id(layers[-1])]
     name = first if first == last else f"{first}-{last.rpartition('.')[2]}"
-    shape = layers[0]._saved[0] if layers[0]._saved else ()
+    shape = next((layer._saved[0] for layer in reversed(layers) if layer._saved), ())
     kinds = tuple(type(layer).__name__ for layer in layers)
     return Row(name, kinds, shape, learned, operations, held[False], held[True])
 

@@ -21,7 +21,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ class Module(Workspace, State):
 
     training: bool = True
     need_input_grad: bool = True
-    fuses_as: str | None = None  # how Sequential may merge this layer into the one before: "bias", "relu"
+    fuses_as: str | None = None  # how Sequential may merge this layer into those before: "bias", "norm", "relu", "pool"
     _hooks: tuple[Callable[["Module", Array, Array], None], ...] = ()
 
     # ---- running
@@ -268,20 +268,38 @@ class Fusing(Module):
     Attributes
     ----------
     takes : tuple of str
-        What may follow, as named by `fuses_as`: "bias", "relu".
+        What may follow, as named by `fuses_as`: "bias", "norm" (in evaluation), "relu".
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
 
-    def fused(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
-        """Return activation(this layer, with `bias` in the place of its own where it `takes` one)."""
+    def fused(
+        self, input: Array, bias: Parameter | None, activation: str | None, masked: bool = False
+    ) -> Array:  # fmt: skip
+        """Return activation(this layer, with `bias` in the place of its own where it `takes` one).
+
+        With ``masked`` the gradient that comes to `backward` has been through the activation's already.
+        """
         raise NotImplementedError
 
 
-class Affine(Fusing):
-    """A layer that ends in adding a bias: a subclass defines `_apply` and `_apply_backward`, one call each."""
+class Normalising(Protocol):
+    """A normalisation as the layer before it sees one: in evaluation a scale and a shift of each channel."""
 
-    takes = ("bias", "relu")
+    training: bool
+
+    def statistics(self) -> tuple[Any, ...]: ...
+
+    def coefficients(self) -> Array: ...
+
+
+class Affine(Fusing):
+    """A layer that ends in adding a bias: a subclass defines `_apply` and `_apply_backward`, one call each.
+
+    One whose `takes` names "norm" has ``coefficients=`` in `_apply` too.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("bias", "relu")
 
     weight: Parameter | None = None
     bias: Parameter | None
@@ -289,17 +307,36 @@ class Affine(Fusing):
     def forward(self, input: Array) -> Array:
         return self.fused(input, self.bias, None)
 
-    def fused(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
+    def fused(
+        self, input: Array, bias: Parameter | None, activation: str | None, masked: bool = False
+    ) -> Array:  # fmt: skip
         arrays = [None if p is None else p.data for p in (self.weight, bias)]
-        key = (input, *arrays, bias, activation, *self._window())
-        output: Array = self._repeat("forward", key, self._affine, input, bias, activation)
+        key = (input, *arrays, bias, activation, masked, *self._window())
+        output: Array = self._repeat("forward", key, self._affine, input, bias, activation, masked)
         return output
 
-    def _affine(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
+    def _affine(self, input: Array, bias: Parameter | None, activation: str | None, masked: bool) -> Array:
         input = self._accept(input)
         out = self._held("output", input)
         output = self._hold("output", input, self._apply(input, bias, activation, out))
-        return self._save(output, input, output, bias, activation)
+        return self._save(output, input, output, bias, None if masked else activation)
+
+    def normalised(
+        self, input: Array, bias: Parameter | None, norm: Normalising, activation: str | None
+    ) -> Array:  # fmt: skip
+        """Return activation(norm in evaluation(this layer)) in one pass; it leaves nothing to run backward with."""
+        arrays = [None if p is None else p.data for p in (self.weight, bias)]
+        key = (input, *arrays, norm, *norm.statistics(), activation, *self._window())
+        output: Array = self._repeat("normalised", key, self._normalised, input, bias, norm, activation)
+        return output
+
+    def _normalised(
+        self, input: Array, bias: Parameter | None, norm: Normalising, activation: str | None
+    ) -> Array:  # fmt: skip
+        input = self._accept(input)
+        out = self._held("output", input)
+        output = self._apply(input, bias, activation, out, norm.coefficients())
+        return self._save(self._hold("output", input, output), input)
 
     def backward(self, grad_output: Array) -> Array | None:
         bias = self._saved[1][2] if self._saved else None
@@ -319,7 +356,10 @@ class Affine(Fusing):
         """Return the hyperparameters on which the result depends."""
         return ()
 
-    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
+    def _apply(
+        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
+        coefficients: Array | None = None,
+    ) -> Array:  # fmt: skip
         raise NotImplementedError
 
     def _apply_backward(

@@ -34,19 +34,53 @@ class Group:
         """Whether a parameter is among the layers."""
         return any(next(layer.parameters(), None) is not None for layer in self.layers)
 
+    @property
+    def norm(self) -> Any:
+        """The normalisation that the head takes along in evaluation, or None."""
+        return next((layer for layer in self.layers[1:] if layer.fuses_as == "norm"), None)
+
+    @property
+    def pool(self) -> Any:
+        """The pooling that takes the activation's gradient upon itself, or None."""
+        return next((layer for layer in self.layers[1:] if layer.fuses_as == "pool"), None)
+
     def forward(self, input: Array) -> Array:
-        head = self.layers[0]
+        head, norm = self.layers[0], self.norm
         if len(self.layers) == 1:
             return head(input)
-        assert isinstance(head, Fusing)
-        return head.fused(input, self.bias, self.activation)
+        if norm is not None and not norm.training:
+            assert isinstance(head, Affine)
+            return head.normalised(input, self.bias, norm, self.activation)
+        return self._in_turn(input)
 
     def backward(self, grad_output: Array) -> Array | None:
-        return self.layers[0].backward(grad_output)
+        head, norm, pool = self.layers[0], self.norm, self.pool
+        if pool is not None:
+            return head.backward(pool.backward(grad_output))
+        if norm is None:
+            return head.backward(grad_output)
+        if head._saved is not None and len(head._saved[1]) == 1:  # sums before the norm were not kept: once more
+            before, norm.training = norm.training, False
+            self._in_turn(head._recall(grad_output)[1])
+            norm.training = before
+        return head.backward(norm.backward(grad_output))
+
+    def _in_turn(self, input: Array) -> Array:
+        head, norm, pool = self.layers[0], self.norm, self.pool
+        assert isinstance(head, Fusing)
+        output: Array
+        if pool is not None:
+            output = pool.behind(head.fused(input, self.bias, self.activation, masked=True), self.activation)
+        elif norm is not None:
+            output = norm.fused(head.fused(input, self.bias, None), None, self.activation)
+        else:
+            output = head.fused(input, self.bias, self.activation)
+        return output
 
 
-def group_layers(layers: list[Module]) -> list[Group]:
-    """Merge each layer that can take others along with the Bias and the ReLU right behind it.
+def group_layers(layers: list[Module], training: bool) -> list[Group]:
+    """Merge each layer that can take others along with the Bias and the ReLU behind it, in training with a MaxPool2d
+    behind that, in evaluation with a BatchNorm before it.
 
     Subclasses that change how a layer runs are left alone.
     """
@@ -54,28 +88,33 @@ def group_layers(layers: list[Module]) -> list[Group]:
     for layer in layers:
         last = groups[-1] if groups else None
         known = vars(type(layer)).get("fuses_as")
-        if last and last.activation is None and known in _takes(last):
-            groups[-1] = Group((*last.layers, layer), "relu" if known == "relu" else None)
+        if last and known in _takes(last, training):
+            groups[-1] = Group((*last.layers, layer), "relu" if known == "relu" else last.activation)
         else:
             groups.append(Group((layer,)))
     return groups
 
 
-def _takes(group: Group) -> tuple[str, ...]:
+def _takes(group: Group, training: bool) -> tuple[str, ...]:
     """Return what the group can take along yet; a layer whose running was redefined takes nothing."""
     kind: Any = type(group.layers[0])
     plain: Any = next((base for base in kind.__mro__ if "fused" in vars(base)), None)
     if plain is None or kind.forward is not plain.forward or kind.backward is not plain.backward:
         return ()
-    return tuple(what for what in kind.takes if what != "bias" or group.bias is None)
+    if group.activation:
+        return ("pool",) if training and group.pool is None else ()
+    full = {"bias": group.bias is not None or group.norm is not None, "norm": training or group.norm is not None}
+    return tuple(what for what in kind.takes if not full.get(what, False))
 
 
 class Sequential(Module):
     """Layers one after the other.
 
     At the first batch it flattens nested Sequentials and merges neighbours: Conv, Linear (+ Bias) (+ ReLU) and
-    BatchNorm (+ ReLU) become one pass forward and one backward, bit-equal to the layers one by one; `plan`
-    shows which. While any layer has a forward hook, or with ``fuse=False``, every layer runs on its own.
+    BatchNorm (+ ReLU) become one pass forward and one backward, in evaluation Conv, Linear (+ Bias) + BatchNorm
+    (+ ReLU) one pass forward. In training a MaxPool2d behind a ReLU applies the ReLU's gradient to its own, smaller
+    one. All this is bit-equal to the layers one by one; `plan` shows it. While any layer has a forward hook, or with
+    ``fuse=False``, every layer runs on its own.
 
     Parameters
     ----------
@@ -111,7 +150,7 @@ class Sequential(Module):
             self._layers = {str(i): layer for i, layer in enumerate(layers)}
         self.need_input_grad = self.input_grad = input_grad
         self.fuse = fuse
-        self._groups: list[Group] | None = None
+        self._groups: dict[bool, list[Group]] = {}
         self._ran: list[Group] = []
         self._below: list[Module] = []
         seen: set[int] = set()
@@ -147,11 +186,11 @@ class Sequential(Module):
         return grad if self.need_input_grad else None
 
     def groups(self) -> list[Group]:
-        """Return what runs as one: the plan, made at the first call."""
-        if self._groups is None:
-            self._groups = group_layers(list(self._flattened()))
+        """Return what runs as one: the plan of this mode, made at the first call."""
+        if self.training not in self._groups:
+            self._groups[self.training] = group_layers(list(self._flattened()), self.training)
             self._below = list(self.modules())[1:]
-        return self._groups
+        return self._groups[self.training]
 
     def _parts(self) -> Iterator[tuple[Module, ...]]:
         yield from (group.layers for group in self._ran)
@@ -192,4 +231,4 @@ class Sequential(Module):
         return cls(config.pop("layers"), **config)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_groups": None, "_ran": [], "_below": []}
+        return {**super().__getstate__(), "_groups": {}, "_ran": [], "_below": []}

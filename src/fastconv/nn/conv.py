@@ -12,6 +12,7 @@ from fastconv.nn.base import Affine, Array, Parameter, initial, next_generator
 class _Conv(Affine):
     """What both convolutions share: channels, groups, parameters, one functional call each way."""
 
+    takes: ClassVar[tuple[str, ...]] = ("bias", "norm", "relu")
     dimensions: ClassVar[int]
     operation: ClassVar[Callable[..., Array]]
     gradient: ClassVar[Callable[..., Any]]
@@ -69,10 +70,13 @@ class _Conv(Affine):
             return tuple(pair(where, "padding", side, 0) for side in padding)
         return pair(where, "padding", padding, 0)
 
-    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
+    def _apply(
+        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
+        coefficients: Array | None = None,
+    ) -> Array:  # fmt: skip
         values = None if bias is None else bias.data
         return self.operation(
-            input, self.weight.data, values, *self._window(), activation=activation, out=out
+            input, self.weight.data, values, *self._window(), coefficients=coefficients, activation=activation, out=out
         )  # fmt: skip
 
     def _apply_backward(

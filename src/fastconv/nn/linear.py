@@ -1,6 +1,7 @@
 """The fully connected layer, and the bias as a layer of its own."""
 
 import math
+from typing import ClassVar
 
 from fastconv import functional as F
 from fastconv.nn.base import Affine, Array, Parameter, as_image, initial, next_generator
@@ -26,6 +27,7 @@ class Linear(Affine):
         If a size is below 1.
     """
 
+    takes: ClassVar[tuple[str, ...]] = ("bias", "norm", "relu")
     weight: Parameter
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -36,9 +38,12 @@ class Linear(Affine):
         self.weight = Parameter(initial((out_features, in_features), -bound, bound, generator))
         self.bias = Parameter(initial((out_features,), -bound, bound, generator)) if bias else None
 
-    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
+    def _apply(
+        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
+        coefficients: Array | None = None,
+    ) -> Array:  # fmt: skip
         values = None if bias is None else bias.data
-        return F.linear(input, self.weight.data, values, activation=activation, out=out)
+        return F.linear(input, self.weight.data, values, coefficients=coefficients, activation=activation, out=out)
 
     def _apply_backward(
         self, grad_output: Array, input: Array, output: Array, bias: Parameter | None, activation: str | None,
@@ -81,7 +86,10 @@ class Bias(Affine):
         self.num_features = num_features
         self.bias = Parameter(initial((num_features,), 0.0))
 
-    def _apply(self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None) -> Array:
+    def _apply(
+        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
+        coefficients: Array | None = None,
+    ) -> Array:  # fmt: skip
         out = None if out is None else as_image(out)
         output = F.bias_add(as_image(input), self.bias.data, activation=activation, out=out)
         return output[:, :, 0] if input.ndim == 3 else output

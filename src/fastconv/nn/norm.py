@@ -1,6 +1,6 @@
 """Batch normalisation (Ioffe and Szegedy, "Batch normalization", ICML 2015)."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,16 +31,31 @@ class _BatchNorm(Fusing):
     def forward(self, input: Array) -> Array:
         return self.fused(input, None, None)
 
-    def fused(self, input: Array, bias: Parameter | None, activation: str | None) -> Array:
+    def fused(
+        self, input: Array, bias: Parameter | None, activation: str | None, masked: bool = False
+    ) -> Array:  # fmt: skip
         momentum = 1 / (int(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
-        arrays = (None if p is None else p.data for p in (self.weight, self.bias))
-        key = (input, *arrays, self.running_mean, self.running_var, self.training, momentum, self.eps, activation)
-        output: Array = self._repeat("forward", key, self._forward, input, momentum, activation)
+        key = (input, *self.statistics(), self.training, momentum, activation, masked)
+        output: Array = self._repeat("forward", key, self._forward, input, momentum, activation, masked)
         if self.training:
             self.num_batches_tracked += 1
         return output
 
-    def _forward(self, input: Array, momentum: float, activation: str | None) -> Array:
+    def statistics(self) -> tuple[Any, ...]:
+        """Return what evaluation depends on beside the input."""
+        arrays = (None if p is None else p.data for p in (self.weight, self.bias))
+        return (*arrays, self.running_mean, self.running_var, self.eps)
+
+    def coefficients(self) -> Array:
+        """Return the (2, C) scale and shift of evaluation, for the layer before to apply."""
+        size, dtype = (2, self.num_features), self.running_mean.dtype
+        weight, bias = (None if p is None else p.data for p in (self.weight, self.bias))
+        return F.batch_norm_coefficients(
+            self.running_mean, self.running_var, weight, bias, self.eps,
+            out=self._buffer("coefficients", size, dtype), saved=self._buffer("saved", size, dtype),
+        )  # fmt: skip
+
+    def _forward(self, input: Array, momentum: float, activation: str | None, masked: bool) -> Array:
         if input.ndim not in self.ranks:
             raise ValueError(f"{type(self).__name__}: input needs {self.ranks} dimensions, got {input.shape}")
         x = as_image(self._accept(input))
@@ -52,7 +67,8 @@ class _BatchNorm(Fusing):
             x, self.running_mean, self.running_var, weight, bias, self.training, momentum, self.eps,
             activation=activation, out=output, saved=saved,
         )  # fmt: skip
-        return self._save(output[:, :, 0] if input.ndim == 3 else output, x, output, activation, saved, self.training)
+        left = None if masked else activation
+        return self._save(output[:, :, 0] if input.ndim == 3 else output, x, output, left, saved, self.training)
 
     def backward(self, grad_output: Array) -> Array | None:
         weight = None if self.weight is None else self.weight.data
@@ -108,10 +124,12 @@ class BatchNorm1d(_BatchNorm):
         If `num_features` is below 1; in forward, if ranks or channels do not fit.
     """
 
+    fuses_as = "norm"
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
     """Normalise every channel of (N, C, H, W); parameters, attributes and errors as of `BatchNorm1d`."""
 
+    fuses_as = "norm"
     ranks = (4,)

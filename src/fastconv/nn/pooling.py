@@ -27,6 +27,9 @@ class MaxPool2d(Plain):
         Round the output size up.
     """
 
+    fuses_as = "pool"
+    _activation: str | None = None  # of the layers before, whose gradient is taken along
+
     def __init__(
         self,
         kernel_size: Size,
@@ -41,6 +44,21 @@ class MaxPool2d(Plain):
         self.dilation = _size(self, "dilation", dilation)
         self.ceil_mode = ceil_mode
 
+    def forward(self, input: Array) -> Array:
+        return self.behind(input, None)
+
+    def behind(self, input: Array, activation: str | None) -> Array:
+        """Pool what `activation` gave; `backward` then goes through both.
+
+        The largest element of a window decides for it: where ReLU made that 0, all are 0, and elsewhere it let the
+        gradient through. So the pooled gradient is masked, which has fewer elements, to the same bits.
+        """
+        self._activation = activation
+        return super().forward(input)
+
+    def _settings(self) -> tuple[Any, ...]:
+        return (*super()._settings(), self._activation)
+
     def _forward(self, input: Array) -> Array:
         input = self._accept(input)
         window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -48,10 +66,13 @@ class MaxPool2d(Plain):
         if argmax is None:
             argmax = self._hold("argmax", input, F.max_pool2d_argmax_like(input, *window))
         output = F.max_pool2d(input, *window, out=self._held("output", input), argmax=argmax)
-        return self._save(self._hold("output", input, output), argmax, input, window)
+        return self._save(self._hold("output", input, output), argmax, input, window, output, self._activation)
 
     def _backward(self, grad_output: Array) -> Array:
-        grad_output, argmax, input, window = self._recall(grad_output)
+        grad_output, argmax, input, window, output, activation = self._recall(grad_output)
+        if activation:
+            masked = self._buffer("grad_masked", output.shape, grad_output.dtype)
+            grad_output = F.relu_backward(grad_output, output, grad_input=masked)
         grad_input = self._buffer("grad_input", input.shape, grad_output.dtype)
         return F.max_pool2d_backward(grad_output, argmax, input.shape, *window, grad_input=grad_input)
 
