@@ -182,16 +182,18 @@ static void FC(deinterleave)(const void *x, ptrdiff_t n, ptrdiff_t c, void *plan
     T *out = planes;
     ptrdiff_t k = 0;
     for (; k + 4 <= c; k += 4, out += 4 * pitch) { /* four at a time: every cache line is met a quarter as often */
-        ptrdiff_t i = 0;
-        for (; i + LANES <= n; i += LANES) {
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
             VEC quads[4];
-            V(load_quads)(p + i * c + k, c, quads);
-            for (int j = 0; j < 4; j++)
-                V(store)(out + j * pitch + i, quads[j]);
+            if (i + LANES <= n) {
+                V(load_quads)(p + i * c + k, c, quads, LANES);
+                for (int j = 0; j < 4; j++)
+                    V(store)(out + j * pitch + i, quads[j]);
+            } else {
+                V(load_quads)(p + i * c + k, c, quads, n - i);
+                for (int j = 0; j < 4; j++)
+                    V(store_n)(out + j * pitch + i, quads[j], n - i);
+            }
         }
-        for (; i < n; i++)
-            for (int j = 0; j < 4; j++)
-                out[j * pitch + i] = p[i * c + k + j];
     }
     for (; k < c; k++, out += pitch)
         for (ptrdiff_t i = 0; i < n; i++)
@@ -252,17 +254,18 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
                 V(store_n)(out, acc[0][v], n[v]);
             continue;
         }
-        if (kt == 4 && n[v] == LANES) {
-            const VEC quads[4] = {acc[0][v], acc[1][v], acc[2][v], acc[3][v]};
-            V(store_quads)(out, a->y_col, quads);
+        if (kt > 1) {
+            const VEC quads[4] = {acc[0][v], acc[1][v], acc[kt > 2 ? 2 : 0][v], acc[kt > 3 ? 3 : 0][v]};
+            if (n[v] == LANES)
+                V(store_quads)(out, a->y_col, quads, LANES, kt);
+            else
+                V(store_quads)(out, a->y_col, quads, n[v], kt);
             continue;
         }
-        T pixels[4][LANES];
-        for (int i = 0; i < kt; i++)
-            V(store)(pixels[i], acc[i][v]);
+        T pixels[LANES];
+        V(store)(pixels, acc[0][v]);
         for (ptrdiff_t j = 0; j < n[v]; j++, out += a->y_col)
-            for (int i = 0; i < kt; i++)
-                out[i] = pixels[i][j];
+            *out = pixels[j];
     }
 }
 

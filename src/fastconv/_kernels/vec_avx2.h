@@ -129,19 +129,34 @@ static inline void fc_quads(__m256 *q)
     q[2] = _mm256_shuffle_ps(u, w, 0x44);
     q[3] = _mm256_shuffle_ps(u, w, 0xee);
 }
-static inline void f32_load_quads(const float *p, ptrdiff_t pitch, vf32 *a)
+static inline __m128 fc_load_quad(const float *p, int there) { return there ? _mm_loadu_ps(p) : _mm_setzero_ps(); }
+static inline void f32_load_quads(const float *p, ptrdiff_t pitch, vf32 *a, ptrdiff_t n)
 {
-    for (int j = 0; j < 4; j++, p += pitch) /* elements j and j + 4 */
-        a[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * pitch), 1);
+    for (int j = 0; j < 4; j++, p += pitch) { /* elements j, j + 4, ... */
+        __m256 q = _mm256_castps128_ps256(fc_load_quad(p, j < n));
+        q = _mm256_insertf128_ps(q, fc_load_quad(p + 4 * pitch, j + 4 < n), 1);
+        a[j] = q;
+    }
     fc_quads(a);
 }
-static inline void f32_store_quads(float *p, ptrdiff_t pitch, const vf32 *a)
+static inline void fc_store_quad(float *p, __m128 q, int m)
+{
+    if (m == 4)
+        _mm_storeu_ps(p, q);
+    else
+        _mm_storel_pi((__m64 *)p, q);
+    if (m == 3)
+        _mm_store_ss(p + 2, _mm_movehl_ps(q, q));
+}
+static inline void f32_store_quads(float *p, ptrdiff_t pitch, const vf32 *a, ptrdiff_t n, int m)
 {
     __m256 q[4] = {a[0], a[1], a[2], a[3]};
     fc_quads(q);
     for (int j = 0; j < 4; j++, p += pitch) {
-        _mm_storeu_ps(p, _mm256_castps256_ps128(q[j]));
-        _mm_storeu_ps(p + 4 * pitch, _mm256_extractf128_ps(q[j], 1));
+        if (j < n)
+            fc_store_quad(p, _mm256_castps256_ps128(q[j]), m);
+        if (j + 4 < n)
+            fc_store_quad(p + 4 * pitch, _mm256_extractf128_ps(q[j], 1), m);
     }
 }
 static inline vf32 f32_load4(const float *p) { return _mm256_broadcast_ps((const __m128 *)p); }

@@ -15,7 +15,8 @@
  *   X_load_u8, X_store_u8       X_LANES bytes as lanes of integral value, 0 to 255
  *   X_estimate(a)               about 1 / a, relative error below 2**-10, for 1 <= |a| < 2**100
  *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4; s[i] is the sum of the lanes of a[i] by halves
- *   X_load_quads(p, pitch, a)   lane i of a[j] = p[i * pitch + j], j < 4;  X_store_quads(p, pitch, a) the other way
+ *   X_load_quads(p, pitch, a, n)       lane i of a[j] = p[i * pitch + j], i < n, j < 4; 0 in the other lanes
+ *   X_store_quads(p, pitch, a, n, m)   the other way, i < n, j < m, where 1 < m <= 4
  *
  * And of float registers with 4 to 16 lanes, whose quarters (of 16) are runs of 4 lanes:
  *   f32_descend8                as descend4, i < 8
