@@ -9,6 +9,7 @@ of consecutive elements; register tiles walk such runs ("segments") for several 
         (few filters: the window in planes, one a channel; kernel `planes`, vectors over pixels)
     grad_output x flipped panels --kernel `rows`, one call a phase of the stride--> grad_input
     window x grad_output --kernel `outer`--> shards of (R * S * C, K) --fixed tree--> grad_weight
+        (where a filter row's weights fill vectors better: shards of (K, R * S * C), the operands swapped)
 
 Order of sums, whatever the blocking: forward (r, s, c) ascending; grad_input ascending addresses of grad_output,
 that is (r, s) descending, then k; grad_weight pixels (n, p, q) ascending within a shard, shards cut by shape alone
@@ -404,7 +405,8 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const r
     """Write y (N, P, Q, K) = act(fma(sums + bias, scale, shift)).
 
     The sums are the correlation of x (N, H, W, C) with weight (K, C/groups, R, S); bias (K), and scale and shift,
-    the rows of coefficients (2, K), are left out where they are None. ``scratch`` is a function from a number of bytes to a uint8 array.
+    the rows of coefficients (2, K), are left out where they are None. ``scratch`` is a function from a number of
+    bytes to a uint8 array.
     """
     if g.n == 0:
         return
@@ -736,6 +738,10 @@ cdef void finish(const fc_ops *table, const WeightGradient *a, real *grad, Py_ss
     cdef real *out
     if a.swapped:
         add_tree(table, a.dw, a.shards, pitch, (group * a.kg + first) * a.m, (last - first) * a.m)
+        if taps == 1:
+            table.accumulate(a.dw + (group * a.kg + first) * a.m * sizeof(real),
+                             grad + (group * a.kg + first) * a.m, (last - first) * a.m)
+            return
         for k in range(group * a.kg + first, group * a.kg + last):
             dw, out = <const real *>a.dw + k * a.m, grad + k * a.m
             for t in range(taps):
@@ -790,8 +796,9 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     a.row_weights, a.dilation = g.s * a.cg, g.dh
     a.m = g.r * a.row_weights
     a.run = a.row_weights if g.dw == 1 and a.groups == 1 else a.cg
+    # sums with vectors over the channels of one tap lie as grad_weight does: preferred where the cost is the same
     a.swapped = (not a.depthwise and tile_cost(a.table, a.run, a.kg) * (a.m // a.run)
-                 < tile_cost(a.table, a.kg, a.m))
+                 < tile_cost(a.table, a.kg, a.m) * (1.05 if g.r == 1 and g.s == 1 else 1))
     cdef Py_ssize_t weights = a.groups * a.m * a.kg
     a.shards = count_shards(g.n * g.p * g.q, a.total, weights)
     cdef int threads = threads_for(g.work())

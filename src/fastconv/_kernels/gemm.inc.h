@@ -7,27 +7,47 @@
  * up again, unchanged.
  */
 
+/* n lanes of nc channels of one tap: out[c][lane], zero from n to nr */
+static void FC(pack_tap)(const fc_pack *a, const T *w, ptrdiff_t n, ptrdiff_t nc, T *out)
+{
+    const ptrdiff_t nr = a->nr;
+    ptrdiff_t c = 0;
+    if (a->c_pitch == 1) /* channels side by side: four of them change places with a vector of lanes */
+        for (; c + 4 <= nc; c += 4)
+            for (ptrdiff_t k = 0; k < nr; k += LANES) {
+                VEC quads[4] = {V(set1)(0), V(set1)(0), V(set1)(0), V(set1)(0)};
+                if (k + LANES <= n)
+                    V(load_quads)(w + k * a->lane_pitch + c, a->lane_pitch, quads, LANES);
+                else if (k < n)
+                    V(load_quads)(w + k * a->lane_pitch + c, a->lane_pitch, quads, n - k);
+                for (int j = 0; j < 4; j++)
+                    V(store)(out + (c + j) * nr + k, quads[j]);
+            }
+    for (; c < nc; c++) {
+        const T *from = w + c * a->c_pitch;
+        T *to = out + c * nr;
+        ptrdiff_t k = 0;
+        if (a->lane_pitch == 1)
+            for (; k + LANES <= n; k += LANES)
+                V(store)(to + k, V(load)(from + k));
+        for (; k < n; k++)
+            to[k] = from[k * a->lane_pitch];
+        for (; k < nr; k++)
+            to[k] = 0;
+    }
+}
+
 /* A few channels at a time, so that what the taps of a lane share stays in L1 */
 static void FC(pack)(const fc_pack *a)
 {
     const ptrdiff_t nr = a->nr, few = 16;
     T *panel = a->panels;
-    for (ptrdiff_t k0 = 0; k0 < a->lanes; k0 += nr, panel += a->ntaps * a->nc * nr) {
-        const ptrdiff_t n = a->lanes - k0 < nr ? a->lanes - k0 : nr;
-        for (ptrdiff_t c0 = 0; c0 < a->nc; c0 += few) {
-            const ptrdiff_t c1 = a->nc - c0 < few ? a->nc : c0 + few;
-            for (ptrdiff_t t = 0; t < a->ntaps; t++) {
-                const T *w = (const T *)a->w + k0 * a->lane_pitch + a->taps[t] + c0 * a->c_pitch;
-                T *out = panel + (t * a->nc + c0) * nr;
-                for (ptrdiff_t c = c0; c < c1; c++, w += a->c_pitch, out += nr) {
-                    for (ptrdiff_t k = 0; k < n; k++)
-                        out[k] = w[k * a->lane_pitch];
-                    for (ptrdiff_t k = n; k < nr; k++)
-                        out[k] = 0;
-                }
-            }
-        }
-    }
+    for (ptrdiff_t k = 0; k < a->lanes; k += nr, panel += a->ntaps * a->nc * nr)
+        for (ptrdiff_t c = 0; c < a->nc; c += few)
+            for (ptrdiff_t t = 0; t < a->ntaps; t++)
+                FC(pack_tap)(a, (const T *)a->w + k * a->lane_pitch + a->taps[t] + c * a->c_pitch,
+                             a->lanes - k < nr ? a->lanes - k : nr, a->nc - c < few ? a->nc - c : few,
+                             panel + (t * a->nc + c) * nr);
 }
 
 /* x < 0 ? 0 : x, which keeps NaN */
