@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self, overload
 
 from fastconv.nn.base import Affine, Array, Fusing, Module, Parameter
@@ -34,12 +35,12 @@ class Group:
         """Whether a parameter is among the layers."""
         return any(next(layer.parameters(), None) is not None for layer in self.layers)
 
-    @property
+    @cached_property
     def norm(self) -> Any:
         """The normalisation that the head takes along in evaluation, or None."""
         return next((layer for layer in self.layers[1:] if layer.fuses_as == "norm"), None)
 
-    @property
+    @cached_property
     def pool(self) -> Any:
         """The pooling that takes the activation's gradient upon itself, or None."""
         return next((layer for layer in self.layers[1:] if layer.fuses_as == "pool"), None)
