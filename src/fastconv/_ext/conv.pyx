@@ -616,7 +616,7 @@ cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py
     """Add the grid rows row .. end-1 of all images to the weights m0 .. m1-1 of each group."""
     cdef const Image *im = &a.image
     cdef Py_ssize_t size = im.size
-    cdef Py_ssize_t n, i, rows, done, step, first, last, next_first, next_last
+    cdef Py_ssize_t n, i, rows, done, step
     cdef const char *x
     cdef const char *g
     while row < end:
@@ -631,30 +631,37 @@ cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py
             x = window
         g = a.g + row * im.cols * a.k * size
         done = 0
-        weights_met(a, i, m0, m1, &next_first, &next_last)
         while done < rows:
-            # rows that meet the same weights go together: at the edges some of the filter lies outside
-            step, first, last = 0, next_first, next_last
-            while next_first == first and next_last == last and step < a.call_rows and done + step < rows:
-                step += 1
-                if done + step < rows:
-                    weights_met(a, i + done + step, m0, m1, &next_first, &next_last)
-            if first < last:
-                outer_call(a, x + done * im.sr * a.pitch * size, g + done * im.cols * a.k * size, step, first, last, dw)
+            step = min(a.call_rows, rows - done)
+            outer_step(a, x, g, i, i + done, i + done + step, m0, m1, dw)
             done += step
         row += rows
 
 
-cdef inline void weights_met(const WeightGradient *a, Py_ssize_t i, Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t *first,
-                             Py_ssize_t *last) noexcept nogil:
-    """Find which of the weights m0 .. m1-1 lie on the image where the filter stands on grid row i."""
+cdef void outer_step(const WeightGradient *a, const char *x, const char *g, Py_ssize_t origin, Py_ssize_t first,
+                     Py_ssize_t last, Py_ssize_t m0, Py_ssize_t m1, char *dw) noexcept nogil:
+    """Add the grid rows first .. last-1 of one image, whose row ``origin`` is at x and g, to the weights m0 .. m1-1.
+
+    Where a row of the filter lies off the image, its weights are left out: near the edges each row of the filter
+    takes the grid rows that it meets, elsewhere all take them together.
+    """
     cdef const Image *im = &a.image
-    cdef Py_ssize_t top = i * im.sr - im.top, r0 = 0, r1 = a.m // a.row_weights
-    while r0 < r1 and top + r0 * a.dilation < 0:
-        r0 += 1
-    while r0 < r1 and top + (r1 - 1) * a.dilation >= im.h:
-        r1 -= 1
-    first[0], last[0] = max(m0, r0 * a.row_weights), min(m1, r1 * a.row_weights)
+    cdef Py_ssize_t size = im.size, top = first * im.sr - im.top, bottom = (last - 1) * im.sr - im.top
+    cdef Py_ssize_t r = m0 // a.row_weights, end = ceil_div(m1, a.row_weights), begin, stop
+    cdef bint inside = top + r * a.dilation >= 0 and bottom + (end - 1) * a.dilation < im.h
+    while r < end:
+        begin, stop = first, last
+        while begin < stop and begin * im.sr - im.top + r * a.dilation < 0:
+            begin += 1
+        while begin < stop and (stop - 1) * im.sr - im.top + r * a.dilation >= im.h:
+            stop -= 1
+        if begin < stop:
+            outer_call(a, x + (begin - origin) * im.sr * a.pitch * size, g + (begin - origin) * im.cols * a.k * size,
+                       stop - begin, max(m0, r * a.row_weights),
+                       m1 if inside else min(m1, (r + 1) * a.row_weights), dw)
+        if inside:
+            break
+        r += 1
 
 
 cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_ssize_t rows, Py_ssize_t m0,
