@@ -103,7 +103,8 @@ def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: in
     """Run the sides in turns until each has had its seconds; return every run's time in seconds.
 
     A turn of a short problem is several runs in a row, so that switching sides does not dominate. Each turn
-    waits until the other side's idle OpenMP threads have stopped spinning, and starts with a run that is not timed.
+    waits until the other side's idle OpenMP threads have stopped spinning (by default 300,000 rounds, 15 ms and more),
+    and starts with a run that is not timed.
     """
     repeats = {}
     for name, side in sides.items():
@@ -111,13 +112,13 @@ def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: in
         side()
         begin = _clock()
         side()
-        repeats[name] = max(1, int(2e-3 / max(_clock() - begin, 1e-7)))
+        repeats[name] = max(1, int(20e-3 / max(_clock() - begin, 1e-7)))
     times: dict[str, list[float]] = {name: [] for name in sides}
     begin = time.perf_counter()
     rounds = 0
     while rounds < at_least or time.perf_counter() - begin < seconds * len(sides):
         for name, side in sides.items():
-            time.sleep(2e-3)
+            time.sleep(30e-3)
             side()
             start = _clock()
             for _ in range(repeats[name]):

@@ -15,17 +15,19 @@ import numpy as np
 
 from fastconv._version import __version__
 
-# Idle OpenMP threads spin by default. Where other programs want the cores too, that slows small nets by ten and
-# more times, while waking a sleeping thread costs microseconds. The library reads its settings when it is loaded,
-# which is here; the environment is left as it was, and a user's own setting wins.
-_waiting = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys()
-if not _waiting:
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+# Idle OpenMP threads wait between two kernels either awake or asleep. Waking one takes longer than many a kernel of a
+# small net: steps asleep took twice as long. Threads that stay awake for many milliseconds, as by default, take the cores
+# that other programs want: steps took twenty times as long beside two of those. So they stay awake for a part of a
+# millisecond. The library reads its settings when it is loaded, which is here; the environment is left as it was, and a
+# user's own setting wins.
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
+_chosen = {} if {*_WAITING, "KMP_BLOCKTIME"} & os.environ.keys() else _WAITING
+os.environ.update(_chosen)
 try:
     import fastconv._ext.runtime as runtime
 finally:
-    if not _waiting:
-        del os.environ["OMP_WAIT_POLICY"]
+    for _name in _chosen:
+        del os.environ[_name]
 
 __all__ = ["available_isas", "info", "isa", "processor", "show_config", "threads"]
 
