@@ -16,8 +16,8 @@ import numpy as np
 from fastconv._version import __version__
 
 # Idle OpenMP threads wait between two kernels either awake or asleep. Waking one takes longer than many a kernel of a
-# small net: steps asleep took twice as long. Threads that stay awake for many milliseconds, as by default, take the cores
-# that other programs want: steps took twenty times as long beside two of those. So they stay awake for a part of a
+# small net: steps asleep took twice as long. Threads that stay awake for many milliseconds, as by default, take the
+# cores that other programs want: steps took twenty times as long beside two of those. So they stay awake for part of a
 # millisecond. The library reads its settings when it is loaded, which is here; the environment is left as it was, and a
 # user's own setting wins.
 _WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
