@@ -92,13 +92,15 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     for (int m = 0; m < TAPS * C; m++)
         offsets[m] = m;
 
-    for (int relu = 0; relu < 2; relu++) {
-        fc_pack pack = {.w = w, .lane_pitch = C * TAPS, .c_pitch = TAPS, .taps = taps, .ntaps = TAPS, .nc = C,
+    const ptrdiff_t channel_taps[TAPS] = {0, C, 2 * C};
+    for (int relu = 0; relu < 2; relu++) { /* then with channels side by side, and normalised too */
+        fc_pack pack = {.w = w, .lane_pitch = C * TAPS, .c_pitch = relu ? 1 : TAPS,
+                        .taps = relu ? channel_taps : taps, .ntaps = TAPS, .nc = C,
                         .lanes = K, .nr = ops->nr, .panels = panels};
         ops->pack(&pack);
         fc_rows rows = {.x = x, .x_row = WIDTH * C, .x_col = C, .segments = segments, .depth = TAPS * C,
                         .w = panels, .w_panel = TAPS * C * ops->nr, .nr = ops->nr, .bias = g,
-                        .y = out, .y_row = COLS * K, .y_col = K,
+                        .scale = relu ? x : NULL, .shift = relu ? g : NULL, .y = out, .y_row = COLS * K, .y_col = K,
                         .images = 1, .rows = ROWS, .cols = COLS, .channels = K, .relu = relu};
         ops->rows(&rows);
         out += ROWS * COLS * K * size;
@@ -107,7 +109,7 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     for (ptrdiff_t few = 1; few < C; few++) {
         fc_planes planes = {.x = panels, .x_plane = ROWS * WIDTH + 3, .x_row = WIDTH, .taps = taps, .ntaps = TAPS,
                             .nc = C, .w = w, .w_row = C, .bias = g,
-                            .y = out, .y_row = COLS * few, .y_col = few,
+                            .scale = few % 2 ? x : NULL, .shift = few % 2 ? g : NULL, .y = out, .y_row = COLS * few, .y_col = few,
                             .images = 1, .rows = ROWS, .cols = COLS, .channels = few, .relu = few % 2};
         ops->planes(&planes);
         out += ROWS * COLS * few * size;
@@ -118,7 +120,9 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     out += TAPS * C * K * size;
 
     ptrdiff_t lanes[TAPS] = {0, K, 2 * K};
-    fc_depthwise depthwise = {x, WIDTH * K, K, lanes, TAPS, w, K, g, out, COLS * K, K, ROWS, COLS, K, 1};
+    fc_depthwise depthwise = {.x = x, .x_row = WIDTH * K, .x_col = K, .taps = lanes, .ntaps = TAPS, .w = w, .w_row = K,
+                              .bias = g, .scale = x, .shift = g, .y = out, .y_row = COLS * K, .y_col = K,
+                              .rows = ROWS, .cols = COLS, .channels = K, .relu = 1};
     ops->depthwise(&depthwise);
     out += ROWS * COLS * K * size;
     memset(out, 0, TAPS * K * size);
