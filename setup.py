@@ -84,7 +84,7 @@ class BuildExt(build_ext):
 def instrumentation() -> list[str]:
     flags = ["-UNDEBUG", "-g", "-O2"] if DEBUG else []
     # -O1: the tiles at -O3, instrumented, take the compiler more than ten minutes
-    return [*flags, f"-fsanitize={SANITIZE}", "-g", "-O1", "-fno-omit-frame-pointer"] if SANITIZE else flags
+    return [*flags, f"-fsanitize={SANITIZE}", "-g1", "-O0", "-fno-omit-frame-pointer"] if SANITIZE else flags
 
 
 def debug_flags(msvc: bool) -> list[str]:
