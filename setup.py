@@ -83,7 +83,7 @@ class BuildExt(build_ext):
 
 def instrumentation() -> list[str]:
     flags = ["-UNDEBUG", "-g", "-O2"] if DEBUG else []
-    # -O1: the tiles at -O3, instrumented, take the compiler more than ten minutes
+    # -O0: the tiles, instrumented, take the compiler a minute so, and more than ten from -O1 on
     return [*flags, f"-fsanitize={SANITIZE}", "-g1", "-O0", "-fno-omit-frame-pointer"] if SANITIZE else flags
 
 
