@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "vec_generic.h"
+#include "vec_quad.h"
 
 #define FC_ISA avx2
 #define FC_NV 2
@@ -129,7 +130,6 @@ static inline void fc_quads(__m256 *q)
     q[2] = _mm256_shuffle_ps(u, w, 0x44);
     q[3] = _mm256_shuffle_ps(u, w, 0xee);
 }
-static inline __m128 fc_load_quad(const float *p, int there) { return there ? _mm_loadu_ps(p) : _mm_setzero_ps(); }
 static inline void f32_load_quads(const float *p, ptrdiff_t pitch, vf32 *a, ptrdiff_t n)
 {
     for (int j = 0; j < 4; j++, p += pitch) { /* elements j, j + 4, ... */
@@ -138,15 +138,6 @@ static inline void f32_load_quads(const float *p, ptrdiff_t pitch, vf32 *a, ptrd
         a[j] = q;
     }
     fc_quads(a);
-}
-static inline void fc_store_quad(float *p, __m128 q, int m)
-{
-    if (m == 4)
-        _mm_storeu_ps(p, q);
-    else
-        _mm_storel_pi((__m64 *)p, q);
-    if (m == 3)
-        _mm_store_ss(p + 2, _mm_movehl_ps(q, q));
 }
 static inline void f32_store_quads(float *p, ptrdiff_t pitch, const vf32 *a, ptrdiff_t n, int m)
 {
