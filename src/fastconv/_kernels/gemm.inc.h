@@ -68,26 +68,33 @@ FC_INLINE VEC FC(finish_vec)(VEC r, const void *bias, const void *scale, const v
 /* Where the pixels of a tile lie. Tiles of few pixels take any pixels of a block, so that short rows fill them too:
  * one offset a pixel stays in a register. Higher tiles stay within a row; one pointer reaches three pixels. */
 #define FC_ANY_PIXELS(nv) (FC_HEIGHT(nv) <= 9)
-#define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? y_pixel[i] : (i) * a->y_col)
 
-/* One tile: mr pixels, nv vectors of channels, terms [first, last) of the chain. */
-FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pixel, const T *w, T *y,
-                             const ptrdiff_t *y_pixel, ptrdiff_t k, ptrdiff_t first, ptrdiff_t last,
-                             ptrdiff_t tail, const int mr, const int nv)
+/* A tile's pixels, weights and results: terms [first, last) of the chains of channels k and so on */
+typedef struct FC(rows_place) {
+    const T *x, *w;
+    T *y;
+    ptrdiff_t k, first, last, tail;
+    ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST]; /* from x and y; of any pixels */
+} FC(rows_place);
+
+#define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? at->y_pixel[i] : (i) * a->y_col)
+
+/* One tile: mr pixels, nv vectors of channels */
+FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const int mr, const int nv)
 {
-    const ptrdiff_t nr = a->nr, x_col = a->x_col;
+    const ptrdiff_t nr = a->nr, x_col = a->x_col, first = at->first, last = at->last, tail = at->tail;
     VEC acc[FC_HIGHEST][FC_NV];
     for (int i = 0; i < mr; i++)
         for (int v = 0; v < nv; v++) {
-            T *yi = y + Y_PIXEL(i) + v * LANES;
+            T *yi = at->y + Y_PIXEL(i) + v * LANES;
             acc[i][v] = first == 0 ? V(set1)(0) : v == nv - 1 && tail ? V(load_n)(yi, tail) : V(load)(yi);
         }
-    w += first * nr;
+    const T *w = at->w + first * nr;
     ptrdiff_t begin = 0;
     for (const fc_segment *s = a->segments; begin < last; begin += s->length, s++) {
         const ptrdiff_t from = first > begin ? first - begin : 0;
         const ptrdiff_t to = last - begin < s->length ? last - begin : s->length;
-        const T *p = x + s->offset;
+        const T *p = at->x + s->offset;
         const T *three[(FC_HIGHEST + 2) / 3];
         if (!FC_ANY_PIXELS(nv))
             for (int i = 0; i < mr; i += 3) {
@@ -99,7 +106,8 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
             for (int v = 0; v < nv; v++)
                 b[v] = V(load)(w + v * LANES);
             for (int i = 0; i < mr; i++) {
-                const VEC pixel = V(set1)(FC_ANY_PIXELS(nv) ? p[x_pixel[i] + c] : three[i / 3][i % 3 * x_col]);
+                const VEC pixel =
+                    V(set1)(FC_ANY_PIXELS(nv) ? p[at->x_pixel[i] + c] : three[i / 3][i % 3 * x_col]);
                 for (int v = 0; v < nv; v++)
                     acc[i][v] = V(fma)(pixel, b[v], acc[i][v]);
             }
@@ -110,11 +118,11 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
     }
     for (int i = 0; i < mr; i++)
         for (int v = 0; v < nv; v++) {
-            T *yi = y + Y_PIXEL(i) + v * LANES;
+            T *yi = at->y + Y_PIXEL(i) + v * LANES;
             const int part = v == nv - 1 && tail;
             VEC r = acc[i][v];
             if (last == a->depth)
-                r = FC(finish_vec)(r, a->bias, a->scale, a->shift, a->relu, k + v * LANES, part ? tail : 0);
+                r = FC(finish_vec)(r, a->bias, a->scale, a->shift, a->relu, at->k + v * LANES, part ? tail : 0);
             if (part)
                 V(store_n)(yi, r, tail);
             else
@@ -122,22 +130,39 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const T *x, const ptrdiff_t *x_pi
         }
 }
 
+/* An instance for each size, each a function of its own: among many loops compilers run out of registers */
+#define FC_TILE(M, NV)                                                                                               \
+    static FC_NOINLINE void FC(rows_tile_##M##_##NV)(const fc_rows *a, const FC(rows_place) *at)                     \
+    {                                                                                                                \
+        if (M <= FC_HEIGHT(NV))                                                                                      \
+            FC(rows_tile)(a, at, M, NV);                                                                             \
+    }
+#define FC_TILES(NV) FC_EACH_HEIGHT(FC_TILE, NV)
+FC_EACH_NV(FC_TILES)
+#undef FC_TILE
+#undef FC_TILES
+#define FC_TILE(M, NV) FC(rows_tile_##M##_##NV),
+#define FC_TILES(NV) {FC_EACH_HEIGHT(FC_TILE, NV)},
+static void (*const FC(rows_tiles)[FC_NV][FC_HIGHEST])(const fc_rows *a, const FC(rows_place) *at) = {
+    FC_EACH_NV(FC_TILES)};
+#undef FC_TILE
+#undef FC_TILES
+
 /* `pixels` pixels from row i of image n on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
-FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels, const T *w, ptrdiff_t k,
-                            ptrdiff_t first, ptrdiff_t last, ptrdiff_t tail, const int nv)
+FC_INLINE void FC(rows_run)(const fc_rows *a, FC(rows_place) *at, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels,
+                            const int nv)
 {
     ptrdiff_t j = 0;
     for (ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv); tiles > 0; tiles--) {
         const ptrdiff_t mr = (pixels + tiles - 1) / tiles;
         const ptrdiff_t x0 = n * a->x_image + i * a->x_row + j * a->x_col;
         const ptrdiff_t y0 = n * a->y_image + i * a->y_row + j * a->y_col;
-        ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST];
-        const T *x = (const T *)a->x + x0;
-        T *y = (T *)a->y + y0 + k;
+        at->x = (const T *)a->x + x0;
+        at->y = (T *)a->y + y0 + at->k;
         if (FC_ANY_PIXELS(nv))
             for (ptrdiff_t m = 0; m < mr; m++) {
-                x_pixel[m] = n * a->x_image + i * a->x_row + j * a->x_col - x0;
-                y_pixel[m] = n * a->y_image + i * a->y_row + j * a->y_col - y0;
+                at->x_pixel[m] = n * a->x_image + i * a->x_row + j * a->x_col - x0;
+                at->y_pixel[m] = n * a->y_image + i * a->y_row + j * a->y_col - y0;
                 if (++j == a->cols) {
                     j = 0;
                     if (++i == a->rows) {
@@ -148,48 +173,41 @@ FC_INLINE void FC(rows_run)(const fc_rows *a, ptrdiff_t n, ptrdiff_t i, ptrdiff_
             }
         else
             j += mr;
-#define FC_CASE(M)                                                                                                   \
-    case M:                                                                                                          \
-        if (M <= FC_HEIGHT(nv))                                                                                      \
-            FC(rows_tile)(a, x, x_pixel, w, y, y_pixel, k, first, last, tail, M, nv);                                \
-        break;
-        switch (mr) {
-            FC_EACH_HEIGHT(FC_CASE)
-        }
-#undef FC_CASE
+        FC(rows_tiles)[nv - 1][mr - 1](a, at);
         pixels -= mr;
     }
 }
 
 /* One panel of weights, nv vectors wide, for all pixels of the block */
-FC_INLINE void FC(rows_panel)(const fc_rows *a, const T *w, ptrdiff_t k, ptrdiff_t first, ptrdiff_t last,
-                              ptrdiff_t tail, const int nv)
+FC_INLINE void FC(rows_panel)(const fc_rows *a, FC(rows_place) *at, const int nv)
 {
     if (FC_ANY_PIXELS(nv))
-        FC(rows_run)(a, 0, 0, a->images * a->rows * a->cols, w, k, first, last, tail, nv);
+        FC(rows_run)(a, at, 0, 0, a->images * a->rows * a->cols, nv);
     else
         for (ptrdiff_t n = 0; n < a->images; n++)
             for (ptrdiff_t i = 0; i < a->rows; i++)
-                FC(rows_run)(a, n, i, a->cols, w, k, first, last, tail, nv);
+                FC(rows_run)(a, at, n, i, a->cols, nv);
 }
 
 static void FC(rows)(const fc_rows *a)
 {
     const ptrdiff_t nr = a->nr, kc = FC_PANEL_BYTES / (ptrdiff_t)sizeof(T) / nr;
-    ptrdiff_t first = 0;
+    FC(rows_place) at;
+    at.first = 0;
     do {
-        const ptrdiff_t last = a->depth - first <= kc + kc / 2 ? a->depth : first + kc;
-        for (ptrdiff_t k = 0; k < a->channels; k += nr) {
-            const ptrdiff_t n = a->channels - k < nr ? a->channels - k : nr;
-            const T *w = (const T *)a->w + k / nr * a->w_panel;
-#define FC_CASE(NV) case NV: FC(rows_panel)(a, w, k, first, last, n % LANES, NV); break;
+        at.last = a->depth - at.first <= kc + kc / 2 ? a->depth : at.first + kc;
+        for (at.k = 0; at.k < a->channels; at.k += nr) {
+            const ptrdiff_t n = a->channels - at.k < nr ? a->channels - at.k : nr;
+            at.w = (const T *)a->w + at.k / nr * a->w_panel;
+            at.tail = n % LANES;
+#define FC_CASE(NV) case NV: FC(rows_panel)(a, &at, NV); break;
             switch ((n + LANES - 1) / LANES) {
                 FC_EACH_NV(FC_CASE)
             }
 #undef FC_CASE
         }
-        first = last;
-    } while (first < a->depth);
+        at.first = at.last;
+    } while (at.first < a->depth);
 }
 
 #undef FC_ANY_PIXELS
@@ -387,7 +405,7 @@ FC_INLINE void FC(outer_run)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_t
     const ptrdiff_t most = near ? FC_HEIGHT(nv) : FC_APART(nv);
     for (ptrdiff_t tiles = (m + most - 1) / most; tiles > 0; tiles--) {
         const ptrdiff_t mr = (m + tiles - 1) / tiles;
-#define FC_CASE(M)                                                                                                   \
+#define FC_CASE(M, NV)                                                                                               \
     case M:                                                                                                          \
         if (M <= (near ? FC_HEIGHT(nv) : FC_APART(nv))) {                                                            \
             if (FC_FREE_TAILS)                                                                                       \
@@ -399,7 +417,7 @@ FC_INLINE void FC(outer_run)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_t
         }                                                                                                            \
         break;
         switch (mr) {
-            FC_EACH_HEIGHT(FC_CASE)
+            FC_EACH_HEIGHT(FC_CASE, nv)
         }
 #undef FC_CASE
         taps += mr;

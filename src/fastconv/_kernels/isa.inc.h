@@ -65,7 +65,9 @@ FC_INLINE void fc_restore_state(unsigned saved) { (void)saved; }
 
 /* One instance of a tile for each height and width; cases beyond FC_HEIGHT(nv) are dropped. */
 #define FC_HIGHEST 14
-#define FC_EACH_HEIGHT(F) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14)
+#define FC_EACH_HEIGHT(F, NV)                                                                                        \
+    F(1, NV) F(2, NV) F(3, NV) F(4, NV) F(5, NV) F(6, NV) F(7, NV) F(8, NV) F(9, NV) F(10, NV) F(11, NV) F(12, NV)    \
+    F(13, NV) F(14, NV)
 #if FC_NV == 2
 #define FC_EACH_NV(F) F(1) F(2)
 #elif FC_NV == 4
