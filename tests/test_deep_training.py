@@ -395,6 +395,35 @@ def test_a_signal_saves_the_mlp_after_the_running_step(tmp_path, number, code):
     assert one == two
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened here, nor their names waited for")
+def test_a_save_is_on_the_disk_before_its_record_counts_and_its_names_after(tmp_path, dataset, monkeypatch):
+    paths = make(tmp_path)
+    found = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(descriptor):
+        found.append(("sync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def watched_replace(source, target):
+        found.append(("rename", os.path.basename(target)))
+        replace(source, target)
+
+    with Training(paths, dataset, batch=16, layer_rate=0.05, head_rate=0.1, in_memory=True) as training:
+        training.step()
+        monkeypatch.setattr(os, "fsync", watched_fsync)
+        monkeypatch.setattr(os, "replace", watched_replace)
+        training.save()
+        monkeypatch.undo()
+        weights, head = (("sync", path.stat().st_ino) for path in paths.generation(1))
+    folder, commit = ("sync", tmp_path.stat().st_ino), ("rename", paths.record.name)
+    assert found.count(commit) == 1
+    before, after = found[: found.index(commit)], found[found.index(commit) + 1 :]
+    assert {weights, head} <= set(before)
+    assert folder in before[before.index(head) :]
+    assert after == [folder]
+
+
 def test_a_kill_between_the_two_files_of_an_mlp_loses_a_run_and_nothing_else(tmp_path):
     """The record is replaced first: with the net of before, the step of before counts."""
     pytest.importorskip("sklearn")

@@ -61,6 +61,7 @@ class Paths:
             for old, new in zip(self.generation(1), self.generation(0), strict=True):
                 if old.exists():  # else it has its plain name already
                     os.replace(old, new)
+            sync_names(self.weights, self.head)
             record.generation = 0
             record.write(self.record)
         for left in self.generation(1):
@@ -104,6 +105,8 @@ class Record:
             if sync:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+        if sync:
+            sync_names(path)
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -183,6 +186,18 @@ class Lock:
             self._file.close()
 
 
+def sync_names(*paths: Path) -> None:
+    """Wait until the names of files are on the disk: a new name is the folder's content, not the file's."""
+    if os.name != "posix":  # folders cannot be opened there
+        return
+    for folder in {path.parent for path in paths}:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_arrays(path: Path, arrays: list[np.ndarray], sync: bool = True) -> None:
     """Write arrays one after another as little-endian float32; ``sync``: and wait for the disk."""
     with open(path, "wb") as file:
@@ -191,3 +206,5 @@ def write_arrays(path: Path, arrays: list[np.ndarray], sync: bool = True) -> Non
         file.flush()
         if sync:
             os.fsync(file.fileno())
+    if sync:
+        sync_names(path)

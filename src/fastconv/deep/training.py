@@ -12,7 +12,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.data import Batches, Dataset, Samples
-from fastconv.deep.files import Lock, Paths, Record, check_length, preallocate, write_arrays
+from fastconv.deep.files import Lock, Paths, Record, check_length, preallocate, sync_names, write_arrays
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
@@ -179,6 +179,8 @@ class Training:
         temporary = self.paths.generation(1)[1]
         write_arrays(temporary, self.net.head.arrays, sync)
         temporary.replace(self.paths.head)
+        if sync:
+            sync_names(self.paths.head)
 
     def _commit(self, generation: int, sync: bool = True) -> None:
         epoch, index = self.batches.position
