@@ -1,19 +1,20 @@
 """Residual cores against their limits: the latency of one dependent multiply-add, and the peak FLOP/s.
 
-    python bench/deep.py                  all problems, 2 threads
+    python bench/deep.py                  all problems
     python bench/deep.py --layers 1e6     a tenth of the depth, for a quick look
 
 Times are the best of the repeats, forward and backward apart; a training step is both. Softsign's chain of
 dependent operations in one layer, forward and backward, takes about 12 such latencies: no order of work is faster.
 """
 
-import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from harness import Peak, arguments, selected
 
 from fastconv import config
 from fastconv._ext import probe
@@ -34,25 +35,6 @@ def fma_latency() -> float:
         probe.fma_latency(0, rounds)
         best = min(best, time.perf_counter() - begin)
     return best / rounds
-
-
-def peak_flops(threads: int) -> float:
-    best = 0.0
-    for _ in range(30):
-        begin = time.perf_counter()
-        done = probe.fma_throughput(0, 100_000, threads)
-        best = max(best, done / (time.perf_counter() - begin))
-    return best
-
-
-def bandwidth(threads: int) -> float:
-    source, target = np.ones(1 << 27, np.uint8), np.ones(1 << 27, np.uint8)
-    best = 0.0
-    for _ in range(6):
-        begin = time.perf_counter()
-        done = probe.copy(source, target, threads)
-        best = max(best, done / (time.perf_counter() - begin))
-    return best
 
 
 def step_seconds(core: ResidualCore, batch: int, threads: int, repeats: int) -> tuple[float, float]:
@@ -108,51 +90,64 @@ def stream_ratio(layers: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=float, default=1e7, help="depth at width 4 (default: %(default)g)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
+    args = arguments(
+        __doc__,
+        peer=False,
+        layers={"type": float, "default": 1e7, "help": "depth at width 4 (default: %(default)g)"},
+        repeats={"type": int, "default": 5, "help": "of which the best counts (default: %(default)s)"},
+    )
     layers, threads = int(args.layers), args.threads
-    latency, peak, copied = fma_latency(), peak_flops(threads), bandwidth(threads)
-    print(f"{config.isa()}, {threads} threads: dependent FMA {latency * 1e9:.2f} ns, "
-          f"peak {peak / 1e9:.0f} GFLOP/s, copy {copied / 1e9:.1f} GB/s")  # fmt: skip
-    figures: dict[str, float] = {"fma_latency": latency, "peak_flops": peak, "copy_bytes": copied}
+    latency, peak = fma_latency(), Peak.measure(threads)
 
-    def tell(name: str, value: float, text: str, target: str) -> None:
-        figures[name] = value
-        print(f"{name:<44} {text:<44} {target}", flush=True)
-
-    base = 0.0
-    for name, activation, batch, n, goal in (
-        ("width 4, softsign, batch 16", "softsign", 16, threads, 22),
-        ("width 4, softsign, batch 16, 1 thread", "softsign", 16, 1, 32),
-        ("width 4, tanh, batch 16", "tanh", 16, threads, 1.6),
-        ("width 4, ReLU, batch 16", "relu", 16, threads, 1.0),
-        ("width 4, softsign, batch 64", "softsign", 64, threads, 2.5),
-    ):
+    def step(activation: str, batch: int, n: int) -> tuple[float, float]:
         forward, backward = step_seconds(ResidualCore(4, layers, None, activation), batch, n, args.repeats)
-        each = (forward + backward) / layers
-        base = base or each
-        relative = goal < 16
-        tell(
-            name,
-            each,
-            f"{each * 1e9:.1f} ns a layer ({forward / layers * 1e9:.1f} + {backward / layers * 1e9:.1f}), "
-            + (f"{each / base:.2f} x softsign" if relative else f"{each / latency:.1f} latencies"),
-            f"at most {goal}",
-        )
-    few = max(1, layers // 100)
-    wide = ResidualCore(32, few)
-    forward, backward = step_seconds(wide, 16, threads, args.repeats)
-    share = 6 * 32 * 32 * 16 * few / (forward + backward) / peak
-    tell("width 32, batch 16", share, f"{100 * share:.1f} % of peak (forward, two products back)", "at least 25 %")
-    seconds = evaluation_seconds(ResidualCore(4, layers // 10), 10_000, threads, 2)
-    rate = 10_000 * (layers // 10) / seconds
-    tell("evaluation, 10,000 samples", rate, f"{rate:.3g} layer-samples/s", "at least 4e9")
-    memory, streamed = stream_ratio(layers)
-    tell("streamed step", streamed / memory, f"{streamed / memory:.2f} x in memory ({memory:.3g} s)", "at most 1.3")
+        return forward / layers, backward / layers
+
+    def chain(n: int) -> tuple[float, str]:
+        """A softsign step on n threads, in latencies."""
+        forward, backward = step("softsign", 16, n)
+        text = f"{(forward + backward) * 1e9:.1f} ns a layer ({forward * 1e9:.1f} + {backward * 1e9:.1f})"
+        return forward + backward, f"{text}, {(forward + backward) / latency:.1f} latencies"
+
+    def ratio(activation: str, batch: int) -> tuple[float, str]:
+        """A step in relation to softsign at batch 16."""
+        base, (forward, backward) = sum(step("softsign", 16, threads)), step(activation, batch, threads)
+        text = f"{(forward + backward) * 1e9:.1f} ns a layer ({forward * 1e9:.1f} + {backward * 1e9:.1f})"
+        return (forward + backward) / base, f"{text}, {(forward + backward) / base:.2f} x softsign"
+
+    def wide() -> tuple[float, str]:
+        few = max(1, layers // 100)
+        done = 6 * 32 * 32 * 16 * few
+        share = done / sum(step_seconds(ResidualCore(32, few), 16, threads, args.repeats)) / peak.gflops / 1e9
+        return share, f"{100 * share:.1f} % of peak (forward, two products back)"
+
+    def evaluation() -> tuple[float, str]:
+        some = max(1, layers // 10)
+        rate = 10_000 * some / evaluation_seconds(ResidualCore(4, some), 10_000, threads, 2)
+        return rate, f"{rate:.3g} layer-samples/s"
+
+    def stream() -> tuple[float, str]:
+        memory, streamed = stream_ratio(layers)
+        return streamed / memory, f"{streamed / memory:.2f} x in memory ({memory:.3g} s)"
+
+    problems: dict[str, tuple[Callable[[], tuple[float, str]], str]] = {
+        "width 4, softsign, batch 16": (lambda: chain(threads), "at most 22"),
+        "width 4, softsign, batch 16, 1 thread": (lambda: chain(1), "at most 32"),
+        "width 4, tanh, batch 16": (lambda: ratio("tanh", 16), "at most 1.6"),
+        "width 4, ReLU, batch 16": (lambda: ratio("relu", 16), "at most 1"),
+        "width 4, softsign, batch 64": (lambda: ratio("softsign", 64), "at most 2.5"),
+        "width 32, batch 16": (wide, "at least 25 %"),
+        "evaluation, 10,000 samples": (evaluation, "at least 4e9"),
+        "streamed step": (stream, "at most 1.3"),
+    }
+    chosen = selected(problems, args)
+    print(f"{config.isa()}, {threads} threads: dependent FMA {latency * 1e9:.2f} ns, "
+          f"peak {peak.gflops:.0f} GFLOP/s, copy {peak.gbytes:.1f} GB/s", flush=True)  # fmt: skip
+    figures = {"fma_latency": latency, "peak_flops": peak.gflops * 1e9, "copy_bytes": peak.gbytes * 1e9}
+    for name in chosen:
+        run, goal = problems[name]
+        figures[name], text = run()
+        print(f"{name:<44} {text:<44} {goal}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
 

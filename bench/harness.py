@@ -27,26 +27,28 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 _clock = time.perf_counter
 
 
-def arguments(description: str, **extra: dict[str, Any]) -> argparse.Namespace:
-    """Parse the options every script takes, and apply the ISA and threads."""
+def arguments(description: str, *, peer: bool = True, **extra: dict[str, Any]) -> argparse.Namespace:
+    """Parse the options every script takes, and apply the ISA and threads; some belong to scripts with a ``peer``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--match", default="", metavar="REGEX", help="only the problems whose name matches")
     parser.add_argument("--isa", default=config.isa(), help="kernel table (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=config.threads(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--peer", choices=["torch", "none"], default="torch", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=0.4, help="time for each side of a problem (%(default)s)")
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall",
-        help="cpu: processor time of one thread, for busy machines; needs --threads 1 (default: %(default)s)",
-    )  # fmt: skip
+    if peer:
+        parser.add_argument("--peer", choices=["torch", "none"], default="torch", help="default: %(default)s")
+        parser.add_argument("--seconds", type=float, default=0.4, help="time for each side of a problem (%(default)s)")
+        parser.add_argument(
+            "--clock", choices=CLOCKS, default="wall",
+            help="cpu: processor time of one thread, for busy machines; needs --threads 1 (default: %(default)s)",
+        )  # fmt: skip
     for name, options in extra.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **options)
     args = parser.parse_args()
-    if args.clock == "cpu" and args.threads != 1:
-        parser.error(f"--clock cpu needs --threads 1, got {args.threads}: it counts one thread")
-    global _clock
-    _clock = CLOCKS[args.clock]
+    if peer:
+        if args.clock == "cpu" and args.threads != 1:
+            parser.error(f"--clock cpu needs --threads 1, got {args.threads}: it counts one thread")
+        global _clock
+        _clock = CLOCKS[args.clock]
     try:
         re.compile(args.match)
         config.isa(args.isa)
