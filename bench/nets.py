@@ -164,8 +164,20 @@ def torch_sides(torch: Any, model: nn.Module, x: np.ndarray, y: np.ndarray, trai
                 continue
             net = to_torch(torch, model).to(memory_format=layout).train(training)
             make = _torch_step if training else _torch_inference
-            sides[prefix + name] = make(torch, convert(net), net, tx, ty)
+            side = make(torch, convert(net), net, tx, ty)
+            if not prefix or _compiles(side, prefix + name):
+                sides[prefix + name] = side
     return sides
+
+
+def _compiles(side: Callable[[], Any], name: str) -> bool:
+    """Say so and return False where the peer's compiler, or what it made, fails; the eager ways are left then."""
+    try:
+        side()
+    except RuntimeError as error:  # torch 2.13.0 on AVX2: indices of a maximum out of bounds
+        print(f"PyTorch, {name}, left out: {str(error).splitlines()[0]}", flush=True)
+        return False
+    return True
 
 
 def _torch_step(torch: Any, run: Any, net: Any, x: Any, y: Any) -> Callable[[], float]:
