@@ -103,8 +103,11 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const i
             }
         for (ptrdiff_t c = from; c < to; c++, w += nr) {
             VEC b[FC_NV];
-            for (int v = 0; v < nv; v++)
+            for (int v = 0; v < nv; v++) {
                 b[v] = V(load)(w + v * LANES);
+                if (nv > 2)
+                    FC_PIN(b[v]); /* loaded once, not with each multiply-add */
+            }
             for (int i = 0; i < mr; i++) {
                 const VEC pixel =
                     V(set1)(FC_ANY_PIXELS(nv) ? p[at->x_pixel[i] + c] : three[i / 3][i % 3 * x_col]);
@@ -238,11 +241,14 @@ static void FC(deinterleave)(const void *x, ptrdiff_t n, ptrdiff_t c, void *plan
             out[i] = p[i * c + k];
 }
 
+/* Each vector of pixels has its address in a register. */
+enum { FC(most_vectors) = 8 };
+
 /* nv vectors of pixels, kt channels, the whole chain; vector v begins at x[v] and its n[v] results at y[v] */
 FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *y, const ptrdiff_t *n, ptrdiff_t k,
                                const int kt, const int nv)
 {
-    VEC acc[4][FC_PV];
+    VEC acc[4][FC(most_vectors)];
     for (int i = 0; i < kt; i++)
         for (int v = 0; v < nv; v++)
             acc[i][v] = V(set1)(0);
@@ -251,9 +257,11 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
         ptrdiff_t at = a->taps[t];
         for (ptrdiff_t c = 0; c < a->nc; c++, w += a->w_row, at += a->x_plane) {
             if (kt == 4) { /* fewer vectors than channels: hold those */
-                VEC p[FC_PV];
-                for (int v = 0; v < nv; v++)
+                VEC p[FC(most_vectors)];
+                for (int v = 0; v < nv; v++) {
                     p[v] = V(load)(x[v] + at);
+                    FC_PIN(p[v]); /* loaded once, not with each multiply-add */
+                }
                 for (int i = 0; i < kt; i++) {
                     const VEC b = V(set1)(w[i]);
                     for (int v = 0; v < nv; v++)
@@ -265,7 +273,7 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
                     b[i] = V(set1)(w[i]);
                 for (int v = 0; v < nv; v++) {
                     VEC p = V(load)(x[v] + at);
-                    FC_PIN(p); /* loaded once, not with each multiply-add */
+                    FC_PIN(p);
                     for (int i = 0; i < kt; i++)
                         acc[i][v] = V(fma)(p, b[i], acc[i][v]);
                 }
@@ -307,11 +315,11 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
     }
 }
 
-/* kt channels from k on of all pixels, FC_PV / kt vectors of pixels at a time, a third of that at the end */
+/* kt channels from k on of all pixels, FC_PV / kt vectors of pixels at a time (at most), a third of that at the end */
 FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, const int kt)
 {
-    enum { MOST = FC_PV };
-    const int full = MOST / kt, few = full >= 3 ? full / 3 : 1;
+    enum { MOST = FC(most_vectors) };
+    const int full = FC_PV / kt < MOST ? FC_PV / kt : MOST, few = full >= 3 ? full / 3 : 1;
     const ptrdiff_t across = (a->cols + LANES - 1) / LANES;
     ptrdiff_t image = 0, i = 0, j = 0, left = a->images * a->rows * across;
     while (left > 0) {
