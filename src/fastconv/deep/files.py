@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.functional.residual import ResidualCore
+from fastconv.serialize.files import sync_folder
 
 try:
     import fcntl
@@ -55,13 +56,18 @@ class Paths:
             return self.weights, self.head
         return self.weights.with_name(self.weights.name + ".1"), self.head.with_name(self.head.name + ".1")
 
+    def sync_names(self, number: int) -> None:
+        """Wait until the names of a generation's files are on the disk; a record may count on them then."""
+        for folder in {path.parent for path in self.generation(number)}:
+            sync_folder(folder)
+
     def settle(self, record: "Record") -> "Record":
         """Give generation 1 the plain names, if it counts; also where that was interrupted."""
         if record.generation == 1:
             for old, new in zip(self.generation(1), self.generation(0), strict=True):
                 if old.exists():  # else it has its plain name already
                     os.replace(old, new)
-            sync_names(self.weights, self.head)
+            self.sync_names(0)
             record.generation = 0
             record.write(self.record)
         for left in self.generation(1):
@@ -106,7 +112,7 @@ class Record:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
         if sync:
-            sync_names(path)
+            sync_folder(path.parent)
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -186,18 +192,6 @@ class Lock:
             self._file.close()
 
 
-def sync_names(*paths: Path) -> None:
-    """Wait until the names of files are on the disk: a new name is the folder's content, not the file's."""
-    if os.name != "posix":  # folders cannot be opened there
-        return
-    for folder in {path.parent for path in paths}:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def write_arrays(path: Path, arrays: list[np.ndarray], sync: bool = True) -> None:
     """Write arrays one after another as little-endian float32; ``sync``: and wait for the disk."""
     with open(path, "wb") as file:
@@ -206,5 +200,3 @@ def write_arrays(path: Path, arrays: list[np.ndarray], sync: bool = True) -> Non
         file.flush()
         if sync:
             os.fsync(file.fileno())
-    if sync:
-        sync_names(path)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.data import Batches, Dataset, Samples
-from fastconv.deep.files import Lock, Paths, Record, check_length, preallocate, sync_names, write_arrays
+from fastconv.deep.files import Lock, Paths, Record, check_length, preallocate, write_arrays
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
@@ -179,8 +179,6 @@ class Training:
         temporary = self.paths.generation(1)[1]
         write_arrays(temporary, self.net.head.arrays, sync)
         temporary.replace(self.paths.head)
-        if sync:
-            sync_names(self.paths.head)
 
     def _commit(self, generation: int, sync: bool = True) -> None:
         epoch, index = self.batches.position
@@ -189,6 +187,8 @@ class Training:
             "seed": self.batches.seed, "batch": self.batches.batch_size, "epoch": epoch, "index": index,
             "samples": len(self.batches._labels), "layer_rate": self.layer_rate, "head_rate": self.head_rate,
         }  # fmt: skip
+        if sync:
+            self.paths.sync_names(generation)
         self.record.write(self.paths.record, sync)
         self.saved_step = self.record.step
 
@@ -248,6 +248,7 @@ def create(paths: Paths, record: Record, *, force: bool = False) -> None:
         path.unlink(missing_ok=True)
     initialize_weights(paths.weights, core, record.seed)
     write_arrays(paths.head, Head(record.inputs, record.width, record.classes).initialize(record.seed).arrays)
+    paths.sync_names(0)
     record.write(paths.record)
 
 
