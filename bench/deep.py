@@ -8,6 +8,7 @@ dependent operations in one layer, forward and backward, takes about 12 such lat
 """
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -96,24 +97,27 @@ def main() -> None:
         layers={"type": float, "default": 1e7, "help": "depth at width 4 (default: %(default)g)"},
         repeats={"type": int, "default": 5, "help": "of which the best counts (default: %(default)s)"},
     )
+    if not (1 <= args.layers < np.inf and args.repeats >= 1):
+        sys.exit(f"--layers and --repeats must be at least 1, got {args.layers:g} and {args.repeats}")
     layers, threads = int(args.layers), args.threads
-    latency, peak = fma_latency(), Peak.measure(threads)
 
-    def step(activation: str, batch: int, n: int) -> tuple[float, float]:
+    def step(activation: str, batch: int, n: int) -> tuple[float, str]:
+        """Seconds a layer, and in words: forward and backward."""
         forward, backward = step_seconds(ResidualCore(4, layers, None, activation), batch, n, args.repeats)
-        return forward / layers, backward / layers
+        forward, backward = forward / layers, backward / layers
+        each = forward + backward
+        return each, f"{each * 1e9:.1f} ns a layer ({forward * 1e9:.1f} + {backward * 1e9:.1f})"
 
     def chain(n: int) -> tuple[float, str]:
         """A softsign step on n threads, in latencies."""
-        forward, backward = step("softsign", 16, n)
-        text = f"{(forward + backward) * 1e9:.1f} ns a layer ({forward * 1e9:.1f} + {backward * 1e9:.1f})"
-        return forward + backward, f"{text}, {(forward + backward) / latency:.1f} latencies"
+        each, text = step("softsign", 16, n)
+        return each, f"{text}, {each / latency:.1f} latencies"
 
     def ratio(activation: str, batch: int) -> tuple[float, str]:
-        """A step in relation to softsign at batch 16."""
-        base, (forward, backward) = sum(step("softsign", 16, threads)), step(activation, batch, threads)
-        text = f"{(forward + backward) * 1e9:.1f} ns a layer ({forward * 1e9:.1f} + {backward * 1e9:.1f})"
-        return (forward + backward) / base, f"{text}, {(forward + backward) / base:.2f} x softsign"
+        """A step in relation to softsign at batch 16, measured beside it."""
+        base, _ = step("softsign", 16, threads)
+        each, text = step(activation, batch, threads)
+        return each / base, f"{text}, {each / base:.2f} x softsign"
 
     def wide() -> tuple[float, str]:
         few = max(1, layers // 100)
@@ -141,6 +145,7 @@ def main() -> None:
         "streamed step": (stream, "at most 1.3"),
     }
     chosen = selected(problems, args)
+    latency, peak = fma_latency(), Peak.measure(threads)
     print(f"{config.isa()}, {threads} threads: dependent FMA {latency * 1e9:.2f} ns, "
           f"peak {peak.gflops:.0f} GFLOP/s, copy {peak.gbytes:.1f} GB/s", flush=True)  # fmt: skip
     figures = {"fma_latency": latency, "peak_flops": peak.gflops * 1e9, "copy_bytes": peak.gbytes * 1e9}

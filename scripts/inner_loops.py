@@ -56,9 +56,13 @@ def main() -> None:
     parser.add_argument("match", nargs="?", default="", help="only functions whose name matches")
     parser.add_argument("--least", type=int, default=6, metavar="N", help="multiply-adds (default: %(default)s)")
     args = parser.parse_args()
+    try:
+        match = re.compile(args.match)
+    except re.error as error:
+        parser.error(f"{args.match!r} is no regular expression: {error}")
     print(f"{'function':34}", *COLUMNS, sep="  ")
     for name, code in functions(args.object):
-        if not re.search(args.match, name):
+        if not match.search(name):
             continue
         for loop in inner_loops(code):
             counts = {column: sum(bool(what.search(line)) for line in loop) for column, what in COLUMNS.items()}

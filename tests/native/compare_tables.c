@@ -109,7 +109,8 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     for (ptrdiff_t few = 1; few < C; few++) {
         fc_planes planes = {.x = panels, .x_plane = ROWS * WIDTH + 3, .x_row = WIDTH, .taps = taps, .ntaps = TAPS,
                             .nc = C, .w = w, .w_row = C, .bias = g,
-                            .scale = few % 2 ? x : NULL, .shift = few % 2 ? g : NULL, .y = out, .y_row = COLS * few, .y_col = few,
+                            .scale = few % 2 ? x : NULL, .shift = few % 2 ? g : NULL,
+                            .y = out, .y_row = COLS * few, .y_col = few,
                             .images = 1, .rows = ROWS, .cols = COLS, .channels = few, .relu = few % 2};
         ops->planes(&planes);
         out += ROWS * COLS * few * size;

@@ -179,10 +179,9 @@ cdef Py_ssize_t plan(Correlation *a, char *scratch) noexcept nogil:
     a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
     if flat:
         a.col_block = min(a.col_block, max(8 * a.table.mr, WINDOW_BYTES // (m.c * m.size)))
-        # threads share the pixels, or the weights where those are more to fetch (see parts)
-        while (a.threads > 1 and ceil_div(m.cols, a.col_block) < 2 * a.threads and a.col_block > 2 * a.table.mr
-               and m.cols > a.kg):
-            a.col_block = ceil_div(a.col_block, 2)
+        if m.cols > a.kg:   # threads share the pixels; else the weights, which are more to fetch (see parts)
+            while a.threads > 1 and ceil_div(m.cols, a.col_block) < 2 * a.threads and a.col_block > 2 * a.table.mr:
+                a.col_block = ceil_div(a.col_block, 2)
         a.col_block = ceil_div(ceil_div(m.cols, max(1, ceil_div(m.cols, a.col_block))), a.table.mr) * a.table.mr
     else:
         limit = WINDOW_BYTES // max(1, m.sr * window_width(m) * m.c * m.size)

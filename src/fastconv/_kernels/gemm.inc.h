@@ -315,17 +315,16 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
     }
 }
 
-/* kt channels from k on of all pixels, FC_PV / kt vectors of pixels at a time (at most), a third of that at the end */
+/* kt channels from k on of all pixels, at most FC_PV / kt vectors of pixels at a time, a third of that at the end */
 FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, const int kt)
 {
-    enum { MOST = FC(most_vectors) };
-    const int full = FC_PV / kt < MOST ? FC_PV / kt : MOST, few = full >= 3 ? full / 3 : 1;
+    const int full = FC_PV / kt < FC(most_vectors) ? FC_PV / kt : FC(most_vectors), few = full >= 3 ? full / 3 : 1;
     const ptrdiff_t across = (a->cols + LANES - 1) / LANES;
     ptrdiff_t image = 0, i = 0, j = 0, left = a->images * a->rows * across;
     while (left > 0) {
-        const T *x[MOST];
-        T *y[MOST];
-        ptrdiff_t n[MOST];
+        const T *x[FC(most_vectors)];
+        T *y[FC(most_vectors)];
+        ptrdiff_t n[FC(most_vectors)];
         const int nv = left > few ? full : few;
         for (int v = 0; v < nv; v++) {
             if (v < left) {
@@ -415,13 +414,13 @@ FC_INLINE void FC(outer_run)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_t
         const ptrdiff_t mr = (m + tiles - 1) / tiles;
 #define FC_CASE(M, NV)                                                                                               \
     case M:                                                                                                          \
-        if (M <= (near ? FC_HEIGHT(nv) : FC_APART(nv))) {                                                            \
+        if (M <= (near ? FC_HEIGHT(NV) : FC_APART(NV))) {                                                            \
             if (FC_FREE_TAILS)                                                                                       \
-                FC(outer_tile)(a, taps, k, dw, tail ? tail : LANES, near, M, nv);                                    \
+                FC(outer_tile)(a, taps, k, dw, tail ? tail : LANES, near, M, NV);                                    \
             else if (tail)                                                                                           \
-                FC(outer_tile)(a, taps, k, dw, tail, near, M, nv);                                                   \
+                FC(outer_tile)(a, taps, k, dw, tail, near, M, NV);                                                   \
             else                                                                                                     \
-                FC(outer_tile)(a, taps, k, dw, 0, near, M, nv);                                                      \
+                FC(outer_tile)(a, taps, k, dw, 0, near, M, NV);                                                      \
         }                                                                                                            \
         break;
         switch (mr) {
