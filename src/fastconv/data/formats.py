@@ -15,6 +15,7 @@ IDX_UBYTE = 0x08  # element type of an idx file, third byte of its magic number
 # Deflate spends at least 1 bit on 129 bytes (a match of 258 costs 2 bits): a file cannot hold more.
 DEFLATE_RATIO = 1032
 INFLATE_HOLDS = 64  # more than the compressed bytes zlib may have read ahead
+PIECE = 1 << 18  # bytes of gzip data taken in or given out at a time
 CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
@@ -134,14 +135,21 @@ class _Reader:
         if self._inflate is None:
             data, self._left = self._left[:n], self._left[n:]
             return data
-        if n == 0 or self._inflate.eof:  # to zlib a maximum of 0 means no maximum
-            return b""
-        try:
-            plain = self._inflate.decompress(self._left, n)
-        except zlib.error as error:
-            raise ValueError(f"{self._where}: damaged gzip data ({error})") from error
-        self._left = memoryview(self._inflate.unconsumed_tail)
-        return plain
+        # piece by piece into an array of the final size: in one go zlib would hold everything twice
+        out, filled = np.empty(min(n, self._at_most()), np.uint8), 0
+        while filled < len(out) and not self._inflate.eof:
+            coming = self._left[:PIECE]
+            try:
+                plain = self._inflate.decompress(coming, min(len(out) - filled, PIECE))
+            except zlib.error as error:
+                raise ValueError(f"{self._where}: damaged gzip data ({error})") from error
+            if not plain and not coming:
+                break
+            rest = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+            self._left = self._left[len(coming) - len(rest) :]
+            out[filled : filled + len(plain)] = np.frombuffer(plain, np.uint8)
+            filled += len(plain)
+        return out[:filled].data.toreadonly()
 
     def finish(self) -> None:
         """Raise ValueError unless nothing is left and the checksum that ends gzip data was met."""
@@ -149,10 +157,8 @@ class _Reader:
             raise ValueError(f"{self._where}: content goes on after its expected end")
         if self._inflate and not self._inflate.eof:
             raise ValueError(f"{self._where}: truncated: the gzip data end early")
-        if self._inflate and self._inflate.unused_data:
-            raise ValueError(
-                f"{self._where}: {len(self._inflate.unused_data)} bytes too many after the gzip data"
-            )
+        if self._inflate and self._left:
+            raise ValueError(f"{self._where}: {len(self._left)} bytes too many after the gzip data")
 
     def _at_most(self) -> int:
         if self._inflate is None:
