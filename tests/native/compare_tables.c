@@ -28,7 +28,7 @@ static void fill(unsigned seed)
 /* Three layers of residual cores, forward and back, of some widths, batches and activations. */
 static char *run_deep(const fc_ops *ops, const void *x, const void *w, const void *g, char *out)
 {
-    static char tape[COUNT * 16], tape2[COUNT * 16], scratch[COUNT * 16];
+    static char tape[COUNT * 16], scratch[COUNT * 16];
     const ptrdiff_t widths[] = {1, 2, 4, 5, 8, 17}, layers = 3, size = ops->size;
     for (int i = 0; i < 6; i++)
         for (ptrdiff_t blocks = 1; blocks < 3; blocks++)
@@ -37,17 +37,19 @@ static char *run_deep(const fc_ops *ops, const void *x, const void *w, const voi
                 char *h = out, *back = h + state, *w_new = back + state;
                 memcpy(h, x, state);
                 memcpy(back, g, state);
-                fc_deep a = {.layers = layers, .width = d, .blocks = blocks, .vectors = blocks * 16 / ops->lanes,
-                             .activation = act, .alpha = 0.25, .root = 0.5, .rate = 0.1, .w = w, .w_new = w_new,
-                             .h = h, .g = back, .tape = tape, .scratch = scratch};
+                fc_deep a = {.layers = layers, .width = d, .blocks = blocks, .alpha = 0.25, .root = 0.5, .rate = 0.1,
+                             .vectors = blocks * 16 / (d < 16 ? ops->lanes : 8), .activation = act, .w = w,
+                             .w_new = w_new, .h = h, .g = back, .tape = tape, .scratch = scratch};
                 fc_deep again = a;
                 ops->deep_forward(&a);
                 a.h = again.h = (void *)x;
                 ops->deep_recompute(&a);
-                again.tape = tape2; /* recomputed beside the way back, then walked back in its turn */
-                ops->deep_both(&a, &again);
+                ops->deep_gradient(&a);
+                ops->deep_update(&a, &again); /* recomputed beside the updates, then walked back in its turn */
                 again.w_new = w_new + layers * row;
-                ops->deep_backward(&again);
+                ops->deep_gradient(&again);
+                a.layers = 0;
+                ops->deep_update(&again, &a);
                 out = w_new + 2 * layers * row;
             }
     return out;

@@ -1,11 +1,11 @@
 """Residual cores: which thread walks which chunk, forward and backward.
 
-Forward, threads share the lanes of the batch and meet only at the end. Backward, two threads take chunks in
-turn: while one walks chunk c back, the other recomputes chunk c - 1, which it will walk back next; what a thread
-recomputes it reads again itself, out of its own cache. They meet through one counter, within one parallel region:
-to wake a sleeping thread for each chunk would cost as much as a short chunk takes. One thread does both in one
-loop, on two tapes. A walk that waits for its own results, and one with fewer registers than threads, takes the
-registers of half the length: their latencies are shorter, and there are two of them.
+Forward, threads share the lanes of the batch and meet only at the end. Backward, they take chunks in turn, and what
+a thread recomputes it reads again itself, out of its own cache. Only the gradient of the state goes through chunk after
+chunk, from thread to thread; while the others have it, a thread updates the weights of its last chunk and recomputes
+its next one. They meet through one counter, within one parallel region: to wake a sleeping thread for each chunk would
+cost as much as a short chunk takes. A walk that waits for its own results, and one with fewer registers than threads,
+takes the registers of half the length: their latencies are shorter, and there are two of them.
 """
 
 from cython.parallel cimport parallel, prange
@@ -70,6 +70,8 @@ ctypedef fused real:
 
 cdef enum:
     AHEAD = 1024  # numbers that a forward walk prefetches ahead, a page; a layer, where that is longer
+    ROWS = 16  # from this width on, samples are rows, and a forward walk takes them by
+    GROUP = 8
 
 
 def lanes(int kind):
@@ -80,6 +82,11 @@ def lanes(int kind):
 cdef bint waits(Py_ssize_t width, Py_ssize_t blocks) noexcept nogil:
     # whether a walk waits for its own results most of the time: two short registers then take less than one long one
     return width <= 4 and blocks == 1
+
+
+cdef Py_ssize_t group(const fc_ops *table, Py_ssize_t width) noexcept nogil:
+    # samples that a forward walk takes together
+    return table.lanes if width < ROWS else GROUP
 
 
 cdef void describe(fc_deep *a, Py_ssize_t width, Py_ssize_t blocks, int activation, double alpha) noexcept nogil:
@@ -93,9 +100,9 @@ cdef void describe(fc_deep *a, Py_ssize_t width, Py_ssize_t blocks, int activati
 cdef void forward_part(
     const fc_ops *table, fc_deep a, const real *w, real *h, real *marks, Py_ssize_t layers, Py_ssize_t chunk
 ) noexcept nogil:
-    # the registers a.first.. of h through all layers; marks (chunks, blocks, D, 16): the state before each chunk
+    # the groups a.first.. of lanes of h through all layers; marks (chunks, blocks, D, 16): the state before each chunk
     cdef Py_ssize_t row = a.width * (a.width + 1), state = a.blocks * a.width * 16
-    cdef Py_ssize_t c, v, k, at, lanes = table.lanes
+    cdef Py_ssize_t c, v, k, at, lanes = group(table, a.width)
     a.h = h
     a.ahead = max(<Py_ssize_t>AHEAD, row)
     for c in range((layers + chunk - 1) // chunk):
@@ -129,9 +136,9 @@ def forward(
     cdef real *saved = NULL
     if layers == 0 or blocks == 0:
         return
-    if blocks * 16 // table.lanes < threads or waits(width, blocks):
+    if waits(width, blocks) or width < ROWS and blocks * 16 // table.lanes < threads:
         table = ops_shorter(sizeof(real) // 4 - 1)
-    count = blocks * 16 // table.lanes
+    count = blocks * 16 // group(table, width)
     parts = min(<Py_ssize_t>threads, count)
     if marks is not None:
         saved = &marks[0, 0, 0, 0]
@@ -154,19 +161,18 @@ cdef void forward_range(
 
 cdef struct walk:
     Py_ssize_t layers, chunk, row, state, tape_size, chunks
-    Py_ssize_t turns  # chunks from one that a thread recomputes to the next
-    Py_ssize_t walked
 
 
-cdef void place(fc_deep *a, const walk *s, Py_ssize_t c, const real *w, real *w_new, const real *marks,
-                real *tapes, Py_ssize_t tape) noexcept nogil:
-    # point a at chunk c and one of the two tapes
-    a.layers = min(s.chunk, s.layers - c * s.chunk)
+cdef void place(fc_deep *a, const walk *s, Py_ssize_t c, Py_ssize_t turns, const real *w, real *w_new,
+                const real *marks, real *tape) noexcept nogil:
+    # point a at chunk c (before the first one, at none of its layers), to be followed by chunk c - turns
+    a.layers = min(s.chunk, s.layers - c * s.chunk) if c >= 0 else 0
+    c = max(c, <Py_ssize_t>0)
     a.w = w + c * s.chunk * s.row
     a.w_new = w_new + c * s.chunk * s.row
     a.h = <void *>(marks + c * s.state)
-    a.tape = tapes + tape * s.tape_size
-    a.ahead = -s.turns * s.chunk * s.row
+    a.tape = tape
+    a.ahead = -turns * s.chunk * s.row
 
 
 def backward(
@@ -183,12 +189,13 @@ def backward(
 ):
     """Walk all layers back: replace g (blocks, D, 16) and set updated = weights - rate * gradient.
 
-    updated may be weights itself. marks as forward left them; tapes (2, chunk * 2 * blocks * D * 16);
-    scratch (2 * blocks * D * 16).
+    updated may be weights itself. marks as forward left them; tapes (threads at most, chunk * 2 * blocks * D * 16);
+    scratch (blocks * D * 16).
     """
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef Py_ssize_t blocks = g.shape[0], width = g.shape[1], layers = weights.shape[0]
-    cdef int threads = min(2, threads_for(<double>layers * blocks * 16 * (width + 8) * width))
+    cdef int threads = min(<int>tapes.shape[0], threads_for(<double>layers * blocks * 16 * (width + 8) * width))
+    cdef Py_ssize_t walked
     cdef fc_deep a
     cdef walk s
     if layers == 0 or blocks == 0:
@@ -198,50 +205,48 @@ def backward(
     s.row = width * (width + 1)
     s.state = blocks * width * 16
     s.tape_size = tapes.shape[1]
-    s.walked = s.chunks = (layers + chunk - 1) // chunk
-    if s.chunks == 1:
-        threads = 1
+    walked = s.chunks = (layers + chunk - 1) // chunk
+    threads = min(<Py_ssize_t>threads, s.chunks)
     with nogil:
         describe(&a, width, blocks, activation, alpha)
         a.g = &g[0, 0, 0]
         a.rate = rate
         a.scratch = &scratch[0]
-        s.turns = threads
-        if threads == 1:
-            alone(table, &a, &s, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
-        else:
-            with parallel(num_threads=2):
-                if fc_team() == 2:
-                    in_turn(table, &a, &s, fc_rank(), &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
-                else:  # no second thread was to be had
-                    alone(table, &a, &s, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
+        with parallel(num_threads=threads):
+            if fc_team() == 1:
+                alone(table, &a, &s, &weights[0, 0], &updated[0, 0], &marks[0, 0, 0, 0], &tapes[0, 0])
+            else:
+                take_turns(table, &a, &s, &walked, fc_rank(), fc_team(), &weights[0, 0], &updated[0, 0],
+                           &marks[0, 0, 0, 0], &tapes[0, 0])
 
 
-cdef void in_turn(const fc_ops *table, const fc_deep *shared, walk *s, int rank, const real *w, real *w_new,
-                  const real *marks, real *tapes) noexcept nogil:
-    # this thread owns the chunks and the tape of its parity; s.walked is the last chunk that was walked back
-    cdef fc_deep a = shared[0]
+cdef void take_turns(const fc_ops *table, const fc_deep *shared, const walk *s, Py_ssize_t *walked, int rank, int team,
+                     const real *w, real *w_new, const real *marks, real *tapes) noexcept nogil:
+    # this thread owns a tape and every team-th chunk; walked is the last chunk that the gradient went through
+    cdef fc_deep a = shared[0], b = shared[0]
     cdef const fc_ops *again = ops_shorter(sizeof(real) // 4 - 1) if waits(a.width, a.blocks) else table
-    cdef Py_ssize_t c = s.chunks - 1 - (s.chunks - 1 - rank) % 2
+    cdef real *tape = tapes + rank * s.tape_size
+    cdef Py_ssize_t c = s.chunks - 1 - (s.chunks - 1 - rank) % team
+    place(&b, s, c, team, w, w_new, marks, tape)
+    again.deep_recompute(&b)
     while c >= 0:
-        place(&a, s, c, w, w_new, marks, tapes, rank)
-        again.deep_recompute(&a)
-        fc_await(&s.walked, c + 1)
-        table.deep_backward(&a)
-        fc_publish(&s.walked, c)
-        c = c - 2
+        place(&a, s, c, team, w, w_new, marks, tape)
+        place(&b, s, c - team, team, w, w_new, marks, tape)
+        fc_await(walked, c + 1)
+        table.deep_gradient(&a)
+        fc_publish(walked, c)
+        table.deep_update(&a, &b)
+        c = c - team
 
 
 cdef void alone(const fc_ops *table, const fc_deep *shared, const walk *s, const real *w, real *w_new,
                 const real *marks, real *tapes) noexcept nogil:
+    # one thread takes two tapes in turn
     cdef fc_deep a = shared[0], b = shared[0]
-    cdef Py_ssize_t c = s.chunks - 1
-    place(&a, s, c, w, w_new, marks, tapes, c & 1)
-    table.deep_recompute(&a)
-    while c > 0:
-        place(&a, s, c, w, w_new, marks, tapes, c & 1)
-        place(&b, s, c - 1, w, w_new, marks, tapes, (c - 1) & 1)
+    cdef Py_ssize_t c
+    place(&b, s, s.chunks - 1, 1, w, w_new, marks, tapes + ((s.chunks - 1) & 1) * s.tape_size)
+    table.deep_recompute(&b)
+    for c in range(s.chunks - 1, -1, -1):
+        place(&a, s, c, 1, w, w_new, marks, tapes + (c & 1) * s.tape_size)
+        place(&b, s, c - 1, 1, w, w_new, marks, tapes + ((c - 1) & 1) * s.tape_size)
         table.deep_both(&a, &b)
-        c = c - 1
-    place(&a, s, 0, w, w_new, marks, tapes, 0)
-    table.deep_backward(&a)

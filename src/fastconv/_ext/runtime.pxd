@@ -284,7 +284,8 @@ cdef extern from "kernels.h" nogil:
         # deep.inc.h
         void (*deep_forward)(const fc_deep *a) noexcept nogil
         void (*deep_recompute)(const fc_deep *a) noexcept nogil
-        void (*deep_backward)(const fc_deep *a) noexcept nogil
+        void (*deep_gradient)(const fc_deep *a) noexcept nogil
+        void (*deep_update)(const fc_deep *a, const fc_deep *c) noexcept nogil
         void (*deep_both)(const fc_deep *a, const fc_deep *c) noexcept nogil
         void (*deep_quotient_errors)(Py_ssize_t first, Py_ssize_t n, double nudge, Py_ssize_t *wrong) noexcept nogil
 

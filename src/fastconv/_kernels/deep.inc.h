@@ -2,13 +2,15 @@
  *
  * Lanes are samples. A batch is cut into blocks of 16 (padded by the caller), a state is (blocks, D, 16), and a
  * layer's weights are W (in, out) row after row and then b: D + 1 rows of D, the bias being the row whose input
- * is 1. Three walks over a chunk of layers:
+ * is 1. Four walks over a chunk of layers:
  *
  *   forward     the state alone, held in registers for D = 2, 4, 8
  *   recompute   the same again; `tape` keeps each layer's input h and slope d = alpha * act'(z)
- *   backward    from the last layer to the first: dz = g * d,  g += dz W^T,  W -= rate * h^T dz
+ *   gradient    from the last layer to the first: dz = g * d takes the place of d, g += dz W^T
+ *   update      W -= rate * h^T dz, each layer for itself
  *
- * `both` walks one chunk back and recomputes another in one loop: two independent chains fill each other's waits.
+ * Only g has to go through all chunks one after the other. Updates fill the waits of a recomputation, of the chunk
+ * whose turn is next: one loop does both, and the tape's layers are written again as soon as they were used.
  * Sums, in every table: over inputs (and outputs, in g) two chains for D <= 8, of the first half and of the rest,
  * else one chain; over samples the blocks in order and then 16 lanes by halves (8, 4, 2, 1) for D < 16. From D = 16
  * on, registers of outputs are as long as registers of samples: a chain over the samples then takes 16 multiply-adds
@@ -245,28 +247,35 @@ static FC_NOINLINE void FC(deep_update_tree)(const fc_deep *a, const T *w, T *ne
     }
 }
 
-static FC_NOINLINE void FC(deep_backward_wide)(const fc_deep *a)
+static FC_NOINLINE void FC(deep_gradient_wide)(const fc_deep *a)
 {
     const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
-    T *dz = a->scratch;
     for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
-        const T *w = (const T *)a->w + i * row, *x = (const T *)a->tape + i * 2 * state, *d = x + state;
-        T *new = (T *)a->w_new + i * row;
-        for (ptrdiff_t e = 0; e < state; e += LANES)
-            V(store)(dz + e, V(mul)(V(load)((const T *)a->g + e), V(load)(d + e)));
+        const T *w = (const T *)a->w + i * row;
         for (ptrdiff_t v = 0; v < a->blocks * BV; v++) {
             const ptrdiff_t at = v / BV * n * 16 + v % BV * LANES;
-            T *g = (T *)a->g + at;
+            T *g = (T *)a->g + at, *d = (T *)a->tape + (2 * i + 1) * state + at;
             ptrdiff_t k = 0;
+            for (ptrdiff_t j = 0; j < n; j++)
+                V(store)(d + j * 16, V(mul)(V(load)(g + j * 16), V(load)(d + j * 16)));
             for (; k + 8 <= n; k += 8)
-                FC(deep_inputs)(a, w, dz + at, g, k, 8);
+                FC(deep_inputs)(a, w, d, g, k, 8);
             for (; k + 4 <= n; k += 4)
-                FC(deep_inputs)(a, w, dz + at, g, k, 4);
+                FC(deep_inputs)(a, w, d, g, k, 4);
             for (; k < n; k++)
-                FC(deep_inputs)(a, w, dz + at, g, k, 1);
+                FC(deep_inputs)(a, w, d, g, k, 1);
         }
+    }
+}
+
+static FC_NOINLINE void FC(deep_update_wide)(const fc_deep *a)
+{
+    const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
+    for (ptrdiff_t i = 0; i < a->layers; i++) {
+        const T *w = (const T *)a->w + i * row, *x = (const T *)a->tape + 2 * i * state;
+        T *new = (T *)a->w_new + i * row;
         for (ptrdiff_t k = 0; k <= n; k++)
-            FC(deep_update_tree)(a, w + k * n, new + k * n, k < n ? x + k * 16 : NULL, dz);
+            FC(deep_update_tree)(a, w + k * n, new + k * n, k < n ? x + k * 16 : NULL, x + state);
     }
 }
 
@@ -276,18 +285,32 @@ static FC_NOINLINE void FC(deep_backward_wide)(const fc_deep *a)
 /* rows of a tile */
 #define FC_DEEP_ROWS (LANES < 4 ? LANES : FC_VECTORS == 32 && LANES >= 8 ? 8 : 4)
 
-/* acc[r][v] += sum over k < n of x[r * xr + k * xk] * w[k * wk + v * LANES ...], in order; meanwhile bytes from `soon`
- * on, unless that is 0, are on their way to the cache, `pace` for each k */
+/* Weights on their way to the cache: a walk prefetches its share of those that will be wanted next, `pace` bytes for
+ * each step of a tile. A core has few loads on their way at a time (12 on Ice Lake), so they have to be spread. */
+typedef struct {
+    uintptr_t at, pace;
+} FC(deep_soon);
+
+/* share `first` of `shares` of what is a->ahead of the layer at w, over so many steps */
+FC_INLINE FC(deep_soon) FC(deep_coming)(const fc_deep *a, const T *w, int first, int shares, ptrdiff_t steps)
+{
+    const ptrdiff_t row = a->width * (a->width + 1);
+    const uintptr_t bytes = (uintptr_t)row * sizeof(T) / (uintptr_t)shares;
+    const FC(deep_soon) soon = {(uintptr_t)w + (uintptr_t)a->ahead * sizeof(T) + bytes * (uintptr_t)first,
+                                bytes / (uintptr_t)steps + 1};
+    return soon;
+}
+
+/* acc[r][v] += sum over k < n of x[r * xr + k * xk] * w[k * wk + v * LANES ...], in order */
 FC_INLINE void FC(deep_chains)(VEC acc[][2], const T *x, const ptrdiff_t xr, const ptrdiff_t xk, const T *w,
                                const ptrdiff_t wk, const ptrdiff_t n, const ptrdiff_t part, const int nr, const int nv,
-                               uintptr_t soon, const uintptr_t pace)
+                               FC(deep_soon) *soon)
 {
     for (ptrdiff_t k = 0; k < n; k++) {
         VEC wv[2];
-        if (pace) {
-            FC_PREFETCH(soon);
-            soon += pace;
-        }
+        FC_PREFETCH(soon->at);
+        FC_PREFETCH(soon->at + 64); /* where the pace is a line or more */
+        soon->at += soon->pace;
         FC_UNROLL for (int v = 0; v < nv; v++)
             wv[v] = FC(get)(w + k * wk + v * LANES, part);
         FC_UNROLL for (int r = 0; r < nr; r++) {
@@ -300,10 +323,9 @@ FC_INLINE void FC(deep_chains)(VEC acc[][2], const T *x, const ptrdiff_t xr, con
 
 /* outputs [j, j + nv registers) of a layer on nr rows: y = x + alpha * act(b + x w), and the slopes; where given */
 FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T *y, T *d, const ptrdiff_t j,
-                                     const ptrdiff_t part, const uintptr_t soon, const int act, const int nr,
+                                     const ptrdiff_t part, FC(deep_soon) *soon, const int act, const int nr,
                                      const int nv)
 {
-    enum { pace = FC_DEEP_ROWS * 2 * LANES * sizeof(T) / 16 }; /* all tiles of 16 samples meet all weights once */
     const ptrdiff_t n = a->width;
     const T alpha = (T)a->alpha, root = (T)a->root;
     VEC acc[8][2];
@@ -312,8 +334,7 @@ FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T
         FC_UNROLL for (int r = 0; r < nr; r++)
             acc[r][v] = bias;
     }
-    FC(deep_chains)(acc, x, n, 1, w + j, n, n, part, nr, nv, soon + (uintptr_t)(j * n) * pace / (2 * LANES),
-                    pace);
+    FC(deep_chains)(acc, x, n, 1, w + j, n, n, part, nr, nv, soon);
     FC_UNROLL for (int r = 0; r < nr; r++)
         FC_UNROLL for (int v = 0; v < nv; v++) {
             const ptrdiff_t at = r * n + j + v * LANES;
@@ -325,28 +346,39 @@ FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T
         }
 }
 
-/* one layer on FC_DEEP_ROWS rows of samples, the first of which is the batch's `s` */
-static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const T *x, T *y, T *d, ptrdiff_t s)
+/* one layer on m samples */
+static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const T *x, T *y, T *d, ptrdiff_t m,
+                                            FC(deep_soon) soon)
 {
     const ptrdiff_t n = a->width;
-    const uintptr_t soon = (uintptr_t)w + (uintptr_t)(a->ahead + s % 16 * n * n / 16) * sizeof(T);
     /* expands to the layer for one activation */
 #define FC_DEEP_OUTPUTS(ACT)                                                                                         \
-    for (; j + 2 * LANES <= a->width; j += 2 * LANES)                                                                \
-        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, soon, ACT, FC_DEEP_ROWS, 2);                                      \
-    for (; j + LANES <= a->width; j += LANES)                                                                        \
-        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, soon, ACT, FC_DEEP_ROWS, 1);                                      \
-    if (j < a->width)                                                                                                \
-        FC(deep_rows_outputs)(a, w, x, y, d, j, a->width - j, soon, ACT, FC_DEEP_ROWS, 1);
-    ptrdiff_t j = 0;
-    if (a->activation == FC_SOFTSIGN) {
-        FC_DEEP_OUTPUTS(FC_SOFTSIGN)
-    } else if (a->activation == FC_TANH) {
-        FC_DEEP_OUTPUTS(FC_TANH)
-    } else {
-        FC_DEEP_OUTPUTS(FC_RELU)
+    for (; j + 2 * LANES <= n; j += 2 * LANES)                                                                       \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, &soon, ACT, FC_DEEP_ROWS, 2);                                     \
+    for (; j + LANES <= n; j += LANES)                                                                               \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, 0, &soon, ACT, FC_DEEP_ROWS, 1);                                     \
+    if (j < n)                                                                                                       \
+        FC(deep_rows_outputs)(a, w, x, y, d, j, n - j, &soon, ACT, FC_DEEP_ROWS, 1);
+    for (ptrdiff_t s = 0; s < m; s += FC_DEEP_ROWS) {
+        ptrdiff_t j = 0;
+        if (a->activation == FC_SOFTSIGN) {
+            FC_DEEP_OUTPUTS(FC_SOFTSIGN)
+        } else if (a->activation == FC_TANH) {
+            FC_DEEP_OUTPUTS(FC_TANH)
+        } else {
+            FC_DEEP_OUTPUTS(FC_RELU)
+        }
+        x += FC_DEEP_ROWS * n;
+        y = y ? y + FC_DEEP_ROWS * n : NULL;
+        d = d ? d + FC_DEEP_ROWS * n : NULL;
     }
 #undef FC_DEEP_OUTPUTS
+}
+
+/* steps of the tiles of m rows by n columns, chains of k */
+FC_INLINE ptrdiff_t FC(deep_steps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k)
+{
+    return m / FC_DEEP_ROWS * ((n + 2 * LANES - 1) / (2 * LANES)) * k;
 }
 
 /* to[j * to_row + i] = from[i * from_row + j] for i < m, j < n */
@@ -371,34 +403,38 @@ static FC_NOINLINE void FC(deep_turn)(const T *from, ptrdiff_t from_row, T *to, 
 
 static FC_NOINLINE void FC(deep_rows_forward)(const fc_deep *a)
 {
-    const ptrdiff_t n = a->width, row = (n + 1) * n;
-    T buffer[2][FC_DEEP_MAX * LANES];
-    for (ptrdiff_t v = a->first; v < a->first + a->vectors; v++) {
-        T *h = (T *)a->h + v / BV * n * 16 + v % BV * LANES;
-        FC(deep_turn)(h, 16, buffer[0], n, n, LANES);
-        for (ptrdiff_t i = 0; i < a->layers; i++)
-            for (ptrdiff_t r = 0; r < LANES; r += FC_DEEP_ROWS)
-                FC(deep_rows_layer)(a, (const T *)a->w + i * row, buffer[i & 1] + r * n, buffer[(i + 1) & 1] + r * n,
-                                    NULL, v * LANES + r);
-        FC(deep_turn)(buffer[a->layers & 1], n, h, 16, LANES, n);
+    const ptrdiff_t n = a->width, row = (n + 1) * n, end = 8 * (a->first + a->vectors);
+    T buffer[2][FC_DEEP_MAX * 16];
+    for (ptrdiff_t s = 8 * a->first, m; s < end; s += m) { /* a block, or half of one */
+        T *h = (T *)a->h + s / 16 * n * 16 + s % 16;
+        m = s % 16 || s + 8 == end ? 8 : 16;
+        FC(deep_turn)(h, 16, buffer[0], n, n, m);
+        for (ptrdiff_t i = 0; i < a->layers; i++) {
+            const T *w = (const T *)a->w + i * row;
+            FC(deep_rows_layer)(a, w, buffer[i & 1], buffer[(i + 1) & 1], NULL, m,
+                                FC(deep_coming)(a, w, 0, 1, FC(deep_steps)(m, n, n)));
+        }
+        FC(deep_turn)(buffer[a->layers & 1], n, h, 16, m, n);
     }
 }
 
+/* The three walks of a chunk's way back prefetch a third each of the chunk that is next. */
 static FC_NOINLINE void FC(deep_rows_recompute)(const fc_deep *a)
 {
-    const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
+    const ptrdiff_t n = a->width, row = (n + 1) * n, m = a->blocks * 16, state = m * n;
     T *tape = a->tape;
     for (ptrdiff_t b = 0; b < a->blocks; b++)
         FC(deep_turn)((const T *)a->h + b * n * 16, 16, tape + b * n * 16, n, n, 16);
-    for (ptrdiff_t i = 0; i < a->layers; i++, tape += 2 * state)
-        for (ptrdiff_t at = 0; at < state; at += FC_DEEP_ROWS * n)
-            FC(deep_rows_layer)(a, (const T *)a->w + i * row, tape + at,
-                                i + 1 < a->layers ? tape + 2 * state + at : NULL, tape + state + at, at / n);
+    for (ptrdiff_t i = 0; i < a->layers; i++, tape += 2 * state) {
+        const T *w = (const T *)a->w + i * row;
+        FC(deep_rows_layer)(a, w, tape, i + 1 < a->layers ? tape + 2 * state : NULL, tape + state, m,
+                            FC(deep_coming)(a, w, 0, 3, FC(deep_steps)(m, n, n)));
+    }
 }
 
 /* new[i] = w[i] - rate * (sum over samples of x[s, i] * dz[s]), for nr rows of weights and nv registers of outputs */
 FC_INLINE void FC(deep_rows_update)(const fc_deep *a, const T *w, T *new, const T *x, const T *dz, const ptrdiff_t part,
-                                    const int nr, const int nv)
+                                    FC(deep_soon) *soon, const int nr, const int nv)
 {
     const ptrdiff_t n = a->width;
     const VEC rate = V(set1)(-(T)a->rate);
@@ -406,29 +442,30 @@ FC_INLINE void FC(deep_rows_update)(const fc_deep *a, const T *w, T *new, const 
     FC_UNROLL for (int r = 0; r < nr; r++)
         FC_UNROLL for (int v = 0; v < nv; v++)
             acc[r][v] = V(set1)(0);
-    FC(deep_chains)(acc, x, 1, n, dz, n, a->blocks * 16, part, nr, nv, 0, 0);
+    FC(deep_chains)(acc, x, 1, n, dz, n, a->blocks * 16, part, nr, nv, soon);
     FC_UNROLL for (int r = 0; r < nr; r++)
         FC_UNROLL for (int v = 0; v < nv; v++)
             FC(put)(new + r * n + v * LANES, V(fma)(rate, acc[r][v], FC(get)(w + r * n + v * LANES, part)), part);
 }
 
-static FC_NOINLINE void FC(deep_rows_updates)(const fc_deep *a, const T *w, T *new, const T *x, const T *dz)
+static FC_NOINLINE void FC(deep_rows_layer_update)(const fc_deep *a, const T *w, T *new, const T *x, const T *dz)
 {
     const ptrdiff_t n = a->width;
     const VEC rate = V(set1)(-(T)a->rate);
+    FC(deep_soon) soon = FC(deep_coming)(a, w, 2, 3, FC(deep_steps)(n, n, a->blocks * 16));
     for (ptrdiff_t j = 0, step; j < n; j += step) {
         const ptrdiff_t part = n - j < LANES ? n - j : 0;
         ptrdiff_t k = 0;
         step = n - j >= 2 * LANES ? 2 * LANES : LANES;
         if (step == 2 * LANES)
             for (; k + FC_DEEP_ROWS <= n; k += FC_DEEP_ROWS)
-                FC(deep_rows_update)(a, w + k * n + j, new + k * n + j, x + k, dz + j, 0, FC_DEEP_ROWS, 2);
+                FC(deep_rows_update)(a, w + k * n + j, new + k * n + j, x + k, dz + j, 0, &soon, FC_DEEP_ROWS, 2);
         else if (!part)
             for (; k + FC_DEEP_ROWS <= n; k += FC_DEEP_ROWS)
-                FC(deep_rows_update)(a, w + k * n + j, new + k * n + j, x + k, dz + j, 0, FC_DEEP_ROWS, 1);
+                FC(deep_rows_update)(a, w + k * n + j, new + k * n + j, x + k, dz + j, 0, &soon, FC_DEEP_ROWS, 1);
         for (; k < n; k++)
             for (ptrdiff_t v = 0; v < step; v += LANES)
-                FC(deep_rows_update)(a, w + k * n + j + v, new + k * n + j + v, x + k, dz + j + v, part, 1, 1);
+                FC(deep_rows_update)(a, w + k * n + j + v, new + k * n + j + v, x + k, dz + j + v, part, &soon, 1, 1);
 
         for (ptrdiff_t v = j; v < j + step; v += LANES) { /* the bias */
             VEC sum = V(set1)(0);
@@ -441,7 +478,7 @@ static FC_NOINLINE void FC(deep_rows_updates)(const fc_deep *a, const T *w, T *n
 
 /* g[s, k] += sum over outputs of dz[s, j] * w[k, j], for nv registers of inputs; turned: those rows of w as columns */
 FC_INLINE void FC(deep_rows_inputs)(const fc_deep *a, const T *turned, const T *dz, T *g, const ptrdiff_t part,
-                                    const int nv)
+                                    FC(deep_soon) *soon, const int nv)
 {
     const ptrdiff_t n = a->width;
     for (ptrdiff_t s = 0; s < a->blocks * 16; s += FC_DEEP_ROWS, dz += FC_DEEP_ROWS * n, g += FC_DEEP_ROWS * n) {
@@ -449,40 +486,51 @@ FC_INLINE void FC(deep_rows_inputs)(const fc_deep *a, const T *turned, const T *
         FC_UNROLL for (int r = 0; r < FC_DEEP_ROWS; r++)
             FC_UNROLL for (int v = 0; v < nv; v++)
                 acc[r][v] = FC(get)(g + r * n + v * LANES, part);
-        FC(deep_chains)(acc, dz, n, 1, turned, 2 * LANES, n, part, FC_DEEP_ROWS, nv, 0, 0);
+        FC(deep_chains)(acc, dz, n, 1, turned, 2 * LANES, n, part, FC_DEEP_ROWS, nv, soon);
         FC_UNROLL for (int r = 0; r < FC_DEEP_ROWS; r++)
             FC_UNROLL for (int v = 0; v < nv; v++)
                 FC(put)(g + r * n + v * LANES, acc[r][v], part);
     }
 }
 
-static FC_NOINLINE void FC(deep_rows_backward)(const fc_deep *a)
+static FC_NOINLINE void FC(deep_rows_gradient)(const fc_deep *a)
 {
     const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
     T turned[FC_DEEP_MAX * 2 * LANES];
-    T *dz = a->scratch, *g = dz + state;
+    T *g = a->scratch;
     for (ptrdiff_t b = 0; b < a->blocks; b++)
         FC(deep_turn)((const T *)a->g + b * n * 16, 16, g + b * n * 16, n, n, 16);
     for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
-        const T *w = (const T *)a->w + i * row, *x = (const T *)a->tape + i * 2 * state, *d = x + state;
+        const T *w = (const T *)a->w + i * row;
+        T *dz = (T *)a->tape + (2 * i + 1) * state;
+        FC(deep_soon) soon = FC(deep_coming)(a, w, 1, 3, FC(deep_steps)(a->blocks * 16, n, n));
         for (ptrdiff_t e = 0; e < state; e += LANES)
-            V(store)(dz + e, V(mul)(V(load)(g + e), V(load)(d + e)));
+            V(store)(dz + e, V(mul)(V(load)(g + e), V(load)(dz + e)));
         for (ptrdiff_t k = 0; k < n; k += 2 * LANES) {
             const ptrdiff_t m = n - k < 2 * LANES ? n - k : 2 * LANES;
             FC(deep_turn)(w + k * n, n, turned, 2 * LANES, m, n);
             if (m == 2 * LANES)
-                FC(deep_rows_inputs)(a, turned, dz, g + k, 0, 2);
+                FC(deep_rows_inputs)(a, turned, dz, g + k, 0, &soon, 2);
             else {
                 if (m >= LANES)
-                    FC(deep_rows_inputs)(a, turned, dz, g + k, 0, 1);
+                    FC(deep_rows_inputs)(a, turned, dz, g + k, 0, &soon, 1);
                 if (m % LANES)
-                    FC(deep_rows_inputs)(a, turned + m / LANES * LANES, dz, g + k + m / LANES * LANES, m % LANES, 1);
+                    FC(deep_rows_inputs)(a, turned + m / LANES * LANES, dz, g + k + m / LANES * LANES, m % LANES,
+                                         &soon, 1);
             }
         }
-        FC(deep_rows_updates)(a, w, (T *)a->w_new + i * row, x, dz);
     }
     for (ptrdiff_t b = 0; b < a->blocks; b++)
         FC(deep_turn)(g + b * n * 16, n, (T *)a->g + b * n * 16, 16, 16, n);
+}
+
+static FC_NOINLINE void FC(deep_rows_updates)(const fc_deep *a)
+{
+    const ptrdiff_t n = a->width, row = (n + 1) * n, state = a->blocks * n * 16;
+    for (ptrdiff_t i = 0; i < a->layers; i++) {
+        const T *x = (const T *)a->tape + 2 * i * state;
+        FC(deep_rows_layer_update)(a, (const T *)a->w + i * row, (T *)a->w_new + i * row, x, x + state);
+    }
 }
 
 #if FC_DEEP_REGISTERS
@@ -589,18 +637,18 @@ FC_INLINE void FC(deep_run)(const fc_deep *a, const ptrdiff_t first, const int k
             FC(deep_save)(h[v], x[v], D);
 }
 
-FC_INLINE void FC(deep_runs)(const fc_deep *a, ptrdiff_t v, const ptrdiff_t end, const int kept, const int D,
-                             const int act)
-{
-    for (; v + FC_DEEP_CHAINS(D) <= end; v += FC_DEEP_CHAINS(D))
-        FC(deep_run)(a, v, kept, D, FC_DEEP_CHAINS(D), act);
-    if (FC_DEEP_CHAINS(D) > 2 && v + 2 <= end) {
-        FC(deep_run)(a, v, kept, D, 2, act);
-        v += 2;
-    }
-    if (v < end)
-        FC(deep_run)(a, v, kept, D, 1, act);
-}
+/* RUN(v, nv) for the registers of lanes [FIRST, END), as many in a run as hold the state */
+#define FC_DEEP_RUNS(RUN, FIRST, END, D)                                                                             \
+    ptrdiff_t v = FIRST;                                                                                             \
+    const ptrdiff_t end = END;                                                                                       \
+    for (; v + FC_DEEP_CHAINS(D) <= end; v += FC_DEEP_CHAINS(D))                                                     \
+        RUN(v, FC_DEEP_CHAINS(D));                                                                                   \
+    if (FC_DEEP_CHAINS(D) > 2 && v + 2 <= end) {                                                                     \
+        RUN(v, 2);                                                                                                   \
+        v += 2;                                                                                                      \
+    }                                                                                                                \
+    if (v < end)                                                                                                     \
+        RUN(v, 1);
 
 /* whether all sums of a softsign chunk stay below 2**60 on registers [v, end), whatever its layers do: each moves the
  * state by alpha at most */
@@ -629,12 +677,75 @@ static FC_NOINLINE int FC(deep_bounded)(const fc_deep *a, ptrdiff_t v, const ptr
 
 FC_INLINE void FC(deep_forward_small)(const fc_deep *a, const int D, const int act)
 {
-    FC(deep_runs)(a, a->first, a->first + a->vectors, 0, D, act);
+#define FC_RUN(V, NV) FC(deep_run)(a, V, 0, D, NV, act)
+    FC_DEEP_RUNS(FC_RUN, a->first, a->first + a->vectors, D)
+#undef FC_RUN
 }
 
 FC_INLINE void FC(deep_recompute_small)(const fc_deep *a, const int D, const int act)
 {
-    FC(deep_runs)(a, 0, a->blocks * BV, 1, D, act);
+#define FC_RUN(V, NV) FC(deep_run)(a, V, 1, D, NV, act)
+    FC_DEEP_RUNS(FC_RUN, 0, a->blocks * BV, D)
+#undef FC_RUN
+}
+
+/* g of nv registers of lanes is taken back through a layer; at d[v] dz takes the place of the slopes */
+FC_INLINE void FC(deep_back)(VEC g[][FC_DEEP_SMALL], const T *w, T *const *d, const int D, const int nv)
+{
+    const int half = (D + 1) / 2;
+    VEC dz[2][FC_DEEP_SMALL], rest[2];
+    FC_UNROLL for (int v = 0; v < nv; v++)
+        FC_UNROLL for (int j = 0; j < D; j++) {
+            dz[v][j] = V(mul)(g[v][j], V(load)(d[v] + j * 16));
+            V(store)(d[v] + j * 16, dz[v][j]);
+        }
+    FC_UNROLL for (int k = 0; k < D; k++) {
+        FC_UNROLL for (int v = 0; v < nv; v++) {
+            g[v][k] = V(fma)(dz[v][0], V(set1)(w[k * D]), g[v][k]);
+            rest[v] = V(mul)(dz[v][half], V(set1)(w[k * D + half]));
+        }
+        FC_UNROLL for (int j = 1; j < half; j++)
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                g[v][k] = V(fma)(dz[v][j], V(set1)(w[k * D + j]), g[v][k]);
+        FC_UNROLL for (int j = half + 1; j < D; j++)
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                rest[v] = V(fma)(dz[v][j], V(set1)(w[k * D + j]), rest[v]);
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            g[v][k] = V(add)(g[v][k], rest[v]);
+    }
+}
+
+/* g of nv registers of lanes through all layers */
+FC_INLINE void FC(deep_back_run)(const fc_deep *a, const ptrdiff_t first, const int D, const int nv)
+{
+    const int shared = nv > 1 ? 2 : 1; /* loads of weights would take longer than the sums */
+    const ptrdiff_t all = a->blocks * D * 16;
+    T *at[4], *d[4];
+    VEC g[4][FC_DEEP_SMALL];
+    FC_UNROLL for (int v = 0; v < nv; v++) {
+        const ptrdiff_t lanes = (first + v) / BV * D * 16 + (first + v) % BV * LANES;
+        at[v] = (T *)a->g + lanes;
+        d[v] = (T *)a->tape + (2 * a->layers - 1) * all + lanes;
+        FC(deep_load)(g[v], at[v], D);
+    }
+    for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
+        const T *w = (const T *)a->w + i * D * (D + 1);
+        FC_UNROLL for (int v = 0; v < nv; v += shared) {
+            FC_AGAIN(w);
+            FC(deep_back)(g + v, w, d + v, D, shared);
+            FC_UNROLL for (int u = v; u < v + shared; u++)
+                d[u] -= 2 * all;
+        }
+    }
+    FC_UNROLL for (int v = 0; v < nv; v++)
+        FC(deep_save)(g[v], at[v], D);
+}
+
+FC_INLINE void FC(deep_gradient_small)(const fc_deep *a, const int D)
+{
+#define FC_RUN(V, NV) FC(deep_back_run)(a, V, D, NV)
+    FC_DEEP_RUNS(FC_RUN, 0, a->blocks * BV, D)
+#undef FC_RUN
 }
 
 FC_INLINE void FC(deep_load_block)(VEC g[][BV], const T *from, const int D)
@@ -642,38 +753,6 @@ FC_INLINE void FC(deep_load_block)(VEC g[][BV], const T *from, const int D)
     FC_UNROLL for (int k = 0; k < D; k++)
         FC_UNROLL for (int v = 0; v < BV; v++)
             g[k][v] = V(load)(from + k * 16 + v * LANES);
-}
-
-FC_INLINE void FC(deep_save_block)(VEC g[][BV], T *to, const int D)
-{
-    FC_UNROLL for (int k = 0; k < D; k++)
-        FC_UNROLL for (int v = 0; v < BV; v++)
-            V(store)(to + k * 16 + v * LANES, g[k][v]);
-}
-
-/* g of one block is taken back through a layer; dz receives the gradient of the layer's sums. Its chain is short:
- * the registers of the block share each weight here, and what they spill costs nothing. */
-FC_INLINE void FC(deep_gradient)(VEC g[][BV], VEC dz[][BV], const T *w, const T *d, const int D)
-{
-    const int half = (D + 1) / 2;
-    FC_UNROLL for (int j = 0; j < D; j++)
-        FC_UNROLL for (int v = 0; v < BV; v++)
-            dz[j][v] = V(mul)(g[j][v], V(load)(d + j * 16 + v * LANES));
-    FC_UNROLL for (int k = 0; k < D; k++) {
-        VEC rest[BV];
-        FC_UNROLL for (int v = 0; v < BV; v++) {
-            g[k][v] = V(fma)(dz[0][v], V(set1)(w[k * D]), g[k][v]);
-            rest[v] = V(mul)(dz[half][v], V(set1)(w[k * D + half]));
-        }
-        FC_UNROLL for (int j = 1; j < half; j++)
-            FC_UNROLL for (int v = 0; v < BV; v++)
-                g[k][v] = V(fma)(dz[j][v], V(set1)(w[k * D + j]), g[k][v]);
-        FC_UNROLL for (int j = half + 1; j < D; j++)
-            FC_UNROLL for (int v = 0; v < BV; v++)
-                rest[v] = V(fma)(dz[j][v], V(set1)(w[k * D + j]), rest[v]);
-        FC_UNROLL for (int v = 0; v < BV; v++)
-            g[k][v] = V(add)(g[k][v], rest[v]);
-    }
 }
 
 /* two weights, all that descend4 leaves at D = 2 */
@@ -712,7 +791,7 @@ FC_INLINE VEC FC(deep_quarter_sums)(const T *x, VEC q[][4], const int r, const i
     return V(add)(V(add)(term[0], term[2]), V(add)(term[1], term[3]));
 }
 
-FC_INLINE void FC(deep_update)(VEC dz[][BV], const T *w, T *new, const T *x, T rate, const int D)
+FC_INLINE void FC(deep_update_quarters)(VEC dz[][BV], const T *w, T *new, const T *x, T rate, const int D)
 {
     const int outputs = LANES / 4, groups = D / outputs, count = (D + 1) * groups, rest = count % 4;
     VEC q[FC_DEEP_SMALL][4], sums[4];
@@ -731,65 +810,44 @@ FC_INLINE void FC(deep_update)(VEC dz[][BV], const T *w, T *new, const T *x, T r
     }
 }
 
-/* one layer back on a batch of one block: g is replaced, the layer's weights are updated */
-FC_INLINE void FC(deep_back)(VEC g[][BV], const T *w, T *new, const T *x, const T *d, T rate, const int D)
+/* the weights of a layer, from its inputs x and, behind them, dz: a batch of one block */
+FC_INLINE void FC(deep_update_block)(const T *w, T *new, const T *x, T rate, const int D)
 {
     VEC dz[FC_DEEP_SMALL][BV];
-    FC(deep_gradient)(g, dz, w, d, D);
+    FC(deep_load_block)(dz, x + D * 16, D);
     if (D == 2)
         FC(deep_update2)(dz, w, new, x, rate);
     else
-        FC(deep_update)(dz, w, new, x, rate, D);
-}
-
-FC_INLINE void FC(deep_backward_small)(const fc_deep *a, const int D)
-{
-    const ptrdiff_t row = D * (D + 1), state = D * 16;
-    const T rate = (T)a->rate;
-    VEC g[FC_DEEP_SMALL][BV];
-    FC(deep_load_block)(g, a->g, D);
-    for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
-        const T *tape = (const T *)a->tape + i * 2 * state;
-        FC(deep_prefetch)((const T *)a->w + i * row, a->ahead, D);
-        FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, tape, tape + state, rate, D);
-    }
-    FC(deep_save_block)(g, a->g, D);
+        FC(deep_update_quarters)(dz, w, new, x, rate, D);
 }
 
 /* all products of a block added to the sums of D * (D + 1) weights, or put there */
-FC_INLINE void FC(deep_products)(VEC *sums, const T *x, VEC dz[][BV], const int begin, const int D)
+FC_INLINE void FC(deep_products)(VEC *sums, const T *x, const T *dz, const int begin, const int D)
 {
+    VEC z[FC_DEEP_SMALL];
+    FC(deep_load)(z, dz, D);
     FC_UNROLL for (int k = 0; k < D; k++) {
         const VEC xk = V(load)(x + k * 16);
         FC_UNROLL for (int j = 0; j < D; j++)
-            sums[k * D + j] = begin ? V(mul)(xk, dz[j][0]) : V(fma)(xk, dz[j][0], sums[k * D + j]);
+            sums[k * D + j] = begin ? V(mul)(xk, z[j]) : V(fma)(xk, z[j], sums[k * D + j]);
     }
     FC_UNROLL for (int j = 0; j < D; j++)
-        sums[D * D + j] = begin ? dz[j][0] : V(add)(sums[D * D + j], dz[j][0]);
+        sums[D * D + j] = begin ? z[j] : V(add)(sums[D * D + j], z[j]);
 }
 
-/* A batch of several blocks, whose g is in memory, where registers hold the sums of all weights: a block is one
- * register, D = 4. */
-FC_INLINE void FC(deep_backward_sums)(const fc_deep *a, const int D)
+/* A batch of several blocks, where registers hold the sums of all weights: a block is one register, D = 4. */
+FC_INLINE void FC(deep_update_sums)(const fc_deep *a, const int D)
 {
     const ptrdiff_t row = D * (D + 1), block = D * 16, state = a->blocks * block;
     const T rate = (T)a->rate;
-    for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
-        const T *x = (const T *)a->tape + i * 2 * state, *w = (const T *)a->w + i * row;
-        T *new = (T *)a->w_new + i * row, *at = a->g;
-        VEC sums[20], g[FC_DEEP_SMALL][BV], dz[FC_DEEP_SMALL][BV];
-        FC(deep_prefetch)(w, a->ahead, D);
-        FC(deep_load_block)(g, at, D);
-        FC(deep_gradient)(g, dz, w, x + state, D);
-        FC(deep_save_block)(g, at, D);
-        FC(deep_products)(sums, x, dz, 1, D);
+    for (ptrdiff_t i = 0; i < a->layers; i++) {
+        const T *x = (const T *)a->tape + 2 * i * state, *w = (const T *)a->w + i * row;
+        T *new = (T *)a->w_new + i * row;
+        VEC sums[20];
+        FC(deep_products)(sums, x, x + state, 1, D);
         for (ptrdiff_t b = 1; b < a->blocks; b++) {
-            at += block;
             x += block;
-            FC(deep_load_block)(g, at, D);
-            FC(deep_gradient)(g, dz, w, x + state, D);
-            FC(deep_save_block)(g, at, D);
-            FC(deep_products)(sums, x, dz, 0, D);
+            FC(deep_products)(sums, x, x + state, 0, D);
         }
         V(descend8)(w, sums, rate, new);
         V(descend8)(w + 8, sums + 8, rate, new + 8);
@@ -797,27 +855,18 @@ FC_INLINE void FC(deep_backward_sums)(const fc_deep *a, const int D)
     }
 }
 
-/* the same on a batch of several blocks, whose g is in memory */
-FC_INLINE void FC(deep_backward_blocks)(const fc_deep *a, const int D)
+/* a batch of several blocks */
+FC_INLINE void FC(deep_update_blocks)(const fc_deep *a, const int D)
 {
     if (BV == 1 && D == 4) {
-        FC(deep_backward_sums)(a, D);
+        FC(deep_update_sums)(a, D);
         return;
     }
     const ptrdiff_t row = D * (D + 1), block = D * 16, state = a->blocks * block;
     const T rate = (T)a->rate;
-    T *all = a->scratch;
-    for (ptrdiff_t i = a->layers - 1; i >= 0; i--) {
-        const T *x = (const T *)a->tape + i * 2 * state, *w = (const T *)a->w + i * row;
+    for (ptrdiff_t i = 0; i < a->layers; i++) {
+        const T *x = (const T *)a->tape + 2 * i * state, *all = x + state, *w = (const T *)a->w + i * row;
         T *new = (T *)a->w_new + i * row;
-        FC(deep_prefetch)(w, a->ahead, D);
-        for (ptrdiff_t b = 0; b < a->blocks; b++) {
-            VEC g[FC_DEEP_SMALL][BV], dz[FC_DEEP_SMALL][BV];
-            FC(deep_load_block)(g, (const T *)a->g + b * block, D);
-            FC(deep_gradient)(g, dz, w, x + state + b * block, D);
-            FC(deep_save_block)(g, (T *)a->g + b * block, D);
-            FC(deep_save_block)(dz, all + b * block, D);
-        }
         FC_UNROLL for (int k = 0; k <= D; k++) { /* the weights of an input, then the biases */
             VEC sums[FC_DEEP_SMALL], parts[FC_DEEP_SMALL][BV];
             const T *xk = x + k * 16;
@@ -860,31 +909,62 @@ FC_INLINE void FC(deep_again)(VEC h[][FC_DEEP_SMALL], const T *w, T *tape, T alp
     }
 }
 
-/* recompute and backward of one block in one loop, for as many layers as both chunks have */
-FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int D, const int act)
+/* updates of chunk a and recomputation of chunk c, on the same tape and in one loop: a batch of one block */
+FC_INLINE void FC(deep_update_small)(const fc_deep *a, const fc_deep *c, const int D, const int act)
 {
-    const ptrdiff_t row = D * (D + 1), state = D * 16, n = a->layers < c->layers ? a->layers : c->layers;
+    const ptrdiff_t row = D * (D + 1), layer = 2 * D * 16, ahead = c->ahead;
+    const ptrdiff_t both = a->layers < c->layers ? a->layers : c->layers;
     const T rate = (T)a->rate, alpha = (T)a->alpha, root = (T)a->root;
-    const T *w = c->w;
-    T *tape = c->tape;
-    VEC g[FC_DEEP_SMALL][BV], h[BV][FC_DEEP_SMALL];
-    FC(deep_load_block)(g, a->g, D);
+    const T *w = a->w, *again = c->w;
+    T *new = a->w_new, *tape = a->tape;
+    VEC h[BV][FC_DEEP_SMALL];
+    ptrdiff_t i = 0;
     FC_UNROLL for (int v = 0; v < BV; v++)
         FC(deep_load)(h[v], (const T *)c->h + v * LANES, D);
-    ptrdiff_t i = a->layers - 1;
-    for (; i >= a->layers - n; i--, w += row, tape += 2 * state) {
-        const T *back = (const T *)a->tape + i * 2 * state;
-        FC(deep_prefetch)(w, c->ahead, D);
-        FC(deep_again)(h, w, tape, alpha, root, D, act);
-        FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, back, back + state, rate, D);
+    for (; i < both; i++) {
+        FC(deep_prefetch)(again + i * row, ahead, D);
+        FC(deep_update_block)(w + i * row, new + i * row, tape + i * layer, rate, D);
+        FC(deep_again)(h, again + i * row, tape + i * layer, alpha, root, D, act);
+    }
+    for (; i < a->layers; i++)
+        FC(deep_update_block)(w + i * row, new + i * row, tape + i * layer, rate, D);
+    for (; i < c->layers; i++)
+        FC(deep_again)(h, again + i * row, tape + i * layer, alpha, root, D, act);
+}
+
+/* the gradient's way through chunk a and its updates, and recomputation of chunk c on a tape of its own, in one loop:
+ * what one thread does, with a batch of one block */
+FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int D, const int act)
+{
+    const ptrdiff_t row = D * (D + 1), layer = 2 * D * 16, ahead = c->ahead;
+    const T rate = (T)a->rate, alpha = (T)a->alpha, root = (T)a->root;
+    const T *w = a->w, *again = c->w;
+    T *new = a->w_new, *tape = a->tape, *next = c->tape;
+    VEC g[BV][FC_DEEP_SMALL], h[BV][FC_DEEP_SMALL];
+    ptrdiff_t i = a->layers - 1, l = 0;
+    FC_UNROLL for (int v = 0; v < BV; v++) {
+        FC(deep_load)(g[v], (const T *)a->g + v * LANES, D);
+        FC(deep_load)(h[v], (const T *)c->h + v * LANES, D);
+    }
+#define FC_BACK()                                                                                                    \
+    FC_UNROLL for (int v = 0; v < BV; v++) {                                                                         \
+        T *d = tape + i * layer + D * 16 + v * LANES;                                                                \
+        FC(deep_back)(g + v, w + i * row, &d, D, 1);                                                                 \
+    }                                                                                                                \
+    FC(deep_update_block)(w + i * row, new + i * row, tape + i * layer, rate, D);
+    for (; i >= 0 && l < c->layers; i--, l++) {
+        FC(deep_prefetch)(again + l * row, ahead, D);
+        FC_BACK()
+        FC(deep_again)(h, again + l * row, next + l * layer, alpha, root, D, act);
     }
     for (; i >= 0; i--) {
-        const T *back = (const T *)a->tape + i * 2 * state;
-        FC(deep_back)(g, (const T *)a->w + i * row, (T *)a->w_new + i * row, back, back + state, rate, D);
+        FC_BACK()
     }
-    for (ptrdiff_t l = n; l < c->layers; l++, w += row, tape += 2 * state)
-        FC(deep_again)(h, w, tape, alpha, root, D, act);
-    FC(deep_save_block)(g, a->g, D);
+    for (; l < c->layers; l++)
+        FC(deep_again)(h, again + l * row, next + l * layer, alpha, root, D, act);
+    FC_UNROLL for (int v = 0; v < BV; v++)
+        FC(deep_save)(g[v], (T *)a->g + v * LANES, D);
+#undef FC_BACK
 }
 
 #endif
@@ -937,25 +1017,46 @@ static void FC(deep_recompute)(const fc_deep *a)
 #undef FC_ONE
 }
 
-static void FC(deep_backward)(const fc_deep *a)
+static void FC(deep_gradient)(const fc_deep *a)
 {
-#define FC_CALL(D) a->blocks == 1 ? FC(deep_backward_small)(a, D) : FC(deep_backward_blocks)(a, D);
-    FC_DEEP_WIDTHS(FC_CALL, FC(deep_backward_wide)(a), FC(deep_rows_backward)(a))
+#define FC_CALL(D) FC(deep_gradient_small)(a, D);
+    FC_DEEP_WIDTHS(FC_CALL, FC(deep_gradient_wide)(a), FC(deep_rows_gradient)(a))
 #undef FC_CALL
 }
 
-/* a: the chunk to walk back; c: the chunk to recompute */
+/* a: the chunk whose weights are updated; c: the chunk, perhaps of no layers, that is recomputed on the same tape */
+static void FC(deep_update)(const fc_deep *a, const fc_deep *c)
+{
+#define FC_ONE(D, ACT) FC(deep_update_small)(a, c, D, ACT)
+#define FC_CALL(D)                                                                                                   \
+    if (a->blocks == 1) {                                                                                            \
+        FC_DEEP_CASES(FC_ONE, D, 0) /* updates hide the divider's time */                                            \
+        return;                                                                                                      \
+    }                                                                                                                \
+    FC(deep_update_blocks)(a, D);
+    FC_DEEP_WIDTHS(FC_CALL, FC(deep_update_wide)(a), FC(deep_rows_updates)(a))
+    if (c->layers)
+        FC(deep_recompute)(c);
+#undef FC_CALL
+#undef FC_ONE
+}
+
+/* One thread's work on its way back: chunk a's gradient and updates, chunk c recomputed on another tape. */
 static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
 {
 #define FC_ONE(D, ACT) FC(deep_both_small)(a, c, D, ACT)
-#define FC_CALL(D) FC_DEEP_CASES(FC_ONE, D, 0) /* the walk back hides the divider's time */
-    if (a->blocks == 1) {
-        FC_DEEP_WIDTHS(FC_CALL, FC(deep_recompute_wide)(c); FC(deep_backward_wide)(a),
-                       FC(deep_rows_recompute)(c); FC(deep_rows_backward)(a))
-    } else {
-        FC(deep_recompute)(c);
-        FC(deep_backward)(a);
+#define FC_CALL(D)                                                                                                   \
+    if (a->blocks == 1) {                                                                                            \
+        FC_DEEP_CASES(FC_ONE, D, 0)                                                                                  \
+        return;                                                                                                      \
     }
+    fc_deep none = *a;
+    none.layers = 0;
+    FC_DEEP_WIDTHS(FC_CALL, , )
+    FC(deep_gradient)(a);
+    FC(deep_update)(a, &none);
+    if (c->layers)
+        FC(deep_recompute)(c);
 #undef FC_CALL
 #undef FC_ONE
 }
@@ -987,6 +1088,7 @@ static void FC(deep_quotient_errors)(ptrdiff_t first, ptrdiff_t n, double nudge,
 #undef FC_DEEP_OWN
 #undef FC_DEEP_ROWS
 #undef FC_DEEP_CHAINS
+#undef FC_DEEP_RUNS
 #undef FC_DEEP_SHARED
 #undef FC_DEEP_REGISTERS
 #undef BV

@@ -18,6 +18,7 @@ __all__ = [
 
 ACTIVATIONS = ("softsign", "tanh", "relu")
 MAX_WIDTH = 512
+TEAM = 4  # threads of a walk back at most: the gradient's own way through the layers takes about a fourth of it
 TAPE_BYTES = 128 << 10  # of one chunk: it stays in the cache, and two threads meet once in some microseconds
 
 
@@ -183,25 +184,25 @@ def residual_backward(
     check_shape(where, "updated", updated, weights.shape)
     if not math.isfinite(rate):
         raise ValueError(f"{where}: the learning rate must be finite, got {rate}")
-    size = _workspace_size(core, g.shape[0], chunk)
+    state = g.shape[0] * core.width * 16
+    size = _workspace_size(state, chunk)
     if workspace is None or workspace.size < size or workspace.dtype != dtype:
         workspace = backward_workspace(core, g.shape[0] * 16, chunk, dtype)
-    state = g.shape[0] * core.width * 16
-    tapes = workspace[: 4 * chunk * state].reshape(2, -1)
-    scratch = workspace[4 * chunk * state : size]
+    tapes = workspace[: size - state].reshape(TEAM, -1)
+    scratch = workspace[size - state : size]
     index = ACTIVATIONS.index(core.activation)
     _ext.backward(weights, updated, g, marks, tapes, scratch, chunk, index, core.factor, rate)
     return g
 
 
-def _workspace_size(core: ResidualCore, blocks: int, chunk: int) -> int:
-    return (4 * chunk + 2) * blocks * core.width * 16
+def _workspace_size(state: int, chunk: int) -> int:
+    return (TEAM * 2 * chunk + 1) * state
 
 
 def backward_workspace(core: ResidualCore, samples: int, chunk: int, dtype: np.dtype | type = np.float32) -> Array:
-    """Return memory for `residual_backward`: two tapes and a layer's gradients, aligned to 64 bytes."""
+    """Return memory for `residual_backward`: a tape for each thread and a state, aligned to 64 bytes."""
     dtype = np.dtype(dtype)
-    nbytes = _workspace_size(core, blocks_of(samples), chunk) * dtype.itemsize
+    nbytes = _workspace_size(blocks_of(samples) * core.width * 16, chunk) * dtype.itemsize
     raw = np.empty(nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + nbytes].view(dtype)
