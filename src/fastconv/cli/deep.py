@@ -340,8 +340,8 @@ def _training(
         value = given[option] if given[option] is not None else last.get(name, default)
         return value
 
-    # streamed: the window in use, the one before it and the one read ahead, twice where steps go to another file
-    window = max(1 << 20, min(64 << 20, (memory_limit - _base_memory()) // 6))
+    # streamed: the window in use, twice where steps go to another file, and room for the marks
+    window = max(1 << 20, min(64 << 20, (memory_limit - _base_memory()) // 4))
     return Training(
         paths, data,
         batch=choose("batch", "batch", 16),

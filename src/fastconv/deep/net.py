@@ -76,7 +76,7 @@ class DeepNet:
         """
         g = to_blocks(self.head.descend_output(self._h, grad, head_rate), "zero")
         for i, window in self._walk(self._ranges, watch, backward=True, beside=updated):
-            target = updated.window(*self._ranges[i]) if updated else None
+            target = updated.window(*self._ranges[i], change=True) if updated else None
             residual_backward(
                 self.core, window, g, self._marks_of(i), layer_rate,
                 chunk=self.chunk, updated=target, workspace=self._workspace,
@@ -109,13 +109,12 @@ class DeepNet:
     ) -> Iterator[tuple[int, np.ndarray]]:
         order = range(len(ranges))[:: -1 if backward else 1]
         for n, i in enumerate(order):
-            window = self.weights.window(*ranges[i])
             if n + 1 < len(order):
                 coming = ranges[order[n + 1]]
-                self.weights.ahead(*coming, change=backward and beside is None)
+                self.weights.ahead(*coming)
                 if beside is not None:
-                    beside.ahead(*coming, change=True)
-            yield i, window
+                    beside.ahead(*coming)
+            yield i, self.weights.window(*ranges[i], change=backward and beside is None)
             for storage in (self.weights, beside):
                 if storage is not None:
                     storage.done(*ranges[i])

@@ -1,26 +1,29 @@
 """Where a core's weights live: `Memory` holds all of them, `Mapped` walks a file through a window.
 
-Both give windows of layers as arrays. A mapped window is read and mapped ahead by a thread while the one before it is
-worked on, and given back when done: resident memory stays within a few windows whatever the depth. Changes are in the
-system's file cache by then, and it writes them behind; to press it for each window would write the whole file in every
-step, also where it fits the cache. `Mapped.flush` waits for the disk, at clean points.
+Both give windows of layers as arrays. A mapped window is read from the disk ahead, while the one before it is worked
+on, mapped when its turn comes and given back when done: resident memory stays within a window whatever the depth. All
+threads map and unmap, between their computations: a thread that did so beside them would take the processor from one of
+them, and the others would wait for that one. Changes are in the system's file cache when a window is given back, and it
+writes them behind; to press it for each window would write the whole file in every step, also where it fits the cache.
+`Mapped.flush` waits for the disk, at clean points.
 """
 
 import hashlib
 import mmap
 import os
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from fastconv import random
+from fastconv._ext.stream import advise
 from fastconv.deep.files import check_length, preallocate
 from fastconv.functional.residual import ResidualCore
 
 PIECE = 16 << 20  # bytes of a read, a write or a window
+READ = 1 << 20  # bytes that Linux reads ahead at most, on common disks, when advised to
 SPREAD = 1e-3  # initial layer weights are uniform in +-SPREAD
 # Linux 5.14's advice to map all pages at once, for reading or for writing: a fault for each costs more
 POPULATE_READ, POPULATE_WRITE = 22, 23
@@ -71,11 +74,11 @@ class Memory:
         if np.little_endian is False:  # pragma: no cover
             self.array.byteswap(inplace=True)
 
-    def window(self, first: int, end: int) -> np.ndarray:
+    def window(self, first: int, end: int, change: bool = False) -> np.ndarray:
         """Return layers [first, end) for reading and writing."""
         return self.array[first:end]
 
-    def ahead(self, first: int, end: int, change: bool = False) -> None:
+    def ahead(self, first: int, end: int) -> None:
         """Nothing: all layers are here."""
 
     def done(self, first: int, end: int) -> None:
@@ -114,33 +117,35 @@ class Mapped:
             self._file.fileno(), nbytes, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         )
         self.array = np.frombuffer(self._map, np.float32).reshape(core.layers, core.row)
+        self._bytes = memoryview(self._map)
         self._writable = writable
-        self._reader: threading.Thread | None = None
 
-    def window(self, first: int, end: int) -> np.ndarray:
-        """Return layers [first, end); the file's length is looked at again, since a shorter file would kill us."""
+    def window(self, first: int, end: int, change: bool = False) -> np.ndarray:
+        """Return layers [first, end), for writing where they will ``change``.
+
+        The file's length is looked at again, since a shorter file would kill us.
+        """
         if os.fstat(self._file.fileno()).st_size < self.array.nbytes:
             raise ValueError(f"{self.path}: the file was truncated while in use")
-        if self._reader is not None:
-            self._reader.join()
-            self._reader = None
+        if sys.platform.startswith("linux"):  # an older kernel refuses, and maps page by page
+            self._advise(first, end, POPULATE_WRITE if change else POPULATE_READ)
         return self.array[first:end]
 
-    def ahead(self, first: int, end: int, change: bool = False) -> None:
-        """Start reading and mapping layers [first, end), for writing where they will ``change``."""
-        if first >= end or not hasattr(self._map, "madvise"):
-            return
-        self._reader = threading.Thread(target=self._populate, args=(first, end, change), daemon=True)
-        self._reader.start()
+    def ahead(self, first: int, end: int) -> None:
+        """Have the system begin to read layers [first, end) from the disk, unless they are in its cache."""
+        start, stop = self._range(first, end)
+        if hasattr(os, "posix_fadvise") and not self._cached(start, stop):
+            for at in range(start, stop, READ):
+                os.posix_fadvise(self._file.fileno(), at, min(READ, stop - at), os.POSIX_FADV_WILLNEED)
 
-    def _populate(self, first: int, end: int, change: bool) -> None:
+    def _cached(self, start: int, stop: int) -> bool:
+        """Whether a byte in each MiB comes from the system's cache."""
         try:
-            if not sys.platform.startswith("linux"):
-                raise OSError
-            self._advise(first, end, POPULATE_WRITE if change else POPULATE_READ)
-        except OSError:  # an older kernel, or a file that was cut: who uses the window will say so
-            with suppress(OSError):
-                self._advise(first, end, mmap.MADV_WILLNEED)
+            for at in range(start, stop, 1 << 20):
+                os.preadv(self._file.fileno(), [bytearray(1)], at, os.RWF_NOWAIT)
+        except (OSError, AttributeError):  # it would have to wait for the disk, or cannot tell
+            return False
+        return True
 
     def done(self, first: int, end: int) -> None:
         """Give back the memory of layers [first, end); what was changed goes to the system's file cache."""
@@ -148,9 +153,13 @@ class Mapped:
             self._advise(first, end, mmap.MADV_DONTNEED)
 
     def _advise(self, first: int, end: int, advice: int) -> None:
+        start, stop = self._range(first, end)
+        advise(self._bytes, start, stop - start, advice)
+
+    def _range(self, first: int, end: int) -> tuple[int, int]:
+        """Return the bytes of layers [first, end), from the beginning of a page on."""
         row = self.core.row * 4
-        start = first * row // mmap.PAGESIZE * mmap.PAGESIZE
-        self._map.madvise(advice, start, end * row - start)
+        return first * row // mmap.PAGESIZE * mmap.PAGESIZE, end * row
 
     def flush(self) -> None:
         """Wait until all changes are on the disk."""
@@ -158,9 +167,7 @@ class Mapped:
 
     def close(self) -> None:
         """Unmap the file, or let the last window still in use do so."""
-        if self._reader is not None:
-            self._reader.join()
-        del self.array
+        del self.array, self._bytes
         with suppress(BufferError):
             self._map.close()
         self._file.close()
