@@ -46,6 +46,15 @@ cdef extern from *:
     #define fc_yield() sched_yield()
     #endif
 
+    /* what another core wrote last, or none yet, is on its way; of a large state the beginning */
+    static void fc_fetch(const void *p, size_t n)
+    {
+    #ifdef __GNUC__
+        for (size_t i = 0; i < n && i < 1024; i += 64)
+            __builtin_prefetch((const char *)p + i);
+    #endif
+    }
+
     /* until *p is v: some 20 microseconds of looking, then others may have the processor between two looks */
     static void fc_await(const ptrdiff_t *p, ptrdiff_t v)
     {
@@ -60,6 +69,7 @@ cdef extern from *:
     int fc_team() nogil
     int fc_rank() nogil
     void fc_publish(Py_ssize_t *p, Py_ssize_t v) nogil
+    void fc_fetch(const void *p, size_t n) nogil
     void fc_await(const Py_ssize_t *p, Py_ssize_t v) nogil
 
 
@@ -232,6 +242,8 @@ cdef void take_turns(const fc_ops *table, const fc_deep *shared, const walk *s, 
     while c >= 0:
         place(&a, s, c, team, w, w_new, marks, tape)
         place(&b, s, c - team, team, w, w_new, marks, tape)
+        fc_fetch(a.g, s.state * sizeof(real))
+        fc_fetch(b.h, s.state * sizeof(real))
         fc_await(walked, c + 1)
         table.deep_gradient(&a)
         fc_publish(walked, c)
