@@ -940,6 +940,7 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
     const T rate = (T)a->rate, alpha = (T)a->alpha, root = (T)a->root;
     const T *w = a->w, *again = c->w;
     T *new = a->w_new, *tape = a->tape, *next = c->tape;
+    const int shared = BV > 1 ? 2 : 1;
     VEC g[BV][FC_DEEP_SMALL], h[BV][FC_DEEP_SMALL];
     ptrdiff_t i = a->layers - 1, l = 0;
     FC_UNROLL for (int v = 0; v < BV; v++) {
@@ -947,9 +948,9 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
         FC(deep_load)(h[v], (const T *)c->h + v * LANES, D);
     }
 #define FC_BACK()                                                                                                    \
-    FC_UNROLL for (int v = 0; v < BV; v++) {                                                                         \
-        T *d = tape + i * layer + D * 16 + v * LANES;                                                                \
-        FC(deep_back)(g + v, w + i * row, &d, D, 1);                                                                 \
+    FC_UNROLL for (int v = 0; v < BV; v += shared) {                                                                 \
+        T *slopes = tape + i * layer + D * 16 + v * LANES, *d[2] = {slopes, slopes + LANES};                         \
+        FC(deep_back)(g + v, w + i * row, d, D, shared);                                                             \
     }                                                                                                                \
     FC(deep_update_block)(w + i * row, new + i * row, tape + i * layer, rate, D);
     for (; i >= 0 && l < c->layers; i--, l++) {
@@ -1050,13 +1051,9 @@ static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
         FC_DEEP_CASES(FC_ONE, D, 0)                                                                                  \
         return;                                                                                                      \
     }
-    fc_deep none = *a;
-    none.layers = 0;
     FC_DEEP_WIDTHS(FC_CALL, , )
-    FC(deep_gradient)(a);
-    FC(deep_update)(a, &none);
-    if (c->layers)
-        FC(deep_recompute)(c);
+    FC(deep_gradient)(a); /* nothing to interleave */
+    FC(deep_update)(a, c);
 #undef FC_CALL
 #undef FC_ONE
 }
