@@ -135,8 +135,9 @@ class Mapped:
         """Have the system begin to read layers [first, end) from the disk, unless they are in its cache."""
         start, stop = self._range(first, end)
         if hasattr(os, "posix_fadvise") and not self._cached(start, stop):
-            for at in range(start, stop, READ):
-                os.posix_fadvise(self._file.fileno(), at, min(READ, stop - at), os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # a file system without advice
+                for at in range(start, stop, READ):
+                    os.posix_fadvise(self._file.fileno(), at, min(READ, stop - at), os.POSIX_FADV_WILLNEED)
 
     def _cached(self, start: int, stop: int) -> bool:
         """Whether a byte in each MiB comes from the system's cache."""
