@@ -240,7 +240,7 @@ cdef void take_turns(const fc_ops *table, const fc_deep *shared, const walk *s, 
     place(&b, s, c, team, w, w_new, marks, tape)
     again.deep_recompute(&b)
     while c >= 0:
-        place(&a, s, c, team, w, w_new, marks, tape)
+        a = b
         place(&b, s, c - team, team, w, w_new, marks, tape)
         fc_fetch(a.g, s.state * sizeof(real))
         fc_fetch(b.h, s.state * sizeof(real))
@@ -259,6 +259,6 @@ cdef void alone(const fc_ops *table, const fc_deep *shared, const walk *s, const
     place(&b, s, s.chunks - 1, 1, w, w_new, marks, tapes + ((s.chunks - 1) & 1) * s.tape_size)
     table.deep_recompute(&b)
     for c in range(s.chunks - 1, -1, -1):
-        place(&a, s, c, 1, w, w_new, marks, tapes + (c & 1) * s.tape_size)
+        a = b
         place(&b, s, c - 1, 1, w, w_new, marks, tapes + ((c - 1) & 1) * s.tape_size)
         table.deep_both(&a, &b)

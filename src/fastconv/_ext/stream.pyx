@@ -32,11 +32,11 @@ def advise(const unsigned char[::1] mapped, Py_ssize_t first, Py_ssize_t nbytes,
     Returns
     -------
     int
-        0, or an errno if the system refused.
+        0, or the bits of every errno with which the system refused.
     """
     cdef uintptr_t begin, end, p, q
     cdef Py_ssize_t piece, pieces
-    cdef int refused = 0, error
+    cdef int refused = 0
     if not (0 <= first < first + nbytes <= mapped.shape[0]):
         raise IndexError(f"bytes [{first}, {first + nbytes}) of a mapping of {mapped.shape[0]}")
     begin = <uintptr_t>&mapped[first]
@@ -45,7 +45,5 @@ def advise(const unsigned char[::1] mapped, Py_ssize_t first, Py_ssize_t nbytes,
     for piece in prange(pieces, nogil=True, num_threads=threads_for(<double>nbytes * 16)):
         p = max(begin, (begin // PIECE + piece) * PIECE)
         q = min(end, (begin // PIECE + piece + 1) * PIECE)
-        error = fc_advise(p, q - p, advice)
-        if error:
-            refused |= error
+        refused |= fc_advise(p, q - p, advice)
     return refused

@@ -118,7 +118,6 @@ class Mapped:
         )
         self.array = np.frombuffer(self._map, np.float32).reshape(core.layers, core.row)
         self._bytes = memoryview(self._map)
-        self._writable = writable
 
     def window(self, first: int, end: int, change: bool = False) -> np.ndarray:
         """Return layers [first, end), for writing where they will ``change``.
@@ -140,9 +139,9 @@ class Mapped:
                     os.posix_fadvise(self._file.fileno(), at, min(READ, stop - at), os.POSIX_FADV_WILLNEED)
 
     def _cached(self, start: int, stop: int) -> bool:
-        """Whether a byte in each MiB comes from the system's cache."""
+        """Whether a byte of each read comes from the system's cache."""
         try:
-            for at in range(start, stop, 1 << 20):
+            for at in range(start, stop, READ):
                 os.preadv(self._file.fileno(), [bytearray(1)], at, os.RWF_NOWAIT)
         except (OSError, AttributeError):  # it would have to wait for the disk, or cannot tell
             return False
