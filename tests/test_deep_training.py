@@ -267,6 +267,8 @@ def test_the_command_line_on_digits(tmp_path):
     for bad, message in (
         (["train", "--activation", "relu"], "the record .* says activation softsign"),
         (["train", "--width", "0"], "0 is not in the range 1<=x<=512"),
+        (["train", "--memory-limit", "-3"], "'-3' is no size; write 256M or 2G"),
+        (["train", "--memory-limit", "inf"], "'inf' is no size"),
         (["train", "--data-dir", "nowhere"], "there is no folder nowhere"),
         (["init"], "d.bin exists"),
     ):

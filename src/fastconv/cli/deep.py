@@ -46,9 +46,12 @@ class Size(click.ParamType):
         text = value.upper().removesuffix("B").removesuffix("I")
         scale = {"K": 10, "M": 20, "G": 30}.get(text[-1:], 0)
         try:
-            return int(float(text.rstrip("KMG")) * 2**scale)
-        except ValueError:
+            size = int(float(text.rstrip("KMG")) * 2**scale)
+        except (ValueError, OverflowError):
+            size = 0
+        if size < 1:
             self.fail(f"{value!r} is no size; write 256M or 2G", param, ctx)
+        return size
 
 
 def _files(command: Any) -> Any:
