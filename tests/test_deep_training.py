@@ -1,5 +1,6 @@
 """Deep nets on disk: same bits in memory and streamed, files and records, locks, kills and interrupts."""
 
+import gc
 import json
 import os
 import random
@@ -168,6 +169,20 @@ def test_a_file_truncated_while_open_is_an_error(tmp_path, dataset):
         os.truncate(paths.weights, 100)
         with pytest.raises(ValueError, match="truncated while in use"):
             training.step()
+
+
+def test_an_evaluation_that_is_left_leaves_no_open_file(tmp_path, dataset):
+    paths = make(tmp_path)
+
+    def leave(layers):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(paths, dataset.test, dataset.levels, watch=leave)
+    small = Samples(dataset.test.images[..., :2], dataset.test.labels)
+    with pytest.raises(ValueError, match="pixels, the images have"):
+        evaluate(paths, small, dataset.levels)
+    gc.collect()  # a file left open would be a ResourceWarning, which is an error here
 
 
 def test_a_second_trainer_is_refused(tmp_path, dataset):

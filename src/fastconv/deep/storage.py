@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fastconv import random
-from fastconv._ext.stream import advise
+from fastconv._ext.stream import advise, cached
 from fastconv.deep.files import check_length, preallocate
 from fastconv.functional.residual import ResidualCore
 
@@ -113,9 +113,12 @@ class Mapped:
         if writable:
             preallocate(path, nbytes)  # a hole in the file would be filled, or fail, in the middle of a step
         self._file = open(path, "r+b" if writable else "rb")  # noqa: SIM115
-        self._map = mmap.mmap(
-            self._file.fileno(), nbytes, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        )
+        try:
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            self._map = mmap.mmap(self._file.fileno(), nbytes, access=access)
+        except BaseException:
+            self._file.close()
+            raise
         self.array = np.frombuffer(self._map, np.float32).reshape(core.layers, core.row)
         self._bytes = memoryview(self._map)
 
@@ -139,13 +142,8 @@ class Mapped:
                     os.posix_fadvise(self._file.fileno(), at, min(READ, stop - at), os.POSIX_FADV_WILLNEED)
 
     def _cached(self, start: int, stop: int) -> bool:
-        """Whether a byte of each read comes from the system's cache."""
-        try:
-            for at in range(start, stop, READ):
-                os.preadv(self._file.fileno(), [bytearray(1)], at, os.RWF_NOWAIT)
-        except (OSError, AttributeError):  # it would have to wait for the disk, or cannot tell
-            return False
-        return True
+        """Whether the system's cache holds the beginning of each read; no where the system would not tell."""
+        return os.access(self.path, os.W_OK) and cached(self._bytes, start, stop - start, READ)
 
     def done(self, first: int, end: int) -> None:
         """Give back the memory of layers [first, end); what was changed goes to the system's file cache."""

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,10 +210,12 @@ class Training:
 
     def close(self) -> None:
         """Close the files; steps in memory that were not saved are lost."""
-        record = Record.read(self.paths.record)
-        if record.state == "clean":
-            self.paths.settle(record)
-        self._close_files()
+        try:
+            record = Record.read(self.paths.record)
+            if record.state == "clean":
+                self.paths.settle(record)
+        finally:
+            self._close_files()
 
     def _close_files(self) -> None:
         for store in self._stores:
@@ -282,19 +285,20 @@ def evaluate(
     """Return test_loss, test_accuracy, seconds and layer_samples_per_second over samples."""
     record, head = load(paths)
     weights, _ = live_files(paths, record)
-    storage = Memory(record.core, weights) if in_memory else Mapped(record.core, weights, writable=False)
-    net = DeepNet(record.core, head, storage, window=window)
     images, labels = samples.images[:limit], samples.labels[:limit]
     if images[0].size != record.inputs:
         raise ValueError(f"{paths.weights} takes {record.inputs} pixels, the images have {images[0].size}")
-    start = time.perf_counter()
     loss, right = 0.0, 0
-    for part in _parts(len(labels), batch):
-        logits = net.logits(pixels(images[part], levels), watch)
-        loss += float(F.cross_entropy(logits, labels[part], "sum"))
-        right += int((logits.argmax(axis=1) == labels[part]).sum())
-    seconds = time.perf_counter() - start
-    storage.close()
+    with closing(
+        Memory(record.core, weights) if in_memory else Mapped(record.core, weights, writable=False)
+    ) as storage:
+        net = DeepNet(record.core, head, storage, window=window)
+        start = time.perf_counter()
+        for part in _parts(len(labels), batch):
+            logits = net.logits(pixels(images[part], levels), watch)
+            loss += float(F.cross_entropy(logits, labels[part], "sum"))
+            right += int((logits.argmax(axis=1) == labels[part]).sum())
+        seconds = time.perf_counter() - start
     return {
         "test_loss": loss / len(labels),
         "test_accuracy": right / len(labels),
@@ -313,22 +317,25 @@ def inspect(paths: Paths, ranges: int = 10) -> dict[str, Any]:
     record = Record.read(paths.record)
     weights, _ = live_files(paths, record)
     check_length(weights, record.weight_bytes, f"{record.layers} layers of width {record.width}")
-    rows = []
-    storage = Mapped(record.core, weights, writable=False)
     cuts = [record.layers * i // ranges for i in range(ranges + 1)]
-    step = max(1, (4 << 20) // (record.core.row * 4))
-    for first, end in itertools.pairwise(cuts):
-        square, low, high, bad = 0.0, np.inf, -np.inf, 0
-        for i in range(first, end, step):
-            values = storage.window(i, min(i + step, end))
-            square += float(np.einsum("ij,ij->", values, values, dtype=np.float64))
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-            bad += int(np.isnan(values).sum())
-            storage.done(i, min(i + step, end))
-        if end > first:
-            rows.append(
-                {"first": first, "end": end, "norm": square**0.5, "min": low, "max": high, "nan": bad}
-            )
-    storage.close()
+    with closing(Mapped(record.core, weights, writable=False)) as storage:
+        rows = [
+            {"first": first, "end": end, **_summary(storage, first, end)}
+            for first, end in itertools.pairwise(cuts)
+            if end > first
+        ]
     return {**record.__dict__, "bytes": record.weight_bytes, "ranges": rows}
+
+
+def _summary(storage: Mapped, first: int, end: int) -> dict[str, float]:
+    """Return norm, min, max and NaN count of the weights of layers [first, end)."""
+    square, low, high, bad = 0.0, np.inf, -np.inf, 0
+    step = max(1, (4 << 20) // (storage.core.row * 4))
+    for i in range(first, end, step):
+        values = storage.window(i, min(i + step, end))
+        square += float(np.einsum("ij,ij->", values, values, dtype=np.float64))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        bad += int(np.isnan(values).sum())
+        storage.done(i, min(i + step, end))
+    return {"norm": square**0.5, "min": low, "max": high, "nan": bad}
 
