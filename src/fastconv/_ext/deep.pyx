@@ -12,7 +12,7 @@ from cython.parallel cimport parallel, prange
 from libc.math cimport sqrt
 from libc.string cimport memcpy
 
-from fastconv._ext.runtime cimport fc_deep, fc_ops, ops, ops_shorter, threads_for
+from fastconv._ext.runtime cimport FC_DEEP_GROUP, FC_DEEP_WIDE, fc_deep, fc_ops, ops, ops_shorter, threads_for
 
 cdef extern from *:
     """
@@ -80,8 +80,6 @@ ctypedef fused real:
 
 cdef enum:
     AHEAD = 1024  # numbers that a forward walk prefetches ahead, a page; a layer, where that is longer
-    ROWS = 16  # from this width on, samples are rows, and a forward walk takes them by
-    GROUP = 8
 
 
 def lanes(int kind):
@@ -96,7 +94,7 @@ cdef bint waits(Py_ssize_t width, Py_ssize_t blocks) noexcept nogil:
 
 cdef Py_ssize_t group(const fc_ops *table, Py_ssize_t width) noexcept nogil:
     # samples that a forward walk takes together
-    return table.lanes if width < ROWS else GROUP
+    return table.lanes if width < FC_DEEP_WIDE else FC_DEEP_GROUP
 
 
 cdef void describe(fc_deep *a, Py_ssize_t width, Py_ssize_t blocks, int activation, double alpha) noexcept nogil:
@@ -146,7 +144,7 @@ def forward(
     cdef real *saved = NULL
     if layers == 0 or blocks == 0:
         return
-    if waits(width, blocks) or width < ROWS and blocks * 16 // table.lanes < threads:
+    if waits(width, blocks) or width < FC_DEEP_WIDE and blocks * 16 // table.lanes < threads:
         table = ops_shorter(sizeof(real) // 4 - 1)
     count = blocks * 16 // group(table, width)
     parts = min(<Py_ssize_t>threads, count)

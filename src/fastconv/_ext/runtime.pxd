@@ -187,6 +187,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t arg_size
         bint tiled
 
+    enum: FC_DEEP_WIDE, FC_DEEP_GROUP
+
     ctypedef struct fc_deep:
         Py_ssize_t layers
         Py_ssize_t width

@@ -152,10 +152,13 @@ typedef struct fc_pool {
     int tiled;                 /* windows neither overlap nor leave gaps */
 } fc_pool;
 
+/* Residual layers from this width on: samples are rows, and a forward walk takes them by groups. */
+enum { FC_DEEP_WIDE = 16, FC_DEEP_GROUP = 8 };
+
 /* A chunk of residual layers of width D; a state is (blocks, D, 16), lanes are samples (deep.inc.h) */
 typedef struct fc_deep {
     ptrdiff_t layers, width, blocks;
-    ptrdiff_t first, vectors;  /* forward: the registers of lanes to take (from D = 16 on: eights), of all blocks */
+    ptrdiff_t first, vectors;  /* forward: the registers of lanes, or groups of rows, to take of all blocks */
     int activation;            /* 0 softsign, 1 tanh, 2 ReLU */
     double alpha, root, rate;  /* root: sqrt(alpha) */
     ptrdiff_t ahead;           /* numbers from a layer's weights to those that will be wanted next, to be prefetched */
@@ -163,7 +166,7 @@ typedef struct fc_deep {
     void *w_new;               /* OUT (layers, D + 1, D); may be w */
     void *h;                   /* forward: IN OUT state; recompute: IN state of the first layer */
     void *g;                   /* gradient: IN OUT gradient of the state */
-    void *tape;                /* (layers, 2, blocks, D, 16): inputs and slopes; from D = 16 on (.., 16, D) */
+    void *tape;                /* (layers, 2, blocks, D, 16): inputs and slopes; of rows (.., 16, D) */
     void *scratch;             /* gradient: (blocks, D, 16) */
 } fc_deep;
 

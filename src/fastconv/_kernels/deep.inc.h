@@ -23,7 +23,7 @@
 #include <string.h>
 enum { FC_SOFTSIGN = 0, FC_TANH = 1, FC_RELU = 2 };
 enum { FC_SOFTSIGN_ESTIMATED = 3 }; /* of one output in four, where states are bounded: deep_bounded */
-enum { FC_DEEP_SMALL = 8, FC_DEEP_TREE = 15, FC_DEEP_TILE = 8, FC_DEEP_MAX = 512 };
+enum { FC_DEEP_SMALL = 8, FC_DEEP_TILE = 8, FC_DEEP_MAX = 512 };
 /* made by a weighted minimax fit, relative error 6e-9 before rounding */
 static const float fc_deep_tanh_p[] = {1.0f, 0.13450628519058228f, 0.0035790023393929005f, 2.2023414203431457e-05f,
                                        1.5428213373525068e-08f};
@@ -403,11 +403,11 @@ static FC_NOINLINE void FC(deep_turn)(const T *from, ptrdiff_t from_row, T *to, 
 
 static FC_NOINLINE void FC(deep_rows_forward)(const fc_deep *a)
 {
-    const ptrdiff_t n = a->width, row = (n + 1) * n, end = 8 * (a->first + a->vectors);
+    const ptrdiff_t n = a->width, row = (n + 1) * n, end = FC_DEEP_GROUP * (a->first + a->vectors);
     T buffer[2][FC_DEEP_MAX * 16];
-    for (ptrdiff_t s = 8 * a->first, m; s < end; s += m) { /* a block, or half of one */
+    for (ptrdiff_t s = FC_DEEP_GROUP * a->first, m; s < end; s += m) { /* a block, or half of one */
         T *h = (T *)a->h + s / 16 * n * 16 + s % 16;
-        m = s % 16 || s + 8 == end ? 8 : 16;
+        m = s % 16 || s + FC_DEEP_GROUP == end ? FC_DEEP_GROUP : 16;
         FC(deep_turn)(h, 16, buffer[0], n, n, m);
         for (ptrdiff_t i = 0; i < a->layers; i++) {
             const T *w = (const T *)a->w + i * row;
@@ -985,7 +985,7 @@ FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int
 #define FC_DEEP_OWN(CALL)
 #endif
 #define FC_DEEP_WIDTHS(CALL, FEW, MANY)                                                                              \
-    FC_DEEP_OWN(CALL) if (a->width <= FC_DEEP_TREE) {                                                                \
+    FC_DEEP_OWN(CALL) if (a->width < FC_DEEP_WIDE) {                                                                 \
         FEW;                                                                                                         \
     } else {                                                                                                         \
         MANY;                                                                                                        \
