@@ -15,10 +15,14 @@ import warnings
 import numpy as np
 import pytest
 import reference
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastconv import config
 from fastconv.data import Dataset, Samples
-from fastconv.deep import Paths, Record, TornError, Training, create, evaluate, inspect
+from fastconv.deep import DeepNet, Head, Paths, Record, TornError, Training, create, evaluate, inspect
+from fastconv.deep.net import fit
+from fastconv.functional.residual import ResidualCore, blocks_of
 
 
 @pytest.fixture(scope="module")
@@ -364,18 +368,55 @@ def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, dataset):
         subprocess.run(["umount", small], check=True)
 
 
+@given(
+    width=st.integers(1, 64), layers=st.integers(1, 10**6), samples=st.integers(1, 300), threads=st.integers(1, 6),
+    files=st.integers(1, 2), nbytes=st.integers(-(10**6), 10**8), chunk=st.none() | st.integers(1, 10**6),
+)  # fmt: skip
+def test_a_streamed_step_takes_what_it_was_fitted_to(width, layers, samples, threads, files, nbytes, chunk):
+    core = ResidualCore(width, layers)
+    with config.threads(threads):
+        plan = fit(core, samples, nbytes, chunk=chunk, files=files)
+        net = DeepNet(core, Head(1, width, 2), None, plan.chunk, plan.window)
+        net._prepare(samples)
+    row, state, tapes = core.row * 4, blocks_of(samples) * 64 * width, max(2, min(threads, 4))
+    window = max(end - first for first, end in net._ranges) * row
+    used = net._marks.nbytes + tapes * 2 * net.chunk * state + files * window
+    assert used <= plan.nbytes
+    if plan.nbytes > nbytes:  # then no length would do, of those that are not too short to be fast
+        for length in [chunk] if chunk else [core.chunk(samples) << k for k in range(21)]:
+            length = min(length, layers)
+            least = (-(-layers // length) + tapes * 2 * length) * state + files * max(1 << 20, length * row)
+            assert least > nbytes - 3 * state
+    elif chunk:
+        assert plan.chunk == min(chunk, layers)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs to know what is resident")
+def test_a_memory_limit_that_cannot_be_held_is_refused_before_anything_is_written(tmp_path):
+    ask = ("train", "--dataset", "digits", "--layers", "100000", "--steps", "1")
+    err = result(*ask, "--memory-limit", "200", cwd=tmp_path, code=2)
+    found = re.search(r"--memory-limit 200: the program and its images take [\d.]+M, a step on batch 16 ([\d.]+)M "
+                      r"at least; allow (\d+)M, or take a smaller --batch", err)  # fmt: skip
+    assert found, err
+    assert float(found[1]) < 2
+    assert list(tmp_path.iterdir()) == []
+    allowed = int(found[2]) + 4  # the next process may begin with some pages more
+    assert result(*ask, "--memory-limit", f"{allowed}M", "--json", cwd=tmp_path)["peak_rss_bytes"] < allowed << 20
+
+
 @pytest.mark.slow
-def test_a_hundred_million_layers_streamed(tmp_path):
-    """2.4 GB of weights, two steps, resident memory under the limit."""
+@pytest.mark.parametrize(("batch", "limit"), [(16, 256), (64, 160)])
+def test_a_hundred_million_layers_streamed(tmp_path, batch, limit):
+    """2.4 GB of weights, two steps, resident memory under the limit; kept states alone could take 100 MB."""
     pytest.importorskip("sklearn")
     if shutil.disk_usage(tmp_path).free < 4 << 30:
         pytest.skip("needs 4 GB of disk")
     found = result(
         "train", "--dataset", "digits", "--weights", "d.bin", "--layers", "100000000", "--width", "2", "--steps", "2",
-        "--json", cwd=tmp_path, timeout=900,
+        "--batch", str(batch), "--memory-limit", f"{limit}M", "--json", cwd=tmp_path, timeout=900,
     )  # fmt: skip
     assert found["steps"] == 2
-    assert found["peak_rss_bytes"] < 256 << 20
+    assert found["peak_rss_bytes"] < limit << 20
 
 
 def mlp(*args, cwd):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastconv.deep.training import Training
 
 _RATE = Number(min=0, min_open=True)
+_SPARE = 8 << 20  # bytes that Python may take in a run beside what is counted
 
 
 class Size(click.ParamType):
@@ -92,7 +93,10 @@ def init(
     set_threads(None)
     with usage_errors():
         data = load_data(dataset, data_dir)
-        record = _create(_paths(weights, head), data, given, force)
+        from fastconv.deep import create
+
+        record = _new(data, given)
+        create(_paths(weights, head), record, force=force)
     click.echo(f"{weights}: {record.layers:,} layers of width {record.width}, {record.weight_bytes:,} bytes",
                err=as_json)  # fmt: skip
     if as_json:
@@ -131,8 +135,6 @@ def train(
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
         data, paths = load_data(dataset, data_dir), _paths(weights, head)
-        if not paths.record.exists() and not resume:
-            _create(paths, data, given, force=False)
         training = _training(paths, data, given, resume, train_limit, memory_limit)
     record = training.record
     click.echo(
@@ -306,30 +308,28 @@ def _paths(weights: Path, head: Path | None) -> Paths:
     return Paths.of(weights, head)
 
 
-def _create(paths: Paths, data: Dataset, given: dict[str, Any], force: bool) -> Record:
+def _new(data: Dataset, given: dict[str, Any]) -> Record:
     from fastconv.deep import Record
-    from fastconv.deep.training import create
     from fastconv.functional.residual import ResidualCore
 
     core = ResidualCore(
         given["width"] or 4, given["layers"] or 1000, given["alpha"], given["activation"] or "softsign"
     )
     channels, height, width = data.shape
-    record = Record(
+    return Record(
         core.width, core.layers, core.factor, core.activation, channels * height * width, len(data.classes),
         given["seed"] or 0,
     )  # fmt: skip
-    create(paths, record, force=force)
-    return record
 
 
 def _training(
     paths: Paths, data: Dataset, given: dict[str, Any], resume: bool, limit: int | None, memory_limit: int
 ) -> Training:
-    from fastconv.deep import Record
+    from fastconv.deep import Record, create
     from fastconv.deep.training import Training
 
-    record = Record.read(paths.record)
+    new = not paths.record.exists() and not resume
+    record = _new(data, given) if new else Record.read(paths.record)
     for name in ("width", "layers", "alpha", "activation"):
         if given[name] is not None and given[name] != getattr(record, name):
             raise ValueError(
@@ -343,11 +343,14 @@ def _training(
         value = given[option] if given[option] is not None else last.get(name, default)
         return value
 
-    # streamed: the window in use, twice where steps go to another file, and room for the marks
-    window = max(1 << 20, min(64 << 20, (memory_limit - _base_memory()) // 4))
+    batch, chunk, window = choose("batch", "batch", 16), given["chunk_layers"], 64 << 20
+    if not given["in_memory"]:
+        chunk, window = _within(memory_limit, record, batch, chunk, 1 + (given["durability"] == "step"))
+    if new:
+        create(paths, record)
     return Training(
         paths, data,
-        batch=choose("batch", "batch", 16),
+        batch=batch,
         layer_rate=choose("layer_lr", "layer_rate", 0.01),
         head_rate=choose("head_lr", "head_rate", 0.01),
         seed=choose("seed", "seed", record.seed),
@@ -355,9 +358,26 @@ def _training(
         durability=given["durability"],
         train_limit=limit if limit is not None else last.get("samples"),
         position=(last.get("epoch", 0), last.get("index", 0)),
-        chunk=given["chunk_layers"],
+        chunk=chunk,
         window=window,
     )  # fmt: skip
+
+
+def _within(limit: int, record: Record, batch: int, chunk: int | None, files: int) -> tuple[int, int]:
+    """Return chunk and window with which a streamed step stays within ``--memory-limit``."""
+    from fastconv.deep.net import fit
+
+    base = _base_memory() + _SPARE + 4 * batch * record.inputs * 4  # some copies of a batch in float32
+    plan = fit(record.core, batch, limit - base, chunk=chunk, files=files)
+    if base + plan.nbytes > limit:
+        least = -(-(base + plan.nbytes) // 2**20)
+        asked = limit if limit < 2**20 else f"{limit / 2**20:g}M"
+        raise ValueError(
+            f"--memory-limit {asked}: the program and its images take {base / 2**20:.1f}M, a step on "
+            f"batch {batch} {plan.nbytes / 2**20:.1f}M at least; allow {least}M, or take a smaller --batch"
+            + (" or other --chunk-layers" if chunk else "")
+        )
+    return plan.chunk, plan.window
 
 
 def _base_memory() -> int:

@@ -1,9 +1,11 @@
 """A deep net as training and evaluation see it: a head around a core, whose weights a storage holds."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from fastconv import config
 from fastconv.deep.head import Head
 from fastconv.deep.storage import Mapped, Memory, pieces
 from fastconv.functional.residual import (
@@ -17,6 +19,46 @@ from fastconv.functional.residual import (
 )
 
 Watch = Callable[[int], None]  # is told how many layers were walked
+WINDOWS = 1 << 20, 64 << 20  # bytes: shorter ones do not pay, longer ones keep a watch waiting
+
+
+class Fit(NamedTuple):
+    """How a streamed net is walked, and what that takes."""
+
+    chunk: int
+    window: int
+    nbytes: int
+
+
+def fit(core: ResidualCore, samples: int, nbytes: int, *, chunk: int | None = None, files: int = 1) -> Fit:
+    """Return chunk and window with which a streamed step takes at most ``nbytes``, or else as few as can be.
+
+    Longer chunks leave fewer marks, but take longer tapes and windows: the shortest that fits is the fastest.
+
+    Parameters
+    ----------
+    core : ResidualCore
+    samples : int
+        Of a batch.
+    nbytes : int
+        What windows, marks, tapes and gradients may take.
+    chunk : int, optional
+        The only chunk length to consider.
+    files : int
+        Weights files that have a window at a time: 2 where steps go to another one.
+    """
+    lengths = [min(chunk or core.chunk(samples), core.layers)]
+    while chunk is None and lengths[-1] < core.layers:
+        lengths.append(min(2 * lengths[-1], core.layers))
+    plans = []
+    for length in lengths:
+        kept = core.step_bytes(samples, length, config.threads())
+        shortest, longest = max(WINDOWS[0], length * core.row * 4), (nbytes - kept) // (2 * files)
+        window = max(shortest, min(WINDOWS[1], longest))
+        plans.append(Fit(length, window, kept + files * window))
+        if plans[-1].nbytes <= nbytes:
+            return plans[-1]
+    return min(plans, key=lambda plan: plan.nbytes)
 
 
 class DeepNet:

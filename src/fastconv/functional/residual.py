@@ -70,9 +70,19 @@ class ResidualCore:
         """Numbers of a layer: D * D weights (in, out), then D biases."""
         return self.width * (self.width + 1)
 
+    def state_bytes(self, samples: int, itemsize: int = 4) -> int:
+        """Return the bytes of a batch's state, padded to blocks."""
+        return blocks_of(samples) * 16 * self.width * itemsize
+
+    def step_bytes(self, samples: int, chunk: int, threads: int) -> int:
+        """Return the bytes of marks, tapes and gradients that a step in float32 uses beside the weights."""
+        tapes = max(2, min(threads, TEAM))  # one thread takes two in turn
+        states = -(-self.layers // chunk) + tapes * 2 * chunk + 3
+        return states * self.state_bytes(samples)
+
     def chunk(self, samples: int, itemsize: int = 4) -> int:
         """Return a good chunk length for a batch: the tape stays in the cache, the marks stay small."""
-        state = blocks_of(samples) * 16 * self.width * itemsize
+        state = self.state_bytes(samples, itemsize)
         chunk = max(16, TAPE_BYTES // (2 * state))
         room = max(self.layers * self.row * itemsize // 20, 8 << 20)
         while chunk < self.layers and self.layers // chunk * state > room:
