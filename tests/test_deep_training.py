@@ -166,6 +166,20 @@ def test_a_torn_file_is_refused_with_the_way_out(tmp_path, dataset):
             use()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+@pytest.mark.parametrize(("name", "message"), [
+    ("weights", "net.bin: .*the file has 0"), ("head", "net.bin.head: .*the file has 0"),
+    ("record", "its record .*net.bin.json is missing"),
+])  # fmt: skip
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path, dataset, name, message):
+    paths = make(tmp_path)
+    getattr(paths, name).unlink()
+    os.mkfifo(getattr(paths, name))
+    for use in (lambda: Training(paths, dataset), lambda: evaluate(paths, dataset.test, dataset.levels)):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            use()
+
+
 def test_a_file_truncated_while_open_is_an_error(tmp_path, dataset):
     paths = make(tmp_path)
     with Training(paths, dataset, window=4000) as training:
@@ -497,12 +511,19 @@ def test_a_kill_between_the_two_files_of_an_mlp_loses_a_run_and_nothing_else(tmp
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "is missing.*give another --weights"), ("[]", "not the record"), ("{", "not the record"), ("{}", "'step'")],
+    [
+        (None, "is missing.*give another --weights"), ("a pipe", "is missing.*give another --weights"),
+        ("[]", "not the record"), ("{", "not the record"), ("{}", "'step'"),
+    ],
 )
 def test_a_bad_record_of_an_mlp_is_one_line(tmp_path, text, message):
     pytest.importorskip("sklearn")
     mlp("train", "--steps", "1", "--weights", "one", cwd=tmp_path)
     record = tmp_path / "one.json"
-    record.unlink() if text is None else record.write_text(text)
+    record.unlink()
+    if text == "a pipe":
+        os.mkfifo(record)
+    elif text is not None:
+        record.write_text(text)
     err = result("train", "--dataset", "digits", "--weights", "one", cwd=tmp_path, family="mlp", code=2)
     assert re.fullmatch(rf"fastconv mlp train: .*{message}.*\n", err), err

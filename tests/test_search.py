@@ -461,6 +461,10 @@ def test_storages_that_cannot_be_used_say_why(tmp_path):
         with pytest.raises(error, match=message) as caught:
             search(objectives.bowl, XY, trials=2, storage=where)
         assert "secret" not in str(caught.value)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(OSError, match=r"journal:.*pipe cannot be used: not a regular file"):
+            search(objectives.bowl, XY, trials=2, storage=f"journal:{tmp_path}/pipe")
     with pytest.raises(FileNotFoundError, match="no search named 'search'"):
         search(objectives.bowl, XY, storage=f"journal:{tmp_path}/new", resume=True)
     (tmp_path / "full").mkdir()

@@ -142,14 +142,14 @@ def _steps_done(record: Path, model: nn.Module) -> int:
     """Return at which step a net was saved, as the record beside it says."""
     from fastconv.train import state_sha256
 
+    if not record.is_file():  # a pipe's text would never end
+        raise FileNotFoundError(
+            f"{record} is missing, which says at which step the net was saved; give another --weights to start anew"
+        )
     try:
         told = json.loads(record.read_text())
         named = told.get("state_sha256") in (None, state_sha256(model))  # none: written by an earlier version
         return operator.index(told["step" if named else "before"])
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{record} is missing, which says at which step the net was saved; give another --weights to start anew"
-        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{record}: not the record of a net: {error}") from None
 

@@ -88,6 +88,8 @@ def _journal(path: str) -> BaseStorage:
         raise ValueError("storage journal: lacks the path of a file: write journal:PATH")
     lock = JournalFileOpenLock(path) if fcntl is None else _KernelLock(path)
     try:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise OSError("not a regular file")  # to open a pipe would wait for its other end
         with open(path, "ab"):
             pass
         return JournalStorage(JournalFileBackend(path, lock_obj=lock))
