@@ -98,7 +98,8 @@ def test_same_bits_on_every_setting_and_chunk_length(activation, dtype):
 
 
 @pytest.mark.parametrize(
-    ("width", "batch", "layers"), [(4, 16, 3000), (2, 33, 2000), (8, 16, 800), (32, 16, 64), (5, 7, 1000)]
+    ("width", "batch", "layers"),
+    [(4, 16, 3000), (4, 64, 400), (2, 33, 2000), (8, 16, 800), (32, 16, 64), (40, 33, 50), (5, 7, 1000)],
 )
 def test_same_bits_on_any_number_of_threads(width, batch, layers):
     core, weights, h, g = problem(width, layers, batch, "softsign", np.float32)

@@ -383,8 +383,8 @@ def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, dataset):
 
 
 @given(
-    width=st.integers(1, 64), layers=st.integers(1, 10**6), samples=st.integers(1, 300), threads=st.integers(1, 6),
-    files=st.integers(1, 2), nbytes=st.integers(-(10**6), 10**8), chunk=st.none() | st.integers(1, 10**6),
+    width=st.integers(1, 24), layers=st.integers(1, 20_000), samples=st.integers(1, 70), threads=st.integers(1, 6),
+    files=st.integers(1, 2), nbytes=st.integers(-(10**6), 20 * 10**6), chunk=st.none() | st.integers(1, 20_000),
 )  # fmt: skip
 def test_a_streamed_step_takes_what_it_was_fitted_to(width, layers, samples, threads, files, nbytes, chunk):
     core = ResidualCore(width, layers)
