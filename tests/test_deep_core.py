@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import reference
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastconv import config
 from fastconv.functional.residual import (
@@ -112,6 +114,19 @@ def test_same_bits_on_any_number_of_threads(width, batch, layers):
     for got in results[1:]:
         for a, b in zip(got, results[0], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@given(width=st.integers(1, 512), layers=st.integers(1, 10**9), samples=st.integers(1, 5000))
+def test_a_chunk_is_short_unless_that_takes_much_memory(width, layers, samples):
+    core = ResidualCore(width, layers)
+    chunk, state = core.chunk(samples), -(-samples // 16) * 64 * width
+    usual = max(16, min(256, (256 << 10) // state))
+    weights = 4 * layers * width * (width + 1)
+    if chunk > usual:
+        assert layers // (chunk // 2) * state > max(64 << 20, weights // 20)
+    if -(-layers // chunk) * state > (68 << 20) + weights // 20:  # then longer tapes would take more than they spare
+        assert 16 * chunk**2 >= layers
+    assert 1 <= chunk <= layers
 
 
 def test_padding_contributes_nothing():

@@ -5,6 +5,7 @@ of layers: forward keeps the state before each chunk alone, backward makes the s
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,9 @@ __all__ = [
 ACTIVATIONS = ("softsign", "tanh", "relu")
 MAX_WIDTH = 512
 TEAM = 4  # threads of a walk back at most: the gradient's own way through the layers takes about a fourth of it
-TAPE_BYTES = 128 << 10  # of one chunk: it stays in the cache, and two threads meet once in some microseconds
+CHUNKS = 16, 256  # layers: in shorter ones threads wait for each other, longer ones spare nothing more
+TAPE_BYTES = 512 << 10  # of one chunk at most, and half of a core's second cache: it stays there
+MARK_BYTES = 64 << 20  # of all chunks, or a twentieth of the weights: before a tape gets longer than it should be
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,25 @@ class ResidualCore:
         return states * self.state_bytes(samples)
 
     def chunk(self, samples: int, itemsize: int = 4) -> int:
-        """Return a good chunk length for a batch: the tape stays in the cache, the marks stay small."""
+        """Return a good chunk length for a batch: the tape stays in the cache, the marks stay small.
+
+        Longer chunks leave fewer marks, but take longer tapes: where marks would be large beside the weights, the
+        two share the memory.
+        """
         state = self.state_bytes(samples, itemsize)
-        chunk = max(16, TAPE_BYTES // (2 * state))
-        room = max(self.layers * self.row * itemsize // 20, 8 << 20)
-        while chunk < self.layers and self.layers // chunk * state > room:
+        chunk = max(CHUNKS[0], min(CHUNKS[1], _tape_bytes() // (2 * state)))
+        room = max(self.layers * self.row * itemsize // 20, MARK_BYTES)
+        while (marks := self.layers // chunk) * state > room and marks > 4 * chunk:  # two tapes of 2 * chunk states
             chunk *= 2
         return min(chunk, self.layers)
+
+
+def _tape_bytes() -> int:
+    try:
+        second = os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):  # the system does not tell
+        second = 0
+    return min(TAPE_BYTES, second // 2) if second > 0 else TAPE_BYTES // 2
 
 
 def blocks_of(samples: int) -> int:
