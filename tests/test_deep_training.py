@@ -1,6 +1,7 @@
 """Deep nets on disk: same bits in memory and streamed, files and records, locks, kills and interrupts."""
 
 import gc
+import importlib
 import json
 import os
 import random
@@ -416,6 +417,16 @@ def test_a_memory_limit_that_cannot_be_held_is_refused_before_anything_is_writte
     assert list(tmp_path.iterdir()) == []
     allowed = int(found[2]) + 4  # the next process may begin with some pages more
     assert result(*ask, "--memory-limit", f"{allowed}M", "--json", cwd=tmp_path)["peak_rss_bytes"] < allowed << 20
+
+
+def test_images_that_fill_the_usual_memory_limit_raise_it_and_no_other(monkeypatch):
+    deep = importlib.import_module("fastconv.cli.deep")
+    record = Record(4, 1000, 0.1, "relu", 3072, 10, 0)
+    monkeypatch.setattr(deep, "_base_memory", lambda: 300 << 20)
+    chunk, window = deep._within(None, record, 16, None, 1)
+    assert ResidualCore(4, 1000).step_bytes(16, chunk, 2) + window <= 64 << 20
+    with pytest.raises(ValueError, match=r"--memory-limit 256M: the program and its images take 308.8M.*allow 311M"):
+        deep._within(256 << 20, record, 16, None, 1)
 
 
 @pytest.mark.slow

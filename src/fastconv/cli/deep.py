@@ -116,7 +116,10 @@ def init(
 @click.option("--report-every", type=click.IntRange(min=1), default=100, show_default=True, help="Steps a line.")
 @click.option("--save-every", type=click.IntRange(min=1), help="With --in-memory: steps between two saves.")
 @click.option("--in-memory", is_flag=True, help="Hold all weights in memory, write them at the end.")
-@click.option("--memory-limit", type=Size(), default="256M", show_default=True, help="Resident, when streamed.")
+@click.option(
+    "--memory-limit", type=Size(), show_default="256M; more where images leave less than 64M of it",
+    help="Resident, when streamed.",
+)  # fmt: skip
 @click.option(
     "--durability", type=click.Choice(["run", "step"]), default="run", show_default=True,
     help="Of a streamed run: update in place, or keep every whole step.",
@@ -127,7 +130,7 @@ def init(
 @click.pass_context
 def train(
     ctx: click.Context, weights: Path, head: Path | None, dataset: str, data_dir: Path | None, steps: int,
-    train_limit: int | None, report_every: int, save_every: int | None, memory_limit: int,
+    train_limit: int | None, report_every: int, save_every: int | None, memory_limit: int | None,
     threads: int | None, as_json: bool, resume: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train a net by exact SGD; it is made first where there is none."""
@@ -323,7 +326,7 @@ def _new(data: Dataset, given: dict[str, Any]) -> Record:
 
 
 def _training(
-    paths: Paths, data: Dataset, given: dict[str, Any], resume: bool, limit: int | None, memory_limit: int
+    paths: Paths, data: Dataset, given: dict[str, Any], resume: bool, limit: int | None, memory_limit: int | None
 ) -> Training:
     from fastconv.deep import Record, create
     from fastconv.deep.training import Training
@@ -363,11 +366,12 @@ def _training(
     )  # fmt: skip
 
 
-def _within(limit: int, record: Record, batch: int, chunk: int | None, files: int) -> tuple[int, int]:
+def _within(limit: int | None, record: Record, batch: int, chunk: int | None, files: int) -> tuple[int, int]:
     """Return chunk and window with which a streamed step stays within ``--memory-limit``."""
     from fastconv.deep.net import fit
 
     base = _base_memory() + _SPARE + 4 * batch * record.inputs * 4  # some copies of a batch in float32
+    limit = max(256 << 20, base + (64 << 20)) if limit is None else limit
     plan = fit(record.core, batch, limit - base, chunk=chunk, files=files)
     if base + plan.nbytes > limit:
         least = -(-(base + plan.nbytes) // 2**20)
