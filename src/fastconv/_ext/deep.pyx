@@ -79,7 +79,7 @@ ctypedef fused real:
 
 
 cdef enum:
-    AHEAD = 1024  # numbers that a forward walk prefetches ahead, a page; a layer, where that is longer
+    AHEAD = 2048  # numbers that a forward walk prefetches ahead, two pages; a layer, where that is longer
 
 
 def lanes(int kind):
