@@ -407,8 +407,9 @@ def test_a_streamed_step_takes_what_it_was_fitted_to(width, layers, samples, thr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs to know what is resident")
-def test_a_memory_limit_that_cannot_be_held_is_refused_before_anything_is_written(tmp_path):
+def test_what_cannot_be_trained_within_memory_or_samples_is_refused_before_anything_is_written(tmp_path):
     ask = ("train", "--dataset", "digits", "--layers", "100000", "--steps", "1")
+    assert "the number of training samples, got 5000" in result(*ask, "--batch", "5000", cwd=tmp_path, code=2)
     err = result(*ask, "--memory-limit", "200", cwd=tmp_path, code=2)
     found = re.search(r"--memory-limit 200: the program and its images take [\d.]+M, a step on batch 16 ([\d.]+)M "
                       r"at least; allow (\d+)M, or take a smaller --batch", err)  # fmt: skip

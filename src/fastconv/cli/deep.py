@@ -329,7 +329,7 @@ def _training(
     paths: Paths, data: Dataset, given: dict[str, Any], resume: bool, limit: int | None, memory_limit: int | None
 ) -> Training:
     from fastconv.deep import Record, create
-    from fastconv.deep.training import Training
+    from fastconv.deep.training import Training, training_part
 
     new = not paths.record.exists() and not resume
     record = _new(data, given) if new else Record.read(paths.record)
@@ -347,6 +347,8 @@ def _training(
         return value
 
     batch, chunk, window = choose("batch", "batch", 16), given["chunk_layers"], 64 << 20
+    limit = limit if limit is not None else last.get("samples")
+    training_part(data, limit, batch)
     if not given["in_memory"]:
         chunk, window = _within(memory_limit, record, batch, chunk, 1 + (given["durability"] == "step"))
     if new:
@@ -359,7 +361,7 @@ def _training(
         seed=choose("seed", "seed", record.seed),
         in_memory=given["in_memory"],
         durability=given["durability"],
-        train_limit=limit if limit is not None else last.get("samples"),
+        train_limit=limit,
         position=(last.get("epoch", 0), last.get("index", 0)),
         chunk=chunk,
         window=window,

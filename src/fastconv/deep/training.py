@@ -38,6 +38,14 @@ def pixels(images: np.ndarray, levels: int) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(levels)
 
 
+def training_part(dataset: Dataset, limit: int | None, batch: int) -> Samples:
+    """Return the first ``limit`` training samples, which must make at least one batch."""
+    images, labels = dataset.train.images[:limit], dataset.train.labels[:limit]
+    if not 1 <= batch <= len(images):
+        raise ValueError(f"batch must be in [1, {len(images)}], the number of training samples, got {batch}")
+    return Samples(images, labels)
+
+
 class Training:
     """A net on disk in training; one process at a time.
 
@@ -87,10 +95,7 @@ class Training:
     ) -> None:
         if durability not in ("run", "step"):
             raise ValueError(f"durability must be 'run' or 'step', got {durability!r}")
-        images, labels = dataset.train
-        images, labels = images[:train_limit], labels[:train_limit]
-        if not 1 <= batch <= len(images):
-            raise ValueError(f"batch must be in [1, {len(images)}], the number of training samples, got {batch}")
+        images, labels = training_part(dataset, train_limit, batch)
         self.levels, self.paths = dataset.levels, paths
         self.layer_rate, self.head_rate = layer_rate, head_rate
         self.in_memory, self._two = in_memory, durability == "step" and not in_memory
