@@ -38,8 +38,9 @@ static char *run_deep(const fc_ops *ops, const void *x, const void *w, const voi
                 memcpy(h, x, state);
                 memcpy(back, g, state);
                 fc_deep a = {.layers = layers, .width = d, .blocks = blocks, .alpha = 0.25, .root = 0.5, .rate = 0.1,
-                             .vectors = blocks * 16 / (d < FC_DEEP_WIDE ? ops->lanes : FC_DEEP_GROUP), .activation = act, .w = w,
-                             .w_new = w_new, .h = h, .g = back, .tape = tape, .scratch = scratch};
+                             .vectors = blocks * 16 / (d < FC_DEEP_WIDE ? ops->lanes : FC_DEEP_GROUP),
+                             .activation = act, .w = w, .w_new = w_new, .h = h, .g = back, .tape = tape,
+                             .scratch = scratch};
                 fc_deep again = a;
                 ops->deep_forward(&a);
                 a.h = again.h = (void *)x;

@@ -92,9 +92,9 @@ def init(
     """Make a new net: layer weights uniform in ±0.001, a Glorot head."""
     set_threads(None)
     with usage_errors():
-        data = load_data(dataset, data_dir)
         from fastconv.deep import create
 
+        data = load_data(dataset, data_dir)
         record = _new(data, given)
         create(_paths(weights, head), record, force=force)
     click.echo(f"{weights}: {record.layers:,} layers of width {record.width}, {record.weight_bytes:,} bytes",
@@ -329,6 +329,7 @@ def _training(
     paths: Paths, data: Dataset, given: dict[str, Any], resume: bool, limit: int | None, memory_limit: int | None
 ) -> Training:
     from fastconv.deep import Record, create
+    from fastconv.deep.net import WINDOWS
     from fastconv.deep.training import Training, training_part
 
     new = not paths.record.exists() and not resume
@@ -346,9 +347,9 @@ def _training(
         value = given[option] if given[option] is not None else last.get(name, default)
         return value
 
-    batch, chunk, window = choose("batch", "batch", 16), given["chunk_layers"], 64 << 20
+    batch, chunk, window = choose("batch", "batch", 16), given["chunk_layers"], WINDOWS[1]
     limit = limit if limit is not None else last.get("samples")
-    training_part(data, limit, batch)
+    training_part(data, limit, batch)  # what it refuses is refused before a net is made
     if not given["in_memory"]:
         chunk, window = _within(memory_limit, record, batch, chunk, 1 + (given["durability"] == "step"))
     if new:

@@ -174,7 +174,7 @@ class Lock:
     """An advisory lock on a net's weights file, held until `close`."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - a buffer would refuse a pipe without its name
         if fcntl is not None:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,18 +47,19 @@ def fit(core: ResidualCore, samples: int, nbytes: int, *, chunk: int | None = No
     files : int
         Weights files that have a window at a time: 2 where steps go to another one.
     """
-    lengths = [min(chunk or core.chunk(samples), core.layers)]
-    while chunk is None and lengths[-1] < core.layers:
-        lengths.append(min(2 * lengths[-1], core.layers))
-    plans = []
-    for length in lengths:
+
+    def plan(length: int) -> Fit:
         kept = core.step_bytes(samples, length, config.threads())
         shortest, longest = max(WINDOWS[0], length * core.row * 4), (nbytes - kept) // (2 * files)
         window = max(shortest, min(WINDOWS[1], longest))
-        plans.append(Fit(length, window, kept + files * window))
-        if plans[-1].nbytes <= nbytes:
-            return plans[-1]
-    return min(plans, key=lambda plan: plan.nbytes)
+        return Fit(length, window, kept + files * window)
+
+    length = min(chunk or core.chunk(samples), core.layers)
+    best = plan(length)
+    while best.nbytes > nbytes and chunk is None and length < core.layers:
+        length = min(2 * length, core.layers)
+        best = min(best, plan(length), key=lambda plan: plan.nbytes)
+    return best
 
 
 class DeepNet:

@@ -343,4 +343,3 @@ def _summary(storage: Mapped, first: int, end: int) -> dict[str, float]:
         bad += int(np.isnan(values).sum())
         storage.done(i, min(i + step, end))
     return {"norm": square**0.5, "min": low, "max": high, "nan": bad}
-

@@ -79,9 +79,8 @@ class ResidualCore:
 
     def step_bytes(self, samples: int, chunk: int, threads: int) -> int:
         """Return the bytes of marks, tapes and gradients that a step in float32 uses beside the weights."""
-        tapes = max(2, min(threads, TEAM))  # one thread takes two in turn
-        states = -(-self.layers // chunk) + tapes * 2 * chunk + 3
-        return states * self.state_bytes(samples)
+        state, tapes = self.state_bytes(samples), max(2, min(threads, TEAM))  # one thread takes two in turn
+        return (-(-self.layers // chunk) + 2) * state + _workspace_size(state, chunk, tapes)
 
     def chunk(self, samples: int, itemsize: int = 4) -> int:
         """Return a good chunk length for a batch: the tape stays in the cache, the marks stay small.
@@ -220,14 +219,14 @@ def residual_backward(
     return g
 
 
-def _workspace_size(state: int, chunk: int) -> int:
-    return (TEAM * 2 * chunk + 1) * state
+def _workspace_size(state: int, chunk: int, tapes: int = TEAM) -> int:
+    return (tapes * 2 * chunk + 1) * state
 
 
 def backward_workspace(core: ResidualCore, samples: int, chunk: int, dtype: np.dtype | type = np.float32) -> Array:
     """Return memory for `residual_backward`: a tape for each thread and a state, aligned to 64 bytes."""
     dtype = np.dtype(dtype)
-    nbytes = _workspace_size(blocks_of(samples) * core.width * 16, chunk) * dtype.itemsize
+    nbytes = _workspace_size(core.state_bytes(samples, dtype.itemsize), chunk)
     raw = np.empty(nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + nbytes].view(dtype)
