@@ -50,7 +50,8 @@ def initialize_weights(path: Path, core: ResidualCore, seed: int) -> None:
         for i in range(0, core.layers, step):
             rows = np.zeros((min(step, core.layers - i), core.row), np.float32)
             draws = random.generator(seed, "deep weights", i // step).random((len(rows), square), np.float32)
-            np.multiply(draws - np.float32(0.5), np.float32(2 * SPREAD), out=rows[:, :square])
+            draws -= np.float32(0.5)  # in place: --memory-limit spares 8 MB for what is not counted
+            np.multiply(draws, np.float32(2 * SPREAD), out=rows[:, :square])
             file.write(rows.astype("<f4", copy=False).data)
 
 
