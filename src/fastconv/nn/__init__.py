@@ -4,8 +4,9 @@ Each layer has ``forward`` and ``backward`` and keeps its buffers; shapes are NC
 parameters PyTorch's. All arithmetic happens in `fastconv.functional`.
 """
 
-from fastconv.nn.activation import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Softsign, Tanh
+from fastconv.nn.activation import Identity, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Softsign, Tanh
 from fastconv.nn.base import Module, Parameter, blank
+from fastconv.nn.collections import ModuleDict, ModuleList
 from fastconv.nn.containers import Sequential
 from fastconv.nn.conv import Conv1d, Conv2d
 from fastconv.nn.deep import DeepResidual
@@ -29,6 +30,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
+    "Identity",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
@@ -36,6 +38,8 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "MultiMarginLoss",
     "Parameter",
     "ReLU",

@@ -1,7 +1,8 @@
 """Memory that a layer keeps between calls: buffers of the largest size seen, and what backward needs."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from operator import is_
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,6 +15,10 @@ from fastconv.nn._parameter import Array
 
 _NOTHING = (None, None, None, None)
 _MEMORY = ("_arrays", "_storage", "_results", "_repeats")
+_OWN = (*_MEMORY, "_saved", "_ran_in", "_hooks")  # what copies and pickles leave behind
+
+# The run of a net, begun by the outermost call of a module, that is under way in this context.
+_run: ContextVar[object | None] = ContextVar("run", default=None)
 
 
 class _Repeat(NamedTuple):
@@ -23,6 +28,20 @@ class _Repeat(NamedTuple):
     calls: list[Call]
     result: Any
     saved: Any
+
+
+def _memories(*values: Any) -> Iterator[int]:
+    """Yield the identity of the memory behind every array among the values, in tuples and in layers too."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            while isinstance(value.base, np.ndarray):
+                value = value.base
+            yield id(value)
+        elif isinstance(value, tuple):
+            yield from _memories(*value)
+        elif isinstance(value, Workspace):
+            yield from _memories(*vars(value).get("_storage", {}).values())
+            yield from _memories(*value._results.values())
 
 
 def as_image(a: Array) -> Array:
@@ -35,7 +54,8 @@ class Workspace:
 
     _results: Mapping[str, tuple[Any, Any, Any, Any]] = MappingProxyType({})
     _repeats: Mapping[str, _Repeat] = MappingProxyType({})
-    _saved: tuple[tuple[int, ...], tuple[Any, ...]] | None = None
+    _saved: tuple[tuple[int, ...], tuple[Any, ...]] | tuple[()] | None = None
+    _ran_in: object | None = None
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any, channels_last: bool | None = None) -> Array:
         """Return the array `name`, the same one while shape and dtype stay; contents are left over.
@@ -77,19 +97,21 @@ class Workspace:
         return array
 
     def _accept(self, input: Array, name: str = "input") -> Array:
-        """Return a 3-d or 4-d array channels-last, native and aligned: itself, or a copy in a buffer."""
+        """Return an array native and aligned, of 3 or 4 dimensions channels-last: itself, or a copy in a buffer."""
         image = as_image(input)
-        if image.ndim != 4 or is_nhwc(image):
+        if is_nhwc(image) if image.ndim == 4 else image.dtype.isnative and image.flags.aligned:
             return input
         buffer = self._buffer(name, image.shape, image.dtype.newbyteorder("="))
         np.copyto(buffer, image)
         spoil()
-        return buffer if input.ndim == 4 else buffer[:, :, 0]
+        return buffer[:, :, 0] if input.ndim == 3 else buffer
 
     def _repeat(self, name: str, key: tuple[Any, ...], operation: Callable[..., Any], *args: Any) -> Any:
         """Return operation(*args); while each of `key` is the same object as last time, by its kernel calls alone.
 
-        `key` names all that the result depends on: the arrays, the parameters' arrays, the hyperparameters.
+        `key` names all that the result depends on: the arrays, the parameters' arrays, the hyperparameters. Calls
+        that worked on an array of nobody's, one that the operation made for the moment, cannot be repeated: what it
+        held was copied there, or was copied from there.
         """
         kept = self._repeats.get(name)
         if kept is not None and all(map(is_, key, kept.key)):
@@ -99,6 +121,11 @@ class Workspace:
             return kept.result
         result, calls = record(operation, *args)
         repeats = vars(self).setdefault("_repeats", {})
+        if calls is not None:
+            lasting = set(_memories(self, key, result, self._saved))
+            used = (a for _, arguments in calls for a in arguments if isinstance(a, np.ndarray))
+            if not all(a.flags.writeable is False or next(_memories(a)) in lasting for a in used):
+                calls = None
         if calls is None:
             repeats.pop(name, None)
         else:
@@ -114,12 +141,26 @@ class Workspace:
         """Return (grad_output, *what forward saved), or say what is wrong with the call."""
         if self._saved is None:
             raise RuntimeError(f"{type(self).__name__}.backward: called before forward")
+        if not self._saved:
+            shown = " ".join(repr(self).split())[:120]
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: {shown} ran more than once in one run of the net and keeps what "
+                "backward needs of the latest only; use one layer for each place, their parameters may be shared "
+                "(b.weight = a.weight)"
+            )
         shape, saved = self._saved
         if grad_output.shape != shape:
             raise ValueError(
                 f"{type(self).__name__}.backward: grad_output has shape {grad_output.shape}, the latest output {shape}"
             )
         return (self._accept(grad_output, "grad_output"), *saved)
+
+    def _note(self) -> None:
+        """Take note that forward ran: a second time in one run of a net, and `backward` could not be right."""
+        run = _run.get()
+        if run is not None and self._ran_in is run:
+            self._saved = ()
+        self._ran_in = run
 
     def _forget(self) -> None:
         """Drop buffers and what forward saved."""
@@ -129,4 +170,4 @@ class Workspace:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry parameters and settings, no buffers."""
-        return {k: v for k, v in vars(self).items() if k not in (*_MEMORY, "_saved", "_hooks")}
+        return {k: v for k, v in vars(self).copy().items() if k not in _OWN}

@@ -4,7 +4,21 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from fastconv import functional as F
-from fastconv.nn.base import Array, Plain, as_image
+from fastconv.nn.base import Array, Module, Plain, as_image
+
+
+class Identity(Module):
+    """The input itself, whatever arguments it is built with: a place that holds no layer."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def forward(self, input: Array) -> Array:
+        return self._save(input)
+
+    def backward(self, grad_output: Array) -> Array:
+        grad: Array = self._recall(grad_output)[0]
+        return grad
 
 
 class _Activation(Plain):

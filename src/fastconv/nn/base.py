@@ -20,6 +20,7 @@ expect of a module follows from the attributes. ``super().__init__()`` is not ne
 import contextlib
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, Self
 
@@ -29,12 +30,25 @@ import numpy.typing as npt
 from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key
 from fastconv.nn._plan import Plan, make_plan
 from fastconv.nn._state import State
-from fastconv.nn._workspace import Workspace, as_image
+from fastconv.nn._workspace import _OWN, Workspace, _run, as_image
 
 __all__ = [
     "Affine", "Array", "Fusing", "Module", "Parameter", "Plain", "Workspace",
     "as_image", "blank", "in_mode", "initial", "next_generator", "next_key",
 ]  # fmt: skip
+
+
+_PLAIN = (list, tuple, dict, set, frozenset)
+_LOOK = 1000  # items of a container that are looked at for modules; a longer one holds data
+
+
+def _items(container: Any) -> Iterator[Any]:
+    """Yield what plain containers within each other hold, of each the first thousand."""
+    for item in itertools.islice(container.values() if isinstance(container, dict) else container, _LOOK):
+        if isinstance(item, _PLAIN):
+            yield from _items(item)
+        else:
+            yield item
 
 
 @functools.cache
@@ -91,7 +105,13 @@ class Module(Workspace, State):
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
     def __call__(self, input: Array) -> Array:
-        output = self.forward(input)
+        begun = _run.set(object()) if _run.get() is None else None
+        try:
+            output = self.forward(input)
+            self._note()
+        finally:
+            if begun is not None:
+                _run.reset(begun)
         for hook in self._hooks:
             hook(self, input, output)
         return output
@@ -166,8 +186,30 @@ class Module(Workspace, State):
     # ---- the tree
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """Yield (attribute, module) of the direct children."""
-        yield from ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+        """Yield (attribute, module) of the direct children.
+
+        Raises
+        ------
+        TypeError
+            If an attribute is a list, tuple, set or dict with a module or a parameter in it that is no attribute
+            itself: nothing would save, train or convert it.
+        """
+        attributes = list(vars(self).items())
+        for name, value in attributes:
+            if isinstance(value, _PLAIN) and name not in _OWN:
+                self._refuse_hidden(name, value, [v for _, v in attributes])
+        yield from ((name, value) for name, value in attributes if isinstance(value, Module))
+
+    def _refuse_hidden(self, name: str, value: Any, known: list[Any]) -> None:
+        for item in _items(value):
+            if isinstance(item, Module | Parameter) and not any(item is other for other in known):
+                kind, held = type(value).__name__, type(item).__name__
+                way = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
+                way = f"use {way}" if isinstance(item, Module) else "make each an attribute of its own, by setattr"
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is a {kind} that holds a {held}, which would be neither trained nor "
+                    f"saved: {way}"
+                )
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """Yield (dotted path, module) of this module (path "") and all below it."""

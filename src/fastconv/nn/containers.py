@@ -46,9 +46,16 @@ class Group:
         return next((layer for layer in self.layers[1:] if layer.fuses_as == "pool"), None)
 
     def forward(self, input: Array) -> Array:
-        head, norm = self.layers[0], self.norm
+        head = self.layers[0]
         if len(self.layers) == 1:
             return head(input)
+        output = self._fused(input)
+        for layer in self.layers:
+            layer._note()
+        return output
+
+    def _fused(self, input: Array) -> Array:
+        head, norm = self.layers[0], self.norm
         if norm is not None and not norm.training:
             assert isinstance(head, Affine)
             return head.normalised(input, self.bias, norm, self.activation)
@@ -60,7 +67,7 @@ class Group:
             return head.backward(pool.backward(grad_output))
         if norm is None:
             return head.backward(grad_output)
-        if head._saved is not None and len(head._saved[1]) == 1:  # sums before the norm were not kept: once more
+        if head._saved and len(head._saved[1]) == 1:  # sums before the norm were not kept: once more
             before, norm.training = norm.training, False
             self._in_turn(head._recall(grad_output)[1])
             norm.training = before

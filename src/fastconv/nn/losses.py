@@ -34,7 +34,7 @@ class Loss(Workspace):
 
     def backward(self, scale: float = 1.0) -> Array:
         """Return `scale` times the gradient of the latest loss, in an array that belongs to the loss."""
-        if self._saved is None:
+        if not self._saved:
             raise RuntimeError(f"{type(self).__name__}.backward: called before forward")
         output, *known = self._saved[1]
         grad_input = self._buffer("grad_input", output.shape, output.dtype.newbyteorder("="))
