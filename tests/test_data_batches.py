@@ -112,8 +112,8 @@ def test_dataset_says_what_it_is():
     [
         (Samples(bytes_images(6)[:, 0], good().labels), r"must be \(N, C, H, W\)"),
         (Samples(bytes_images(6).astype(np.int32), good().labels), "must be uint8 or floating, got int32"),
-        (Samples(bytes_images(5), good().labels), r"must be int64 \(5,\)"),
-        (Samples(bytes_images(6), good().labels.astype(np.int32)), "got int32"),
+        (Samples(bytes_images(5), good().labels), r"must be integers \(5,\)"),
+        (Samples(bytes_images(6), good().labels.astype(np.float32)), "got float32"),
         (Samples(bytes_images(6), good().labels + 1), r"must be 0\.\.2, found 1\.\.3"),
         (Samples(bytes_images(6), good().labels - 1), r"must be 0\.\.2, found -1\.\.1"),
         (Samples(bytes_images(6, h=6), good().labels), "differ in shape"),

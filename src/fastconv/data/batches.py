@@ -9,13 +9,15 @@ from fastconv.data._shuffle import permutation
 from fastconv.data.augment import Augment
 from fastconv.data.dataset import Samples
 from fastconv.data.standardize import Standardizer, apply
+from fastconv.functional._check import as_labels, unmasked
 
 
 class Batches:
     """Cut a set into minibatches, in a new random order every epoch.
 
     Any batch can be made again from (seed, epoch, index) without the ones before it; iterating goes on from
-    `position`, so a resumed run needs two integers. A batch belongs to this object until it makes the next:
+    `position` where that was set, so a resumed run needs two integers; else it begins an epoch, also after one that
+    was left in the middle. A batch belongs to this object until it makes the next:
     copy what must stay.
 
     Parameters
@@ -23,7 +25,8 @@ class Batches:
     images : ndarray
         (N, C, H, W), or (N, ...) of another rank. Copied once when 4-d and not channels-last in memory.
     labels : ndarray
-        (N,) integer classes, which come out as int64, or (N, ...) floating targets, which keep their dtype.
+        (N,) classes of any integer dtype, or booleans, which come out as int64, or (N, ...) floating targets, which
+        keep their dtype.
     batch_size : int
         The last batch of an epoch may be smaller.
     seed : int
@@ -42,14 +45,14 @@ class Batches:
     Attributes
     ----------
     position : tuple of int
-        (epoch, index) of the batch that iteration gives next; may be set.
+        (epoch, index) of the batch that the iteration at hand gives next. May be set: to where the next one starts.
 
     Raises
     ------
     ValueError
         If lengths differ, ``batch_size`` < 1, or an option does not fit the images' shape.
     TypeError
-        If ``dtype`` is not float32 or float64, or images or labels are not of a real dtype.
+        If ``dtype`` is not float32 or float64, or images or labels are not of a real dtype, or masked.
 
     Examples
     --------
@@ -80,15 +83,18 @@ class Batches:
             raise ValueError(f"Batches: batch_size must be at least 1, got {batch_size}")
         if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"Batches: dtype must be float32 or float64, got {np.dtype(dtype)}")
-        if images.dtype.kind not in "buif" or labels.dtype.kind not in "iuf":
+        unmasked("Batches", "images", images)
+        unmasked("Batches", "labels", labels)
+        if images.dtype.kind not in "buif" or labels.dtype.kind not in "biuf":
             raise TypeError(f"Batches: images and labels must be real, got {images.dtype} and {labels.dtype}")
         if images.ndim != 4 and (augment or standardize):
             raise ValueError(f"Batches: augment and standardize need images (N, C, H, W), got {images.shape}")
 
         self.batch_size, self.seed, self.shuffle, self.drop_last = int(batch_size), seed, shuffle, drop_last
         self.augment, self.standardize = augment, standardize
-        self.position = (0, 0)
-        self._labels = labels if labels.dtype.kind == "f" else labels.astype(np.int64, copy=False)
+        self._position = (0, 0)
+        self._set = False  # whether the next iteration starts at an index that was set
+        self._labels = labels if labels.dtype.kind == "f" else as_labels("Batches", "labels", labels)
         # From here on images are (N, H, W, C): a batch is then gathered and written front to back.
         self._images = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if images.ndim == 4 else images)
         room = min(self.batch_size, max(len(images), 1))
@@ -112,18 +118,36 @@ class Batches:
         images = self._images
         return Samples(images.transpose(0, 3, 1, 2) if images.ndim == 4 else images, self._labels)
 
+    @property
+    def position(self) -> tuple[int, int]:
+        return self._position
+
+    @position.setter
+    def position(self, value: tuple[int, int]) -> None:
+        epoch, index = value
+        self._position, self._set = (int(epoch), int(index)), True
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         whole, rest = divmod(len(self._images), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give the batches from `position` to the end of its epoch; leaves `position` at the next epoch."""
-        epoch, first = self.position
+        """Give the batches of an epoch, of one whose `position` was set the rest; leaves `position` at the next."""
+        epoch, first = self._position
+        if not self._set:  # what is left of an iteration that was broken off is of no account
+            first = 0
+        self._set = False
         for index in range(first, len(self)):
-            self.position = (epoch, index + 1)
+            self._position = (epoch, index + 1)
             yield self.batch(epoch, index)
-        self.position = (epoch + 1, 0)
+        self._position = (epoch + 1, 0)
+
+    def whole(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Give all batches of the epoch at hand, from its first; `position` stays."""
+        epoch = self._position[0]
+        for index in range(len(self)):
+            yield self.batch(epoch, index)
 
     def indices(self, epoch: int, index: int) -> np.ndarray:
         """Return which samples batch ``index`` of ``epoch`` holds: int64 (n,).

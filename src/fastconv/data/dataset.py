@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastconv.data._shuffle import permutation
+from fastconv.functional._check import as_labels, unmasked
 
 
 class Samples(NamedTuple):
@@ -26,7 +27,8 @@ class Dataset:
     classes : tuple of str
         Name of each label 0, 1, ...
     train, test : Samples
-        ``images``: (N, C, H, W), uint8 or a floating type, values 0..levels; ``labels``: int64 (N,).
+        ``images``: (N, C, H, W), uint8 or a floating type, values 0..levels; ``labels``: (N,), any integer dtype,
+        held as int64.
     levels : int
         Value of a full-scale pixel: 255, or 16 for ``digits``.
     light_on_dark : bool
@@ -47,16 +49,20 @@ class Dataset:
     light_on_dark: bool = False
 
     def __post_init__(self) -> None:
-        for part, (images, labels) in (("train", self.train), ("test", self.test)):
+        for part in ("train", "test"):
+            images, labels = getattr(self, part)
             where = f"Dataset {self.name}: {part}"
+            unmasked(where, "images", images)
             if images.ndim != 4 or 0 in images.shape[1:]:
                 raise ValueError(f"{where} images must be (N, C, H, W), got shape {images.shape}")
             if images.dtype != np.uint8 and images.dtype.kind != "f":
                 raise ValueError(f"{where} images must be uint8 or floating, got {images.dtype}")
-            if labels.shape != images.shape[:1] or labels.dtype != np.int64:
+            if labels.shape != images.shape[:1] or labels.dtype.kind not in "biu":
                 raise ValueError(
-                    f"{where} labels must be int64 ({len(images)},), got {labels.dtype} {labels.shape}"
+                    f"{where} labels must be integers ({len(images)},), got {labels.dtype} {labels.shape}"
                 )
+            labels = as_labels(where, "labels", labels)
+            object.__setattr__(self, part, Samples(images, labels))
             check_labels(labels, len(self.classes), where)
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise ValueError(

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastconv.functional._check import unmasked
+
 # 256 uint8 images at a time: sums of 256 squares stay below 2**24, so float32 adds them exactly (and fast).
 CHUNK = 256
 
@@ -67,8 +69,9 @@ class Standardizer:
         ValueError
             If there are no images, the shape is not 4-d, or ``per`` is another word.
         TypeError
-            If the dtype is neither uint8 nor floating.
+            If the dtype is neither uint8 nor floating, or the array is masked.
         """
+        unmasked("Standardizer.fit", "images", images)
         if per not in ("channel", "pixel"):
             raise ValueError(f"Standardizer.fit: per must be 'channel' or 'pixel', got {per!r}")
         if images.ndim != 4 or 0 in images.shape:
@@ -96,7 +99,10 @@ class Standardizer:
         ------
         ValueError
             If the images' (C, H, W) does not fit the statistics.
+        TypeError
+            If the array is masked.
         """
+        unmasked("Standardizer", "images", images)
         n, c, h, w = images.shape
         mean, factor = self.expand((c, h, w), dtype)
         out = np.empty((n, h, w, c), dtype)

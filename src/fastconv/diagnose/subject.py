@@ -13,9 +13,11 @@ import numpy as np
 
 from fastconv import random
 from fastconv.data import Batches, Standardizer
+from fastconv.functional._check import as_labels, unmasked
 from fastconv.nn import CrossEntropyLoss, Dropout, Module
 from fastconv.optim import SGD, Optimizer
 from fastconv.train import Callback, Diverged, History, Trainer
+from fastconv.train.hold import into_training
 
 __all__ = ["Inputs", "Subject"]
 
@@ -30,17 +32,24 @@ class Inputs:
     ----------
     images : ndarray, shape (N, ...)
     targets : ndarray, shape (N, ...)
+        Class numbers of any integer dtype, or booleans, are held as int64.
     standardize : Standardizer, optional
 
     Raises
     ------
     ValueError
         If the lengths differ.
+    TypeError
+        If an array is masked.
     """
 
     def __init__(self, images: np.ndarray, targets: np.ndarray, standardize: Standardizer | None = None) -> None:
         if len(images) != len(targets):
             raise ValueError(f"check: {len(images)} images but {len(targets)} labels")
+        unmasked("check", "images", images)
+        unmasked("check", "labels", targets)
+        if targets.dtype.kind in "biu":
+            targets = as_labels("check", "labels", targets)
         self.images, self.targets, self.standardize = images, targets, standardize
 
     @classmethod
@@ -49,7 +58,7 @@ class Inputs:
         if isinstance(data, Batches):
             return cls(*data.samples, data.standardize)
         images, targets = data
-        return cls(np.asarray(images), np.asarray(targets))
+        return cls(np.asanyarray(images), np.asanyarray(targets))
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -57,7 +66,7 @@ class Inputs:
     @property
     def labelled(self) -> bool:
         """Whether every target is one class number."""
-        return self.targets.ndim == 1 and self.targets.dtype.kind in "iu"
+        return self.targets.ndim == 1 and self.targets.dtype == np.int64
 
     def seen(self, rows: Any, dtype: Any = np.float32) -> np.ndarray:
         """Return images as the net sees them."""
@@ -132,8 +141,9 @@ class Subject:
     # ---- the model
 
     def copy(self, dtype: Any = None) -> Module:
-        """Return the model as it is, in training mode."""
-        twin = copy.deepcopy(self.model).train()
+        """Return the model as it is, in training mode as `Trainer.fit` has it: what is frozen stays so."""
+        twin = copy.deepcopy(self.model)
+        into_training(twin, [])
         return twin if dtype is None else twin.astype(dtype)
 
     def calm(self, dtype: Any = None) -> Module:

@@ -44,6 +44,35 @@ def same_dtype(where: str, **arrays: Array | None) -> np.dtype[Any]:
     return next(iter(found.values()))
 
 
+def unmasked(where: str, name: str, a: Any) -> None:
+    """Raise TypeError if ``a`` is a masked array, whose masked elements would be read like any other."""
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where}: {name} is a masked array ({np.ma.count_masked(a):,} of {a.size:,} elements masked), and masks "
+            "are not heeded; fill it, a.filled(value), or leave the masked samples out"
+        )
+
+
+def as_labels(where: str, name: str, a: Any, booleans: bool = True) -> Array:
+    """Return class numbers of any integer dtype as int64; booleans are the numbers of two classes.
+
+    Raises
+    ------
+    TypeError
+        If ``a`` is no array, or masked, or of another kind of dtype (boolean, too, unless ``booleans``).
+    ValueError
+        If a number is beyond int64.
+    """
+    unmasked(where, name, a)
+    if not isinstance(a, np.ndarray) or a.dtype.kind not in ("biu" if booleans else "iu"):
+        got = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
+        raise TypeError(f"{where}: {name} must be an array of integer labels, got {got}")
+    if a.dtype.kind == "u" and a.dtype.itemsize == 8 and a.size and int(a.max()) >= 2**63:
+        place = np.unravel_index(int(a.argmax()), a.shape)
+        raise ValueError(f"{where}: {name}[{', '.join(map(str, place))}] is {a[place]}, but labels must be below 2**63")
+    return a.astype(np.int64, copy=False)
+
+
 def check_rank(where: str, name: str, a: Array, rank: int | tuple[int, ...]) -> None:
     """Raise ValueError unless ``a`` has (one of) ``rank`` dimensions and none but the first is empty."""
     ranks = (rank,) if isinstance(rank, int) else rank

@@ -10,6 +10,7 @@ import fastconv._ext.loss as loss
 from fastconv.functional._check import (
     Array,
     as_contiguous,
+    as_labels,
     by_dtype,
     check_out,
     check_rank,
@@ -28,7 +29,7 @@ _squared_error = by_dtype(loss.squared_error)
 _total = by_dtype(loss.total)
 _scaled = by_dtype(elementwise.scaled)
 
-Labels = npt.NDArray[np.integer]
+Labels = npt.NDArray[np.integer | np.bool_]
 
 
 def _check_reduction(where: str, reduction: str) -> None:
@@ -38,11 +39,9 @@ def _check_reduction(where: str, reduction: str) -> None:
 
 def _labels(where: str, target: Labels, input: Array) -> Array:
     """Return the labels as a flat int64 array, one a row of ``input`` along axis 1."""
-    if not isinstance(target, np.ndarray) or target.dtype.kind not in "iu":
-        got = target.dtype if isinstance(target, np.ndarray) else type(target).__name__
-        raise TypeError(f"{where}: target must be an array of integer labels, got {got}")
+    numbers = as_labels(where, "target", target, booleans=input.shape[1] == 2)
     check_shape(where, "target", target, (input.shape[0], *input.shape[2:]))
-    labels = as_contiguous(target.astype(np.int64, copy=False)).reshape(-1)  # huge uint64 become negative
+    labels = as_contiguous(numbers).reshape(-1)
     first = loss.first_outside(labels, input.shape[1])
     if first >= 0:
         place = np.unravel_index(first, target.shape)
@@ -109,7 +108,7 @@ def cross_entropy(
     input : ndarray of shape (N, C), (N, C, L) or (N, C, H, W), float32 or float64
         Scores, not normalised.
     target : ndarray of shape (N,), (N, L) or (N, H, W), any integer dtype
-        Labels in [0, C).
+        Labels in [0, C); of two classes also booleans.
     reduction : "mean", "sum" or "none"
     probabilities : ndarray of the input's shape, optional
         Receives the softmax, which saves :func:`cross_entropy_backward` its exponentials.
@@ -128,7 +127,8 @@ def cross_entropy(
     ValueError
         If a label is out of range (naming it and its place), shapes do not fit or ``reduction`` is unknown.
     TypeError
-        If the labels are no integers (bool and float are refused), or ``input`` is not float32 or float64.
+        If the labels are no integers (booleans pass where there are two classes), or ``input`` is not float32 or
+        float64.
 
     Examples
     --------
@@ -215,7 +215,7 @@ def multi_margin_loss(
     ----------
     input : ndarray of shape (N, C), (N, C, L) or (N, C, H, W), float32 or float64
     target : ndarray of shape (N,), (N, L) or (N, H, W), any integer dtype
-        Labels in [0, C).
+        Labels in [0, C); of two classes also booleans.
     margin : float
     reduction : "mean", "sum" or "none"
     out : ndarray of the target's shape, optional

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastconv.train.evaluation import Batch
     from fastconv.train.trainer import Trainer
+
+
+def whole(what: str, value: Any, least: int = 1) -> int:
+    """Return a setting as an int, whatever integer it is; ``what`` names it where it is none, or too low."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{what} must be at least {least}, got {number}")
+    return number
 
 
 class Callback:
@@ -18,7 +31,8 @@ class Callback:
     running step. Hooks run in the order of the trainer's ``callbacks``.
 
     A callback that remembers something from step to step also has `state_dict` and `load_state_dict`, so that a
-    resumed run goes on as if never stopped.
+    resumed run goes on as if never stopped. What it remembers is of one fit: where another begins, the trainer loads
+    the state from before the first.
 
     Examples
     --------
@@ -28,8 +42,10 @@ class Callback:
     ...             trainer.stop("99 % are enough")
     """
 
+    _fresh: dict[str, Any] | None = None  # the state before any fit
+
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Before the first step."""
+        """Before the first step. If it raises, the fit ends by that, and `on_fit_end` of those before it is called."""
 
     def on_epoch_start(self, trainer: Trainer) -> None:
         """Before an epoch's first step, or where a resumed run goes on in it; ``trainer.epoch`` counts from 0."""
@@ -59,7 +75,7 @@ class Callback:
         """When somebody has called ``trainer.log(record)``, as the trainer does after every epoch."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last step, also when the run ends by an exception."""
+        """After the last step, also when the run ends by an exception, or that of another callback does."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the callback remembers: values with a JSON form, arrays, dicts and lists of these."""
@@ -67,6 +83,15 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
+
+    def _keep_fresh(self) -> None:
+        if self._fresh is None:
+            self._fresh = copy.deepcopy(self.state_dict())
+
+    def _forget(self) -> None:
+        """Go back to the state before any fit."""
+        self._keep_fresh()
+        self.load_state_dict(copy.deepcopy(self._fresh or {}))
 
 
 class Diverged(ArithmeticError):

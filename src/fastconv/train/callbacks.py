@@ -103,7 +103,7 @@ class StopOnExplosion(Callback):
 class Patience(Callback):
     """Stop when the validation figures have not improved for ``epochs`` epochs.
 
-    What counts as better is the same as for `KeepBest`. It remembers nothing of its own: the history tells.
+    What counts as better is the same as for `KeepBest`. It remembers nothing of its own: the history of the fit tells.
 
     Parameters
     ----------
@@ -122,7 +122,8 @@ class Patience(Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        judged = [(found, record["epoch"]) for record in trainer.history if (found := merit(record)) is not None]
+        records = [record for record in trainer.history if record["epoch"] > trainer.first_epoch]
+        judged = [(found, record["epoch"]) for record in records if (found := merit(record)) is not None]
         best = max(judged, key=lambda pair: pair[0], default=None)  # the first of equals
         if best is not None and len(judged) - 1 - judged.index(best) >= self.epochs:
             trainer.stop(f"validation figures have not improved for {self.epochs} epochs, since epoch {best[1]}")

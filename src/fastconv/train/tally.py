@@ -26,9 +26,9 @@ class Tally:
         return len(self.times)
 
     def add(self, samples: int, loss: float, penalty: float, right: int | None) -> None:
-        """Count one batch; ``right`` is None where targets are not labels."""
+        """Count one batch: ``loss`` is the sum over its samples, ``right`` None where targets are not labels."""
         self.samples += samples
-        self.loss += loss * samples
+        self.loss += loss
         self.penalty += penalty * samples
         self.right = None if right is None or self.right is None else self.right + right
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,16 +15,18 @@ from fastconv.data import Batches
 from fastconv.nn import Module
 from fastconv.optim import Optimizer
 from fastconv.schedule import Constant, Schedule
-from fastconv.train.base import Callback, Diverged
+from fastconv.train.base import Callback, Diverged, whole
 from fastconv.train.callbacks import KeepBest
-from fastconv.train.evaluation import Batch, evaluate, has_labels
+from fastconv.train.evaluation import Batch, evaluate, labels_of, total_loss
 from fastconv.train.history import History
+from fastconv.train.hold import frozen, held, into_training
 from fastconv.train.progress import Progress
 from fastconv.train.tally import Tally
 
 # Attributes that make up the state by themselves.
 _PLAIN = (
-    "step", "steps_per_epoch", "epoch", "epochs", "base_lr", "batch_loss", "batch_penalty", "mean_loss", "stop_reason",
+    "step", "steps_per_epoch", "epoch", "epochs", "first_epoch", "base_lr", "batch_loss", "batch_penalty", "mean_loss",
+    "stop_reason",
 )  # fmt: skip
 
 
@@ -48,7 +51,8 @@ class Trainer:
     ----------
     model : Module
     loss : callable with ``backward``
-        ``loss(output, target)`` gives a float, ``loss.backward()`` the gradient of the output.
+        ``loss(output, target)`` gives a float, ``loss.backward()`` the gradient of the output. The float is the mean
+        over the samples, or where ``loss.reduction`` is "sum" their sum; an epoch's figures are means all the same.
     optimizer : Optimizer
         Its learning rate at this moment is the base rate of the schedule.
     schedule : callable
@@ -65,8 +69,8 @@ class Trainer:
 
     Attributes
     ----------
-    epoch, epochs : int
-        The running epoch, from 0, and the epoch at which ``fit`` ends.
+    epoch, epochs, first_epoch : int
+        The running epoch, from 0, the epoch at which ``fit`` ends, and the one at which it began.
     step, batch, steps_per_epoch : int
         Updates done since the trainer was made, and in the running epoch; batches of an epoch.
     base_lr : float
@@ -74,7 +78,7 @@ class Trainer:
     stop_reason : str or None
         Why `fit` ended before its last epoch.
     batch_loss, mean_loss : float
-        Loss of the last batch; mean over the epoch so far.
+        Loss of the last batch, as the loss gave it; mean over the samples of the epoch so far.
     history : History
 
     Raises
@@ -108,6 +112,7 @@ class Trainer:
         keep_best: bool = True,
         progress: bool = True,
     ) -> None:
+        l2 = float(l2)
         if not 0 <= l2 < math.inf:
             raise ValueError(f"Trainer: l2 must be finite and at least 0, got {l2}")
         self.model, self.loss, self.optimizer = model, loss, optimizer
@@ -120,12 +125,13 @@ class Trainer:
         if progress:
             self.callbacks.append(Progress())
         self.history = History()
-        self.epoch = self.epochs = self.step = self.steps_per_epoch = 0
+        self.epoch = self.epochs = self.first_epoch = self.step = self.steps_per_epoch = 0
         self.batch_loss = self.batch_penalty = self.mean_loss = math.nan
         self.stop_reason: str | None = None
         self._tally: Tally | None = None  # of the running epoch
         self._train: Batched | None = None
         self._position: Any = None  # of the batches, while there is no `_train`
+        self._frozen: list[Module] = []
 
     def fit(
         self,
@@ -138,11 +144,15 @@ class Trainer:
     ) -> History:
         """Train for some epochs more.
 
+        What callbacks remember (the best weights, patience) is of one fit: they begin anew. Layers that are in
+        evaluation mode while the model is in training mode stay so (a frozen `BatchNorm`); of a model in evaluation
+        mode all are trained. Afterwards every layer has the mode it had.
+
         Parameters
         ----------
         train : collection of (input, target) batches, or a tuple of two arrays
             The former has a length and is iterated once an epoch, as `fastconv.data.Batches`; the latter is
-            cut into such minibatches.
+            cut into such minibatches, whose order goes on from fit to fit. Batches without samples are left out.
         validation : iterable of batches, or a tuple of two arrays, optional
             Evaluated after every epoch.
         epochs : int
@@ -160,14 +170,20 @@ class Trainer:
         Diverged
             If the loss or a parameter is not finite any more.
         ValueError
-            If there is nothing to train on.
+            If there is nothing to train on, or to validate with.
+        RuntimeError
+            If another fit, in another thread, trains this model.
         """
-        if epochs < 1:
-            raise ValueError(f"Trainer.fit: epochs must be at least 1, got {epochs}")
+        epochs = whole("Trainer.fit: epochs", epochs)
         batches = self._cut(train, validation, batch_size, seed)
-        self.epochs = self.epoch + epochs
-        self.stop_reason = None
-        return self._go(*batches)
+        with held(self.model):
+            for _, callback in self._remembering():
+                callback._forget()
+            self.first_epoch, self.epochs = self.epoch, self.epoch + epochs
+            self.stop_reason = None
+            if self._position is not None:  # of a state that was loaded: a fit begins with a whole epoch
+                self._position, self._tally = (self._position[0], 0), None
+            return self._go(*batches)
 
     def resume(
         self,
@@ -188,12 +204,15 @@ class Trainer:
             As in `fit`.
         ValueError
             If an epoch has not as many batches as before.
+        RuntimeError
+            As in `fit`.
         """
         before = self.steps_per_epoch
         batches = self._cut(train, validation, batch_size, seed)
         if self.steps_per_epoch != before:
             raise ValueError(f"Trainer.resume: {self.steps_per_epoch} batches an epoch, the run so far had {before}")
-        return self._go(*batches)
+        with held(self.model):
+            return self._go(*batches)
 
     def _cut(
         self, train: Batched | Batch, validation: Iterable[Batch] | Batch | None, batch_size: int, seed: int
@@ -202,30 +221,61 @@ class Trainer:
         if isinstance(train, tuple):
             x, y = train
             train = Batches(x, y, batch_size, seed, dtype=self._dtype())
+            train.position = (self.epoch, 0)
         if isinstance(validation, tuple):
             x, y = validation
             validation = Batches(x, y, batch_size, shuffle=False, dtype=self._dtype())
         if len(train) == 0:
             raise ValueError("Trainer.fit: the training data have no batch")
+        if isinstance(validation, Sized) and len(validation) == 0:
+            raise ValueError("Trainer.fit: the validation data have no batch; leave them out (None) or add some")
         self.steps_per_epoch = len(train)
         return train, validation
 
     def _go(self, train: Batched, validation: Iterable[Batch] | None) -> History:
+        if isinstance(validation, Iterator) and self.epochs - self.epoch > 1:
+            raise ValueError(
+                f"Trainer.fit: validation is a {type(validation).__name__}, which gives its batches once, and "
+                f"{self.epochs - self.epoch} epochs need them; make a list of it"
+            )
         self._train = train
         if self._position is not None and hasattr(train, "position"):
             setattr(train, "position", self._position)  # noqa: B010  (not part of the protocol)
-        training = self.model.training
-        self._notify("on_fit_start")
-        try:
+        self._frozen = frozen(self.model)
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._close)
+            started: list[Callback] = []
+            ending.callback(self._end, started)
+            for callback in self.callbacks:
+                callback.on_fit_start(self)
+                started.append(callback)
+            over = self.stop_reason is not None  # of a run that goes on
             while self.epoch < self.epochs and self.stop_reason is None:
                 self._run_epoch(train, validation)
                 self.epoch += 1
                 self._notify("on_safe_point")
-        finally:
-            self.model.train(training)
-            self._notify("on_fit_end")
-            self._train = self._position = self._tally = None
+            if self.stop_reason is not None and not over:
+                self.log({"kind": "event", "step": self.step, "event": "stopped", "text": self.stop_reason})
         return self.history
+
+    def _close(self) -> None:
+        self._train = self._position = self._tally = None
+        self._frozen = []
+
+    def _end(self, started: list[Callback]) -> None:
+        """Tell all callbacks that the fit is over, in their order, also when one of them fails at it."""
+        with contextlib.ExitStack() as ending:
+            for callback in reversed(started):
+                ending.callback(callback.on_fit_end, self)
+
+    @property
+    def base_lr(self) -> float:
+        """What the schedule's factor is applied to."""
+        return self._base_lr
+
+    @base_lr.setter
+    def base_lr(self, value: float) -> None:
+        self._base_lr = float(value)
 
     @property
     def best_epoch(self) -> int | None:
@@ -262,6 +312,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned, in a trainer made with like arguments, before `resume` or `fit`.
 
+        `resume` goes on with what callbacks remember and in the running epoch, `fit` begins anew with both.
+
         Raises
         ------
         ValueError
@@ -276,9 +328,10 @@ class Trainer:
         self.model.load_extra_state(state["counters"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, callback in callbacks.items():
+            callback._keep_fresh()
             callback.load_state_dict(saved[name])
         for name in _PLAIN:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, 0) if name == "first_epoch" else state[name])
         self._position = None if state["position"] is None else tuple(state["position"])
         self._tally = None if state["tally"] is None else Tally.from_state(state["tally"])
         self.history = History(state["history"])
@@ -315,14 +368,14 @@ class Trainer:
     def _run_epoch(self, train: Batched, validation: Iterable[Batch] | None) -> None:
         tally = self._tally = self._tally or Tally()
         self._notify("on_epoch_start")
-        self.model.train()
+        into_training(self.model, self._frozen)
         fetched = time.perf_counter()
         for x, y in self._remaining(train, tally.batches):
             self._notify("on_step_start")
             started = time.perf_counter()
             right = self._train_step(x, y)
             ended = time.perf_counter()
-            tally.add(len(x), self.batch_loss, self.batch_penalty, right)
+            tally.add(len(x), total_loss(self.loss, self.batch_loss, len(x)), self.batch_penalty, right)
             tally.clock(ended - started, ended - fetched)
             self.mean_loss = tally.loss / tally.samples
             self._notify("on_step_end")
@@ -332,6 +385,8 @@ class Trainer:
                 self._notify("on_safe_point")
             fetched = time.perf_counter()
         self._tally = None
+        if not tally.samples:
+            raise ValueError(f"Trainer.fit: none of the {len(train)} batches of epoch {self.epoch + 1} has a sample")
         for name, param in self.model.named_parameters():
             if not np.isfinite(param.data).all():
                 self._non_finite(None)
@@ -350,18 +405,20 @@ class Trainer:
     @staticmethod
     def _remaining(train: Batched, done: int) -> Iterator[Batch]:
         """Give the rest of an epoch; what has a position goes on from there by itself."""
-        return iter(train) if hasattr(train, "position") else itertools.islice(train, done, None)
+        filled = (batch for batch in train if len(batch[0]))
+        return filled if hasattr(train, "position") else itertools.islice(filled, done, None)
 
     def _train_step(self, x: np.ndarray, y: np.ndarray) -> int | None:
         """Do one update; return how many labels were predicted right, None where targets are not labels."""
-        self.optimizer.lr = self.base_lr * self.schedule(self.step)
+        self.optimizer.lr = self.base_lr * float(self.schedule(self.step))
         self.optimizer.zero_grad()
         output = self.model(x)
         self.batch_loss = float(self.loss(output, y))
         if not math.isfinite(self.batch_loss):
             self._non_finite((x, y))
             raise self._diverged(f"the loss is {self.batch_loss}")
-        right = int((output.argmax(axis=1) == y).sum()) if has_labels(output, y) else None
+        labels = labels_of(output, y)
+        right = None if labels is None else int((output.argmax(axis=1) == labels).sum())
         self.model.backward(self.loss.backward())
         self.batch_penalty = self._penalise()
         self.optimizer.step()

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from fastconv.data import Standardizer
+from fastconv.functional._check import as_labels
 from fastconv.viz._style import (
     AMOUNT,
     COLOURS,
@@ -150,6 +151,7 @@ def mistakes(
     """
     if not len(images) == len(labels) == len(scores):
         raise ValueError(f"viz.mistakes: {len(images)} images, {len(labels)} labels, {len(scores)} rows of scores")
+    labels = as_labels("viz.mistakes", "labels", np.asanyarray(labels))
     with np.errstate(all="ignore"):
         shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
         chances = np.exp(shifted)

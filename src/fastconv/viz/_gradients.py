@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastconv.functional._check import as_labels
 from fastconv.nn import Module, ReLU
 from fastconv.viz._mosaic import colours
 from fastconv.viz._style import AMOUNT, INK, SMALL, Array, Figure, Picture, bare, photo, short, values
@@ -53,7 +54,7 @@ def input_gradient(model: Module, x: Array, labels: Array | Sequence[int] | None
         if guided and type(module) is ReLU:
             module.__class__ = _GuidedReLU
     scores = twin(x)
-    chosen = scores.argmax(axis=1) if labels is None else np.asarray(labels)
+    chosen = scores.argmax(axis=1) if labels is None else as_labels("viz", "labels", np.asanyarray(labels))
     if chosen.shape != scores.shape[:1] or ((chosen < 0) | (chosen >= scores.shape[1])).any():
         raise ValueError(f"viz.input_gradient: labels {chosen.tolist()} for scores of shape {scores.shape}")
     seed = np.zeros(scores.shape, scores.dtype)
@@ -93,7 +94,7 @@ def saliency(
     """
     if not len(x):
         raise ValueError("viz.saliency: no sample")
-    chosen = model.predict(x).argmax(axis=1) if labels is None else np.asarray(labels)
+    chosen = model.predict(x).argmax(axis=1) if labels is None else as_labels("viz", "labels", np.asanyarray(labels))
     maps = saliency_map(input_gradient(model, x, chosen))
     guided = input_gradient(model, x, chosen, guided=True)
     n = len(x)
