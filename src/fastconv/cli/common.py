@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from fastconv.cli.output import OutputClosed, standard_streams
+
 if TYPE_CHECKING:
     from fastconv.data import Dataset
 
 WRONG_USAGE, DIVERGED, SOMETHING_WRONG = 2, 3, 4
 BY_SIGNAL = 128  # and its number, as shells have it: 130 for SIGINT, 143 for SIGTERM
+_SIGPIPE = 13  # what ends other programs whose reader is gone
 
 
 class Commands(click.Group):
@@ -27,17 +31,20 @@ class Commands(click.Group):
         return list(self.commands)
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
-        except click.ClickException as error:
-            ctx = getattr(error, "ctx", None)
-            where = ctx.command_path if ctx else "fastconv"
-            click.echo(f"{where}: {error.format_message()}", err=True)
-            sys.exit(WRONG_USAGE)
-        except click.Abort:
-            click.echo("interrupted", err=True)
-            sys.exit(BY_SIGNAL + signal.SIGINT)
-        sys.exit(code if isinstance(code, int) else 0)
+        with standard_streams():
+            try:
+                code = super().main(*args, **{**extra, "standalone_mode": False})
+            except click.ClickException as error:
+                ctx = getattr(error, "ctx", None)
+                where = ctx.command_path if ctx else "fastconv"
+                click.echo(f"{where}: {error.format_message()}", err=True)
+                sys.exit(WRONG_USAGE)
+            except click.Abort:
+                click.echo("interrupted", err=True)
+                sys.exit(BY_SIGNAL + signal.SIGINT)
+            except OutputClosed:
+                sys.exit(BY_SIGNAL + _SIGPIPE)
+            sys.exit(code if isinstance(code, int) else 0)
 
 
 class Number(click.FloatRange):
@@ -158,10 +165,10 @@ def set_threads(threads: int | None) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one object on one line of standard output; figures that are not finite become null."""
-    from fastconv.serialize.files import json_line
+    """Print one object on one line of standard output, in ASCII; figures that are not finite become null."""
+    from fastconv.serialize.files import finite
 
-    click.echo(json_line(value))
+    click.echo(json.dumps(finite(value), allow_nan=False))
 
 
 def percent(share: float) -> str:

@@ -13,6 +13,7 @@ from typing import IO
 
 from fastconv.data.catalogue import Archive, Source
 from fastconv.data.formats import unpack
+from fastconv.terminal import is_terminal
 
 TIMEOUT = 30  # seconds without a byte before the next mirror is asked
 
@@ -111,7 +112,7 @@ def _http_get(url: str, out: "_Limited") -> None:
         raise ImportError("downloading data sets needs pooch: pip install 'fastconv[data]'") from None
     from requests import RequestException  # pooch's own dependency
 
-    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
+    get = pooch.HTTPDownloader(progressbar=is_terminal(sys.stderr), timeout=TIMEOUT)
     try:
         get(url, out, None)
     except RequestException as error:

@@ -12,13 +12,14 @@ import numpy as np
 from fastconv.diagnose.advice import Advice
 from fastconv.diagnose.statistics import gradient_norms, observe, statistics_of, update_ratios, weights
 from fastconv.nn import Module
+from fastconv.terminal import put_line
 from fastconv.train import Callback, Trainer
 
 __all__ = ["Watch"]
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    put_line(line, sys.stderr)
 
 
 class Watch(Callback):

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from fastconv.search.plan import Plan
 from fastconv.search.space import Space, free, show
+from fastconv.terminal import is_terminal, put_line
 
 _BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} trials, {elapsed} gone, {remaining} left"
 
@@ -45,7 +46,7 @@ class Show:
         self.line(f"stage {stage + 1}{of}: {plan.trials[stage]} trials{budget}{done}: {', '.join(parts)}")
         self._names = tuple(loose or space)
         total = sum(plan.trials)
-        if self._file is not None and sys.stderr.isatty():
+        if self._file is not None and is_terminal(sys.stderr):
             self._bar = tqdm(total=total, initial=plan.before(stage), desc="search", bar_format=_BAR, leave=False)
 
     def trials(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -89,4 +90,4 @@ class Show:
         """Print a line above the bar."""
         if self._file is not None:
             with tqdm.external_write_mode(self._file):
-                print(text, file=self._file, flush=True)
+                put_line(text, self._file)
