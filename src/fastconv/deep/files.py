@@ -7,12 +7,13 @@
 
 A save writes the generation that does not count and then the record, in one rename: whoever is killed at any
 moment leaves the old state or the new one. Updates in place instead mark the record torn before the first layer
-changes and clean after the last.
+changes and clean after the last. The room that a save or a step takes on the disk is there before it begins: files are
+made long enough first, and written without making them shorter. Who trains a net or makes a new one holds its lock,
+who only reads it shares one.
 """
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,10 @@ from typing import Any
 import numpy as np
 
 from fastconv.functional.residual import ResidualCore
+from fastconv.locks import Lock
 from fastconv.serialize.files import sync_folder
 
-try:
-    import fcntl
-except ImportError:  # no advisory locks there
-    fcntl = None  # type: ignore[assignment]
-
+RECORD_BYTES = 4096  # more than a record takes
 
 class TornError(ValueError):
     """A run was ended while it changed the weights in place: they belong to no step."""
@@ -50,6 +48,22 @@ class Paths:
         """NAME.json."""
         return self.weights.with_name(self.weights.name + ".json")
 
+    @property
+    def drafts(self) -> tuple[Path, Path]:
+        """Records that are about to count: the next one, and the one after a step in place."""
+        return self.record.with_name(self.record.name + ".new"), self.record.with_name(self.record.name + ".after")
+
+    def lock(self, *, shared: bool = False) -> Lock:
+        """Take the net's lock: for oneself to change it, shared to read it.
+
+        Raises
+        ------
+        BlockingIOError
+            If another process changes the net or, where it is to be changed, reads it.
+        """
+        busy = "is training this net" if shared else "is training this net, or reading it"
+        return Lock(self.weights, f"another process {busy}; try again when it has ended", shared=shared)
+
     def generation(self, number: int) -> tuple[Path, Path]:
         """Return the weights and head files of generation 0 or 1."""
         if number == 0:
@@ -69,8 +83,8 @@ class Paths:
                     os.replace(old, new)
             self.sync_names(0)
             record.generation = 0
-            record.write(self.record)
-        for left in self.generation(1):
+            record.write(self)
+        for left in (*self.generation(1), *self.drafts):
             left.unlink(missing_ok=True)
         return record
 
@@ -101,18 +115,17 @@ class Record:
         """Length that the weights file must have."""
         return self.layers * self.core.row * 4
 
-    def write(self, path: Path, sync: bool = True) -> None:
+    def write(self, paths: Paths, sync: bool = True) -> None:
         """Replace the record in one step; ``sync``: wait for the disk, which a loss of power asks for, no kill."""
-        temporary = path.with_name(path.name + ".new")
-        with open(temporary, "w") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.write("\n")
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        draft = paths.drafts[0]
+        self.prepare(draft, sync)
+        os.replace(draft, paths.record)
         if sync:
-            sync_folder(path.parent)
+            sync_folder(paths.record.parent)
+
+    def prepare(self, draft: Path, sync: bool = True) -> None:
+        """Write the record under a name that does not count yet."""
+        _overwrite(draft, [(json.dumps(asdict(self), indent=1) + "\n").encode()], sync)
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -157,46 +170,48 @@ def check_length(path: Path, expected: int, what: str) -> None:
 
 
 def preallocate(path: Path, nbytes: int) -> None:
-    """Make the file ``nbytes`` long with its disk space reserved; a full disk raises OSError, a new file is removed."""
-    new = not path.exists()
+    """Make the file ``nbytes`` long with its disk space reserved.
+
+    Raises
+    ------
+    OSError
+        If the disk is full; a new file is removed, one that was there keeps its length.
+    """
+    former = path.stat().st_size if path.exists() else None
     try:
         with open(path, "ab") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, nbytes)
             file.truncate(nbytes)
     except OSError as error:
-        if new:
+        if former is None:
             path.unlink(missing_ok=True)
+        else:
+            os.truncate(path, former)
         raise OSError(error.errno, f"no room for {nbytes} bytes: {error.strerror}", str(path)) from None
-
-
-class Lock:
-    """An advisory lock on a net's weights file, held until `close`."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - a buffer would refuse a pipe without its name
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._file.close()
-                raise BlockingIOError(f"{path}: another process is training this net") from None
-
-    def holds(self, path: Path) -> bool:
-        """Return whether the locked file is the one that has this name now."""
-        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
-
-    def close(self) -> None:
-        """Release the lock."""
-        with suppress(OSError):
-            self._file.close()
 
 
 def write_arrays(path: Path, arrays: list[np.ndarray], sync: bool = True) -> None:
     """Write arrays one after another as little-endian float32; ``sync``: and wait for the disk."""
-    with open(path, "wb") as file:
-        for a in arrays:
-            file.write(np.ascontiguousarray(a, "<f4").data)
+    _overwrite(path, [np.ascontiguousarray(a, "<f4").data for a in arrays], sync)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _overwrite(path: Path, parts: list[Any], sync: bool) -> None:
+    """Write a file from its beginning on; the room that it has is not given back before."""
+    with open(path, "wb", opener=_keeping) as file:
+        for part in parts:
+            file.write(part)
+        file.truncate()
         file.flush()
         if sync:
             os.fsync(file.fileno())
+
+
+def _keeping(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)

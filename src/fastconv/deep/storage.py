@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fastconv import random
-from fastconv._ext.stream import advise, cached
+from fastconv._ext.stream import advise, cached, guard, lost, unguard
 from fastconv.deep.files import check_length, preallocate
 from fastconv.functional.residual import ResidualCore
 
@@ -122,14 +122,18 @@ class Mapped:
             raise
         self.array = np.frombuffer(self._map, np.float32).reshape(core.layers, core.row)
         self._bytes = memoryview(self._map)
+        self._guard = guard(self._bytes)
 
     def window(self, first: int, end: int, change: bool = False) -> np.ndarray:
         """Return layers [first, end), for writing where they will ``change``.
 
-        The file's length is looked at again, since a shorter file would kill us.
+        Raises
+        ------
+        ValueError
+            If the file has become shorter.
         """
         if os.fstat(self._file.fileno()).st_size < self.array.nbytes:
-            raise ValueError(f"{self.path}: the file was truncated while in use")
+            raise self._truncated()
         if sys.platform.startswith("linux"):  # an older kernel refuses, and maps page by page
             self._advise(first, end, POPULATE_WRITE if change else POPULATE_READ)
         return self.array[first:end]
@@ -147,9 +151,27 @@ class Mapped:
         return os.access(self.path, os.W_OK) and cached(self._bytes, start, stop - start, READ)
 
     def done(self, first: int, end: int) -> None:
-        """Give back the memory of layers [first, end); what was changed goes to the system's file cache."""
+        """Give back the memory of layers [first, end); what was changed goes to the system's file cache.
+
+        Raises
+        ------
+        ValueError
+            If they were not all there: the file became shorter, or the disk failed, after `window` had looked.
+        """
+        if lost(self._guard):
+            raise self._truncated()
         if hasattr(mmap, "MADV_DONTNEED"):
             self._advise(first, end, mmap.MADV_DONTNEED)
+
+    def check_name(self) -> None:
+        """Raise FileNotFoundError if the name is no longer that of the mapped file."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
+                return
+        raise FileNotFoundError(f"{self.path}: the file was removed or replaced while in use")
+
+    def _truncated(self) -> ValueError:
+        return ValueError(f"{self.path}: the file was truncated while in use, or cannot be read any more")
 
     def _advise(self, first: int, end: int, advice: int) -> None:
         start, stop = self._range(first, end)
@@ -166,6 +188,7 @@ class Mapped:
 
     def close(self) -> None:
         """Unmap the file, or let the last window still in use do so."""
+        unguard(self._guard)
         del self.array, self._bytes
         with suppress(BufferError):
             self._map.close()

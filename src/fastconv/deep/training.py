@@ -1,11 +1,13 @@
 """Training and evaluation of a deep net on disk, and what of it survives a kill (see `files`)."""
 
 import itertools
+import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.data import Batches, Dataset, Samples
-from fastconv.deep.files import Lock, Paths, Record, check_length, preallocate, write_arrays
+from fastconv.deep.files import RECORD_BYTES, Paths, Record, check_length, preallocate, sync_file, write_arrays
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
@@ -67,14 +69,15 @@ class Training:
     train_limit : int, optional
         Use so many training samples only.
     position : tuple of int
-        (epoch, index) of the first batch.
+        (epoch, index) of the first batch; after an epoch's last batch comes the next epoch.
     chunk, window
         See `DeepNet`.
 
     Raises
     ------
     ValueError, OSError
-        If the files do not fit together, are torn, or another process trains them.
+        If an argument is out of range, the files do not fit together or are torn, another process works on them, or
+        the disk has no room for what a step or a save writes.
     """
 
     def __init__(
@@ -95,14 +98,21 @@ class Training:
     ) -> None:
         if durability not in ("run", "step"):
             raise ValueError(f"durability must be 'run' or 'step', got {durability!r}")
+        for name, rate in (("layer_rate", layer_rate), ("head_rate", head_rate)):
+            if not (math.isfinite(rate) and rate > 0.0):
+                raise ValueError(f"{name} must be positive and finite, got {rate}")
+        for name, least in (("chunk", chunk), ("window", window), ("epoch", position[0] + 1), ("index", position[1] + 1)):
+            if least is not None and least < 1:
+                raise ValueError(f"{name} must be at least {0 if name in ('epoch', 'index') else 1}, got {least}")
         images, labels = training_part(dataset, train_limit, batch)
         self.levels, self.paths = dataset.levels, paths
         self.layer_rate, self.head_rate = layer_rate, head_rate
         self.in_memory, self._two = in_memory, durability == "step" and not in_memory
         flat = np.ascontiguousarray(images.reshape(len(images), -1))
         self.batches = Batches(flat, labels, batch, seed=seed, drop_last=True)
-        self.batches.position = position
-        self._lock = Lock(paths.weights)
+        epoch, index = position
+        self.batches.position = (epoch, index) if index < len(self.batches) else (epoch + 1, 0)
+        self._lock = paths.lock()
         self._stores: list[Memory | Mapped] = []
         try:
             self._open(chunk, window)
@@ -112,9 +122,6 @@ class Training:
 
     def _open(self, chunk: int | None, window: int) -> None:
         self.record, head = load(self.paths, settle=True)
-        if not self._lock.holds(self.paths.weights):  # generation 1 took the name
-            self._lock.close()
-            self._lock = Lock(self.paths.weights)
         if self.record.inputs != self.batches.batch(0, 0)[0].shape[1]:
             raise ValueError(
                 f"{self.paths.weights} takes {self.record.inputs} pixels, the images have "
@@ -131,6 +138,16 @@ class Training:
             self._stores.append(self._other)
         self.saved_step = self.record.step
         self.net = DeepNet(core, head, self.weights, chunk, window)
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """See that there is room for all that the next save, or the next step in place, writes."""
+        weights, head = self.paths.generation(1 - self.record.generation)
+        if self.in_memory:
+            preallocate(weights, self.record.weight_bytes)
+        preallocate(head, self.net.head.nbytes)
+        for draft in self.paths.drafts:
+            preallocate(draft, RECORD_BYTES)
 
     def step(self, watch: Watch | None = None, changing: Callable[[], None] | None = None) -> Report:
         """Train on the next batch.
@@ -145,73 +162,102 @@ class Training:
             with durability "step".
         """
         start = time.perf_counter()
-        epoch, index = self.batches.position
-        x, labels = self.batches.batch(epoch, index)
+        for store in self._mapped:
+            store.check_name()
+        if self.saved_step == self.record.step:
+            self._reserve()
+        x, labels = self.batches.batch(*self.batches.position)
         x = x / np.float32(self.levels)
         logits = self.net.forward(x, watch)
         loss = float(F.cross_entropy(logits, labels))
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} in step {self.record.step + 1}; the weights are unchanged")
+        grad = F.cross_entropy_backward(1.0, logits, labels)
         if changing is not None and not self._two:
             changing()
-        in_place = not self.in_memory and not self._two
-        if in_place:
-            self.record.state = f"torn in step {self.record.step + 1}"
-            self.record.write(self.paths.record, sync=False)
-        grad = F.cross_entropy_backward(1.0, logits, labels)
+        after, position = self._after()
+        if self._in_place:
+            after.prepare(self.paths.drafts[1], sync=False)
+            replace(self.record, state=f"torn in step {after.step}").write(self.paths, sync=False)
+            self.record.state = f"torn in step {after.step}"
         self.net.backward(grad, self.layer_rate, self.head_rate, watch, self._other)
-        self.batches.position = (epoch, index + 1) if index + 1 < len(self.batches) else (epoch + 1, 0)
-        self.record.step += 1
-        if in_place:
+        if self._in_place:  # room for all of it is there
             self._replace_head()
-            self._commit(0, sync=False)
+            os.replace(self.paths.drafts[1], self.paths.record)
         elif self._two:
-            self._turn()
+            self._turn(after)
+        vars(self.record).update(vars(after))
+        self.batches.position = position
+        if not self.in_memory:
+            self.saved_step = after.step
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         return Report(self.record.step, loss, accuracy, time.perf_counter() - start)
 
-    def _turn(self) -> None:
+    @property
+    def _mapped(self) -> list[Mapped]:
+        return [store for store in self._stores if isinstance(store, Mapped)]
+
+    @property
+    def _in_place(self) -> bool:
+        return not self.in_memory and not self._two
+
+    def _after(self) -> tuple[Record, tuple[int, int]]:
+        """Return record and position as they are after the next step."""
+        epoch, index = self.batches.position
+        position = (epoch, index + 1) if index + 1 < len(self.batches) else (epoch + 1, 0)
+        return replace(self.record, step=self.record.step + 1, state="clean", sampler=self._sampler(position)), position
+
+    def _sampler(self, position: tuple[int, int]) -> dict[str, Any]:
+        return {
+            "seed": self.batches.seed, "batch": self.batches.batch_size, "epoch": position[0], "index": position[1],
+            "samples": len(self.batches._labels), "layer_rate": self.layer_rate, "head_rate": self.head_rate,
+        }  # fmt: skip
+
+    def _turn(self, after: Record) -> None:
         # the other generation holds the new layers: it counts from here on
         assert isinstance(self.weights, Mapped)
         assert self._other is not None
         self._other.flush()
-        number = 1 - self.record.generation
-        write_arrays(self.paths.generation(number)[1], self.net.head.arrays)
-        self._commit(number)
+        self._other.check_name()
+        after.generation = 1 - self.record.generation
+        write_arrays(self.paths.generation(after.generation)[1], self.net.head.arrays)
+        self._commit(after)
         self.weights, self._other = self._other, self.weights
         self.net.weights = self.weights
 
-    def _replace_head(self, sync: bool = False) -> None:
+    def _replace_head(self) -> None:
         temporary = self.paths.generation(1)[1]
-        write_arrays(temporary, self.net.head.arrays, sync)
-        temporary.replace(self.paths.head)
+        write_arrays(temporary, self.net.head.arrays, sync=False)
+        os.replace(temporary, self.paths.head)
 
-    def _commit(self, generation: int, sync: bool = True) -> None:
-        epoch, index = self.batches.position
-        self.record.generation, self.record.state = generation, "clean"
-        self.record.sampler = {
-            "seed": self.batches.seed, "batch": self.batches.batch_size, "epoch": epoch, "index": index,
-            "samples": len(self.batches._labels), "layer_rate": self.layer_rate, "head_rate": self.head_rate,
-        }  # fmt: skip
-        if sync:
-            self.paths.sync_names(generation)
-        self.record.write(self.paths.record, sync)
-        self.saved_step = self.record.step
+    def _commit(self, after: Record) -> None:
+        self.paths.sync_names(after.generation)
+        after.write(self.paths)
 
     def save(self) -> None:
         """Bring the files to the present step, and wait for the disk; a kill meanwhile leaves the former state."""
+        after = replace(self.record, sampler=self._sampler(self.batches.position))
         if self.in_memory and self.saved_step != self.record.step:
             assert isinstance(self.weights, Memory)
-            number = 1 - self.record.generation
-            weights, head = self.paths.generation(number)
+            after.generation = 1 - self.record.generation
+            weights, head = self.paths.generation(after.generation)
             self.weights.write(weights)
             write_arrays(head, self.net.head.arrays)
-            self._commit(number)
-        elif not self.in_memory and not self._two:
+            self._commit(after)
+        elif self._in_place:
             assert isinstance(self.weights, Mapped)
+            self.weights.check_name()
             self.weights.flush()
-            self._replace_head(sync=True)
-            self._commit(0)
+            sync_file(self.paths.head)
+            if after == self.record:  # as it stands in its file
+                sync_file(self.paths.record)
+                self.paths.sync_names(0)
+            else:
+                self._commit(after)
+        else:
+            return
+        vars(self.record).update(vars(after))
+        self.saved_step = self.record.step
 
     def close(self) -> None:
         """Close the files; steps in memory that were not saved are lost."""
@@ -242,22 +288,39 @@ def create(paths: Paths, record: Record, *, force: bool = False) -> None:
     FileExistsError
         If one of them exists, unless ``force``.
     OSError
-        If the disk has no room.
+        If another process works on a net that is there, or the disk has no room; there are no files then.
     """
-    core = record.core
-    for path in (paths.weights, paths.head, paths.record):
-        if path.exists() and not force:
-            raise FileExistsError(f"{path} exists; --force replaces the net")
+    core, files = record.core, (paths.weights, paths.head, paths.record)
+    head = Head(record.inputs, record.width, record.classes).initialize(record.seed)
+    for path in files:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {path.parent}")
-    if not paths.weights.exists() and shutil.disk_usage(paths.weights.parent).free < record.weight_bytes:
-        raise OSError(f"{paths.weights}: {record.weight_bytes} bytes do not fit on the disk")
-    for path in (paths.weights, paths.head, paths.record):
+    with paths.lock():
+        for path in files:
+            if path.exists() and not force:
+                raise FileExistsError(f"{path} exists; --force replaces the net")
+        if shutil.disk_usage(paths.weights.parent).free + _taken(paths.weights) < record.weight_bytes:
+            raise OSError(f"{paths.weights}: {record.weight_bytes} bytes do not fit on the disk")
+        _remove(paths)
+        try:
+            initialize_weights(paths.weights, core, record.seed)
+            write_arrays(paths.head, head.arrays)
+            paths.sync_names(0)
+            record.write(paths)
+        except BaseException:
+            _remove(paths)
+            raise
+
+
+def _remove(paths: Paths) -> None:
+    """Remove all files of a net; first the record, without which there is none."""
+    for path in (paths.record, paths.weights, paths.head, *paths.generation(1), *paths.drafts):
         path.unlink(missing_ok=True)
-    initialize_weights(paths.weights, core, record.seed)
-    write_arrays(paths.head, Head(record.inputs, record.width, record.classes).initialize(record.seed).arrays)
-    paths.sync_names(0)
-    record.write(paths.record)
+
+
+def _taken(path: Path) -> int:
+    """Return the bytes of the disk that a file takes, and gives back when it is removed."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def load(paths: Paths, *, settle: bool = False) -> tuple[Record, Head]:
@@ -274,6 +337,15 @@ def load(paths: Paths, *, settle: bool = False) -> tuple[Record, Head]:
     return record, Head(record.inputs, record.width, record.classes).read(head)
 
 
+@contextmanager
+def _reading(paths: Paths) -> Iterator[None]:
+    """Keep the net as it is; where there is none, its record says so."""
+    if not paths.record.is_file():
+        Record.read(paths.record)
+    with paths.lock(shared=True):
+        yield
+
+
 def live_files(paths: Paths, record: Record) -> tuple[Path, Path]:
     """Return the files that count; a generation 1 that is gone already has its plain names."""
     pair = tuple(
@@ -287,7 +359,21 @@ def evaluate(
     paths: Paths, samples: Samples, levels: int, *, in_memory: bool = False, limit: int | None = None,
     watch: Watch | None = None, window: int = 16 << 20, batch: int = 10_000,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return test_loss, test_accuracy, seconds and layer_samples_per_second over samples."""
+    """Return test_loss, test_accuracy, seconds and layer_samples_per_second over samples.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the files do not fit together, are torn, or another process is training the net.
+    """
+    with _reading(paths):
+        return _evaluate(paths, samples, levels, in_memory, limit, watch, window, batch)
+
+
+def _evaluate(
+    paths: Paths, samples: Samples, levels: int, in_memory: bool, limit: int | None, watch: Watch | None, window: int,
+    batch: int,
+) -> dict[str, Any]:  # fmt: skip
     record, head = load(paths)
     weights, _ = live_files(paths, record)
     images, labels = samples.images[:limit], samples.labels[:limit]
@@ -318,7 +404,18 @@ def _parts(n: int, size: int) -> Iterator[slice]:
 
 
 def inspect(paths: Paths, ranges: int = 10) -> dict[str, Any]:
-    """Return what a net is, and norm, range and NaN count of its layers over ``ranges`` runs of them."""
+    """Return what a net is, and norm, range and NaN count of its layers over ``ranges`` runs of them.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the files do not fit together, or another process is training the net.
+    """
+    with _reading(paths):
+        return _inspect(paths, ranges)
+
+
+def _inspect(paths: Paths, ranges: int) -> dict[str, Any]:
     record = Record.read(paths.record)
     weights, _ = live_files(paths, record)
     check_length(weights, record.weight_bytes, f"{record.layers} layers of width {record.width}")

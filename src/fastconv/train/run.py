@@ -25,14 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastconv import serialize
+from fastconv import locks, serialize
 from fastconv.nn import Module
 from fastconv.train.history import History
-
-try:
-    import fcntl
-except ImportError:  # no advisory locks there
-    fcntl = None  # type: ignore[assignment]
 
 CONFIG, ENV, METRICS, RESULT = "config.json", "env.json", "metrics.jsonl", "result.json"
 MODEL, CHECKPOINTS = "model.safetensors", "checkpoints"
@@ -171,16 +166,7 @@ def is_running(folder: Path) -> bool:
 
     Where there are no such locks (Windows; some network file systems) a run without a result counts as killed.
     """
-    if fcntl is None:
-        return False
-    with (folder / METRICS).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return False
+    return locks.taken(folder / METRICS)
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,18 @@ import os
 import platform
 import shutil
 import sys
-import time
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fastconv import config, serialize
+from fastconv import config, locks, serialize
 from fastconv.nn import Module
 from fastconv.serialize.files import json_line, speaking_of, sync_folder, write_json
 from fastconv.train.base import Callback, Diverged, Interrupted
 from fastconv.train.history import Record
-from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, fcntl, is_run, read_json, read_metrics
+from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, is_run, read_json, read_metrics
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
@@ -202,18 +201,7 @@ def _open_locked(path: Path) -> int:
         If another process writes this run.
     """
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    if fcntl is None:
-        return file
-    for last in (*[False] * 9, True):  # whoever reads the status holds the lock for an instant
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if last:
-                os.close(file)
-                raise BlockingIOError(f"{path.parent}: another process is at this run") from None
-            time.sleep(0.01)
-        except OSError:  # a file system without locks
-            return file
-        else:
-            return file
+    if not locks.take(file):
+        os.close(file)
+        raise BlockingIOError(f"{path.parent}: another process is at this run")
     return file
