@@ -92,7 +92,8 @@ class Lock:
     def __init__(self, path: Path, busy: str, *, shared: bool = False) -> None:
         real = Path(os.path.realpath(path))
         self._of, self._path = path, real.with_name(f".{real.name}.lock")
-        self._shared, self._file = shared, self._open()
+        self._shared = shared
+        self._file = self._open()
         while self._file is not None:
             if not take(self._file, shared=shared):
                 self._let_go()

@@ -44,6 +44,9 @@ class Commands(click.Group):
                 sys.exit(BY_SIGNAL + signal.SIGINT)
             except OutputClosed:
                 sys.exit(BY_SIGNAL + _SIGPIPE)
+            except OSError as error:  # a disk that got full, a file that went away
+                click.echo(f"fastconv: {_said(error)}", err=True)
+                sys.exit(WRONG_USAGE)
             sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -127,7 +130,7 @@ def load_data(dataset: str, data_dir: Path | None) -> Dataset:
 
 @contextmanager
 def usage_errors(about: str = "") -> Iterator[None]:
-    """Turn what goes wrong while a command gets ready (bad names, missing files or extras) into one line."""
+    """Turn what goes wrong with names, files and extras in a block into one line."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:

@@ -147,12 +147,13 @@ def train(
     )
     run = _Run(training, steps, report_every, save_every, people)
     try:
-        with training, run.ending:
+        with usage_errors(), training, run.ending:
             run.go()
     except FloatingPointError as error:
         click.echo(f"diverged: {error}; try lower learning rates", err=True)
         ctx.exit(DIVERGED)
-    result = run.result(paths)
+    with usage_errors():
+        result = run.result(paths)
     click.echo(f"step {record.step}: saved {paths.weights}", file=people)
     if as_json:
         print_json(result)

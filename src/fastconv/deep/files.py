@@ -7,9 +7,9 @@
 
 A save writes the generation that does not count and then the record, in one rename: whoever is killed at any
 moment leaves the old state or the new one. Updates in place instead mark the record torn before the first layer
-changes and clean after the last. The room that a save or a step takes on the disk is there before it begins: files are
-made long enough first, and written without making them shorter. Who trains a net or makes a new one holds its lock,
-who only reads it shares one.
+changes and clean after the last. The room that a save or a step takes on the disk is there before it begins: files of
+the next generation are made long enough first and not made shorter, a step in place changes files without moving an
+end. Who trains a net or makes a new one holds its lock, who only reads it shares one.
 """
 
 import json
@@ -18,13 +18,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastconv.functional.residual import ResidualCore
 from fastconv.locks import Lock
 from fastconv.serialize.files import sync_folder
 
-RECORD_BYTES = 4096  # more than a record takes
+RECORD_BYTES = 1024  # blanks fill it up: a record that is changed in place keeps its length
 
 class TornError(ValueError):
     """A run was ended while it changed the weights in place: they belong to no step."""
@@ -49,9 +47,9 @@ class Paths:
         return self.weights.with_name(self.weights.name + ".json")
 
     @property
-    def drafts(self) -> tuple[Path, Path]:
-        """Records that are about to count: the next one, and the one after a step in place."""
-        return self.record.with_name(self.record.name + ".new"), self.record.with_name(self.record.name + ".after")
+    def draft(self) -> Path:
+        """The record that is about to count."""
+        return self.record.with_name(self.record.name + ".new")
 
     def lock(self, *, shared: bool = False) -> Lock:
         """Take the net's lock: for oneself to change it, shared to read it.
@@ -84,7 +82,7 @@ class Paths:
             self.sync_names(0)
             record.generation = 0
             record.write(self)
-        for left in (*self.generation(1), *self.drafts):
+        for left in (*self.generation(1), self.draft):
             left.unlink(missing_ok=True)
         return record
 
@@ -115,17 +113,18 @@ class Record:
         """Length that the weights file must have."""
         return self.layers * self.core.row * 4
 
-    def write(self, paths: Paths, sync: bool = True) -> None:
-        """Replace the record in one step; ``sync``: wait for the disk, which a loss of power asks for, no kill."""
-        draft = paths.drafts[0]
-        self.prepare(draft, sync)
-        os.replace(draft, paths.record)
-        if sync:
-            sync_folder(paths.record.parent)
+    def write(self, paths: Paths) -> None:
+        """Replace the record in one step, and wait for the disk."""
+        overwrite(paths.draft, [self._text()])
+        os.replace(paths.draft, paths.record)
+        sync_folder(paths.record.parent)
 
-    def prepare(self, draft: Path, sync: bool = True) -> None:
-        """Write the record under a name that does not count yet."""
-        _overwrite(draft, [(json.dumps(asdict(self), indent=1) + "\n").encode()], sync)
+    def mark(self, paths: Paths) -> None:
+        """Change the record in place, which takes no room; a kill leaves the old one or the new one, within a page."""
+        overwrite(paths.record, [self._text()], sync=False)
+
+    def _text(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode().ljust(RECORD_BYTES - 1) + b"\n"
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -191,19 +190,14 @@ def preallocate(path: Path, nbytes: int) -> None:
         raise OSError(error.errno, f"no room for {nbytes} bytes: {error.strerror}", str(path)) from None
 
 
-def write_arrays(path: Path, arrays: list[np.ndarray], sync: bool = True) -> None:
-    """Write arrays one after another as little-endian float32; ``sync``: and wait for the disk."""
-    _overwrite(path, [np.ascontiguousarray(a, "<f4").data for a in arrays], sync)
-
-
 def sync_file(path: Path) -> None:
     """Wait until what was written to a file is on the disk."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
-def _overwrite(path: Path, parts: list[Any], sync: bool) -> None:
-    """Write a file from its beginning on; the room that it has is not given back before."""
+def overwrite(path: Path, parts: list[Any], sync: bool = True) -> None:
+    """Write a file from its beginning on, in the room that it has; ``sync``: and wait for the disk."""
     with open(path, "wb", opener=_keeping) as file:
         for part in parts:
             file.write(part)

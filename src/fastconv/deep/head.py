@@ -6,7 +6,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv import random
-from fastconv.deep.files import check_length
+from fastconv.deep.files import check_length, overwrite
 
 
 class Head:
@@ -39,6 +39,10 @@ class Head:
     def nbytes(self) -> int:
         """Length of the file."""
         return 4 * sum(a.size for a in self.arrays)
+
+    def write(self, path: Path, sync: bool = True) -> None:
+        """Write the parameters as little-endian float32, in the room that the file has; ``sync``: wait for the disk."""
+        overwrite(path, [np.ascontiguousarray(a, "<f4").data for a in self.arrays], sync)
 
     def read(self, path: Path) -> "Head":
         """Fill the parameters from a file.

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.data import Batches, Dataset, Samples
-from fastconv.deep.files import RECORD_BYTES, Paths, Record, check_length, preallocate, sync_file, write_arrays
+from fastconv.deep.files import RECORD_BYTES, Paths, Record, check_length, preallocate, sync_file
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
@@ -101,9 +100,11 @@ class Training:
         for name, rate in (("layer_rate", layer_rate), ("head_rate", head_rate)):
             if not (math.isfinite(rate) and rate > 0.0):
                 raise ValueError(f"{name} must be positive and finite, got {rate}")
-        for name, least in (("chunk", chunk), ("window", window), ("epoch", position[0] + 1), ("index", position[1] + 1)):
-            if least is not None and least < 1:
-                raise ValueError(f"{name} must be at least {0 if name in ('epoch', 'index') else 1}, got {least}")
+        for name, size in (("chunk", chunk), ("window", window)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if min(position) < 0:
+            raise ValueError(f"position must be an epoch and an index of at least 0, got {position}")
         images, labels = training_part(dataset, train_limit, batch)
         self.levels, self.paths = dataset.levels, paths
         self.layer_rate, self.head_rate = layer_rate, head_rate
@@ -138,16 +139,19 @@ class Training:
             self._stores.append(self._other)
         self.saved_step = self.record.step
         self.net = DeepNet(core, head, self.weights, chunk, window)
-        self._reserve()
+        if self._in_place:  # what a step writes is written once before, with nothing changed
+            head.write(self.paths.head)
+            self.record.write(self.paths)
+        else:
+            self._reserve()
 
     def _reserve(self) -> None:
-        """See that there is room for all that the next save, or the next step in place, writes."""
+        """See that there is room for the generation that comes next."""
         weights, head = self.paths.generation(1 - self.record.generation)
         if self.in_memory:
             preallocate(weights, self.record.weight_bytes)
         preallocate(head, self.net.head.nbytes)
-        for draft in self.paths.drafts:
-            preallocate(draft, RECORD_BYTES)
+        preallocate(self.paths.draft, RECORD_BYTES)
 
     def step(self, watch: Watch | None = None, changing: Callable[[], None] | None = None) -> Report:
         """Train on the next batch.
@@ -164,7 +168,7 @@ class Training:
         start = time.perf_counter()
         for store in self._mapped:
             store.check_name()
-        if self.saved_step == self.record.step:
+        if not self._in_place and self.saved_step == self.record.step:
             self._reserve()
         x, labels = self.batches.batch(*self.batches.position)
         x = x / np.float32(self.levels)
@@ -177,13 +181,13 @@ class Training:
             changing()
         after, position = self._after()
         if self._in_place:
-            after.prepare(self.paths.drafts[1], sync=False)
-            replace(self.record, state=f"torn in step {after.step}").write(self.paths, sync=False)
-            self.record.state = f"torn in step {after.step}"
+            torn = replace(self.record, state=f"torn in step {after.step}")
+            torn.mark(self.paths)
+            self.record.state = torn.state
         self.net.backward(grad, self.layer_rate, self.head_rate, watch, self._other)
-        if self._in_place:  # room for all of it is there
-            self._replace_head()
-            os.replace(self.paths.drafts[1], self.paths.record)
+        if self._in_place:  # room for it is there
+            self.net.head.write(self.paths.head, sync=False)
+            after.mark(self.paths)
         elif self._two:
             self._turn(after)
         vars(self.record).update(vars(after))
@@ -220,15 +224,10 @@ class Training:
         self._other.flush()
         self._other.check_name()
         after.generation = 1 - self.record.generation
-        write_arrays(self.paths.generation(after.generation)[1], self.net.head.arrays)
+        self.net.head.write(self.paths.generation(after.generation)[1])
         self._commit(after)
         self.weights, self._other = self._other, self.weights
         self.net.weights = self.weights
-
-    def _replace_head(self) -> None:
-        temporary = self.paths.generation(1)[1]
-        write_arrays(temporary, self.net.head.arrays, sync=False)
-        os.replace(temporary, self.paths.head)
 
     def _commit(self, after: Record) -> None:
         self.paths.sync_names(after.generation)
@@ -242,7 +241,7 @@ class Training:
             after.generation = 1 - self.record.generation
             weights, head = self.paths.generation(after.generation)
             self.weights.write(weights)
-            write_arrays(head, self.net.head.arrays)
+            self.net.head.write(head)
             self._commit(after)
         elif self._in_place:
             assert isinstance(self.weights, Mapped)
@@ -304,7 +303,7 @@ def create(paths: Paths, record: Record, *, force: bool = False) -> None:
         _remove(paths)
         try:
             initialize_weights(paths.weights, core, record.seed)
-            write_arrays(paths.head, head.arrays)
+            head.write(paths.head)
             paths.sync_names(0)
             record.write(paths)
         except BaseException:
@@ -314,7 +313,7 @@ def create(paths: Paths, record: Record, *, force: bool = False) -> None:
 
 def _remove(paths: Paths) -> None:
     """Remove all files of a net; first the record, without which there is none."""
-    for path in (paths.record, paths.weights, paths.head, *paths.generation(1), *paths.drafts):
+    for path in (paths.record, paths.weights, paths.head, *paths.generation(1), paths.draft):
         path.unlink(missing_ok=True)
 
 
