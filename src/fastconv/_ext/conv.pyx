@@ -117,7 +117,8 @@ cdef void copy_window(const fc_ops *table, const Image *m, Py_ssize_t n, Py_ssiz
     if plane:
         memset(window, 0, plane * m.c * m.size)
     while row < end:
-        x = m.x + ((n * m.h + row) * m.w + first) * m.c * m.size
+        if 0 <= row < m.h and inside > 0:   # else it would point nowhere
+            x = m.x + ((n * m.h + row) * m.w + first) * m.c * m.size
         if plane:
             if 0 <= row < m.h and inside > 0:
                 table.deinterleave(x, inside, m.c, window + before * pixel, plane)

@@ -39,6 +39,9 @@ class Commands(click.Group):
                 where = ctx.command_path if ctx else "fastconv"
                 click.echo(f"{where}: {error.format_message()}", err=True)
                 sys.exit(WRONG_USAGE)
+            except MemoryError as error:
+                click.echo(f"fastconv: out of memory: {error or 'the system gave no more'}", err=True)
+                sys.exit(WRONG_USAGE)
             except click.Abort:
                 click.echo("interrupted", err=True)
                 sys.exit(BY_SIGNAL + signal.SIGINT)

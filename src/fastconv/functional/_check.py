@@ -4,7 +4,8 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 `memory` hands the kernels the NHWC buffer behind such a view.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,29 +20,9 @@ Array = npt.NDArray[Any]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
-
-def same_dtype(where: str, **arrays: Array | None) -> np.dtype[Any]:
-    """Return the one float dtype of the arrays that are not None.
-
-    Raises
-    ------
-    TypeError
-        If an argument is no array, has another dtype than float32 or float64, or they differ.
-    """
-    found: dict[str, np.dtype[Any]] = {}
-    for name, a in arrays.items():
-        if a is None:
-            continue
-        if not isinstance(a, np.ndarray):
-            raise TypeError(f"{where}: {name} must be a NumPy array, got {type(a).__name__}")
-        dtype = a.dtype.newbyteorder("=")
-        if dtype not in FLOATS:
-            raise TypeError(f"{where}: {name} must be float32 or float64, got {a.dtype}")
-        found[name] = dtype
-    if len(set(found.values())) > 1:
-        listed = ", ".join(f"{name} is {dtype}" for name, dtype in found.items())
-        raise TypeError(f"{where}: the arrays must have one dtype, but {listed}")
-    return next(iter(found.values()))
+# No array, and no padded image, has more numbers: 256 TiB of float64, which 48-bit addresses end at. What the kernels
+# work out of such sizes, times threads and a few images side by side, stays far below 2**63.
+MOST_NUMBERS = 1 << 45
 
 
 def unmasked(where: str, name: str, a: Any) -> None:
@@ -51,6 +32,114 @@ def unmasked(where: str, name: str, a: Any) -> None:
             f"{where}: {name} is a masked array ({np.ma.count_masked(a):,} of {a.size:,} elements masked), and masks "
             "are not heeded; fill it, a.filled(value), or leave the masked samples out"
         )
+
+
+def check_array(where: str, name: str, a: Any) -> None:
+    """Raise TypeError unless ``a`` is a NumPy array whose elements are what they seem.
+
+    Masked arrays would be read through their masks, and a ``np.matrix`` stays two-dimensional whatever is asked of it.
+    """
+    if type(a) is np.ndarray:
+        return
+    unmasked(where, name, a)
+    if isinstance(a, np.matrix):
+        raise TypeError(f"{where}: {name} is a np.matrix; pass np.asarray({name})")
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"{where}: {name} must be a NumPy array, got {type(a).__name__}")
+
+
+def check_count(where: str, what: str, *sizes: int) -> None:
+    """Raise ValueError if an array of these sizes is larger than any memory."""
+    if math.prod(sizes) > MOST_NUMBERS:
+        raise ValueError(f"{where}: {what} of {'x'.join(map(str, sizes))} is larger than any memory, "
+                         f"2**{MOST_NUMBERS.bit_length() - 1} numbers at most")  # fmt: skip
+
+
+def check_apart(
+    where: str,
+    written: Mapping[str, Array | None],
+    read: Mapping[str, Array | None],
+    in_place: Container[str] = (),
+) -> None:
+    """Raise ValueError if an array that is written shares memory with another argument.
+
+    With an argument named by ``in_place`` it may coincide, element upon element: such an operation reads an element
+    before it writes it. Bounds are compared first, which settles nearly all pairs in a fraction of a microsecond;
+    where they meet, NumPy looks for a shared byte, and what it cannot decide soon counts as shared.
+    """
+    others = dict(read)
+    for name, a in written.items():
+        if a is None:
+            continue
+        for other, b in others.items():
+            if b is None or not np.may_share_memory(a, b) or (other in in_place and _coincide(a, b)):
+                continue
+            if _share(a, b):
+                way_out = f", which it may be itself, but not a part of ({a.shape} at strides {a.strides} beside "\
+                          f"{b.shape} at strides {b.strides})" if other in in_place else ""  # fmt: skip
+                raise ValueError(f"{where}: {name} shares memory with {other}{way_out}; pass another array")
+        others[name] = a
+
+
+def _coincide(a: Array, b: Array) -> bool:
+    """Return whether every element of ``a`` lies where the same element of ``b`` does."""
+    if a is b:
+        return True
+    if a.dtype != b.dtype or a.shape != b.shape or a.ctypes.data != b.ctypes.data:
+        return False
+    return all(n == 1 or i == j for n, i, j in zip(a.shape, a.strides, b.strides, strict=True))
+
+
+def _share(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def number(where: str, name: str, value: Any) -> float:
+    """Return ``value`` as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is larger than any float.
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{where}: {name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{where}: {name} is larger than any float, got {value!r}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: {name} must be a number, got {value!r:.80}") from None
+
+
+def same_dtype(where: str, **arrays: Array | None) -> np.dtype[Any]:
+    """Return the one float dtype of the arrays that are not None.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array (or a masked one), has another dtype than float32 or float64, or they differ.
+    """
+    found: dict[str, np.dtype[Any]] = {}
+    for name, a in arrays.items():
+        if a is None:
+            continue
+        check_array(where, name, a)
+        dtype = a.dtype.newbyteorder("=")
+        if dtype not in FLOATS:
+            raise TypeError(f"{where}: {name} must be float32 or float64, got {a.dtype}")
+        found[name] = dtype
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} is {dtype}" for name, dtype in found.items())
+        raise TypeError(f"{where}: the arrays must have one dtype, but {listed}")
+    return next(iter(found.values()))
 
 
 def as_labels(where: str, name: str, a: Any, booleans: bool = True) -> Array:
@@ -67,6 +156,7 @@ def as_labels(where: str, name: str, a: Any, booleans: bool = True) -> Array:
     if not isinstance(a, np.ndarray) or a.dtype.kind not in ("biu" if booleans else "iu"):
         got = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
         raise TypeError(f"{where}: {name} must be an array of integer labels, got {got}")
+    check_array(where, name, a)
     if a.dtype.kind == "u" and a.dtype.itemsize == 8 and a.size and int(a.max()) >= 2**63:
         place = np.unravel_index(int(a.argmax()), a.shape)
         raise ValueError(f"{where}: {name}[{', '.join(map(str, place))}] is {a[place]}, but labels must be below 2**63")
@@ -131,6 +221,12 @@ def memory(a: Array) -> Array:
     return a.transpose(0, 2, 3, 1)
 
 
+def _laid(a: Array) -> str:
+    """Return how an array lies in memory, for an error message."""
+    flags = ("" if a.flags.aligned else ", misaligned") + ("" if a.flags.writeable else ", read-only")
+    return f"strides {a.strides}{flags}"
+
+
 def check_out(
     where: str, name: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
@@ -141,10 +237,14 @@ def check_out(
     Raises
     ------
     ValueError
-        If ``out`` has another shape, dtype or memory layout, or is read-only.
+        If ``out`` has another shape, dtype or memory layout, is read-only, or no memory could hold the result.
+    TypeError
+        If ``out`` is no array.
     """
     if out is None:
+        check_count(where, name, *shape)
         return empty_nhwc(shape, dtype) if len(shape) == 4 else np.empty(shape, dtype)
+    check_array(where, name, out)
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(
             f"{where}: {name} must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}"
@@ -152,7 +252,7 @@ def check_out(
     layout = is_nhwc(out) if out.ndim == 4 else out.flags.c_contiguous and out.flags.aligned
     if not layout or not out.flags.writeable:
         wanted = "a writable NCHW view over NHWC memory" if out.ndim == 4 else "writable and C-contiguous"
-        raise ValueError(f"{where}: {name} must be {wanted}, got strides {out.strides} for shape {out.shape}")
+        raise ValueError(f"{where}: {name} must be {wanted}, got {_laid(out)} for shape {out.shape}")
     return out
 
 
@@ -162,12 +262,13 @@ def check_grad(
     """Return the array a parameter's gradient is added to: ``grad``, checked, or fresh zeros (C order)."""
     if grad is None:
         return np.zeros(shape, dtype)
+    check_array(where, name, grad)
     if grad.shape != shape or grad.dtype != dtype:
         raise ValueError(
             f"{where}: {name} must have shape {shape} and dtype {dtype}, got {grad.shape} and {grad.dtype}"
         )
     if not grad.flags.c_contiguous or not grad.flags.writeable or not grad.flags.aligned:
-        raise ValueError(f"{where}: {name} must be writable and C-contiguous, got strides {grad.strides}")
+        raise ValueError(f"{where}: {name} must be writable and C-contiguous, got {_laid(grad)}")
     return grad
 
 
@@ -183,6 +284,16 @@ def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
     if len(values) != 2 or not all(isinstance(v, int | np.integer) and v >= minimum for v in values):
         raise ValueError(f"{where}: {name} must be an int >= {minimum} or a pair of them, got {value!r}")
     return int(values[0]), int(values[1])
+
+
+def image_shape(where: str, input_shape: Any) -> tuple[int, int, int, int]:
+    """Return the (N, C, H, W) given to a backward call as ints, or raise ValueError."""
+    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
+    if len(shape) != 4 or not all(isinstance(n, int | np.integer) for n in shape) or shape[0] < 0 or min(shape[1:]) < 1:
+        raise ValueError(f"{where}: input_shape must be (N, C, H, W), only N may be 0, got {input_shape!r}")
+    n, c, h, w = map(int, shape)
+    check_count(where, "input_shape", n, c, h, w)
+    return n, c, h, w
 
 
 def by_dtype(function: Any) -> dict[np.dtype[Any], Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from fastconv._ext import conv
 from fastconv._ext.conv import Geometry
-from fastconv.functional._check import Array, as_contiguous, as_nhwc, by_dtype, check_shape, memory, scratch
+from fastconv.functional._check import Array, as_contiguous, as_nhwc, by_dtype, check_shape, memory, same_dtype, scratch
 from fastconv.functional._tape import Call, recordable
 
 _relu_mask = by_dtype(conv.relu_mask)
@@ -45,9 +45,8 @@ def check_output(where: str, grad_output: Array, output: Array | None, activatio
         return None
     if output is None:
         raise ValueError(f"{where}: activation='relu' needs output=, what the forward call returned")
+    same_dtype(where, grad_output=grad_output, output=output)
     check_shape(where, "output", output, grad_output.shape)
-    if output.dtype != grad_output.dtype:
-        raise TypeError(f"{where}: output is {output.dtype}, grad_output is {grad_output.dtype}")
     return as_nhwc(output) if output.ndim == 4 else as_contiguous(output)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import fastconv._ext.elementwise as elementwise
 import fastconv._ext.loss as loss
-from fastconv.functional._check import Array, by_dtype, check_out, check_shape, same_dtype
+from fastconv.functional._check import Array, by_dtype, check_apart, check_out, check_shape, number, same_dtype
 from fastconv.functional._views import check_batch, flat, rows, write_rows
 
 _unary = by_dtype(elementwise.unary)
@@ -20,11 +20,18 @@ _softmax = by_dtype(loss.softmax)
 _softmax_backward = by_dtype(loss.softmax_backward)
 
 
+def _output(where: str, input: Array, out: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Return where a result of the input's shape goes: ``out``, which may be the input itself, or a new array."""
+    out = check_out(where, "out", out, input.shape, dtype)
+    check_apart(where, {"out": out}, {"input": input}, in_place=("input",))
+    return out
+
+
 def _map(where: str, input: Array, out: Array | None) -> Array:
     """Write the function named ``where`` of every element."""
     dtype = same_dtype(where, input=input)
     check_batch(where, "input", input)
-    out = check_out(where, "out", out, input.shape, dtype)
+    out = _output(where, input, out, dtype)
     _unary[dtype](flat(input), flat(out), where)
     return out
 
@@ -34,7 +41,10 @@ def _gradient(where: str, name: str, grad_output: Array, known: Array, grad_inpu
     dtype = same_dtype(where, grad_output=grad_output, **{name: known})
     check_batch(where, name, known)
     check_shape(where, "grad_output", grad_output, known.shape)
-    return check_out(where, "grad_input", grad_input, known.shape, dtype)
+    grad_input = check_out(where, "grad_input", grad_input, known.shape, dtype)
+    arrays = {"grad_output": grad_output, name: known}
+    check_apart(where, {"grad_input": grad_input}, arrays, in_place=arrays)
+    return grad_input
 
 
 def _map_backward(
@@ -63,7 +73,8 @@ def relu(input: Array, *, out: Array | None = None) -> Array:
     TypeError
         If the dtype is neither float32 nor float64.
     ValueError
-        If a dimension other than the first is empty, or ``out`` cannot take the result.
+        If a dimension other than the first is empty, ``out`` cannot take the result, or it shares memory with the
+        input and is not the input.
 
     Examples
     --------
@@ -115,7 +126,8 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None 
     """
     dtype = same_dtype("leaky_relu", input=input)
     check_batch("leaky_relu", "input", input)
-    out = check_out("leaky_relu", "out", out, input.shape, dtype)
+    negative_slope = number("leaky_relu", "negative_slope", negative_slope)
+    out = _output("leaky_relu", input, out, dtype)
     x = flat(input)
     _scaled[dtype](x, x, negative_slope, flat(out), "leaky_relu")
     return out
@@ -141,6 +153,7 @@ def leaky_relu_backward(
     TypeError, ValueError
         As :func:`relu_backward`.
     """
+    negative_slope = number("leaky_relu_backward", "negative_slope", negative_slope)
     grad_input = _gradient("leaky_relu_backward", "input", grad_output, input, grad_input)
     _scaled[grad_input.dtype](flat(grad_output), flat(input), negative_slope, flat(grad_input), "leaky_relu")
     return grad_input
@@ -216,6 +229,7 @@ def add(a: Array, b: Array, *, out: Array | None = None) -> Array:
     check_batch("add", "a", a)
     check_shape("add", "b", b, a.shape)
     out = check_out("add", "out", out, a.shape, dtype)
+    check_apart("add", {"out": out}, {"a": a, "b": b}, in_place=("a", "b"))
     _binary[dtype](flat(a), flat(b), flat(out), "add")
     return out
 
@@ -224,16 +238,18 @@ def add(a: Array, b: Array, *, out: Array | None = None) -> Array:
 
 
 def _check_axis(where: str, a: Array, axis: int) -> int:
+    if not isinstance(axis, int | np.integer):
+        raise TypeError(f"{where}: axis must be an int, got {axis!r}")
     if not -a.ndim <= axis < a.ndim:
         raise ValueError(f"{where}: axis {axis} is out of range for shape {a.shape}")
-    return axis % a.ndim
+    return int(axis) % a.ndim
 
 
 def _normalise(where: str, input: Array, axis: int, out: Array | None, logarithm: bool) -> Array:
     dtype = same_dtype(where, input=input)
     check_batch(where, "input", input)
     axis = _check_axis(where, input, axis)
-    out = check_out(where, "out", out, input.shape, dtype)
+    out = _output(where, input, out, dtype)
     if input.size:
         x = rows(input, axis)
         write_rows(out, axis, lambda y: _softmax[dtype](x, y, logarithm))
@@ -243,8 +259,8 @@ def _normalise(where: str, input: Array, axis: int, out: Array | None, logarithm
 def _normalise_backward(
     where: str, grad_output: Array, output: Array, axis: int, grad_input: Array | None, logarithm: bool
 ) -> Array:
-    axis = _check_axis(where, output, axis)
     grad_input = _gradient(where, "output", grad_output, output, grad_input)
+    axis = _check_axis(where, output, axis)
     if output.size:
         g, y = rows(grad_output, axis), rows(output, axis)
         write_rows(grad_input, axis, lambda dx: _softmax_backward[dx.dtype](g, y, dx, logarithm))
@@ -343,7 +359,7 @@ def _clipped(where: str, input: Array, low: Any, high: Any, out: Array | None) -
     """Write the function named ``where`` of the input clipped to [low, high], with one warning a process."""
     dtype = same_dtype(where, input=input)
     check_batch(where, "input", input)
-    out = check_out(where, "out", out, input.shape, dtype)
+    out = _output(where, input, out, dtype)
     outside = np.count_nonzero((input < low) | (input > high))
     if outside and where not in _warned:
         _warned.add(where)

@@ -1,6 +1,5 @@
 """Convolution in one and two dimensions, im2col and its adjoint."""
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,77 +11,24 @@ from fastconv.functional._check import (
     as_contiguous,
     as_nhwc,
     by_dtype,
+    check_apart,
+    check_array,
+    check_count,
     check_grad,
     check_out,
     check_rank,
     check_shape,
+    image_shape,
     memory,
     pair,
     same_dtype,
     scratch,
 )
 from fastconv.functional._fused import check_epilogue, check_output, gradients, relu_flag
+from fastconv.functional._geometry import Padding, convolution
 
 _forward = by_dtype(conv.forward)
 _input_gradient = by_dtype(conv.input_gradient)
-
-Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
-
-
-def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
-             ) -> tuple[int, int, int, int]:  # fmt: skip
-    """Return padding as (top, bottom, left, right)."""
-    if isinstance(padding, str):
-        if padding == "valid":
-            return 0, 0, 0, 0
-        if padding != "same":
-            raise ValueError(f"{where}: padding must be 'same', 'valid' or numbers, got {padding!r}")
-        if stride != (1, 1):
-            raise ValueError(f"{where}: padding='same' needs stride 1, got stride {stride}")
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
-    if isinstance(padding, tuple | list) and len(padding) == 2 and any(isinstance(v, tuple | list) for v in padding):
-        top, bottom = pair(where, "padding", padding[0], 0)
-        left, right = pair(where, "padding", padding[1], 0)
-        return top, bottom, left, right
-    vertical, horizontal = pair(where, "padding", padding, 0)
-    return vertical, vertical, horizontal, horizontal
-
-
-@lru_cache(maxsize=512)
-def _geometry(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any,
-              dilation: Any, groups: int) -> Geometry:  # fmt: skip
-    """Check the sizes of a convolution and resolve its padding (cached: a layer sees few shapes)."""
-    n, c, h, w = x_shape
-    k, cg, r, s = w_shape
-    sh, sw = pair(where, "stride", stride)
-    dh, dw = pair(where, "dilation", dilation)
-    if not isinstance(groups, int | np.integer) or groups < 1 or c % groups or k % groups:
-        raise ValueError(f"{where}: groups must divide both channel counts, got groups={groups}, {c} input and "
-                         f"{k} output channels")  # fmt: skip
-    if cg * groups != c:
-        raise ValueError(f"{where}: weight expects {cg * groups} input channels, input has {c} "
-                         f"(input.shape={x_shape}, weight.shape={w_shape}, groups={groups})")  # fmt: skip
-    top, bottom, left, right = _borders(where, padding, (r, s), (sh, sw), (dh, dw))
-    reach_h, reach_w = (r - 1) * dh + 1, (s - 1) * dw + 1
-    if reach_h > h + top + bottom or reach_w > w + left + right:
-        raise ValueError(f"{where}: kernel of {reach_h}x{reach_w} (dilation included) is larger than the padded "
-                         f"input of {h + top + bottom}x{w + left + right} (input.shape={x_shape}, "
-                         f"weight.shape={w_shape})")  # fmt: skip
-    p, q = (h + top + bottom - reach_h) // sh + 1, (w + left + right - reach_w) // sw + 1
-    return Geometry(n, c, h, w, k, r, s, p, q, sh, sw, top, left, dh, dw, groups)
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def _resolve(where: str, input_shape: tuple[int, ...], weight: Array, stride: Any, padding: Any, dilation: Any,
-             groups: int) -> Geometry:  # fmt: skip
-    return _geometry(
-        where, input_shape, weight.shape, _hashable(stride), _hashable(padding), _hashable(dilation), groups
-    )
-
 
 def conv2d(
     input: Array,
@@ -146,7 +92,7 @@ def conv2d(
     dtype = same_dtype("conv2d", input=input, weight=weight, bias=bias, coefficients=coefficients)
     check_rank("conv2d", "input", input, 4)
     check_rank("conv2d", "weight", weight, 4)
-    g = _resolve("conv2d", input.shape, weight, stride, padding, dilation, groups)
+    g = convolution("conv2d", input.shape, weight.shape, stride, padding, dilation, groups)
     return _run_forward("conv2d", g, dtype, input, weight, bias, coefficients, activation, out)
 
 
@@ -154,6 +100,7 @@ def _run_forward(where: str, g: Geometry, dtype: np.dtype[Any], input: Array, we
                  coefficients: Array | None, activation: str | None, out: Array | None) -> Array:  # fmt: skip
     bias, coefficients = check_epilogue(where, bias, coefficients, g.k)
     out = check_out(where, "out", out, (g.n, g.k, g.p, g.q), dtype)
+    check_apart(where, {"out": out}, {"input": input, "weight": weight, "bias": bias, "coefficients": coefficients})
     relu = relu_flag(where, activation)
     _forward[dtype](
         memory(as_nhwc(input)), as_contiguous(weight), bias, coefficients, memory(out), g, relu, scratch
@@ -212,7 +159,7 @@ def conv2d_backward(
     dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight)
     check_rank(where, "input", input, 4)
     check_rank(where, "weight", weight, 4)
-    g = _resolve(where, input.shape, weight, stride, padding, dilation, groups)
+    g = convolution(where, input.shape, weight.shape, stride, padding, dilation, groups)
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
     return _run_backward(where, g, dtype, grad_output, input, weight, bias, output, activation, need_input_grad,
                          grad_input, grad_weight, grad_bias)  # fmt: skip
@@ -230,6 +177,8 @@ def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Ar
     known = check_output(where, grad_output, output, activation)
     grad_bias = grad_bias if bias else None
     grad_input = grad_input if need_input_grad else None
+    check_apart(where, {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
+                {"grad_output": grad_output, "input": input, "weight": weight, "output": known})  # fmt: skip
     gradients(
         memory(as_nhwc(grad_output)), None if known is None else memory(known), memory(as_nhwc(input)),
         as_contiguous(weight), g, grad_weight, grad_bias, None if grad_input is None else memory(grad_input),
@@ -271,16 +220,21 @@ def conv2d_input_grad(
     where = "conv2d_input_grad"
     dtype = same_dtype(where, grad_output=grad_output, weight=weight)
     check_rank(where, "weight", weight, 4)
-    g = _resolve(where, tuple(input_shape), weight, stride, padding, dilation, groups)
+    g = convolution(where, image_shape(where, input_shape), weight.shape, stride, padding, dilation, groups)
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
     out = check_out(where, "out", out, (g.n, g.c, g.h, g.w), dtype)
+    check_apart(where, {"out": out}, {"grad_output": grad_output, "weight": weight})
     _input_gradient[dtype](memory(as_nhwc(grad_output)), as_contiguous(weight), memory(out), g, scratch)
     return out
 
 
-def _as_image(a: Array | None) -> Array | None:
+def _as_image(where: str, name: str, a: Array | None) -> Array | None:
     """Return (N, C, L) as the view (N, C, 1, L)."""
-    return None if a is None else a[:, :, None, :]
+    if a is None:
+        return None
+    check_array(where, name, a)
+    check_rank(where, name, a, 3)
+    return a[:, :, None, :]
 
 
 def _padding_1d(where: str, padding: Any) -> Any:
@@ -339,9 +293,9 @@ def conv1d(
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
     x, w = input[:, :, None, :], weight[:, :, None, :]
-    g = _resolve(where, x.shape, w, _length(where, "stride", stride), _padding_1d(where, padding),
+    g = convolution(where, x.shape, w.shape, _length(where, "stride", stride), _padding_1d(where, padding),
                  _length(where, "dilation", dilation), groups)  # fmt: skip
-    return _run_forward(where, g, dtype, x, w, bias, coefficients, activation, _as_image(out))[:, :, 0, :]
+    return _run_forward(where, g, dtype, x, w, bias, coefficients, activation, _as_image(where, "out", out))[:, :, 0, :]
 
 
 def conv1d_backward(
@@ -373,13 +327,13 @@ def conv1d_backward(
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
     x, w = input[:, :, None, :], weight[:, :, None, :]
-    g = _resolve(where, x.shape, w, _length(where, "stride", stride), _padding_1d(where, padding),
+    g = convolution(where, x.shape, w.shape, _length(where, "stride", stride), _padding_1d(where, padding),
                  _length(where, "dilation", dilation), groups)  # fmt: skip
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.q))
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
-    gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, _as_image(output),
-                              activation, need_input_grad, _as_image(grad_input), grad_weight[:, :, None, :],
-                              grad_bias)  # fmt: skip
+    output, grad_input = _as_image(where, "output", output), _as_image(where, "grad_input", grad_input)
+    gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, output, activation,
+                              need_input_grad, grad_input, grad_weight[:, :, None, :], grad_bias)  # fmt: skip
     return (None if gx is None else gx[:, :, 0, :]), grad_weight, gb
 
 
@@ -475,7 +429,8 @@ def _unfolded(where: str, shape: tuple[int, ...], kernel: tuple[int, int], strid
               ) -> tuple[Geometry, tuple[int, int, int, int]]:  # fmt: skip
     """Return the geometry of an unfolding and the shape of its padded input."""
     n, c, h, w = shape
-    g = _geometry(where, shape, (1, c, *kernel), _hashable(stride), _hashable(padding), _hashable(dilation), 1)
+    g = convolution(where, shape, (1, c, *kernel), stride, padding, dilation, 1)
+    check_count(where, "columns", n, c, *kernel, g.p, g.q)
     height = max(g.top + h, (g.p - 1) * g.sh + (g.r - 1) * g.dh + 1)
     width = max(g.left + w, (g.q - 1) * g.sw + (g.s - 1) * g.dw + 1)
     return g, (n, c, height, width)

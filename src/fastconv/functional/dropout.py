@@ -9,8 +9,11 @@ from fastconv.functional._check import (
     as_contiguous,
     as_nhwc,
     by_dtype,
+    check_apart,
+    check_array,
     check_out,
     memory,
+    number,
     same_dtype,
     scratch,
 )
@@ -73,16 +76,18 @@ def dropout(
     """
     where = "dropout"
     dtype = same_dtype(where, input=input)
-    _check_p(where, p)
+    p = _check_p(where, p)
     x = _laid_out(input)
     if not training:
         if out is None:
             return x
         out = check_out(where, "out", out, input.shape, dtype)
+        check_apart(where, {"out": out}, {"input": input}, in_place=("input",))
         out[...] = x
         return out
     out = check_out(where, "out", out, input.shape, dtype)
     mask = dropout_mask_like(input) if mask is None else check_out(where, "mask", mask, input.shape, _MASK)
+    check_apart(where, {"out": out, "mask": mask}, {"input": input}, in_place=("input",))
     _draw(mask, p, seed, stream, step)
     _DROP[dtype](_flat(x), _flat(mask), _scale(p), _flat(out))
     return out
@@ -90,6 +95,7 @@ def dropout(
 
 def dropout_mask_like(input: Array) -> Array:
     """Return an uninitialised mask for :func:`dropout` on ``input``."""
+    check_array("dropout_mask_like", "input", input)
     return check_out("dropout_mask_like", "mask", None, input.shape, _MASK)
 
 
@@ -111,20 +117,25 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, grad_input: A
     """
     where = "dropout_backward"
     dtype = same_dtype(where, grad_output=grad_output)
-    _check_p(where, p)
+    p = _check_p(where, p)
+    check_array(where, "mask", mask)
     if mask.shape != grad_output.shape or mask.dtype != _MASK:
         raise ValueError(
             f"{where}: mask must have shape {grad_output.shape} and dtype uint8, "
             f"got {mask.shape} and {mask.dtype}"
         )
     grad_input = check_out(where, "grad_input", grad_input, grad_output.shape, dtype)
+    known = {"grad_output": grad_output, "mask": mask}
+    check_apart(where, {"grad_input": grad_input}, known, in_place=("grad_output",))
     _DROP[dtype](_flat(_laid_out(grad_output)), _flat(_laid_out(mask)), _scale(p), _flat(grad_input))
     return grad_input
 
 
-def _check_p(where: str, p: float) -> None:
+def _check_p(where: str, p: float) -> float:
+    p = number(where, "p", p)
     if not 0 <= p <= 1:
         raise ValueError(f"{where}: p must be in [0, 1], got {p}")
+    return p
 
 
 def _scale(p: float) -> float:

@@ -11,6 +11,7 @@ from fastconv.functional._check import (
     as_contiguous,
     as_nhwc,
     by_dtype,
+    check_apart,
     check_grad,
     check_out,
     check_rank,
@@ -97,6 +98,7 @@ def linear(
     n, k = input.shape[0], weight.shape[0]
     bias, coefficients = check_epilogue("linear", bias, coefficients, k)
     out = check_out("linear", "out", out, (n, k), dtype)
+    check_apart("linear", {"out": out}, {"input": input, "weight": weight, "bias": bias, "coefficients": coefficients})
     _forward[dtype](_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), bias, coefficients, _pixels(out),
                     _geometry(*input.shape, k), relu_flag("linear", activation), scratch)  # fmt: skip
     return out
@@ -144,6 +146,8 @@ def linear_backward(
     grad_bias = check_grad(where, "grad_bias", grad_bias, (k,), dtype) if bias else None
     grad_input = check_out(where, "grad_input", grad_input, (n, d), dtype) if need_input_grad else None
     known = check_output(where, grad_output, output, activation)
+    check_apart(where, {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
+                {"grad_output": grad_output, "input": input, "weight": weight, "output": known})  # fmt: skip
     gradients(
         _pixels(as_contiguous(grad_output)), None if known is None else _pixels(known),
         _pixels(as_contiguous(input)), _filters(as_contiguous(weight)), _geometry(n, d, k),
@@ -184,6 +188,7 @@ def bias_add(
     rows = _rows("bias_add", "input", input)
     check_shape("bias_add", "bias", bias, (input.shape[1],))
     out = check_out("bias_add", "out", out, input.shape, dtype)
+    check_apart("bias_add", {"out": out}, {"input": input, "bias": bias}, in_place=("input",))
     target = out if out.ndim == 2 else memory(out).reshape(-1, out.shape[1])
     _bias_add[dtype](rows, as_contiguous(bias), target, relu_flag("bias_add", activation))
     return out
@@ -223,6 +228,8 @@ def bias_add_backward(
     check_rank(where, "grad_output", grad_output, (2, 4))
     grad_bias = check_grad(where, "grad_bias", grad_bias, (grad_output.shape[1],), dtype)
     grad_input = check_out(where, "grad_input", grad_input, grad_output.shape, dtype)
+    known = {"grad_output": grad_output, "output": output if activation else None}
+    check_apart(where, {"grad_input": grad_input, "grad_bias": grad_bias}, known, in_place=known)
     masked = masked_gradient(where, grad_output, output, activation, grad_input)
     if masked is not grad_input:
         spoil()

@@ -1,6 +1,7 @@
 """Losses over a batch. Their sums run in an order that the shapes alone decide, in double."""
 
 from math import nan, prod
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,11 @@ from fastconv.functional._check import (
     as_contiguous,
     as_labels,
     by_dtype,
+    check_apart,
     check_out,
     check_rank,
     check_shape,
+    number,
     same_dtype,
     scratch,
 )
@@ -82,7 +85,7 @@ def _scale(where: str, grad_output: float | Array, shape: tuple[int, ...], dtype
         same_dtype(where, grad_output=grad_output, input=np.empty(0, dtype))
         check_shape(where, "grad_output", grad_output, shape)
         return as_contiguous(grad_output).reshape(-1)
-    return np.array([float(grad_output) / (count if reduction == "mean" else 1)], dtype)
+    return np.array([number(where, "grad_output", grad_output) / (count if reduction == "mean" else 1)], dtype)
 
 
 def _check_rows(where: str, input: Array, reduction: str) -> tuple[np.dtype, tuple[int, ...]]:
@@ -142,6 +145,7 @@ def cross_entropy(
     if probabilities is not None:
         check_out(where, "probabilities", probabilities, input.shape, dtype)
     losses = _loss_buffer(where, out, shape, dtype, reduction)
+    check_apart(where, {"out": losses, "probabilities": probabilities}, {"input": input, "target": target})
     x = rows(input, 1)
     if probabilities is None:
         _cross_entropy[dtype](x, labels, losses.reshape(-1), None)
@@ -191,6 +195,8 @@ def cross_entropy_backward(
     scale = _scale(where, grad_output, shape, dtype, reduction, labels.size)
     if probabilities is not None:
         check_shape(where, "probabilities", probabilities, input.shape)
+    read = {"grad_output": scale, "input": input, "target": target, "probabilities": probabilities}
+    check_apart(where, {"grad_input": grad_input}, read, in_place=("input", "probabilities"))
     known = rows(input if probabilities is None else probabilities, 1)
 
     def write(dx: Array) -> None:
@@ -241,6 +247,8 @@ def multi_margin_loss(
     dtype, shape = _check_rows(where, input, reduction)
     labels = _labels(where, target, input)
     losses = _loss_buffer(where, out, shape, dtype, reduction)
+    check_apart(where, {"out": losses}, {"input": input, "target": target})
+    margin = number(where, "margin", margin)
     _margin[dtype](rows(input, 1), labels, margin, losses.reshape(-1))
     return _reduce(losses, labels.size, reduction)
 
@@ -281,6 +289,9 @@ def multi_margin_loss_backward(
     if not labels.size:
         return grad_input
     scale = _scale(where, grad_output, shape, dtype, reduction, labels.size)
+    read = {"grad_output": scale, "input": input, "target": target}
+    check_apart(where, {"grad_input": grad_input}, read, in_place=("input",))
+    margin = number(where, "margin", margin)
     x = rows(input, 1)
     write_rows(grad_input, 1, lambda dx: _margin_backward[dtype](scale, x, labels, margin, dx))
     return grad_input
@@ -325,6 +336,7 @@ def mse_loss(
     dtype = _check_pair(where, input, target, reduction)
     if reduction == "none":
         out = check_out(where, "out", out, input.shape, dtype)
+        check_apart(where, {"out": out}, {"input": input, "target": target}, in_place=("input", "target"))
         difference = flat(out)
         _scaled[dtype](flat(input), flat(target), 1.0, difference, "difference")
         np.square(difference, out=difference)
@@ -368,8 +380,10 @@ def mse_loss_backward(
     scale = 2.0
     if reduction == "none":
         _scale(where, grad_output, input.shape, dtype, reduction, input.size)
+        check_apart(where, {"grad_input": grad_input}, {"grad_output": cast(Array, grad_output)})
     else:
-        scale = 2.0 * float(grad_output) / (max(input.size, 1) if reduction == "mean" else 1)
+        scale = 2.0 * number(where, "grad_output", grad_output) / (max(input.size, 1) if reduction == "mean" else 1)
+    check_apart(where, {"grad_input": grad_input}, {"input": input, "target": target}, in_place=("input", "target"))
     _scaled[dtype](flat(input), flat(target), scale, flat(grad_input), "difference")
     if reduction == "none":
         np.multiply(grad_input, grad_output, out=grad_input)

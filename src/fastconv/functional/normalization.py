@@ -8,11 +8,13 @@ from fastconv.functional._check import (
     as_contiguous,
     as_nhwc,
     by_dtype,
+    check_apart,
     check_grad,
     check_out,
     check_rank,
     check_shape,
     memory,
+    number,
     same_dtype,
     scratch,
 )
@@ -90,10 +92,10 @@ def batch_norm(
         saved=saved,
     )
     check_rank(where, "input", input, (2, 4))
+    momentum = number(where, "momentum", momentum)
     if not 0 <= momentum <= 1:
         raise ValueError(f"{where}: momentum must be in [0, 1], got {momentum}")
-    if not eps >= 0:
-        raise ValueError(f"{where}: eps must be >= 0, got {eps}")
+    eps = _check_eps(where, eps)
     weight = _channels(where, "weight", weight, input)
     bias = _channels(where, "bias", bias, input)
     x = _rows(input)
@@ -103,18 +105,23 @@ def batch_norm(
         saved = np.empty((2, c), dtype)
     saved = check_grad(where, "saved", saved, (2, c), dtype)
     relu = relu_flag(where, activation)
+    read = {"input": input, "weight": weight, "bias": bias}
+    running = {"running_mean": running_mean, "running_var": running_var}
+    written = {"out": out, "saved": saved}
     if training:
         if m < 2:
             raise ValueError(
                 f"{where}: training needs more than 1 value per channel, got {m} (input.shape={input.shape})"
             )
-        for name, running in (("running_mean", running_mean), ("running_var", running_var)):
-            if running is not None:
-                _channels(where, name, running, input)
-                check_grad(where, name, running, (c,), dtype)
+        for name, statistic in running.items():
+            if statistic is not None:
+                _channels(where, name, statistic, input)
+                check_grad(where, name, statistic, (c,), dtype)
+        check_apart(where, {**written, **running}, read, in_place=("input",))
         _FORWARD[dtype](x, weight, bias, running_mean, running_var, momentum, eps, _rows(out), saved, relu, scratch)
     else:
         mean, var = _statistics(where, running_mean, running_var, input)
+        check_apart(where, written, {**read, **running}, in_place=("input",))
         _EVALUATE[dtype](x, weight, bias, mean, var, eps, _rows(out), saved, relu, scratch)
     return out
 
@@ -147,6 +154,9 @@ def batch_norm_coefficients(
     size = (2, mean.size)
     coefficients = np.empty(size, dtype) if out is None else check_grad(where, "out", out, size, dtype)
     saved = np.empty(size, dtype) if saved is None else check_grad(where, "saved", saved, size, dtype)
+    eps = _check_eps(where, eps)
+    read = {"running_mean": mean, "running_var": var, "weight": weight, "bias": bias}
+    check_apart(where, {"out": coefficients, "saved": saved}, read)
     _COEFFICIENTS[dtype](
         _channels(where, "weight", weight, like),
         _channels(where, "bias", bias, like),
@@ -221,6 +231,12 @@ def batch_norm_backward(
     grad_weight = None if weight is None else check_grad(where, "grad_weight", grad_weight, (c,), dtype)
     grad_bias = check_grad(where, "grad_bias", grad_bias, (c,), dtype) if bias else None
     known = check_output(where, grad_output, output, activation)
+    check_apart(
+        where,
+        {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
+        {"grad_output": grad_output, "input": input, "output": known, "weight": weight, "saved": saved},
+        in_place=("grad_output", "input", "output"),
+    )
     _BACKWARD[dtype](
         _rows(grad_output),
         None if known is None else _rows(known),
@@ -234,6 +250,13 @@ def batch_norm_backward(
         scratch,
     )
     return grad_input, grad_weight, grad_bias
+
+
+def _check_eps(where: str, eps: float) -> float:
+    eps = number(where, "eps", eps)
+    if not eps >= 0:
+        raise ValueError(f"{where}: eps must be >= 0, got {eps}")
+    return eps
 
 
 def _rows(a: Array) -> Array:

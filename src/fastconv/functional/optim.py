@@ -7,7 +7,16 @@ parameter's dtype; where a product is added, product and sum are one fused multi
 import math
 
 import fastconv._ext.optim as optim
-from fastconv.functional._check import Array, as_contiguous, by_dtype, check_grad, check_shape, same_dtype
+from fastconv.functional._check import (
+    Array,
+    as_contiguous,
+    by_dtype,
+    check_apart,
+    check_grad,
+    check_shape,
+    number,
+    same_dtype,
+)
 
 _SGD = by_dtype(optim.sgd)
 _ADAM = by_dtype(optim.adam)
@@ -50,15 +59,18 @@ def sgd_step(
     TypeError
         If an array is not float32 or float64, or their dtypes differ.
     ValueError
-        If shapes differ, an array that is updated is not writable and C-contiguous, or ``nesterov`` is asked
-        for without momentum or with dampening.
+        If shapes differ, an array that is updated is not writable and C-contiguous or shares memory with another,
+        or ``nesterov`` is asked for without momentum or with dampening.
     """
-    p, g, (buffer,) = _flat("sgd_step", param, grad, momentum_buffer=momentum_buffer)
-    if nesterov and (momentum <= 0 or dampening != 0 or buffer is None):
+    lr, momentum, dampening, weight_decay = _numbers(
+        "sgd_step", lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay
+    )
+    if nesterov and (momentum <= 0 or dampening != 0 or momentum_buffer is None):
         raise ValueError(
             f"sgd_step: nesterov needs a momentum buffer, momentum > 0 and dampening 0, "
             f"got momentum={momentum}, dampening={dampening}"
         )
+    p, g, (buffer,) = _flat("sgd_step", param, grad, momentum_buffer=momentum_buffer)
     if p.size:
         _SGD[p.dtype](p, g, buffer, lr, momentum, dampening, weight_decay, nesterov, first_step)
 
@@ -102,11 +114,13 @@ def adam_step(
     TypeError, ValueError
         As :func:`sgd_step`; ValueError also for ``step``, ``beta1`` or ``beta2`` out of range.
     """
-    p, g, (m_, v_) = _flat("adam_step", param, grad, m=m, v=v)
-    if step < 1:
-        raise ValueError(f"adam_step: step counts from 1, got {step}")
+    _check_step("adam_step", step)
+    lr, beta1, beta2, eps, weight_decay = _numbers(
+        "adam_step", lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay
+    )
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"adam_step: beta1 and beta2 must be in [0, 1), got {beta1} and {beta2}")
+    p, g, (m_, v_) = _flat("adam_step", param, grad, m=m, v=v)
     if p.size:
         step_size = lr / (1 - beta1**step)
         correction2 = math.sqrt(1 - beta2**step)
@@ -152,6 +166,9 @@ def rmsprop_step(
     TypeError, ValueError
         As :func:`sgd_step`.
     """
+    lr, alpha, eps, weight_decay, momentum = _numbers(
+        "rmsprop_step", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum
+    )
     p, g, (square, buffer, average) = _flat(
         "rmsprop_step", param, grad, square_avg=square_avg, momentum_buffer=momentum_buffer, grad_avg=grad_avg
     )
@@ -189,13 +206,28 @@ def adagrad_step(
     Raises
     ------
     TypeError, ValueError
-        As :func:`sgd_step`; ValueError also for ``step`` < 1.
+        As :func:`sgd_step`; ValueError also for ``step`` < 1 and ``lr_decay`` < 0.
     """
+    _check_step("adagrad_step", step)
+    lr, lr_decay, eps, weight_decay = _numbers(
+        "adagrad_step", lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay
+    )
+    if not lr_decay >= 0:
+        raise ValueError(f"adagrad_step: lr_decay must be >= 0, got {lr_decay}")
     p, g, (square,) = _flat("adagrad_step", param, grad, state_sum=state_sum)
-    if step < 1:
-        raise ValueError(f"adagrad_step: step counts from 1, got {step}")
     if p.size:
         _ADAGRAD[p.dtype](p, g, square, lr / (1 + (step - 1) * lr_decay), eps, weight_decay)
+
+
+def _numbers(where: str, **settings: float) -> list[float]:
+    return [number(where, name, value) for name, value in settings.items()]
+
+
+def _check_step(where: str, step: int) -> None:
+    if step < 1:
+        raise ValueError(f"{where}: step counts from 1, got {step}")
+    if step >= 1 << 64:
+        raise ValueError(f"{where}: step must be below 2**64, got {step}")
 
 
 def _flat(
@@ -209,4 +241,5 @@ def _flat(
         None if a is None else check_grad(where, name, a, param.shape, dtype).reshape(-1)
         for name, a in state.items()
     ]
+    check_apart(where, {"param": param, **state}, {"grad": grad})
     return param.reshape(-1), as_contiguous(grad).reshape(-1), flat

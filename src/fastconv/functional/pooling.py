@@ -1,28 +1,26 @@
-"""Max and mean pooling.
+"""Max and mean pooling."""
 
-A pooling is described axis by axis: which taps of which window lie inside the input. The kernels walk that
-description, so kernels, strides, padding, dilation, ceil mode and adaptive windows are all one case to them.
-"""
-
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from fastconv._ext import pool
-from fastconv._ext.pool import Axis, Geometry
+from fastconv._ext.pool import Geometry
 from fastconv.functional._check import (
     Array,
     as_nhwc,
     by_dtype,
+    check_apart,
+    check_array,
     check_out,
     check_rank,
     check_shape,
     empty_nhwc,
+    image_shape,
     memory,
-    pair,
     same_dtype,
 )
+from fastconv.functional._geometry import adaptive_size, adaptive_windows, sliding_windows
 
 _max_pool = by_dtype(pool.max_pool)
 _max_pool_backward = by_dtype(pool.max_pool_backward)
@@ -33,94 +31,6 @@ Pair = int | tuple[int, int]
 
 # Positions up to here are exact in float32, in which the kernels carry them.
 _MOST_TAPS = 1 << 24
-
-
-def _axis(inputs: int, positions: Array, inside: Array, sizes: Array, step: int) -> Axis:
-    """Return the axis on which window p has tap r at ``positions[p, r]`` if ``inside[p, r]``."""
-    outputs, kernel = positions.shape
-    tap, count = inside.argmax(1), inside.sum(1)
-    first = positions[np.arange(outputs), tap]
-    before = np.concatenate([[0], np.maximum.accumulate(first + count)])  # covered by earlier windows
-    dense = (step == 1 or kernel == 1) and bool((first <= before[:-1]).all())
-    old = np.clip(before[:-1] - first, 0, count) if dense else count
-    spans = np.stack([first, count, tap, sizes, old], 1).astype(np.intp)
-    return Axis(inputs, kernel, step, before[-1] if dense else 0, spans)
-
-
-def _output_size(inputs: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
-    """Return the number of windows, as PyTorch: in ceil mode none starts behind the input."""
-    free = inputs + 2 * padding - dilation * (kernel - 1) - 1
-    outputs = (free + (stride - 1 if ceil_mode else 0)) // stride + 1
-    return outputs - (ceil_mode and (outputs - 1) * stride >= inputs + padding)
-
-
-def _sliding(where: str, side: str, inputs: int, kernel: int, stride: int, padding: int, dilation: int,
-             ceil_mode: bool, count_include_pad: bool) -> Axis:  # fmt: skip
-    reach = dilation * (kernel - 1) + 1
-    if padding > reach // 2:
-        raise ValueError(f"{where}: padding must be at most half the kernel, got {padding} for {side} "
-                         f"{reach} (kernel_size={kernel}, dilation={dilation})")  # fmt: skip
-    outputs = _output_size(inputs, kernel, stride, padding, dilation, ceil_mode)
-    if outputs < 1:
-        raise ValueError(f"{where}: kernel of {side} {reach} (dilation included) is larger than the padded "
-                         f"input of {side} {inputs + 2 * padding} (padding={padding})")  # fmt: skip
-    start = np.arange(outputs) * stride - padding
-    positions = start[:, None] + np.arange(kernel) * dilation
-    inside = (positions >= 0) & (positions < inputs)
-    empty = np.flatnonzero(~inside.any(1))
-    if empty.size:
-        raise ValueError(f"{where}: window {empty[0]} of {side} {inputs} sees only padding (kernel_size="
-                         f"{kernel}, stride={stride}, padding={padding}, dilation={dilation})")  # fmt: skip
-    sizes = np.minimum(start + kernel, inputs + padding) - start if count_include_pad else inside.sum(1)
-    return _axis(inputs, positions, inside, sizes, dilation)
-
-
-@lru_cache(maxsize=512, typed=True)
-def _geometry(where: str, size: tuple[int, int], kernel_size: Any, stride: Any, padding: Any, dilation: Any,
-              ceil_mode: bool, count_include_pad: bool = True) -> Geometry:  # fmt: skip
-    """Check the sizes of a pooling and describe its windows (cached: a layer sees few shapes)."""
-    kernel = pair(where, "kernel_size", kernel_size)
-    steps = kernel if stride is None else pair(where, "stride", stride)
-    borders, dilations = pair(where, "padding", padding, 0), pair(where, "dilation", dilation)
-    modes = bool(ceil_mode), bool(count_include_pad)
-    h, w = (
-        _sliding(where, side, size[i], kernel[i], steps[i], borders[i], dilations[i], *modes)
-        for i, side in enumerate(("height", "width"))
-    )
-    return Geometry(h, w)
-
-
-@lru_cache(maxsize=512, typed=True)
-def _adaptive_geometry(where: str, size: tuple[int, int], output_size: Any) -> Geometry:
-    wanted = output_size if isinstance(output_size, tuple) else (output_size, output_size)
-    if len(wanted) == 2:
-        wanted = tuple(n if o is None else o for n, o in zip(size, wanted, strict=True))
-    axes = []
-    for inputs, outputs in zip(size, pair(where, "output_size", wanted), strict=True):
-        window = np.arange(outputs)
-        start, end = window * inputs // outputs, -((window + 1) * inputs // -outputs)
-        counts = end - start
-        positions = start[:, None] + np.arange(counts.max())
-        axes.append(_axis(inputs, positions, positions < end[:, None], counts, 1))
-    return Geometry(*axes)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _windows(where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any,
-             ceil_mode: bool, count_include_pad: bool = True) -> Geometry:  # fmt: skip
-    numbers = (_frozen(v) for v in (kernel_size, stride, padding, dilation))
-    return _geometry(where, shape[2:], *numbers, ceil_mode, count_include_pad)
-
-
-def _input_shape(where: str, input_shape: Any) -> tuple[int, int, int, int]:
-    """Return the shape given to a backward call as four sizes, or raise ValueError."""
-    shape = tuple(int(n) for n in input_shape)
-    if len(shape) != 4 or shape[0] < 0 or min(shape[1:]) < 1:
-        raise ValueError(f"{where}: input_shape must be (N, C, H, W), only N may be 0, got {shape}")
-    return shape
 
 
 def _output_shape(shape: tuple[int, ...], g: Geometry) -> tuple[int, int, int, int]:
@@ -150,8 +60,8 @@ def pool2d_output_shape(
     >>> pool2d_output_shape((8, 64, 112, 112), 3, 2, 1)
     (8, 64, 56, 56)
     """
-    shape = _input_shape("pool2d_output_shape", input_shape)
-    g = _windows("pool2d_output_shape", shape, kernel_size, stride, padding, dilation, ceil_mode)
+    shape = image_shape("pool2d_output_shape", input_shape)
+    g = sliding_windows("pool2d_output_shape", shape, kernel_size, stride, padding, dilation, ceil_mode)
     return _output_shape(shape, g)
 
 
@@ -189,9 +99,10 @@ def max_pool2d_argmax_like(
     ValueError
         As :func:`max_pool2d`.
     """
-    where = "max_pool2d_argmax_like"
+    where = "max_pool2d"  # whose arguments these are
+    check_array(where, "input", input)
     check_rank(where, "input", input, 4)
-    g = _windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    g = sliding_windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     return empty_nhwc(_output_shape(input.shape, g), _argmax_dtype(where, g))
 
 
@@ -265,11 +176,12 @@ def max_pool2d(
     where = "max_pool2d"
     dtype = same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
-    g = _windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    g = sliding_windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     shape = _output_shape(input.shape, g)
     out = check_out(where, "out", out, shape, dtype)
     if return_indices or argmax is not None:
         argmax = check_out(where, "argmax", argmax, shape, _argmax_dtype(where, g))
+    check_apart(where, {"out": out, "argmax": argmax}, {"input": input})
     positions, nbytes = _bytes(argmax)
     _max_pool[dtype](memory(as_nhwc(input)), memory(out), positions, nbytes, g)
     if return_indices:
@@ -325,14 +237,16 @@ def max_pool2d_backward(
     """
     where = "max_pool2d_backward"
     dtype = same_dtype(where, grad_output=grad_output)
-    shape = _input_shape(where, input_shape)
-    g = _windows(where, shape, kernel_size, stride, padding, dilation, ceil_mode)
+    shape = image_shape(where, input_shape)
+    g = sliding_windows(where, shape, kernel_size, stride, padding, dilation, ceil_mode)
     check_shape(where, "grad_output", grad_output, _output_shape(shape, g))
+    check_array(where, "argmax", argmax)
     check_shape(where, "argmax", argmax, _output_shape(shape, g))
     if argmax.dtype != _argmax_dtype(where, g):
         raise TypeError(f"{where}: argmax must be {_argmax_dtype(where, g)} for windows of {g.taps} taps, "
                         f"got {argmax.dtype}")  # fmt: skip
     grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
+    check_apart(where, {"grad_input": grad_input}, {"grad_output": grad_output, "argmax": argmax})
     positions, nbytes = _bytes(as_nhwc(argmax))
     _max_pool_backward[dtype](memory(as_nhwc(grad_output)), positions, nbytes, memory(grad_input), g)
     return grad_input
@@ -387,12 +301,13 @@ def avg_pool2d(
 def _checked(where: str, input: Array, *windows: Any) -> Geometry:
     same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
-    return _windows(where, input.shape, *windows)
+    return sliding_windows(where, input.shape, *windows)
 
 
 def _mean(where: str, input: Array, g: Geometry, out: Array | None) -> Array:
     dtype = input.dtype.newbyteorder("=")
     out = check_out(where, "out", out, _output_shape(input.shape, g), dtype)
+    check_apart(where, {"out": out}, {"input": input})
     _avg_pool[dtype](memory(as_nhwc(input)), memory(out), g)
     return out
 
@@ -431,8 +346,8 @@ def avg_pool2d_backward(
         If shapes do not fit together, or as :func:`max_pool2d`.
     """
     where = "avg_pool2d_backward"
-    shape = _input_shape(where, input_shape)
-    g = _windows(where, shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    shape = image_shape(where, input_shape)
+    g = sliding_windows(where, shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
     return _mean_backward(where, grad_output, shape, g, grad_input)
 
 
@@ -441,6 +356,7 @@ def _mean_backward(where: str, grad_output: Array, shape: tuple[int, int, int, i
     dtype = same_dtype(where, grad_output=grad_output)
     check_shape(where, "grad_output", grad_output, _output_shape(shape, g))
     grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
+    check_apart(where, {"grad_input": grad_input}, {"grad_output": grad_output})
     _avg_pool_backward[dtype](memory(as_nhwc(grad_output)), memory(grad_input), g)
     return grad_input
 
@@ -479,9 +395,11 @@ def adaptive_avg_pool2d(
     array([[[[1.5, 4. ]]]])
     """
     where = "adaptive_avg_pool2d"
-    same_dtype(where, input=input)
+    dtype = same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
-    return _mean(where, input, _adaptive_geometry(where, input.shape[2:], _frozen(output_size)), out)
+    size = adaptive_size(where, input.shape, output_size)
+    out = check_out(where, "out", out, (*input.shape[:2], *size), dtype)  # before more windows are described than fit
+    return _mean(where, input, adaptive_windows(where, input.shape, size), out)
 
 
 def adaptive_avg_pool2d_backward(
@@ -506,9 +424,10 @@ def adaptive_avg_pool2d_backward(
         If shapes or dtypes do not fit.
     """
     where = "adaptive_avg_pool2d_backward"
-    shape = _input_shape(where, input_shape)
+    same_dtype(where, grad_output=grad_output)
+    shape = image_shape(where, input_shape)
     check_rank(where, "grad_output", grad_output, 4)
-    g = _adaptive_geometry(where, shape[2:], grad_output.shape[2:])
+    g = adaptive_windows(where, shape, grad_output.shape[2:])
     return _mean_backward(where, grad_output, shape, g, grad_input)
 
 
@@ -532,7 +451,7 @@ def global_avg_pool2d(input: Array, *, out: Array | None = None) -> Array:
     where = "global_avg_pool2d"
     same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
-    return _mean(where, input, _adaptive_geometry(where, input.shape[2:], 1), out)
+    return _mean(where, input, adaptive_windows(where, input.shape, (1, 1)), out)
 
 
 def global_avg_pool2d_backward(
@@ -557,5 +476,5 @@ def global_avg_pool2d_backward(
         If shapes or dtypes do not fit.
     """
     where = "global_avg_pool2d_backward"
-    shape = _input_shape(where, input_shape)
-    return _mean_backward(where, grad_output, shape, _adaptive_geometry(where, shape[2:], 1), grad_input)
+    shape = image_shape(where, input_shape)
+    return _mean_backward(where, grad_output, shape, adaptive_windows(where, shape, (1, 1)), grad_input)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import fastconv._ext.deep as _ext
-from fastconv.functional._check import Array, check_shape, same_dtype
+from fastconv.functional._check import Array, check_apart, check_array, check_grad, number, same_dtype
 
 __all__ = [
     "ACTIVATIONS", "MAX_WIDTH", "ResidualCore", "from_blocks", "residual_backward", "residual_forward", "to_blocks",
@@ -159,8 +159,9 @@ def residual_forward(
     """
     where = "residual_forward"
     same_dtype(where, weights=weights, h=h, marks=marks)
-    chunk = chunk or max(1, (32 << 10) // (core.row * h.itemsize))
-    _check_run(where, core, weights, h, chunk, marks)
+    chunk = max(1, (32 << 10) // (core.row * h.itemsize)) if chunk is None else chunk
+    chunk = _check_run(where, core, weights, h, chunk, marks)
+    check_apart(where, {"h": h, "marks": marks}, {"weights": weights})
     _ext.forward(weights, h, marks, chunk, ACTIVATIONS.index(core.activation), core.factor)
     return h
 
@@ -204,14 +205,20 @@ def residual_backward(
     where = "residual_backward"
     updated = weights if updated is None else updated
     dtype = same_dtype(where, weights=weights, updated=updated, g=g, marks=marks)
-    _check_run(where, core, weights, g, chunk, marks)
-    check_shape(where, "updated", updated, weights.shape)
+    chunk = _check_run(where, core, weights, g, chunk, marks)
+    check_grad(where, "updated", updated, weights.shape, dtype)
+    rate = number(where, "rate", rate)
     if not math.isfinite(rate):
         raise ValueError(f"{where}: the learning rate must be finite, got {rate}")
     state = g.shape[0] * core.width * 16
     size = _workspace_size(state, chunk)
+    if workspace is not None:
+        check_array(where, "workspace", workspace)
+        check_grad(where, "workspace", workspace, (workspace.size,), workspace.dtype)
     if workspace is None or workspace.size < size or workspace.dtype != dtype:
         workspace = backward_workspace(core, g.shape[0] * 16, chunk, dtype)
+    written = {"g": g, "updated": updated, "workspace": workspace}
+    check_apart(where, written, {"weights": weights, "marks": marks}, in_place=("weights",))
     tapes = workspace[: size - state].reshape(TEAM, -1)
     scratch = workspace[size - state : size]
     index = ACTIVATIONS.index(core.activation)
@@ -232,13 +239,19 @@ def backward_workspace(core: ResidualCore, samples: int, chunk: int, dtype: np.d
     return raw[start : start + nbytes].view(dtype)
 
 
-def _check_run(where: str, core: ResidualCore, weights: Array, h: Array, chunk: int, marks: Array | None) -> None:
-    if weights.ndim != 2 or weights.shape[1] != core.row or not weights.flags.c_contiguous:
+def _check_run(where: str, core: ResidualCore, weights: Array, h: Array, chunk: int, marks: Array | None) -> int:
+    """Check the arrays of a run of layers; return the chunk, no longer than the run."""
+    dtype = weights.dtype.newbyteorder("=")
+    native = weights.flags.c_contiguous and weights.flags.aligned and weights.dtype.isnative
+    if weights.ndim != 2 or weights.shape[1] != core.row or not native:
         raise ValueError(
-            f"{where}: weights of width {core.width} must be (layers, {core.row}), C-contiguous, got {weights.shape}"
+            f"{where}: weights of width {core.width} must be (layers, {core.row}), C-contiguous, aligned and native, "
+            f"got {weights.shape}, {weights.dtype} at strides {weights.strides}"
         )
-    check_shape(where, "state", h, (h.shape[0], core.width, 16))
-    if chunk < 1:
-        raise ValueError(f"{where}: a chunk must have at least 1 layer, got {chunk}")
+    check_grad(where, "state", h, (h.shape[0] if h.ndim else 0, core.width, 16), dtype)
+    if not isinstance(chunk, int | np.integer) or chunk < 1:
+        raise ValueError(f"{where}: a chunk must have at least 1 layer, got {chunk!r}")
+    chunk = min(int(chunk), max(len(weights), 1))
     if marks is not None:
-        check_shape(where, "marks", marks, (-(-len(weights) // chunk), *h.shape))
+        check_grad(where, "marks", marks, (-(-len(weights) // chunk), *h.shape), dtype)
+    return chunk

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.functional._check import empty_aligned, is_nhwc
+from fastconv.functional._check import check_array, empty_aligned, is_nhwc
 from fastconv.functional._tape import Call, record, spoil
 from fastconv.nn._parameter import Array
 
@@ -98,6 +98,7 @@ class Workspace:
 
     def _accept(self, input: Array, name: str = "input") -> Array:
         """Return an array native and aligned, of 3 or 4 dimensions channels-last: itself, or a copy in a buffer."""
+        check_array(type(self).__name__, name, input)
         image = as_image(input)
         if is_nhwc(image) if image.ndim == 4 else image.dtype.isnative and image.flags.aligned:
             return input

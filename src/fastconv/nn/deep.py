@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastconv.functional._check import check_array
 from fastconv.functional.residual import (
     ResidualCore,
     backward_workspace,
@@ -79,6 +80,7 @@ class DeepResidual(Module):
         self._marks = self._room = np.empty(0, np.float32)
 
     def forward(self, input: Array) -> Array:
+        check_array("DeepResidual", "input", input)
         if input.ndim != 2 or input.shape[1] != self.width:
             raise ValueError(f"DeepResidual: input must be (N, {self.width}), got {input.shape}")
         h = to_blocks(np.asarray(input, self.weight.dtype.newbyteorder("=")))
@@ -93,8 +95,9 @@ class DeepResidual(Module):
 
     def backward(self, grad_output: Array) -> Array:
         grad_output, chunk = self._recall(grad_output)
+        check_array("DeepResidual.backward", "grad_output", grad_output)
         n = len(grad_output)
-        g = to_blocks(np.asarray(grad_output), "zero")
+        g = to_blocks(np.asarray(grad_output, grad_output.dtype.newbyteorder("=")), "zero")
         rate = self.lr if self.training else 0.0
         residual_backward(
             self._core, np.asarray(self.weight), g, self._marks, rate, chunk=chunk, workspace=self._room

@@ -49,6 +49,6 @@ class Dropout(Module):
         grad_output, mask = self._recall(grad_output)
         if mask is None:
             return grad_output
-        grad_input = self._buffer("grad_input", mask.shape, grad_output.dtype)
+        grad_input = self._buffer("grad_input", mask.shape, grad_output.dtype.newbyteorder("="))
         F.dropout_backward(as_image(grad_output), mask, self.p, grad_input=grad_input)
         return grad_input[:, :, 0] if grad_output.ndim == 3 else grad_input

@@ -1,0 +1,163 @@
+"""Sizes of convolutions and poolings: worked out, checked and kept here, for kernels that trust them.
+
+A pooling is described axis by axis: which taps of which window lie inside the input. The kernels walk that
+description, so kernels, strides, padding, dilation, ceil mode and adaptive windows are all one case to them.
+
+Sizes come as Python's integers of any length. What leaves this file is bounded: no image with its padding and no
+window has more than `MOST_NUMBERS` numbers, and no stride and no dilation reaches far beyond, so that nothing that the
+kernels work out of these overflows.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastconv._ext import conv, pool
+from fastconv.functional._check import Array, check_count, pair
+
+Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+             ) -> tuple[int, int, int, int]:  # fmt: skip
+    """Return padding as (top, bottom, left, right)."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return 0, 0, 0, 0
+        if padding != "same":
+            raise ValueError(f"{where}: padding must be 'same', 'valid' or numbers, got {padding!r}")
+        if stride != (1, 1):
+            raise ValueError(f"{where}: padding='same' needs stride 1, got stride {stride}")
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
+    if isinstance(padding, tuple | list) and len(padding) == 2 and any(isinstance(v, tuple | list) for v in padding):
+        top, bottom = pair(where, "padding", padding[0], 0)
+        left, right = pair(where, "padding", padding[1], 0)
+        return top, bottom, left, right
+    vertical, horizontal = pair(where, "padding", padding, 0)
+    return vertical, vertical, horizontal, horizontal
+
+
+@lru_cache(maxsize=512)
+def _convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: tuple[int, int],
+                 borders: tuple[int, int, int, int], dilation: tuple[int, int], groups: int
+                 ) -> conv.Geometry:  # fmt: skip
+    """Check the sizes of a convolution (cached: a layer sees few shapes)."""
+    (n, c, h, w), (k, cg, r, s) = x_shape, w_shape
+    if k < 1:
+        raise ValueError(f"{where}: weight has an empty dimension, shape {w_shape}")
+    if groups < 1 or c % groups or k % groups:
+        raise ValueError(f"{where}: groups must divide both channel counts, got groups={groups}, {c} input and "
+                         f"{k} output channels")  # fmt: skip
+    if cg * groups != c:
+        raise ValueError(f"{where}: weight expects {cg * groups} input channels, input has {c} "
+                         f"(input.shape={x_shape}, weight.shape={w_shape}, groups={groups})")  # fmt: skip
+    top, bottom, left, right = borders
+    height, width = h + top + bottom, w + left + right
+    reach_h, reach_w = (r - 1) * dilation[0] + 1, (s - 1) * dilation[1] + 1
+    if reach_h > height or reach_w > width:
+        raise ValueError(f"{where}: kernel of {reach_h}x{reach_w} (dilation included) is larger than the padded "
+                         f"input of {height}x{width} (input.shape={x_shape}, weight.shape={w_shape})")  # fmt: skip
+    check_count(where, "a padded input", max(n, 1), max(c, k), height, width)
+    p, q = (height - reach_h) // stride[0] + 1, (width - reach_w) // stride[1] + 1
+    # a stride beyond the image, which takes no second step, is as good as one to its end; 1 says something else
+    sh, sw = min(stride[0], max(height, 2)), min(stride[1], max(width, 2))
+    dh, dw = dilation[0] if r > 1 else 1, dilation[1] if s > 1 else 1
+    return conv.Geometry(n, c, h, w, k, r, s, p, q, sh, sw, top, left, dh, dw, groups)
+
+
+def convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any,
+                dilation: Any, groups: Any) -> conv.Geometry:  # fmt: skip
+    """Return the geometry of a convolution whose settings are as the caller gave them."""
+    steps, dilations = pair(where, "stride", stride), pair(where, "dilation", dilation)
+    if not isinstance(groups, int | np.integer):
+        raise ValueError(f"{where}: groups must be an int >= 1, got {groups!r}")
+    borders = _borders(where, padding, (w_shape[2], w_shape[3]), steps, dilations)
+    return _convolution(where, x_shape, w_shape, steps, borders, dilations, int(groups))
+
+
+def _axis(inputs: int, first: Array, count: Array, tap: Array, sizes: Array, kernel: int, step: int) -> pool.Axis:
+    """Return the axis on which ``count`` taps of each window lie inside the input: ``tap`` at ``first``, and so on."""
+    before = np.concatenate([[0], np.maximum.accumulate(first + count)])  # covered by earlier windows
+    dense = (step == 1 or kernel == 1) and bool((first <= before[:-1]).all())
+    old = np.clip(before[:-1] - first, 0, count) if dense else count
+    spans = np.stack([first, count, tap, sizes, old], 1).astype(np.intp)
+    return pool.Axis(inputs, kernel, step, before[-1] if dense else 0, spans)
+
+
+def _output_size(inputs: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """Return the number of windows, as PyTorch: in ceil mode none starts behind the input."""
+    free = inputs + 2 * padding - dilation * (kernel - 1) - 1
+    outputs = (free + (stride - 1 if ceil_mode else 0)) // stride + 1
+    return outputs - (ceil_mode and (outputs - 1) * stride >= inputs + padding)
+
+
+def _sliding(where: str, side: str, inputs: int, kernel: int, stride: int, padding: int, dilation: int,
+             ceil_mode: bool, count_include_pad: bool) -> pool.Axis:  # fmt: skip
+    reach = dilation * (kernel - 1) + 1
+    if padding > reach // 2:
+        raise ValueError(f"{where}: padding must be at most half the kernel, got {padding} for {side} "
+                         f"{reach} (kernel_size={kernel}, dilation={dilation})")  # fmt: skip
+    outputs = _output_size(inputs, kernel, stride, padding, dilation, ceil_mode)
+    if outputs < 1:
+        raise ValueError(f"{where}: kernel of {side} {reach} (dilation included) is larger than the padded "
+                         f"input of {side} {inputs + 2 * padding} (padding={padding})")  # fmt: skip
+    start = np.arange(outputs) * stride - padding
+    tap = -(np.minimum(start, 0) // dilation)  # the first inside: those before it lie in the padding
+    count = np.minimum((inputs - 1 - start) // dilation, kernel - 1) - tap + 1
+    empty = np.flatnonzero(count < 1)
+    if empty.size:
+        raise ValueError(f"{where}: window {empty[0]} of {side} {inputs} sees only padding (kernel_size="
+                         f"{kernel}, stride={stride}, padding={padding}, dilation={dilation})")  # fmt: skip
+    sizes = np.minimum(start + kernel, inputs + padding) - start if count_include_pad else count
+    return _axis(inputs, start + tap * dilation, count, tap, sizes, kernel, dilation)
+
+
+@lru_cache(maxsize=512)
+def _sliding_windows(where: str, shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int],
+                     padding: tuple[int, int], dilation: tuple[int, int], ceil_mode: bool, count_include_pad: bool
+                     ) -> pool.Geometry:  # fmt: skip
+    """Check the sizes of a pooling and describe its windows (cached: a layer sees few shapes)."""
+    n, c, *size = shape
+    extents = [max(h + 2 * p, d * (k - 1) + 1) for h, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
+    check_count(where, "a padded input", max(n, 1), c, *extents)
+    h, w = (
+        # a stride beyond the image takes no second step
+        _sliding(where, side, size[i], kernel[i], min(stride[i], 2 * extents[i]), padding[i], dilation[i],
+                 ceil_mode, count_include_pad)
+        for i, side in enumerate(("height", "width"))
+    )  # fmt: skip
+    return pool.Geometry(h, w)
+
+
+@lru_cache(maxsize=512)
+def adaptive_windows(where: str, shape: tuple[int, ...], output_size: tuple[int, int]) -> pool.Geometry:
+    """Describe windows that divide an input of this (N, C, H, W) evenly into (P, Q) (cached)."""
+    n, c, *size = shape
+    check_count(where, "an output", max(n, 1), c, *output_size)
+    axes = []
+    for inputs, outputs in zip(size, output_size, strict=True):
+        check_count(where, "windows", inputs, outputs)
+        window = np.arange(outputs)
+        start, end = window * inputs // outputs, -((window + 1) * inputs // -outputs)
+        count = end - start
+        axes.append(_axis(inputs, start, count, np.zeros_like(start), count, int(count.max()), 1))
+    return pool.Geometry(*axes)
+
+
+def adaptive_size(where: str, shape: tuple[int, ...], output_size: Any) -> tuple[int, int]:
+    """Return the (P, Q) of adaptive windows; None keeps a side of the input."""
+    wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    if len(wanted) == 2:
+        wanted = tuple(n if o is None else o for n, o in zip(shape[2:], wanted, strict=True))
+    return pair(where, "output_size", wanted)
+
+
+def sliding_windows(where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+                    ceil_mode: bool, count_include_pad: bool = True) -> pool.Geometry:  # fmt: skip
+    """Return the geometry of a pooling whose settings are as the caller gave them."""
+    kernel = pair(where, "kernel_size", kernel_size)
+    steps = kernel if stride is None else pair(where, "stride", stride)
+    borders, dilations = pair(where, "padding", padding, 0), pair(where, "dilation", dilation)
+    return _sliding_windows(where, shape, kernel, steps, borders, dilations, bool(ceil_mode), bool(count_include_pad))

@@ -1,0 +1,441 @@
+"""What the boundary promises of any call: arrays that share memory, sizes of any length, arrays that are none.
+
+`scripts/fuzz_functional.py` draws such calls by the ten thousand; here is what each of its parts found or proves.
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from fastconv import functional as F
+from fastconv import nn
+from fastconv.functional import residual
+from fastconv.functional._check import MOST_NUMBERS, check_apart, check_array
+
+RNG = np.random.default_rng(11)
+N, C, H, W = 2, 3, 5, 4
+
+
+def image(*shape):
+    """A float32 array of NCHW shape over NHWC memory."""
+    n, c, h, w = shape or (N, C, H, W)
+    return RNG.normal(size=(n, h, w, c)).astype(np.float32).transpose(0, 3, 1, 2)
+
+
+def signal():
+    """A float32 array (N, C, W) as convolutions return it."""
+    return image(N, C, 1, W)[:, :, 0]
+
+
+def array(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+LABELS = np.array([2, 0])
+CORE = residual.ResidualCore(4, 6)
+
+# name: arguments by name, which of them are written, and which the first of those may coincide with
+CALLS = {
+    "relu": (lambda: dict(input=image(), out=image()), ["out"], ["input"]),
+    "leaky_relu": (lambda: dict(input=image(), out=image()), ["out"], ["input"]),
+    "tanh": (lambda: dict(input=image(), out=image()), ["out"], ["input"]),
+    "sigmoid": (lambda: dict(input=image(), out=image()), ["out"], ["input"]),
+    "softsign": (lambda: dict(input=image(), out=image()), ["out"], ["input"]),
+    "safe_exp": (lambda: dict(input=image(), out=image()), ["out"], ["input"]),
+    "safe_log": (lambda: dict(input=abs(image()), out=image()), ["out"], ["input"]),
+    "softmax": (lambda: dict(input=image(), out=image()), ["out"], ["input"]),
+    "log_softmax": (lambda: dict(input=image(), out=image(), axis=2), ["out"], ["input"]),
+    "add": (lambda: dict(a=image(), b=image(), out=image()), ["out"], ["a", "b"]),
+    **{
+        f"{name}_backward": (
+            lambda known=known: {"grad_output": image(), known: image(), "grad_input": image()},
+            ["grad_input"], ["grad_output", known],
+        )
+        for name, known in (("relu", "output"), ("leaky_relu", "input"), ("tanh", "output"), ("sigmoid", "output"),
+                            ("softsign", "input"), ("softmax", "output"), ("log_softmax", "output"))
+    },
+    "linear": (lambda: dict(input=array(4, 4), weight=array(4, 4), bias=array(4), out=array(4, 4)), ["out"], []),
+    "linear_backward": (
+        lambda: dict(grad_output=array(4, 4), input=array(4, 4), weight=array(4, 4), output=array(4, 4),
+                     activation="relu", grad_input=array(4, 4), grad_weight=array(4, 4), grad_bias=array(4)),
+        ["grad_input", "grad_weight", "grad_bias"], [],
+    ),
+    "bias_add": (lambda: dict(input=image(), bias=array(C), out=image()), ["out"], ["input"]),
+    "bias_add_backward": (
+        lambda: dict(grad_output=image(), output=image(), activation="relu", grad_input=image(), grad_bias=array(C)),
+        ["grad_input", "grad_bias"], ["grad_output", "output"],
+    ),
+    "conv2d": (
+        lambda: dict(input=image(), weight=array(C, C, 3, 3), bias=array(C), padding=1, coefficients=array(2, C),
+                     out=image()),
+        ["out"], [],
+    ),
+    "conv2d_backward": (
+        lambda: dict(grad_output=image(), input=image(), weight=array(C, C, 3, 3), padding=1, output=image(),
+                     activation="relu", grad_input=image(), grad_weight=array(C, C, 3, 3), grad_bias=array(C)),
+        ["grad_input", "grad_weight", "grad_bias"], [],
+    ),
+    "conv2d_input_grad": (
+        lambda: dict(grad_output=image(), input_shape=(N, C, H, W), weight=array(C, C, 3, 3), padding=1, out=image()),
+        ["out"], [],
+    ),
+    "conv1d": (
+        lambda: dict(input=signal(), weight=array(C, C, 3), padding=1, out=signal()),
+        ["out"], [],
+    ),
+    "conv1d_backward": (
+        lambda: dict(grad_output=signal(), input=signal(), weight=array(C, C, 3), padding=1, grad_input=signal(),
+                     grad_weight=array(C, C, 3), grad_bias=array(C)),
+        ["grad_input", "grad_weight", "grad_bias"], [],
+    ),
+    "max_pool2d": (
+        lambda: dict(input=image(), kernel_size=3, stride=1, padding=1, out=image(),
+                     argmax=np.zeros((N, H, W, C), np.uint8).transpose(0, 3, 1, 2)),
+        ["out", "argmax"], [],
+    ),
+    "max_pool2d_backward": (
+        lambda: dict(grad_output=image(), argmax=np.full((N, H, W, C), 4, np.uint8).transpose(0, 3, 1, 2),
+                     input_shape=(N, C, H, W), kernel_size=3, stride=1, padding=1, grad_input=image()),
+        ["grad_input"], [],
+    ),
+    "avg_pool2d": (lambda: dict(input=image(), kernel_size=3, stride=1, padding=1, out=image()), ["out"], []),
+    "avg_pool2d_backward": (
+        lambda: dict(grad_output=image(), input_shape=(N, C, H, W), kernel_size=3, stride=1, padding=1,
+                     grad_input=image()),
+        ["grad_input"], [],
+    ),
+    "adaptive_avg_pool2d": (lambda: dict(input=image(), output_size=(H, W), out=image()), ["out"], []),
+    "adaptive_avg_pool2d_backward": (
+        lambda: dict(grad_output=image(), input_shape=(N, C, H, W), grad_input=image()), ["grad_input"], [],
+    ),
+    "global_avg_pool2d": (lambda: dict(input=image(), out=image(N, C, 1, 1)), ["out"], []),
+    "global_avg_pool2d_backward": (
+        lambda: dict(grad_output=image(N, C, 1, 1), input_shape=(N, C, H, W), grad_input=image()), ["grad_input"], [],
+    ),
+    "cross_entropy": (
+        lambda: dict(input=array(2, 4), target=LABELS.copy(), reduction="none", probabilities=array(2, 4),
+                     out=array(2)),
+        ["probabilities", "out"], [],
+    ),
+    "cross_entropy_backward": (
+        lambda: dict(grad_output=array(2), input=array(2, 4), target=LABELS.copy(), reduction="none",
+                     probabilities=F.softmax(array(2, 4)), grad_input=array(2, 4)),
+        ["grad_input"], ["input", "probabilities"],
+    ),
+    "multi_margin_loss": (
+        lambda: dict(input=array(2, 4), target=LABELS.copy(), reduction="none", out=array(2)), ["out"], [],
+    ),
+    "multi_margin_loss_backward": (
+        lambda: dict(grad_output=array(2), input=array(2, 4), target=LABELS.copy(), reduction="none",
+                     grad_input=array(2, 4)),
+        ["grad_input"], ["input"],
+    ),
+    "mse_loss": (
+        lambda: dict(input=image(), target=image(), reduction="none", out=image()), ["out"], ["input", "target"],
+    ),
+    "mse_loss_backward": (
+        lambda: dict(grad_output=image(), input=image(), target=image(), reduction="none", grad_input=image()),
+        ["grad_input"], ["input", "target"],
+    ),
+    "batch_norm": (
+        lambda: dict(input=image(), running_mean=array(C), running_var=abs(array(C)), weight=array(C), bias=array(C),
+                     training=True, activation="relu", out=image(), saved=array(2, C)),
+        ["out", "saved", "running_mean", "running_var"], ["input"],
+    ),
+    "batch_norm_coefficients": (
+        lambda: dict(running_mean=array(C), running_var=abs(array(C)), weight=array(C), bias=array(C),
+                     out=array(2, C), saved=array(2, C)),
+        ["out", "saved"], [],
+    ),
+    "batch_norm_backward": (
+        lambda: dict(grad_output=image(), input=image(), weight=array(C), saved=abs(array(2, C)), training=True,
+                     output=image(), activation="relu", grad_input=image(), grad_weight=array(C), grad_bias=array(C)),
+        ["grad_input", "grad_weight", "grad_bias"], ["grad_output", "input", "output"],
+    ),
+    "dropout": (
+        lambda: dict(input=image(), p=0.5, training=True, seed=1, stream=2, step=3, out=image(),
+                     mask=np.zeros((N, H, W, C), np.uint8).transpose(0, 3, 1, 2)),
+        ["out", "mask"], ["input"],
+    ),
+    "dropout_backward": (
+        lambda: dict(grad_output=image(), mask=RNG.integers(0, 2, (N, H, W, C), np.uint8).transpose(0, 3, 1, 2), p=0.5,
+                     grad_input=image()),
+        ["grad_input"], ["grad_output"],
+    ),
+    "sgd_step": (
+        lambda: dict(param=array(9), grad=array(9), momentum_buffer=array(9), lr=0.1, momentum=0.9),
+        ["param", "momentum_buffer"], [],
+    ),
+    "adam_step": (
+        lambda: dict(param=array(9), grad=array(9), m=array(9), v=abs(array(9))), ["param", "m", "v"], [],
+    ),
+    "rmsprop_step": (
+        lambda: dict(param=array(9), grad=array(9), square_avg=abs(array(9)), momentum_buffer=array(9),
+                     grad_avg=0 * array(9)),
+        ["param", "square_avg", "momentum_buffer", "grad_avg"], [],
+    ),
+    "adagrad_step": (
+        lambda: dict(param=array(9), grad=array(9), state_sum=abs(array(9))), ["param", "state_sum"], [],
+    ),
+    "residual_forward": (
+        lambda: dict(core=CORE, weights=array(6, 20), h=array(1, 4, 16), chunk=2, marks=array(3, 1, 4, 16)),
+        ["h", "marks"], [],
+    ),
+    "residual_backward": (
+        lambda: dict(core=CORE, weights=array(6, 20), g=array(1, 4, 16), marks=array(3, 1, 4, 16), rate=0.1, chunk=2,
+                     updated=array(6, 20)),
+        ["updated", "g"], ["weights"],
+    ),
+}  # fmt: skip
+
+
+def function(name):
+    return getattr(residual if name.startswith("residual") else F, name)
+
+
+def test_every_function_that_writes_is_here():
+    outputs = {"out", "grad_input", "grad_weight", "grad_bias", "param", "mask", "argmax", "probabilities", "saved"}
+    for name in F.__all__:
+        code = getattr(F, name).__code__
+        if outputs & set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]):
+            assert name in CALLS, name
+
+
+def dense(a):
+    """The block of memory behind a C-contiguous array or an NCHW view over NHWC memory."""
+    if a.flags.c_contiguous:
+        return a
+    return a.transpose(0, 2, 3, 1) if a.ndim == 4 else a.transpose(0, 2, 1)
+
+
+def onto(written, other, shift):
+    """The two arrays copied into one piece of memory, the first `shift` bytes behind where the second begins."""
+    size = written.nbytes + other.nbytes
+    raw = np.zeros(3 * size, np.uint8)
+    placed = []
+    for a, at in ((other, size), (written, size + shift)):
+        block = dense(a)
+        view = raw[at : at + block.nbytes].view(block.dtype).reshape(block.shape)
+        if not (placed and shift == 0):
+            view[...] = block
+        axes = (0, 3, 1, 2) if a.ndim == 4 else (0, 2, 1)
+        placed.append(view if block is a else view.transpose(axes))
+    return placed[1], placed[0]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_shared_memory_gives_the_right_result_or_an_error(name):
+    make, written, in_place = CALLS[name]
+    call = function(name)
+    refused = 0
+    arguments = make()
+    arrays = [key for key, value in arguments.items() if isinstance(value, np.ndarray)]
+    for key in written:
+        for other in arrays:
+            if other == key or not arguments[other].size:
+                continue
+            item = arguments[key].itemsize
+            for shift in (0, item, -item, arguments[other].nbytes - item, item - arguments[key].nbytes):
+                given = {k: v.copy("K") if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+                mine, theirs = onto(given[key], given[other], shift)
+                given[key], given[other] = mine, theirs
+                if not np.shares_memory(mine, theirs) or not mine.flags.aligned or not theirs.flags.aligned:
+                    continue
+                apart = {k: v.copy("K") if isinstance(v, np.ndarray) else v for k, v in given.items()}
+                before = {k: v.tobytes() for k, v in given.items() if isinstance(v, np.ndarray)}
+                coincides = shift == 0 and key == written[0] and other in in_place
+                if coincides:
+                    call(**given)
+                    call(**apart)
+                    for result in written:
+                        assert given[result].tobytes() == apart[result].tobytes(), f"{result}, {key} being {other}"
+                else:
+                    with pytest.raises(ValueError, match=rf"{name}: .*(shares memory with|labels must lie)"):
+                        call(**given)
+                    assert before == {k: v.tobytes() for k, v in given.items() if isinstance(v, np.ndarray)}
+                    refused += 1
+    assert refused > 0 or len(arrays) == 1
+
+
+def test_neighbours_that_share_no_byte_are_taken():
+    """Rows of one buffer, and columns: their bounds meet, their bytes do not."""
+    both = array(8, 16)
+    np.testing.assert_array_equal(F.relu(both[:4], out=both[4:]), np.maximum(both[:4], 0))
+    wide = array(2, 3 * 64)
+    line = wide.reshape(-1)[64:128]
+    columns = wide[:, :64]  # its two rows lie on both sides of the line
+    check_apart("here", {"out": line}, {"input": columns})
+    with pytest.raises(ValueError, match="here: out shares memory with input; pass another array"):
+        check_apart("here", {"out": line}, {"input": wide[:, 60:70]})
+
+
+def test_a_part_of_the_input_is_refused_with_the_way_out():
+    buffer = array(101)
+    with pytest.raises(ValueError, match=r"relu: out shares memory with input, which it may be itself.*pass another"):
+        F.relu(buffer[:100], out=buffer[1:])
+
+
+# --- arrays that are not what they seem -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_foreign_arrays_are_refused_by_name(name):
+    """Masked arrays, matrices and lists, in the place of any array of any function."""
+    make = CALLS[name][0]
+    arrays = [key for key, value in make().items() if isinstance(value, np.ndarray)]
+    for key in arrays:
+        for kind, words in (
+            (lambda a: np.ma.masked_array(a, mask=np.zeros(a.shape, bool)), r"masked array.*\.filled\("),
+            (list, "(must be a NumPy|an array of integer|must be an array)"),
+            (lambda a: np.zeros((2, 2), a.dtype).view(np.matrix), r"np\.matrix; pass np\.asarray"),
+        ):
+            given = make()
+            before = {k: v.tobytes() for k, v in given.items() if isinstance(v, np.ndarray) and k != key}
+            given[key] = kind(given[key])
+            with pytest.raises(TypeError, match=f"{name}: .*{words}"):
+                function(name)(**given)
+            assert before == {k: given[k].tobytes() for k in before}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_foreign_byte_order_gives_the_same_bits(name):
+    make, written, _ = CALLS[name]
+    native = make()
+    for key in native:
+        if not isinstance(native[key], np.ndarray) or native[key].itemsize == 1 or key in written:
+            continue
+        given, plain = ({k: v.copy("K") if isinstance(v, np.ndarray) else v for k, v in native.items()} for _ in "ab")
+        given[key] = given[key].astype(given[key].dtype.newbyteorder(">"))
+        if name.startswith("residual"):  # these lie in files, and are never copied
+            with pytest.raises(ValueError, match=r"native|dtype float32"):
+                function(name)(**given)
+            continue
+        function(name)(**given)
+        function(name)(**plain)
+        for result in written:
+            assert given[result].tobytes() == plain[result].tobytes(), f"{result}, {key} in foreign byte order"
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.ReLU(), nn.Linear(5, 5), nn.BatchNorm1d(5), nn.DeepResidual(5, 3),
+                                   nn.Sequential(nn.Linear(5, 5), nn.ReLU())], ids=repr)  # fmt: skip
+def test_layers_take_gradients_in_foreign_byte_order(layer):
+    x, grad = array(4, 5), array(4, 5)
+    layer.eval()  # the same weights and masks both times
+    layer(x)
+    want = layer.backward(grad).tobytes()
+    layer(x)
+    assert layer.backward(grad.astype(">f4")).astype("<f4").tobytes() == want
+    with pytest.raises(TypeError, match=r"masked array.*\.filled"):
+        layer.train()(np.ma.masked_array(x, mask=x > 0))
+
+
+def test_subclasses_that_mean_what_arrays_mean_are_taken(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(3, 4))
+    x[...] = array(3, 4)
+    check_array("here", "x", x)
+    np.testing.assert_array_equal(F.relu(x), np.maximum(np.array(x), 0))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------
+
+X, K = image(2, 4, 4, 6), array(4, 2, 3, 2)
+HUGE = [2**31 - 1, 2**31, 2**32, 2**45, 2**61, 2**62 - 1, 2**63 - 2, 2**63, 2**64, 10**400]
+
+
+class Windowed:
+    """Every operation that has windows, as functions of stride, padding and dilation."""
+
+    conv2d = partial(F.conv2d, X, K, groups=2)
+    conv2d_backward = partial(F.conv2d_backward, image(2, 4, 3, 3), X, K, groups=2)
+    conv2d_input_grad = partial(F.conv2d_input_grad, image(2, 4, 3, 3), X.shape, K, groups=2)
+    im2col = partial(F.im2col, X, 2)
+    col2im = partial(F.col2im, array(2, 16, 15), (4, 6), 2)
+    max_pool2d = partial(F.max_pool2d, X, 3, return_indices=True, ceil_mode=True)
+    pool2d_output_shape = partial(F.pool2d_output_shape, X.shape, 3)
+
+    @staticmethod
+    def avg_pool2d(stride=None, padding=0, dilation=1):
+        return F.avg_pool2d(X, dilation, stride, padding, ceil_mode=True)
+
+    @staticmethod
+    def adaptive_avg_pool2d(stride=1, **_):
+        return F.adaptive_avg_pool2d(X, stride)
+
+    @staticmethod
+    def global_avg_pool2d_backward(stride=1, **_):
+        return F.global_avg_pool2d_backward(image(2, 4, 1, 1), (2, 4, stride, 2))
+
+
+WINDOWED = [name for name in vars(Windowed) if not name.startswith("_")]
+
+
+def test_huge_sizes_are_errors_or_right():
+    """Every setting of every windowed operation, from any length of integer: an error, or what small numbers give."""
+    rng = np.random.default_rng(3)
+    done = {"right": 0, "refused": 0}
+    settings = ("stride", "padding", "dilation")
+    for _ in range(1500):
+        chosen = {name: rng.integers(1, 4).item() for name in settings if rng.random() < 0.6}
+        for name in settings:
+            if rng.random() < 0.5:
+                chosen[name] = int(rng.choice(np.array(HUGE, object)))
+                if rng.random() < 0.3:
+                    chosen[name] = (chosen[name], 1)
+        try:
+            getattr(Windowed, WINDOWED[rng.integers(len(WINDOWED))])(**chosen)
+            done["right"] += 1
+        except (ValueError, MemoryError) as error:
+            done["refused"] += bool(str(error))
+    assert min(done.values()) > 100, done
+    assert sum(done.values()) == 1500
+
+
+@pytest.mark.parametrize("big", HUGE)
+def test_a_stride_that_takes_no_second_step_may_be_of_any_length(big):
+    """One window: the stride says nothing, and changes no bit."""
+    x, w = image(2, 4, 4, 6), array(3, 4, 4, 6)
+    np.testing.assert_array_equal(F.conv2d(x, w, stride=big), F.conv2d(x, w))
+    g = image(2, 3, 1, 1)
+    for got, want in zip(F.conv2d_backward(g, x, w, stride=big), F.conv2d_backward(g, x, w), strict=True):
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(F.max_pool2d(x, 4, big), F.max_pool2d(x, 4, 7))
+    np.testing.assert_array_equal(F.conv2d(x, w[:, :, :1, :1], stride=big), F.conv2d(x[:, :, :1, :1], w[:, :, :1, :1]))
+    np.testing.assert_array_equal(F.conv2d(x, w[:, :, :1, :1], dilation=big), F.conv2d(x, w[:, :, :1, :1]))
+
+
+def test_a_size_beyond_memory_is_named():
+    with pytest.raises(ValueError, match=rf"conv2d: a padded input of 2x4x{4 + 2**62}x8 is larger than any memory"):
+        F.conv2d(X, array(2, 4, 2, 2), padding=(2**61, 1), stride=2**60)
+    with pytest.raises(ValueError, match=r"linear: out of .* is larger than any memory"):
+        F.linear(np.broadcast_to(np.float32(1), (2**30, 4)), np.broadcast_to(np.float32(1), (2**30, 4)))
+    assert MOST_NUMBERS * 8 < 2**63 // 2**10 // 4  # times threads, times the images side by side that kernels plan
+
+
+def test_filters_must_be_some():
+    with pytest.raises(ValueError, match="conv2d: weight has an empty dimension"):
+        F.conv2d(X, array(0, 4, 2, 2))
+
+
+def test_messages_name_what_was_called():
+    layer = nn.MaxPool2d(3, padding=1, dilation=2**70)
+    with pytest.raises(ValueError, match=r"^max_pool2d: "):
+        layer(X)
+    for shape in ((1, 2, 3), (1, 1, 2**64, 1), (1, 1, 0, 1), (1, 1, 2.0, 1), 7, (-1, 1, 1, 1)):
+        with pytest.raises(ValueError, match="conv2d_input_grad: input_shape"):
+            F.conv2d_input_grad(X, shape, K)
+
+
+def test_numbers_that_are_none():
+    p = array(3)
+    for call, error, words in (
+        (lambda: F.adagrad_step(p, array(3), abs(array(3)), 0.1, -1, step=2), ValueError, "lr_decay must be >= 0"),
+        (lambda: F.adam_step(p, array(3), array(3), array(3), step=10**400), ValueError, r"below 2\*\*64"),
+        (lambda: F.sgd_step(p, array(3), None, 10**400), ValueError, "lr is larger than any float"),
+        (lambda: F.sgd_step(p, array(3), None, "0.1"), TypeError, "lr must be a number, got '0.1'"),
+        (lambda: F.leaky_relu(p, None), TypeError, "negative_slope must be a number, got None"),
+        (lambda: F.mse_loss_backward([1, 2], p, p), TypeError, "grad_output must be a number"),
+        (lambda: F.softmax(array(2, 2), 1.0), TypeError, "axis must be an int, got 1.0"),
+    ):
+        with pytest.raises(error, match=words):
+            call()
