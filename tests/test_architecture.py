@@ -14,7 +14,7 @@ PACKAGE = Path(fastconv.__file__).parent
 
 # Lowest first. Rooms of one level do not import each other, except as ALLOWED says.
 LEVELS = [
-    {"_version", "locks", "random", "signals", "terminal"},
+    {"_version", "locks", "paths", "random", "schema", "signals", "terminal"},
     {"_ext"},
     {"config"},
     {"functional"},

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from fastconv.cli.common import (
     SOMETHING_WRONG,
     Number,
+    Place,
     json_option,
     print_json,
     set_threads,
@@ -32,7 +33,7 @@ _COLOURS = {"good": "green", "suspicious": "yellow", "wrong": "red"}
 @click.command()
 @training_options()
 @click.option(
-    "--run", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+    "--run", "folder", type=Place(exists=True, file_okay=False), metavar="DIR",
     help="Start from the options of this run; those given here come first.",
 )  # fmt: skip
 @click.option(
@@ -63,13 +64,12 @@ def check(
     width = min(max(shutil.get_terminal_size((92, 24)).columns - 2, 60), 100)
     with usage_errors():
         from fastconv.diagnose import Verdict, check
-        from fastconv.train.run import described, read_record
+        from fastconv.train.run import read_record, trained
         from fastconv.train.setup import Options, fill, prepare
 
         if folder is not None:
             record = read_record(folder)
-            with described(folder):
-                before = asdict(Options(**record.config["options"]))
+            before = asdict(Options.of(trained(folder, record.config)["options"]))
             if ctx.get_parameter_source("dataset") == ParameterSource.DEFAULT:
                 dataset = before["dataset"]
             given = {**before, **{name: value for name, value in given.items() if value is not None}}

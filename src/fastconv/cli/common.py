@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from fastconv.cli.output import OutputClosed, standard_streams
+from fastconv.paths import printable
 
 if TYPE_CHECKING:
     from fastconv.data import Dataset
@@ -37,7 +38,8 @@ class Commands(click.Group):
             except click.ClickException as error:
                 ctx = getattr(error, "ctx", None)
                 where = ctx.command_path if ctx else "fastconv"
-                click.echo(f"{where}: {error.format_message()}", err=True)
+                lines = map(printable, f"{where}: {error.format_message()}".split("\n"))
+                click.echo("\n".join(lines), err=True)
                 sys.exit(WRONG_USAGE)
             except MemoryError as error:
                 click.echo(f"fastconv: out of memory: {error or 'the system gave no more'}", err=True)
@@ -61,6 +63,16 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+class Place(click.Path):
+    """A path, with ``~`` as the home folder also where no shell has seen to that: in ``--out=~/runs``, say."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(path_type=Path, **settings)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 _RATE = Number(min=0, min_open=True)
@@ -114,7 +126,7 @@ def training_options(*names: str) -> Any:
 def data_options(command: Any) -> Any:
     """Add ``--dataset`` and ``--data-dir``, for `load_data`."""
     folder = click.option(
-        "--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets, as FASTCONV_DATA."
+        "--data-dir", type=Place(), help="Folder of the data sets, as FASTCONV_DATA."
     )
     dataset = click.option("--dataset", default="mnist", show_default=True, help="Any set of fastconv.data.")
     return dataset(folder(command))
@@ -144,7 +156,7 @@ def _said(error: Exception) -> str:
     """What the system says of which file, without the number that Python puts before it."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return f"{printable(str(error.filename))}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 def json_option(command: Any) -> Any:
@@ -184,6 +196,7 @@ def percent(share: float) -> str:
 
 def table(rows: Sequence[tuple[str, ...]], numbers: frozenset[int] = frozenset()) -> str:
     """Rows of text as aligned columns; those whose index is in ``numbers`` are flush right."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     layout = "  ".join(f"{{:{'>' if i in numbers else '<'}{width}}}" for i, width in enumerate(widths))
     return "\n".join(layout.format(*row).rstrip() for row in rows)

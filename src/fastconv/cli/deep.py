@@ -16,6 +16,7 @@ from fastconv.cli.common import (
     DIVERGED,
     Commands,
     Number,
+    Place,
     data_options,
     json_option,
     load_data,
@@ -25,6 +26,7 @@ from fastconv.cli.common import (
     threads_option,
     usage_errors,
 )  # fmt: skip
+from fastconv.paths import printable
 from fastconv.signals import EndRequest
 
 if TYPE_CHECKING:
@@ -56,9 +58,9 @@ class Size(click.ParamType):
 
 
 def _files(command: Any) -> Any:
-    head = click.option("--head", type=click.Path(path_type=Path), help="Head file; WEIGHTS.head by default.")
+    head = click.option("--head", type=Place(), help="Head file; WEIGHTS.head by default.")
     weights = click.option(
-        "--weights", type=click.Path(path_type=Path), default="deep.bin", show_default=True, help="Layer file."
+        "--weights", type=Place(), default="deep.bin", show_default=True, help="Layer file."
     )
     return weights(head(data_options(command)))
 
@@ -97,7 +99,7 @@ def init(
         data = load_data(dataset, data_dir)
         record = _new(data, given)
         create(_paths(weights, head), record, force=force)
-    click.echo(f"{weights}: {record.layers:,} layers of width {record.width}, {record.weight_bytes:,} bytes",
+    click.echo(f"{printable(weights)}: {record.layers:,} layers of width {record.width}, {record.weight_bytes:,} bytes",
                err=as_json)  # fmt: skip
     if as_json:
         print_json({"weights": str(weights), "layers": record.layers, "width": record.width,
@@ -141,7 +143,7 @@ def train(
         training = _training(paths, data, given, resume, train_limit, memory_limit)
     record = training.record
     click.echo(
-        f"{paths.weights}: {record.layers:,} layers of width {record.width}, {record.activation}, "
+        f"{printable(paths.weights)}: {record.layers:,} layers of width {record.width}, {record.activation}, "
         f"alpha {record.alpha:g}, at step {record.step}",
         file=people,
     )
@@ -154,7 +156,7 @@ def train(
         ctx.exit(DIVERGED)
     with usage_errors():
         result = run.result(paths)
-    click.echo(f"step {record.step}: saved {paths.weights}", file=people)
+    click.echo(f"step {record.step}: saved {printable(paths.weights)}", file=people)
     if as_json:
         print_json(result)
     if run.ending.number is not None:
@@ -284,7 +286,7 @@ def evaluate(
 
 
 @deep.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Place())
 @click.option("--ranges", type=click.IntRange(1, 1000), default=10, show_default=True, help="Runs of layers.")
 @json_option
 def inspect(file: Path, ranges: int, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from fastconv.cli.common import (
     DIVERGED,
     Commands,
     Number,
+    Place,
     data_options,
     json_option,
     load_data,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 def _files(command: Any) -> Any:
     weights = click.option(
-        "--weights", type=click.Path(path_type=Path), default="mlp.safetensors", show_default=True,
+        "--weights", type=Place(), default="mlp.safetensors", show_default=True,
         help="File of the net; its step stands beside it in a .json.",
     )  # fmt: skip
     return weights(data_options(command))

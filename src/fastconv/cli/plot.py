@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastconv.cli.common import json_option, print_json, set_threads, threads_option, usage_errors
+from fastconv.cli.common import Place, json_option, print_json, set_threads, threads_option, usage_errors
+from fastconv.paths import inside, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FOLDER = Place(exists=True, file_okay=False)
 
 
 @click.command()
 @click.argument("folders", type=_FOLDER, nargs=-1, required=True, metavar="RUN...")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write; RUN/plots by default.")
+@click.option("--out", type=Place(), metavar="DIR", help="Where to write; RUN/plots by default.")
 @click.option("--only", multiple=True, metavar="NAME", help="A picture to draw (repeatable); all by default.")
 @click.option("--format", "kind", type=click.Choice(["png", "svg", "pdf"]), default="png", help="png by default.")
 @click.option("--samples", type=click.IntRange(min=1), default=2000, help="Test images to look at; 2000 by default.")
@@ -57,10 +58,12 @@ def plot(
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
         from fastconv import viz
+        from fastconv.train.run import PLOTS
 
         if unknown := [name for name in only if name not in viz.RUN_PICTURES]:
             raise ValueError(f"--only: no picture {unknown[0]!r}; there are {', '.join(viz.RUN_PICTURES)}")
         runs = [viz.RunPictures(folder, samples) for folder in folders]
+        places = [out or inside(run.folder, PLOTS) for run in runs]
     written: list[str] = []
     skipped: dict[str, str] = {}
 
@@ -68,19 +71,19 @@ def plot(
         with usage_errors():
             viz.save(figure, path)
         written.append(str(path))
-        click.echo(path, file=people)
+        click.echo(printable(path), file=people)
 
     several = len(runs) > 1
     if several and (not only or "curves" in only):
-        keep((out or folders[0] / "plots") / f"runs.{kind}", viz.curves([run.record for run in runs]))
-    for name, run in zip(viz.run_names([run.record for run in runs]), runs, strict=True):
-        into = run.folder / "plots" if out is None else out / name if several else out
+        keep(places[0] / f"runs.{kind}", viz.curves([run.record for run in runs]))
+    for name, run, place in zip(viz.run_names([run.record for run in runs]), runs, places, strict=True):
+        into = place / name if several and out is not None else place
         for picture in only or viz.RUN_PICTURES:
             try:
                 figure = run.draw(picture)
             except viz.Missing as reason:
                 skipped[f"{name}: {picture}"] = str(reason)
-                click.echo(f"no {picture} of {name}: {reason}", err=True)
+                click.echo(printable(f"no {picture} of {name}: {reason}"), err=True)
                 continue
             keep(into / f"{picture}.{kind}", figure)
     if as_json:

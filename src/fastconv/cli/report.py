@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastconv.cli.common import Number, json_option, print_json, usage_errors
+from fastconv.cli.common import Number, Place, json_option, print_json, usage_errors
+from fastconv.paths import printable
 
 if TYPE_CHECKING:
     from fastconv.viz.report import Report
 
 
 @click.command()
-@click.argument("runs_dir", type=click.Path(path_type=Path))
+@click.argument("runs_dir", type=Place())
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html", show_default=True,
+    "-o", "--out", type=Place(dir_okay=False), default="report.html", show_default=True,
     help="The page; replaced whole.",
 )  # fmt: skip
 @click.option("--title", help="Of the page; the folder's name by default.")
@@ -38,7 +39,7 @@ def report(runs_dir: Path, out: Path, title: str | None, watch: float | None, as
 
         page = Report(runs_dir, title)
         runs = page.write(out, reload=watch)
-    click.echo(f"{out}: {runs} run{'s' * (runs != 1)}, {out.stat().st_size / 1e6:.1f} MB", err=as_json)
+    click.echo(f"{printable(out)}: {runs} run{'s' * (runs != 1)}, {out.stat().st_size / 1e6:.1f} MB", err=as_json)
     if watch is not None:
         _watch(page, out, watch, as_json)
     if as_json:
@@ -54,11 +55,11 @@ def _watch(page: Report, out: Path, seconds: float, as_json: bool) -> None:
             try:
                 runs = page.write(out, reload=seconds)
             except OSError as error:  # a folder or disk may come back; runs go on anyway
-                click.echo(f"not written: {error}", err=True)
+                click.echo(printable(f"not written: {error}"), err=True)
                 continue
             if runs is not None:
                 click.echo(f"{time.strftime('%H:%M:%S')}  {runs} run{'s' * (runs != 1)}", err=as_json)
     except KeyboardInterrupt:
         with usage_errors():
             page.write(out)
-        click.echo(f"{out}: last written", err=as_json)
+        click.echo(f"{printable(out)}: last written", err=as_json)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastconv.cli.common import Commands, json_option, percent, print_json, table, usage_errors
+from fastconv.cli.common import Commands, Place, json_option, percent, print_json, table, usage_errors
+from fastconv.paths import printable
 
 if TYPE_CHECKING:
     from fastconv.diagnose.compare import Summary
     from fastconv.train import RunRecord
 
-_RUN = click.Path(path_type=Path)
+_RUN = Place()
 _ROWS = 20  # epochs shown of a longer run
 
 
@@ -47,11 +48,11 @@ def list_runs(root: Path, as_json: bool) -> None:
             damaged.append(str(error))
     found.sort(key=lambda summary: (*summary.rank, summary.name))
     if not found and not as_json:
-        click.echo(f"no runs in {root}")
+        click.echo(f"no runs in {printable(root)}")
     elif not as_json:
         click.echo(_listed(found))
     for text in damaged:
-        click.echo(f"left out: {_plain(text)}", err=True)
+        click.echo(f"left out: {printable(text)}", err=True)
     if as_json:
         print_json({"runs": [asdict(summary) for summary in found], "damaged": damaged})
 
@@ -80,7 +81,7 @@ def show(folder: Path, everything: bool, as_json: bool) -> None:
     if record.events:
         click.echo("")
         for event in record.events:
-            click.echo(_plain(f"step {event.get('step', 0):>6}  {event.get('event')}: {event.get('text')}"))
+            click.echo(printable(f"step {event.get('step', 0):>6}  {event.get('event')}: {event.get('text')}"))
 
 
 @runs.command()
@@ -104,7 +105,7 @@ def diff(folders: tuple[Path, ...], everything: bool, as_json: bool) -> None:
                 parts.setdefault(difference.part, {})[difference.name] = list(difference.values)
         print_json({"runs": [str(folder) for folder in folders], **parts})
         return
-    rows: list[tuple[str, ...]] = [("", *map(_plain, _short(folders)))]
+    rows: list[tuple[str, ...]] = [("", *_short(folders))]
     for part in dict.fromkeys(difference.part for difference in found):
         shown = [d for d in found if d.part == part and (everything or not d.same)]
         alike = sum(d.same for d in found if d.part == part)
@@ -121,7 +122,7 @@ def _listed(found: list[Summary]) -> str:
     for run in found:
         done = f"{run.epochs}/{run.asked}" if run.asked is not None else str(run.epochs)
         rows.append((
-            _plain(run.name), run.status, run.health, _share(run.accuracy), _number(run.loss),
+            run.name, run.status, run.health, _share(run.accuracy), _number(run.loss),
             _number(run.best_epoch), _share(run.test_accuracy), done, f"{run.seconds:.1f}",
             _value("model", run.options.get("model")), _rate(run.options.get("lr")),
         ))  # fmt: skip
@@ -157,7 +158,7 @@ def _facts(record: RunRecord, summary: Summary) -> str:
         "checkpoints": ", ".join(f"step {step:,}" for step in places),
     }
     return "\n".join(
-        f"{name:<14} " + "\n".join(map(_plain, str(text).split("\n"))) for name, text in rows.items() if text
+        f"{name:<14} " + "\n".join(map(printable, str(text).split("\n"))) for name, text in rows.items() if text
     )
 
 
@@ -209,7 +210,7 @@ def _value(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if name.endswith("accuracy") and isinstance(value, int | float):
         return percent(value)
-    text = f"{value:.6g}" if isinstance(value, float) else _plain(str(value))
+    text = f"{value:.6g}" if isinstance(value, float) else printable(str(value))
     return text if len(text) <= 20 else f"{text[:19]}…"
 
 
@@ -227,8 +228,3 @@ def _rate(value: Any) -> str:
 
 def _fixed(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, int | float) else "–"
-
-
-def _plain(text: str) -> str:
-    """Text on one line that does nothing to a terminal, whatever a folder is called."""
-    return "".join(c if c.isprintable() else "�" for c in text)

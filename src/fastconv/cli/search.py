@@ -13,6 +13,7 @@ from fastconv.cli.common import (
     BY_SIGNAL,
     DIVERGED,
     Number,
+    Place,
     json_option,
     print_json,
     set_threads,
@@ -20,6 +21,7 @@ from fastconv.cli.common import (
     training_options,
     usage_errors,
 )  # fmt: skip
+from fastconv.paths import printable
 
 if TYPE_CHECKING:
     from fastconv.search import SearchResult, Training
@@ -68,7 +70,7 @@ def _searched(name: str, text: str) -> Any:
 @threads_option
 @click.option("--storage", metavar="WHERE", help="journal:PATH or a database URL; others may take part from anywhere.")
 @click.option("--name", default="search", metavar="TEXT", help="Of this search in the storage.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder that keeps every trial's run.")
+@click.option("--out", type=Place(), metavar="DIR", help="New folder that keeps every trial's run.")
 @click.option("--resume", is_flag=True, help="Go on with the search in --out or --storage; its options are known.")
 @json_option
 @click.pass_context
@@ -160,9 +162,9 @@ def _closing(found: SearchResult, out: Path | None, storage: str | None) -> str:
         lines.append(f"               {params}")
     lines += [f"warning        {text}" for text in found.warnings]
     if found.interrupted:
-        where = f"--out {out} " if out else f"--storage {storage} " if storage else ""
+        where = f"--out {printable(out)} " if out else f"--storage {printable(storage)} " if storage else ""
         kept = f"go on with: fastconv search {where}--resume" if where else "not kept: there was no --out or --storage"
         lines.append(f"interrupted    after {done}; {kept}")
     elif out is not None:
-        lines.append(f"saved          {out}: one run a trial")
+        lines.append(f"saved          {printable(out)}: one run a trial")
     return "\n".join(lines)

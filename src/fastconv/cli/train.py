@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from fastconv.cli.common import (
     BY_SIGNAL,
     DIVERGED,
+    Place,
     json_option,
     percent,
     print_json,
@@ -23,6 +24,7 @@ from fastconv.cli.common import (
     training_options,
     usage_errors,
 )  # fmt: skip
+from fastconv.paths import printable
 
 if TYPE_CHECKING:
     from fastconv.train import Callback, Evaluation, RunWriter
@@ -38,25 +40,28 @@ class Every(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
             self.parts(value)
-        except (ValueError, KeyError):
-            self.fail(f"{value!r} is no interval; write 500 (steps), 30s, 5min or 1h", param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         return str(value)
 
     @classmethod
     def parts(cls, text: str) -> dict[str, Any]:
-        """Return the interval as an argument of `Checkpoint`."""
+        """Return the interval as an argument of `Checkpoint`; a ValueError if it is none."""
         number = text.strip().rstrip("secmihn ")
         unit = text.strip()[len(number) :].strip()
-        interval = {"seconds": float(number) * cls._SECONDS[unit]} if unit else {"steps": int(number)}
-        if not 0 < next(iter(interval.values())) < math.inf:
-            raise ValueError
+        try:
+            interval = {"seconds": float(number) * cls._SECONDS[unit]} if unit else {"steps": int(number)}
+            if not 0 < next(iter(interval.values())) < math.inf:
+                raise ValueError
+        except (ValueError, KeyError):
+            raise ValueError(f"{text!r} is no interval; write 500 (steps), 30s, 5min or 1h") from None
         return interval
 
 
 @click.command()
 @training_options()
 @threads_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="New folder of the run: figures, net.")
+@click.option("--out", type=Place(), metavar="DIR", help="New folder of the run: figures, net.")
 @click.option(
     "--checkpoint-every", type=Every(), metavar="STEPS|TIME",
     help="With DIR: save all it takes to go on, every 500 (steps), 30s, 5min, 1h ...; 5min by default.",
@@ -67,7 +72,7 @@ class Every(click.ParamType):
 )  # fmt: skip
 @click.option("--tensorboard", is_flag=True, default=None, help="Write event files for TensorBoard into DIR.")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="DIR",
+    "--resume", type=Place(), metavar="DIR",
     help="Go on with the run in DIR, killed or interrupted, to the bits of one never stopped.",
 )  # fmt: skip
 @json_option
@@ -160,7 +165,7 @@ def _resumed(
             writer = take_up(setup, record)
         finally:
             for warning in caught:
-                click.echo(f"warning: {warning.message}", err=True)
+                click.echo(printable(f"warning: {warning.message}"), err=True)
     setup.trainer.callbacks.insert(0, writer)
     return setup, writer
 
@@ -169,13 +174,13 @@ def _observers(folder: Path | None, observed: dict[str, Any], people: Any) -> li
     """Return the callbacks that change nothing in a run."""
     from fastconv.diagnose import Watch
     from fastconv.train import Checkpoint, Progress, TensorBoard
-    from fastconv.train.run import CHECKPOINTS
+    from fastconv.train.run import CHECKPOINTS, TENSORBOARD
 
     observers: list[Callback] = []
     if folder is not None:
         observers.append(Checkpoint(folder / CHECKPOINTS, **Every.parts(observed["checkpoint_every"])))
     if folder is not None and observed.get("tensorboard"):
-        observers.append(TensorBoard(folder / "tensorboard"))
+        observers.append(TensorBoard(folder / TENSORBOARD))
     if observed.get("watch_every"):
         observers.append(Watch(observed["watch_every"], say=lambda line: click.echo(line, file=people)))
     return [*observers, Progress(people)]
@@ -217,10 +222,11 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
 
 
 def _saved(folder: Path, status: str, model: bool) -> str:
-    then = f": see 'fastconv eval {folder}'" if model else ": figures alone"
+    name = printable(folder)
+    then = f": see 'fastconv eval {name}'" if model else ": figures alone"
     if status == "interrupted":
-        then = f": go on with 'fastconv train --resume {folder}'"
-    return f"{'saved':<14} {folder}{then}"
+        then = f": go on with 'fastconv train --resume {name}'"
+    return f"{'saved':<14} {name}{then}"
 
 
 def _facts(setup: Setup) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastconv.cli.common import (
+    Place,
     json_option,
     percent,
     print_json,
@@ -16,12 +17,13 @@ from fastconv.cli.common import (
     threads_option,
     usage_errors,
 )  # fmt: skip
+from fastconv.paths import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = Place(exists=True, file_okay=False)
+_IMAGE = Place(exists=True, dir_okay=False)
 
 
 @click.command("eval")
@@ -35,13 +37,13 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
         from fastconv import config, data, nn
         from fastconv.train import evaluate as run_over
         from fastconv.train import state_sha256
-        from fastconv.train.run import described, load_run
+        from fastconv.train.run import load_run, trained
         from fastconv.train.setup import evaluation_batches
 
         run = load_run(folder)
-        with described(folder):
-            name, model = run.config["options"]["dataset"], run.config["options"]["model"]
-            standardizer = data.Standardizer.from_dict(run.config["standardizer"])
+        about = trained(folder, run.config)
+        name, model = about["options"]["dataset"], about["options"]["model"]
+        standardizer = data.Standardizer.from_dict(about["standardizer"])
         dataset = data.load(name)
         found = run_over(run.model, nn.CrossEntropyLoss(), evaluation_batches(dataset.test, standardizer))
     assert found.confusion is not None
@@ -59,7 +61,7 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
             "state_sha256": state_sha256(run.model),
         })  # fmt: skip
         return
-    click.echo(f"{model} on {found.samples:,} test images of {dataset.name}\n")
+    click.echo(f"{printable(model)} on {found.samples:,} test images of {dataset.name}\n")
     click.echo(_by_class(found.confusion, dataset.classes))
     share = f"{int(found.confusion.trace()):,} of {found.samples:,} images"
     click.echo(
@@ -101,19 +103,22 @@ def predict(folder: Path, images: tuple[Path, ...], invert: bool | None, threads
 
         from fastconv import data
         from fastconv import functional as F
-        from fastconv.train.run import described, load_run
+        from fastconv.train.run import load_run, trained
 
         run = load_run(folder)
-        with described(folder):
-            model, classes, levels = run.config["options"]["model"], run.config["classes"], run.config["levels"]
-            channels, height, width = run.config["input_shape"]
-            how: Any = invert if invert is not None else "auto" if run.config["light_on_dark"] else False
-            standardizer = data.Standardizer.from_dict(run.config["standardizer"])
+        about = trained(folder, run.config)
+        model, classes, levels = about["options"]["model"], about["classes"], about["levels"]
+        channels, height, width = about["input_shape"]
+        how: Any = invert if invert is not None else "auto" if about["light_on_dark"] else False
+        standardizer = data.Standardizer.from_dict(about["standardizer"])
         pictures = np.stack([
             data.load_image(path, (channels, height, width), invert=how, levels=levels)
             for path in images
         ])  # fmt: skip
-        chances = F.softmax(run.model.predict(standardizer(pictures), batch_size=256))
+        scores = run.model.predict(standardizer(pictures), batch_size=256)
+        if scores.shape != (len(images), len(classes)):
+            raise ValueError(f"{folder}: the net gives scores of shape {scores.shape} for {len(classes)} classes")
+        chances = F.softmax(scores)
     guesses = []
     for path, row in zip(images, chances, strict=True):
         first, second = (int(k) for k in np.argsort(-row, kind="stable")[:2])

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from fastconv.data.catalogue import Source
+from fastconv.paths import expand
 
 
 def cache_folder() -> Path:
@@ -18,7 +19,7 @@ def cache_folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "fastconv" / "Cache"
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "fastconv"
-    base = os.environ.get("XDG_CACHE_HOME", "")
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
     return (
         Path(base) if os.path.isabs(base) else home / ".cache"
     ) / "fastconv"  # the standard: absolute or ignored
@@ -28,7 +29,7 @@ def candidates(source: Source) -> list[Path]:
     """Return the folders that may hold the files of a set, in the order they are looked at."""
     folders = []
     if named := os.environ.get("FASTCONV_DATA"):
-        folders += [Path(named, below) for below in source.folders] + [Path(named)]
+        folders += [*(expand(named) / below for below in source.folders), expand(named)]
     return folders + [cache_folder() / below for below in source.folders]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastconv.paths import expand
+
 GZIP_MAGIC = b"\x1f\x8b"
 IDX_UBYTE = 0x08  # element type of an idx file, third byte of its magic number
 # Deflate spends at least 1 bit on 129 bytes (a match of 258 costs 2 bits): a file cannot hold more.
@@ -42,7 +44,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     -----
     The format: http://yann.lecun.com/exdb/mnist/, "the IDX file format".
     """
-    path = Path(path)
+    path = expand(path)
     reader = _Reader(path.read_bytes(), path)
     zero, kind, ndim = int.from_bytes(reader.take(2), "big"), reader.take(1)[0], reader.take(1)[0]
     if zero != 0 or kind != IDX_UBYTE or not 1 <= ndim <= 4:
@@ -89,7 +91,7 @@ def read_cifar(
     -----
     The format: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
     """
-    path = Path(path)
+    path = expand(path)
     reader = _Reader(path.read_bytes(), path)
     data = reader.take(records * CIFAR_RECORD, f"{records} records of {CIFAR_RECORD} bytes")
     reader.finish()

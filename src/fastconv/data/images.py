@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastconv.paths import expand
+
 MAX_PIXELS = 1 << 26  # 67 megapixels: more than a camera's picture, less than would hurt
 
 
@@ -53,7 +55,7 @@ def load_image(
     OSError
         If the file cannot be read.
     """
-    path = Path(path)
+    path = expand(path)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"load_image: shape must be (C, H, W), got {shape}")
     if invert not in (True, False, "auto"):

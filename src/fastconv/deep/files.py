@@ -20,6 +20,7 @@ from typing import Any
 
 from fastconv.functional.residual import ResidualCore
 from fastconv.locks import Lock
+from fastconv.paths import expand
 from fastconv.serialize.files import sync_folder
 
 RECORD_BYTES = 1024  # blanks fill it up: a record that is changed in place keeps its length
@@ -38,8 +39,8 @@ class Paths:
     @classmethod
     def of(cls, weights: str | Path, head: str | Path | None = None) -> "Paths":
         """Return the files of the net NAME."""
-        weights = Path(weights)
-        return cls(weights, Path(head) if head else weights.with_name(weights.name + ".head"))
+        weights = expand(weights)
+        return cls(weights, expand(head) if head else weights.with_name(weights.name + ".head"))
 
     @property
     def record(self) -> Path:

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from fastconv.paths import printable
 from fastconv.search.plan import Plan
 from fastconv.search.space import Space, free, show
 from fastconv.terminal import is_terminal, put_line
@@ -73,7 +74,7 @@ class Show:
         if row["status"] == "finished":
             what = self.value(row["value"])
         else:
-            what = f"{row['status']}: {row['reason']}"
+            what = f"{row['status']}: {printable(str(row['reason']))}"
         return f"Try {row['number']:>{len(str(total))}}/{total}  {what}  {figures}"
 
     def value(self, value: float) -> str:

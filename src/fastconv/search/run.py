@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fastconv import config
+from fastconv.paths import expand, inside
 from fastconv.search.crew import Alone, Crew, Spawned, share_threads
 from fastconv.search.ledger import Ledger, stored_command
 from fastconv.search.plan import Plan, share_out, spread
@@ -121,7 +122,7 @@ def search(
         raise ValueError(f"workers must be at least 1, got {workers}")
     if workers > 1:
         _check_pickle(objective)
-    out = None if out is None else Path(out)
+    out = None if out is None else expand(out)
     with ExitStack() as stack, quiet():
         if threads is not None:
             stack.enter_context(config.threads(threads))
@@ -152,10 +153,10 @@ def stored(storage: str | None, out: str | Path | None = None, name: str = "sear
     if storage is None:
         if out is None:
             raise ValueError("resume: name the storage or the folder of the search to go on with")
-        if not (Path(out) / JOURNAL).is_file():
+        if not (expand(out) / JOURNAL).is_file():
             raise FileNotFoundError(f"resume: {out} holds no search: it has no {JOURNAL}")
-        storage = f"journal:{Path(out) / JOURNAL}"
-    elif storage.startswith("journal:") and not Path(storage.partition(":")[2]).is_file():
+        storage = f"journal:{expand(out) / JOURNAL}"
+    elif storage.startswith("journal:") and not expand(storage.partition(":")[2]).is_file():
         raise FileNotFoundError(f"resume: there is no {storage.partition(':')[2]}")
     command = stored_command(open_storage(storage), name)
     if command is None:
@@ -189,6 +190,8 @@ def _check_folder(out: Path, resume: bool) -> None:
     if resume:
         if not (out / JOURNAL).is_file():
             raise FileNotFoundError(f"resume: {out} holds no search: it has no {JOURNAL}")
+        for path in (out / JOURNAL, out / f"{JOURNAL}.lock", *out.glob("trial-*")):
+            inside(out, path.name)
         return
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         hint = "; to go on with its search resume it" if (out / JOURNAL).is_file() else ""

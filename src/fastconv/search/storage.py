@@ -77,7 +77,7 @@ def open_storage(where: str | None) -> BaseStorage:
         return InMemoryStorage()
     kind, _, path = where.partition(":")
     if kind == "journal":
-        return _journal(path)
+        return _journal(os.path.expanduser(path))
     if "://" in where:
         return _database(where)
     raise ValueError(f"storage {where!r} is unknown: write journal:PATH or a database URL such as sqlite:///PATH")

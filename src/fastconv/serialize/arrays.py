@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastconv.serialize.files import PathLike, replacing
+from fastconv.paths import PathLike, expand
+from fastconv.serialize.files import replacing
 
 Array = npt.NDArray[Any]
 
@@ -75,6 +76,7 @@ def opened(path: PathLike) -> Iterator[Any]:
     """Open a safetensors file after a look at its frame; what is wrong in it becomes a ModelFileError."""
     from safetensors import SafetensorError, safe_open
 
+    path = expand(path)
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # a pipe would never answer
         raise ModelFileError(f"{path}: not a regular file")

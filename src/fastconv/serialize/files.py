@@ -10,23 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PathLike = str | os.PathLike[str]
+from fastconv.paths import PathLike, expand
 
 
 @contextlib.contextmanager
-def replacing(path: PathLike) -> Iterator[Path]:
+def replacing(path: PathLike, *, follow: bool = True) -> Iterator[Path]:
     """Give the name of an empty draft beside `path`; at the end of the block it takes the place of `path`.
 
     The draft is on disk before it is renamed, and the rename itself before this returns: whoever is killed, or
-    loses power, leaves the old file or the new one. A symbolic link is followed. On an exception the draft goes
-    and what was there before is untouched.
+    loses power, leaves the old file or the new one. A symbolic link is followed, or else (not ``follow``) replaced
+    itself. On an exception the draft goes and what was there before is untouched.
     """
-    target = Path(os.path.realpath(path))
+    path = expand(path)
+    target = Path(os.path.realpath(path)) if follow else Path(os.path.realpath(path.parent), path.name)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     with speaking_of(path, draft):
         draft.touch(exist_ok=False)
         try:
-            mode = (target if target.exists() else draft).stat().st_mode  # a library's own may be 0600
+            former = target if target.exists() and (follow or not target.is_symlink()) else draft
+            mode = former.stat().st_mode  # a library's own may be 0600
             yield draft
             with draft.open("r+b") as file:
                 os.fsync(file.fileno())
@@ -61,16 +63,25 @@ def sync_folder(folder: PathLike) -> None:
         os.close(descriptor)
 
 
-def write_json(path: PathLike, value: Any) -> None:
-    """Replace a file by a value as indented JSON; what `finite` says of figures holds here."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as draft:
+def write_json(path: PathLike, value: Any, *, follow: bool = True) -> None:
+    """Replace a file by a value as indented JSON; what `json_line` says of figures and texts holds here."""
+    text = _text(value, indent=2)
+    with replacing(path, follow=follow) as draft:
         draft.write_text(text + "\n", "utf-8")
 
 
 def json_line(value: Any) -> str:
-    """Return a value as JSON on one line, without its end; what `finite` says of figures holds here."""
-    return json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
+    """Return a value as JSON on one line, without its end.
+
+    What `finite` says of figures holds here. Names that are no UTF-8, which Python holds as lone surrogates, stand as
+    escapes, from which a reader gets them back.
+    """
+    return _text(value)
+
+
+def _text(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def finite(value: Any) -> Any:

@@ -17,7 +17,9 @@ import numpy as np
 
 from fastconv import nn
 from fastconv.nn.base import blank
-from fastconv.serialize.arrays import ModelFileError, PathLike, layout, opened, read, save_arrays
+from fastconv.paths import PathLike
+from fastconv.schema import Record, parse
+from fastconv.serialize.arrays import ModelFileError, layout, opened, read, save_arrays
 
 Layer = TypeVar("Layer", bound=type[nn.Module])
 
@@ -149,12 +151,12 @@ def _parse(path: PathLike, text: str | None) -> dict[str, Any]:
         raise ModelFileError(f"{path}: a safetensors file, but no fastconv model: it describes no layers")
     try:
         if len(text) > MAX_DESCRIPTION:
-            raise ValueError(f"{len(text)} characters, at most {MAX_DESCRIPTION}")
-        description = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: the description of its layers is damaged: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else None
+            raise ValueError(f"{path}: {len(text)} characters describe its layers, at most {MAX_DESCRIPTION} are read")
+        what = f"{path}: the description of its layers"
+        description: dict[str, Any] = parse(text, Record(), what, deepest=8 * MAX_DEPTH)
+    except ValueError as error:
+        raise ModelFileError(str(error)) from error
+    if (found := description.get("format")) != FORMAT:
         raise ModelFileError(f"{path}: format {str(found)[:20]}, this version reads format {FORMAT}")
     extra = description.get("extra_state")
     if not isinstance(extra, dict) or not all(type(v) is int and 0 <= v < 2**64 for v in extra.values()):
@@ -162,10 +164,6 @@ def _parse(path: PathLike, text: str | None) -> dict[str, Any]:
     if type(description.get("training")) is not bool:
         raise ModelFileError(f"{path}: training must be true or false")
     return description
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _build(path: PathLike, description: dict[str, Any]) -> nn.Module:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.paths import expand
 from fastconv.serialize import ModelFileError, load_arrays, save_arrays
 from fastconv.serialize.files import sync_folder
 from fastconv.signals import EndRequest
@@ -103,7 +104,7 @@ def load_latest(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
 
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the files of all checkpoints in a folder, oldest first; none where there is no folder."""
-    folder = Path(folder)
+    folder = expand(folder)
     if not folder.is_dir():
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -160,7 +161,7 @@ class Checkpoint(Callback):
         for name, value in (("steps", steps), ("seconds", seconds), ("keep", keep)):
             if value is not None and not value > 0:
                 raise ValueError(f"Checkpoint: {name} must be positive, got {value}")
-        self.folder = Path(folder)
+        self.folder = expand(folder)
         self.steps, self.seconds, self.keep, self.signals = steps, seconds, keep, signals
         self._merits: dict[str, tuple[float, float] | None] = {}
         self._request = EndRequest(lambda name: f"\n{name}: saving after this step (again: ending at once)")

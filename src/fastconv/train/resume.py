@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fastconv.train.checkpoint import load_latest
-from fastconv.train.run import CHECKPOINTS, RunRecord, described
+from fastconv.train.run import CHECKPOINTS, RunRecord, trained
 from fastconv.train.setup import Options, Setup
 from fastconv.train.writer import RunWriter
 
@@ -36,8 +36,7 @@ def options_of(record: RunRecord, given: Mapping[str, Any]) -> Options:
             f"{record.path} is {record.status} after {len(record.history)} epochs{reason}; there is nothing to go on "
             "with, and more epochs would be another schedule: start a new run"
         )
-    with described(record.path):
-        options = Options(**record.config["options"])
+    options = Options.of(trained(record.path, record.config)["options"])
     own = asdict(options)
     for name, value in given.items():
         if value is not None and own[name] != value:

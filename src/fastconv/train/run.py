@@ -17,25 +17,21 @@ folder without result.json is of a run that goes on, or of one that was killed, 
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastconv import locks, serialize
 from fastconv.nn import Module
+from fastconv.paths import expand
+from fastconv.schema import content, parse, read
+from fastconv.train import shapes
 from fastconv.train.history import History
 
 CONFIG, ENV, METRICS, RESULT = "config.json", "env.json", "metrics.jsonl", "result.json"
-MODEL, CHECKPOINTS = "model.safetensors", "checkpoints"
-_NUMBERS: dict[str, Any] = {
-    **dict.fromkeys(("epoch", "steps", "step"), int),
-    **dict.fromkeys(("loss", "accuracy", "validation_loss", "validation_accuracy", "lr", "seconds"), (int, float)),
-}
-
+MODEL, CHECKPOINTS, PLOTS, TENSORBOARD = "model.safetensors", "checkpoints", "plots", "tensorboard"
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -75,8 +71,8 @@ class RunRecord:
     @property
     def step(self) -> int:
         """Updates done, as far as the records say."""
-        last = [self.history[-1].get("steps", 0)] if len(self.history) else []
-        return max([*last, *(record.get("step", 0) for record in self.steps[-1:]), (self.result or {}).get("steps", 0)])
+        last = [record.get("steps") for record in self.history[-1:]] + [record["step"] for record in self.steps[-1:]]
+        return max(step or 0 for step in (*last, (self.result or {}).get("steps")))
 
 
 def is_run(folder: Path) -> bool:
@@ -87,21 +83,43 @@ def is_run(folder: Path) -> bool:
 def find_runs(root: str | os.PathLike[str]) -> list[Path]:
     """Return the folders of all runs at and below a folder, sorted; hidden folders and those inside a run apart.
 
+    Links to folders are followed, after all that is there without them, but for those that lead back up. A run that
+    several paths lead to is found once.
+
     Raises
     ------
     NotADirectoryError
         If ``root`` is no folder.
     """
-    root = Path(root)
+    root = expand(root)
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is no folder")
-    found = []
-    for path, folders, _ in os.walk(root):
-        if is_run(Path(path)):
-            found.append(Path(path))
-            folders.clear()
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    found: list[Path] = []
+    links: list[Path] = []
+    waiting = [root]
+    seen = {_identity(above) for above in root.resolve().parents}
+    while waiting or links:
+        path = waiting.pop() if waiting else links.pop(0)
+        if (identity := _identity(path)) in seen:
+            continue
+        seen.add(identity)
+        if is_run(path):
+            found.append(path)
+            continue
+        with suppress(OSError), os.scandir(path) as entries:  # what may not be read holds no runs for us
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if not entry.name.startswith(".") and entry.is_dir():
+                    (links if entry.is_symlink() else waiting).append(path / entry.name)
     return sorted(found)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what two paths to one folder have in common; None of one that is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def read_record(folder: str | os.PathLike[str]) -> RunRecord:
@@ -115,16 +133,19 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
         If a file is damaged; the message names it and the line. A last line of metrics.jsonl without an end is
         of a writer that was killed, and left out.
     """
-    folder = Path(folder)
-    config = _config(folder)
-    env = read_json(folder / ENV) if (folder / ENV).is_file() else {}
+    folder = expand(folder)
+    for name in (CONFIG, METRICS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {name}")
+    config = read(folder / CONFIG, shapes.CONFIG)
+    env = read_env(folder)
     kinds: dict[str, list[dict[str, Any]]] = {"epoch": [], "step": [], "event": []}
     for record, _ in read_metrics(folder / METRICS):
         kind = record.pop("kind", "epoch")
         kinds.setdefault(kind, []).append({"kind": kind, **record} if kind != "epoch" else record)
     # The lock is looked at first: a run that ends in between then shows its result.
     running = is_running(folder)
-    result = read_json(folder / RESULT) if (folder / RESULT).is_file() else None
+    result = read(folder / RESULT, shapes.RESULT) if (folder / RESULT).is_file() else None
     status = ("running" if running else "killed") if result is None else str(result.get("status", "finished"))
     return RunRecord(
         folder, folder.resolve().name, config, env, History(kinds["epoch"]), kinds["step"], kinds["event"],
@@ -132,17 +153,26 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
     )  # fmt: skip
 
 
-@contextmanager
-def described(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong in a block that looks into a run's config into a ValueError that names the file.
+def trained(folder: str | os.PathLike[str], config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a run that `fastconv.train.setup` has set up: its entries have the shape ``TRAINED``.
 
-    What `fastconv.train.setup` knows of a run is in it only where that has set the run up.
+    Raises
+    ------
+    ValueError
+        If it is of another run, of which only its author knows what was chosen.
     """
     try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
+        shapes.TRAINED.check(config, "")
+    except ValueError as error:
         text = f"{folder}: {CONFIG} does not hold the options of a run of 'fastconv train': {error}"
-        raise ValueError(text) from error
+        raise ValueError(text) from None
+    return config
+
+
+def read_env(folder: Path) -> dict[str, Any]:
+    """Return what env.json says; nothing where there is none."""
+    env: dict[str, Any] = read(folder / ENV, shapes.ENV) if (folder / ENV).is_file() else {}
+    return env
 
 
 def read_metrics(path: Path) -> list[tuple[dict[str, Any], int]]:
@@ -153,11 +183,11 @@ def read_metrics(path: Path) -> list[tuple[dict[str, Any], int]]:
     OSError, ValueError
         If the file is missing, or a line is damaged.
     """
-    *lines, _torn = path.read_bytes().split(b"\n")
+    *lines, _torn = content(path).split(b"\n")
     records, end = [], 0
     for number, line in enumerate(lines, start=1):
         end += len(line) + 1
-        records.append((_checked(f"{path}, line {number},", line), end))
+        records.append((parse(line, shapes.METRIC, f"{path}, line {number},"), end))
     return records
 
 
@@ -193,35 +223,3 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     if record.result is None or not (record.path / MODEL).is_file():
         raise FileNotFoundError(f"{folder} holds no trained model: the run is {record.status}, at step {record.step}")
     return Run(record.config, record.history, record.result, serialize.load(record.path / MODEL))
-
-
-def _checked(what: str, line: bytes) -> dict[str, Any]:
-    """Return a record whose numbers are numbers, where everybody relies on it."""
-    record = _parse(what, line)
-    for name, kind in _NUMBERS.items():
-        value = record.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise ValueError(f"{what} is damaged: {name} is {value!r:.40}")
-    return record
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    for name in (CONFIG, METRICS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {name}")
-    return read_json(folder / CONFIG)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; a ValueError names the file if it is damaged."""
-    return _parse(str(path), path.read_bytes())
-
-
-def _parse(what: str, text: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{what} is damaged: not a JSON object")
-    return value

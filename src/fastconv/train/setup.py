@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastconv import data, init, models, nn, optim, random, schedule
 from fastconv._version import __version__
+from fastconv.train import shapes
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
 from fastconv.train.non_finite import StopOnNonFinite
@@ -67,6 +68,19 @@ class Options:
     patience: int | None = None
     chill_out: int | None = None
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Options:
+        """Return the options that stand in the config of a run.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, a value of another type or out of range, or options do not go together.
+        """
+        shapes.OPTIONS.check(dict(values), "options")
+        _check(values)
+        return cls(**values)
+
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {
@@ -101,31 +115,35 @@ def fill(dataset: str, **given: Any) -> Options:
     >>> fill("digits", epochs=2).model
     'mnist-small'
     """
-    if dataset not in DEFAULTS:
-        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(DEFAULTS)}")
-    asked = DEFAULTS[dataset] | {name: value for name, value in given.items() if value is not None}
+    asked = {"dataset": dataset, **DEFAULTS.get(dataset, {})}
+    asked |= {name: value for name, value in given.items() if value is not None}
     asked.setdefault("optimizer", "sgd")
+    _check(asked)
+    if asked["optimizer"] == "sgd":
+        asked.setdefault("momentum", 0.9)
+    elif given.get("weight_decay") is None:
+        asked.pop("weight_decay", None)  # chosen for sgd
+    asked.setdefault("lr", OPTIMIZERS[asked["optimizer"]][1])
+    asked.setdefault("init", models.ZOO[asked["model"]].init)
+    return Options(**asked)
+
+
+def _check(asked: Mapping[str, Any]) -> None:
+    """Raise ValueError if a name is unknown, or options do not go together."""
     for what, name, known in (
-        ("model", asked["model"], tuple(models.ZOO)),
-        ("optimiser", asked["optimizer"], tuple(OPTIMIZERS)),
+        ("data set", asked["dataset"], tuple(DEFAULTS)),
+        ("model", asked.get("model"), tuple(models.ZOO)),
+        ("optimiser", asked.get("optimizer", "sgd"), tuple(OPTIMIZERS)),
         ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
         ("schedule", asked.get("schedule", "constant"), SCHEDULES),
     ):
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
-    if asked["optimizer"] == "sgd":
-        asked.setdefault("momentum", 0.9)
-    else:
-        if given.get("weight_decay") is None:
-            asked.pop("weight_decay", None)  # chosen for sgd
-        if asked["optimizer"] != "rmsprop" and "momentum" in asked:
-            raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
+    if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
+        raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
     for name in ("patience", "chill_out"):
         if asked.get(name) is not None and asked.get("validation") == 0:
             raise ValueError(f"{name.replace('_', '-')} needs validation images, but none are set aside")
-    asked.setdefault("lr", OPTIMIZERS[asked["optimizer"]][1])
-    asked.setdefault("init", models.ZOO[asked["model"]].init)
-    return Options(dataset=dataset, **asked)
 
 
 @dataclass(frozen=True)

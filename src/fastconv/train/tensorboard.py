@@ -44,7 +44,7 @@ class TensorBoard(Callback):
             import tensorboardX
         except ImportError as error:
             raise ImportError("TensorBoard files need tensorboardX: pip install 'fastconv[tensorboard]'") from error
-        self.folder = os.fspath(folder)
+        self.folder = os.path.expanduser(folder)
         self._make = tensorboardX.SummaryWriter
         self._writer: Any = None
 

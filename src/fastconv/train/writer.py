@@ -14,10 +14,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fastconv import config, locks, serialize
 from fastconv.nn import Module
+from fastconv.paths import expand, inside
 from fastconv.serialize.files import json_line, speaking_of, sync_folder, write_json
 from fastconv.train.base import Callback, Diverged, Interrupted
 from fastconv.train.history import Record
-from fastconv.train.run import CHECKPOINTS, CONFIG, ENV, METRICS, MODEL, RESULT, is_run, read_json, read_metrics
+from fastconv.train.run import (
+    CHECKPOINTS,
+    CONFIG,
+    ENV,
+    METRICS,
+    MODEL,
+    RESULT,
+    TENSORBOARD,
+    is_run,
+    read_env,
+    read_metrics,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
@@ -27,7 +39,7 @@ def check_vacant(folder: Path) -> None:
     """Raise FileExistsError or NotADirectoryError unless a run could be started there."""
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there already and not an empty folder")
-    parent = next(above for above in folder.absolute().parents if above.exists())
+    parent = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise NotADirectoryError(f"{folder}: cannot make a folder in {parent}")
 
@@ -63,6 +75,8 @@ class RunWriter(Callback):
     def start(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
         """Make the folder of a new run, which appears whole or not at all.
 
+        An empty folder that is there, or a link to one, is filled: it stays what it is, also where it is a mount.
+
         Raises
         ------
         OSError
@@ -70,23 +84,26 @@ class RunWriter(Callback):
         TypeError
             If ``config`` has no JSON form.
         """
-        folder = Path(folder)
+        folder = expand(folder)
         check_vacant(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        there = folder.exists()
+        name = f".{folder.name}.{uuid.uuid4().hex[:8]}"
+        draft = folder / name if there else folder.with_name(name)
         with speaking_of(folder, draft):
             draft.mkdir()
             try:
                 write_json(draft / CONFIG, dict(config))
                 write_json(draft / ENV, environment())
                 file = _open_locked(draft / METRICS)
-                if folder.exists():
-                    folder.rmdir()
-                draft.rename(folder)
+                if there:
+                    _move_up(draft, (ENV, METRICS, CONFIG))  # with the last of them it is a run
+                else:
+                    draft.rename(folder)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
-        sync_folder(folder.parent)
+        sync_folder(folder if there else folder.parent)
         return cls(folder, file)
 
     @classmethod
@@ -104,11 +121,14 @@ class RunWriter(Callback):
         Raises
         ------
         OSError, ValueError
-            If it is no run, is damaged, or another process is at it; nothing is changed then.
+            If it is no run, is damaged, leads elsewhere by a link, or another process is at it; nothing is changed
+            then.
         """
-        folder, history = Path(folder), list(history)
+        folder, history = expand(folder), list(history)
         if not is_run(folder):
             raise FileNotFoundError(f"{folder} is not the folder of a run")
+        for name in (METRICS, ENV, CHECKPOINTS, TENSORBOARD):
+            inside(folder, name)
         file = _open_locked(folder / METRICS)
         run = cls(folder, file)
         try:
@@ -119,12 +139,12 @@ class RunWriter(Callback):
                     break
                 epochs += is_epoch
                 keep = end
-            about = read_json(folder / ENV) if (folder / ENV).is_file() else {}
+            about = read_env(folder)
             about["resumed"] = [*about.get("resumed", ()), {"step": step, **environment()}]
             os.ftruncate(file, keep)
             for record in history[epochs:]:
                 run.write({"kind": "epoch", **record})
-            write_json(folder / ENV, about)
+            write_json(folder / ENV, about, follow=False)
             for name in (RESULT, MODEL):
                 (folder / name).unlink(missing_ok=True)
         except BaseException:
@@ -154,10 +174,10 @@ class RunWriter(Callback):
         ``result`` holds at least ``status``: "finished", "stopped", "interrupted" or "diverged".
         """
         if model is not None:
-            serialize.save(model, self.folder / MODEL)
+            serialize.save(model, inside(self.folder, MODEL))
         if self._file is not None:
             os.fsync(self._file)
-        write_json(self.folder / RESULT, dict(result))
+        write_json(self.folder / RESULT, dict(result), follow=False)
         self.close()
 
     def close(self) -> None:
@@ -192,6 +212,20 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _move_up(draft: Path, names: Iterable[str]) -> None:
+    """Move files of a draft into the folder around it; all, or none."""
+    moved: list[Path] = []
+    try:
+        for name in names:
+            os.replace(draft / name, draft.parent / name)
+            moved.append(draft.parent / name)
+        draft.rmdir()
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise
+
+
 def _open_locked(path: Path) -> int:
     """Open metrics.jsonl to append to it, as the only one.
 
@@ -200,7 +234,8 @@ def _open_locked(path: Path) -> int:
     BlockingIOError
         If another process writes this run.
     """
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    no_link = getattr(os, "O_NOFOLLOW", 0)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | no_link, 0o666)
     if not locks.take(file):
         os.close(file)
         raise BlockingIOError(f"{path.parent}: another process is at this run")

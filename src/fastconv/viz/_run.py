@@ -12,7 +12,8 @@ import numpy as np
 
 from fastconv import data
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
-from fastconv.train.run import described, load_run, read_record
+from fastconv.paths import expand
+from fastconv.train.run import load_run, read_record, trained
 from fastconv.viz._curves import curves
 from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
 from fastconv.viz._gradients import saliency
@@ -48,7 +49,7 @@ class RunPictures:
     """
 
     def __init__(self, folder: str | os.PathLike[str], samples: int = 2000) -> None:
-        self.folder = Path(folder)
+        self.folder = expand(folder)
         self.samples = samples
         self.record = read_record(folder)
 
@@ -86,9 +87,8 @@ class RunPictures:
 
     @cached_property
     def x(self) -> Array:
-        with described(self.folder):
-            standardizer = data.Standardizer.from_dict(self.record.config["standardizer"])
-        return standardizer(self.images)
+        config = trained(self.folder, self.record.config)
+        return data.Standardizer.from_dict(config["standardizer"])(self.images)
 
     @cached_property
     def scores(self) -> Array:
@@ -183,6 +183,7 @@ RUN_PICTURES = tuple(_PICTURES)
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure; the file appears whole or not at all."""
+    path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -13,6 +13,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from fastconv.paths import printable
 from fastconv.viz._mosaic import as_picture, bound
 
 Array = np.ndarray
@@ -124,6 +125,7 @@ def floats(values: Sequence[Any] | Array) -> Array:
 
 def short(name: str, length: int = 28) -> str:
     """Cut a long name in its middle; a leading underscore would hide it from legends, ``$`` start a formula."""
+    name = printable(name)
     if len(name) > length:
         half = (length - 1) // 2
         name = f"{name[:half]}…{name[-half:]}"

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fastconv.paths import expand, printable
 from fastconv.serialize.files import replacing
 from fastconv.train.run import CONFIG, ENV, METRICS, MODEL, RESULT, find_runs, is_running
 from fastconv.viz.report.content import describe, points
@@ -37,8 +38,8 @@ class Report:
     """
 
     def __init__(self, root: str | os.PathLike[str], title: str | None = None) -> None:
-        self.root = Path(root)
-        self.title = title or f"Runs in {os.path.basename(os.path.realpath(root)) or root}"
+        self.root = expand(root)
+        self.title = printable(title or f"Runs in {os.path.basename(os.path.realpath(self.root)) or root}")
         self._known: dict[Path, tuple[Any, Any]] = {}  # folder: (state of its files, what they held)
         self._state: Any = None
 
@@ -70,7 +71,7 @@ class Report:
             If plotly is not installed.
         """
         folders = self._folders()
-        state = (Path(path), reload, {folder: _files(folder) for folder in folders})
+        state = (expand(path), reload, {folder: _files(folder) for folder in folders})
         if state == self._state:
             return None
         entries = [self._entry(folder, files, len(folders)) for folder, files in state[2].items()]
