@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastconv import manual_seed, nn
 from fastconv.optim import SGD
@@ -60,3 +62,45 @@ def test_bad_arguments():
         nn.DeepResidual(0, 5)
     with pytest.raises(ValueError, match=r"input must be \(N, 4\), got \(2, 3\)"):
         nn.DeepResidual(4, 5)(np.zeros((2, 3), np.float32))
+
+
+@st.composite
+def nests(draw, depth=3):
+    """Draw a net on (N, 4) as a function that builds it: layers that train themselves at any place in it."""
+    if depth == 0 or draw(st.booleans()):
+        return draw(
+            st.sampled_from([
+                lambda: nn.DeepResidual(4, 3, lr=0.5), lambda: nn.Linear(4, 4), nn.Tanh, nn.Identity, nn.ReLU,
+                lambda: nn.BatchNorm1d(4),
+            ])
+        )  # fmt: skip
+    parts = draw(st.lists(nests(depth - 1), min_size=1, max_size=3))
+    kind = draw(st.sampled_from(["chain", "one by one", "residual", "shortcut"]))
+    if kind == "residual":
+        return lambda: nn.Residual(nn.Sequential(*(part() for part in parts)), activation=nn.Tanh())
+    if kind == "shortcut":
+        return lambda: nn.Residual(parts[0](), nn.Sequential(*(part() for part in parts[1:])))
+    return lambda: nn.Sequential(*(part() for part in parts), fuse=kind == "chain")
+
+
+@given(nests(), nests(), st.booleans())
+def test_it_is_trained_wherever_it_stands(below, above, fuse):
+    """Also where nobody wants the gradient of the input: first, and below whatever learns."""
+    after = []
+    for input_grad in (True, False):
+        manual_seed(4)
+        core = nn.DeepResidual(4, 2, lr=0.5)
+        model = nn.Sequential(below(), core, above(), input_grad=input_grad, fuse=fuse)
+        came, plain = [], core.backward
+        core.backward = lambda grad, came=came, plain=plain: (came.append(grad.any()), plain(grad))[1]
+        before = model.state_dict()
+        x = np.random.default_rng(1).standard_normal((6, 4)).astype(np.float32)
+        for _ in range(2):
+            y = model(x)
+            grad = model.backward(np.random.default_rng(2).standard_normal(y.shape).astype(y.dtype))
+        assert (grad is None) is not input_grad
+        assert len(came) == 2
+        assert (core.weight != before["1.weight"]).any() == any(came)
+        after.append({**model.state_dict(), **{name: p.grad.copy() for name, p in model.named_parameters()}})
+    for name, array in after[0].items():
+        np.testing.assert_array_equal(array, after[1][name], err_msg=name)

@@ -85,6 +85,8 @@ class Module(Workspace, State):
         True for dropout and batch statistics; see `train` and `eval`.
     need_input_grad : bool
         False lets `backward` return None instead of the gradient of the input.
+    trains_itself : bool
+        True for a layer whose `backward` changes its weights: it is run wherever the layer stands.
     buffer_names : tuple of str
         Names of attributes that are arrays of the state but not learned (running statistics).
     extra_names : tuple of str
@@ -93,6 +95,7 @@ class Module(Workspace, State):
 
     training: bool = True
     need_input_grad: bool = True
+    trains_itself: ClassVar[bool] = False
     fuses_as: str | None = None  # how Sequential may merge this layer into those before: "bias", "norm", "relu", "pool"
     _hooks: tuple[Callable[["Module", Array, Array], None], ...] = ()
 

@@ -32,8 +32,11 @@ class Group:
 
     @property
     def learns(self) -> bool:
-        """Whether a parameter is among the layers."""
-        return any(next(layer.parameters(), None) is not None for layer in self.layers)
+        """Whether backward has something to do here beside the input's gradient."""
+        return any(
+            next(layer.parameters(), None) is not None or any(module.trains_itself for module in layer.modules())
+            for layer in self.layers
+        )
 
     @cached_property
     def norm(self) -> Any:
@@ -130,7 +133,7 @@ class Sequential(Module):
         Names are "0", "1", ... unless a dict gives them (letters, digits, underscore).
     input_grad : bool
         False spares the gradient of the very input: `backward` returns None, and layers before the first
-        parameter are not run backward at all.
+        that learns are not run backward at all.
     fuse : bool
         False runs the layers of this container one by one; nested ones have a word of their own.
 

@@ -51,6 +51,7 @@ class DeepResidual(Module):
     """
 
     buffer_names = ("weight",)
+    trains_itself = True
 
     def __init__(
         self,
