@@ -5,7 +5,10 @@ initial weights can be recomputed for any step without replaying the ones before
 three integers, not a generator's state (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 """
 
+import operator
+import threading
 import zlib
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -26,8 +29,10 @@ def generator(seed: int, stream: int | str = 0, step: int = 0) -> np.random.Gene
 
     Raises
     ------
+    TypeError
+        If ``seed``, ``stream`` or ``step`` is no integer.
     ValueError
-        If ``seed``, ``stream`` or ``step`` is negative or needs more than 64 bits.
+        If one of them is negative or needs more than 64 bits.
 
     Examples
     --------
@@ -37,6 +42,10 @@ def generator(seed: int, stream: int | str = 0, step: int = 0) -> np.random.Gene
     """
     number = zlib.crc32(stream.encode()) | (1 << 32) if isinstance(stream, str) else stream
     for name, value in (("seed", seed), ("stream", number), ("step", step)):
+        try:
+            operator.index(value)
+        except TypeError:
+            raise TypeError(f"random.generator: {name} must be an integer, got {value!r}") from None
         if not 0 <= value <= _MASK64:
             raise ValueError(f"random.generator: {name} must be in [0, 2**64), got {value}")
     # Philox counts 256 bits: a step owns the upper half, the draws of one step the lower.
@@ -45,29 +54,52 @@ def generator(seed: int, stream: int | str = 0, step: int = 0) -> np.random.Gene
     )
 
 
-_seed = 0
-_next = 0
+# Where the numbers of the next layers come from, (seed, next stream): a value, never changed in place, so that contexts
+# copied from one another part company. A context without one goes on with the latest of its thread; notebooks may
+# give every cell a context of its own.
+_source: ContextVar[tuple[int, int] | None] = ContextVar("source", default=None)
+
+
+class _Latest(threading.local):
+    source = (0, 0)
+
+
+_latest = _Latest()
 
 
 def manual_seed(seed: int) -> None:
-    """Restart the process-wide source from which layers built after this call draw their numbers.
+    """Restart the source from which layers built after this call draw their numbers.
+
+    It belongs to the context (`contextvars`): threads and asyncio tasks do not touch each other's, so nets built and
+    trained in the threads of a pool have the numbers of nets built in processes of their own. A new thread starts as
+    a new process does, with seed 0; a new task goes on from where the context it was made in is.
 
     Parameters
     ----------
     seed : int
         0 <= seed < 2**64. The same seed and the same order of construction give the same weights.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is out of range.
     """
-    global _seed, _next
     generator(seed)  # validates
-    _seed, _next = int(seed), 0
+    _set((int(seed), 0))
 
 
 def next_key() -> tuple[int, int]:
     """Return the (seed, stream) that the next layer owns; every call gives another stream."""
-    global _next
-    key = (_seed, _next)
-    _next += 1
-    return key
+    seed, stream = _source.get() or _latest.source
+    _set((seed, stream + 1))
+    return seed, stream
+
+
+def _set(source: tuple[int, int]) -> None:
+    _source.set(source)
+    _latest.source = source
 
 
 def next_generator() -> np.random.Generator:
