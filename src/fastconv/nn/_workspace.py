@@ -1,7 +1,7 @@
 """Memory that a layer keeps between calls: buffers of the largest size seen, and what backward needs."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from operator import is_
 from types import MappingProxyType
@@ -15,10 +15,10 @@ from fastconv.nn._parameter import Array
 
 _NOTHING = (None, None, None, None)
 _MEMORY = ("_arrays", "_storage", "_results", "_repeats")
-_OWN = (*_MEMORY, "_saved", "_ran_in", "_hooks")  # what copies and pickles leave behind
+_OWN = (*_MEMORY, "_saved", "_hooks")  # what copies and pickles leave behind
 
-# The run of a net, begun by the outermost call of a module, that is under way in this context.
-_run: ContextVar[object | None] = ContextVar("run", default=None)
+# The modules that the run of a net, begun by the outermost call of one, has entered so far, by identity.
+_run: ContextVar[dict[int, Any] | None] = ContextVar("run", default=None)
 
 
 class _Repeat(NamedTuple):
@@ -28,20 +28,26 @@ class _Repeat(NamedTuple):
     calls: list[Call]
     result: Any
     saved: Any
+    lasting: bool  # whether the calls have been looked at, and may be repeated
 
 
-def _memories(*values: Any) -> Iterator[int]:
-    """Yield the identity of the memory behind every array among the values, in tuples and in layers too."""
+def _owner(array: Array) -> Array:
+    """Return the array whose memory a view shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _gather(values: Iterable[Any], found: set[int]) -> None:
+    """Add the identity of the memory behind every array among the values, in tuples and in layers too."""
     for value in values:
         if isinstance(value, np.ndarray):
-            while isinstance(value.base, np.ndarray):
-                value = value.base
-            yield id(value)
+            found.add(id(_owner(value)))
         elif isinstance(value, tuple):
-            yield from _memories(*value)
+            _gather(value, found)
         elif isinstance(value, Workspace):
-            yield from _memories(*vars(value).get("_storage", {}).values())
-            yield from _memories(*value._results.values())
+            _gather(vars(value).get("_storage", {}).values(), found)
+            _gather(value._results.values(), found)
 
 
 def as_image(a: Array) -> Array:
@@ -55,7 +61,6 @@ class Workspace:
     _results: Mapping[str, tuple[Any, Any, Any, Any]] = MappingProxyType({})
     _repeats: Mapping[str, _Repeat] = MappingProxyType({})
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | tuple[()] | None = None
-    _ran_in: object | None = None
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any, channels_last: bool | None = None) -> Array:
         """Return the array `name`, the same one while shape and dtype stay; contents are left over.
@@ -115,23 +120,29 @@ class Workspace:
         held was copied there, or was copied from there.
         """
         kept = self._repeats.get(name)
-        if kept is not None and all(map(is_, key, kept.key)):
+        if kept is not None and all(map(is_, key, kept.key)) and (kept.lasting or self._lasts(name, kept)):
             for kernel, arguments in kept.calls:
                 kernel(*arguments)
             self._saved = kept.saved
             return kept.result
         result, calls = record(operation, *args)
         repeats = vars(self).setdefault("_repeats", {})
-        if calls is not None:
-            lasting = set(_memories(self, key, result, self._saved))
-            used = (a for _, arguments in calls for a in arguments if isinstance(a, np.ndarray))
-            if not all(a.flags.writeable is False or next(_memories(a)) in lasting for a in used):
-                calls = None
         if calls is None:
             repeats.pop(name, None)
         else:
-            repeats[name] = _Repeat(key, calls, result, self._saved)
+            repeats[name] = _Repeat(key, calls, result, self._saved, False)
         return result
+
+    def _lasts(self, name: str, kept: _Repeat) -> bool:
+        """Return whether every array in the calls has an owner that outlives the operation, or is a constant."""
+        known: set[int] = set()
+        _gather((self, kept.key, kept.result, kept.saved), known)
+        for _, arguments in kept.calls:
+            for value in arguments:
+                if isinstance(value, np.ndarray) and id(_owner(value)) not in known and value.flags.writeable:
+                    return False
+        vars(self)["_repeats"][name] = kept._replace(lasting=True)
+        return True
 
     def _save(self, output: Array, *saved: Any) -> Array:
         """Keep what `backward` needs; returns the output."""
@@ -156,12 +167,14 @@ class Workspace:
             )
         return (self._accept(grad_output, "grad_output"), *saved)
 
-    def _note(self) -> None:
-        """Take note that forward ran: a second time in one run of a net, and `backward` could not be right."""
+    def _enter(self) -> bool:
+        """Take note that forward begins; return whether it ran in this run of a net before: no backward then."""
         run = _run.get()
-        if run is not None and self._ran_in is run:
-            self._saved = ()
-        self._ran_in = run
+        if run is None:
+            return False
+        again = id(self) in run
+        run[id(self)] = self
+        return again
 
     def _forget(self) -> None:
         """Drop buffers and what forward saved."""

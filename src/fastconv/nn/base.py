@@ -22,6 +22,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -30,6 +31,7 @@ import numpy.typing as npt
 from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key
 from fastconv.nn._plan import Plan, make_plan
 from fastconv.nn._state import State
+from fastconv.nn._turns import turn
 from fastconv.nn._workspace import _OWN, Workspace, _run, as_image
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+_LEAVES = frozenset((bool, int, float, str, type(None), np.ndarray, Parameter))  # passed by without a look
 _PLAIN = (list, tuple, dict, set, frozenset)
 _LOOK = 1000  # items of a container that are looked at for modules; a longer one holds data
 
@@ -58,17 +61,38 @@ def _arguments(layer: Any) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
 
 
+# Modes that hold in this context alone, by identity of the module: they come before the modules' own.
+_modes: ContextVar[dict[int, bool]] = ContextVar("modes", default={})  # noqa: B039  (never changed)
+
+
 @contextlib.contextmanager
 def in_mode(model: "Module", training: bool) -> Iterator[None]:
-    """Set the mode of a model for a ``with`` block; then every module has its own again, and no backward to do."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, former in modes:
-            module.training = former
-            module._saved = None  # a backward now would belong to no training forward
+    """Run a model in a mode inside a ``with`` block, for this thread alone; afterwards there is no backward to do.
+
+    Other threads see the modules in their own modes, and wait with `predict` and the steps of a trainer.
+
+    Raises
+    ------
+    RuntimeError
+        If a run of a net that has entered the model is under way in this thread, as in a forward hook.
+    """
+    modules = list(model.modules())
+    entered = _run.get()
+    if entered and any(id(module) in entered for module in modules):
+        raise RuntimeError(
+            f"{type(model).__name__}: cannot begin another run inside one of its own, as in a forward hook: its layers "
+            "hold what the outer run needs; use a copy (copy.deepcopy)"
+        )
+    with turn(modules):
+        modes = _modes.set({**_modes.get(), **{id(module): training for module in modules}})
+        run = _run.set(None)
+        try:
+            yield
+        finally:
+            _modes.reset(modes)
+            _run.reset(run)
+            for module in modules:
+                module._saved = None  # a backward now would belong to no training forward
 
 
 class Module(Workspace, State):
@@ -93,11 +117,23 @@ class Module(Workspace, State):
         Names of attributes that are integers needed to continue a run exactly (dropout's counters).
     """
 
-    training: bool = True
     need_input_grad: bool = True
     trains_itself: ClassVar[bool] = False
     fuses_as: str | None = None  # how Sequential may merge this layer into those before: "bias", "norm", "relu", "pool"
     _hooks: tuple[Callable[["Module", Array, Array], None], ...] = ()
+
+    @property
+    def training(self) -> bool:
+        mode = _modes.get().get(id(self))
+        return vars(self).get("training", True) if mode is None else mode
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        modes = _modes.get()
+        if id(self) in modes:  # for as long as they hold
+            modes[id(self)] = mode
+        else:
+            vars(self)["training"] = mode
 
     # ---- running
 
@@ -108,19 +144,28 @@ class Module(Workspace, State):
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
     def __call__(self, input: Array) -> Array:
-        begun = _run.set(object()) if _run.get() is None else None
-        try:
-            output = self.forward(input)
-            self._note()
-        finally:
-            if begun is not None:
+        if _run.get() is None:
+            begun = _run.set({id(self): self})
+            try:
+                output = self.forward(input)
+            finally:
                 _run.reset(begun)
+        else:
+            again = self._enter()
+            output = self.forward(input)
+            if again:
+                self._saved = ()
         for hook in self._hooks:
             hook(self, input, output)
         return output
 
     def predict(self, input: Array, batch_size: int | None = None) -> Array:
-        """Run `forward` in evaluation mode and return a copy; every module's mode is put back.
+        """Run `forward` in evaluation mode and return a copy; the model stays in the mode it is in.
+
+        Any number of threads may predict with one model, or with models that share layers, at the same time: each
+        has the very bits of a thread alone, one waiting for the other, and none sees a mode or statistics change.
+        They also may while a `fastconv.train.Trainer` trains the model: between two steps. In a training loop of
+        your own nothing may predict between a forward and its backward, which raises RuntimeError then.
 
         Parameters
         ----------
@@ -132,12 +177,14 @@ class Module(Workspace, State):
         ------
         ValueError
             If `batch_size` is below 1.
+        RuntimeError
+            If called from inside a run of this model, as in one of its forward hooks.
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
         with in_mode(self, False):
             size = batch_size or max(len(input), 1)
-            first = self(input[:size])
+            first = self(input if size >= len(input) else input[:size])
             result = np.empty_like(first, shape=(len(input), *first.shape[1:]))
             result[:size] = first
             for start in range(size, len(input), size):
@@ -199,9 +246,12 @@ class Module(Workspace, State):
         """
         attributes = list(vars(self).items())
         for name, value in attributes:
-            if isinstance(value, _PLAIN) and name not in _OWN:
+            if type(value) in _LEAVES:
+                continue
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, _PLAIN) and name not in _OWN:
                 self._refuse_hidden(name, value, [v for _, v in attributes])
-        yield from ((name, value) for name, value in attributes if isinstance(value, Module))
 
     def _refuse_hidden(self, name: str, value: Any, known: list[Any]) -> None:
         for item in _items(value):

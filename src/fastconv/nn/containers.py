@@ -52,9 +52,10 @@ class Group:
         head = self.layers[0]
         if len(self.layers) == 1:
             return head(input)
+        again = [layer for layer in self.layers if layer._enter()]
         output = self._fused(input)
-        for layer in self.layers:
-            layer._note()
+        for layer in again:
+            layer._saved = ()
         return output
 
     def _fused(self, input: Array) -> Array:
