@@ -27,7 +27,10 @@ LEVELS = [
 ]
 LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
 # Within a package of several files, what all others of it may import.
-SHARED = {"nn": {"base", "_parameter"}, "functional": {"_check", "_fused", "_geometry", "_scratch", "_tape", "_views"}}
+SHARED = {
+    "nn": {"base", "_parameter", "_turns"},
+    "functional": {"_check", "_fused", "_geometry", "_scratch", "_tape", "_views"},
+}
 
 
 def sources():

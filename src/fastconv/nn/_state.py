@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.nn._parameter import Array, Parameter
+from fastconv.nn._turns import turn
 
 
 class State:
@@ -94,8 +95,9 @@ class State:
                 )
             if not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
                 raise ValueError(f"load_state_dict: {name} is {own[name].dtype} here, {array.dtype} in the state")
-        for name, array in arrays.items():
-            np.copyto(own[name], array, casting="same_kind")
+        with turn([module for _, module in self.named_modules()]):
+            for name, array in arrays.items():
+                np.copyto(own[name], array, casting="same_kind")
         return missing, unexpected
 
     def replace_state(self, arrays: Mapping[str, Array]) -> None:

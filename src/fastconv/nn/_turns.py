@@ -14,7 +14,6 @@ from typing import Any
 _changed = threading.Condition()
 _owners: dict[int, tuple[int, int]] = {}  # module to the thread whose turn it is, and how often it took it
 _waiting: list[tuple[int, frozenset[int]]] = []  # thread and the modules it waits for, in order of coming
-_trained: dict[int, int] = {}  # module to the thread that trains it
 
 
 @contextmanager
@@ -61,35 +60,11 @@ def _is_first(ticket: tuple[int, frozenset[int]]) -> bool:
     return all(ticket[1].isdisjoint(keys) for _, keys in before)
 
 
-@contextmanager
-def training(modules: Sequence[Any], name: str) -> Iterator[None]:
-    """Mark modules as trained by this thread inside the block.
-
-    Raises
-    ------
-    RuntimeError
-        If another thread trains one of them.
-    """
-    me, new = threading.get_ident(), []
-    with _changed:
-        if any(_trained.get(id(module), me) != me for module in modules):
-            raise RuntimeError(f"{name} is being trained by another thread; train a copy (copy.deepcopy), or wait")
-        new = [id(module) for module in modules if id(module) not in _trained]
-        _trained.update(dict.fromkeys(new, me))
-    try:
-        yield
-    finally:
-        with _changed:
-            for key in new:
-                del _trained[key]
-
-
 def _forget() -> None:
     """Begin anew in a forked process, which has none of the threads that may have had a turn."""
     global _changed
     _changed = threading.Condition()
-    for kept in (_owners, _trained):
-        kept.clear()
+    _owners.clear()
     _waiting.clear()
 
 

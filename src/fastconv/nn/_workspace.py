@@ -15,10 +15,10 @@ from fastconv.nn._parameter import Array
 
 _NOTHING = (None, None, None, None)
 _MEMORY = ("_arrays", "_storage", "_results", "_repeats")
-_OWN = (*_MEMORY, "_saved", "_hooks")  # what copies and pickles leave behind
+_OWN = (*_MEMORY, "_saved", "_entered", "_hooks")  # what copies and pickles leave behind
 
-# The modules that the run of a net, begun by the outermost call of one, has entered so far, by identity.
-_run: ContextVar[dict[int, Any] | None] = ContextVar("run", default=None)
+# The run of a net that is under way in this context, begun by the outermost call of a module.
+_run: ContextVar[object | None] = ContextVar("run", default=None)
 
 
 class _Repeat(NamedTuple):
@@ -61,6 +61,7 @@ class Workspace:
     _results: Mapping[str, tuple[Any, Any, Any, Any]] = MappingProxyType({})
     _repeats: Mapping[str, _Repeat] = MappingProxyType({})
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | tuple[()] | None = None
+    _entered: object | None = None  # the latest run of a net that came here
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any, channels_last: bool | None = None) -> Array:
         """Return the array `name`, the same one while shape and dtype stay; contents are left over.
@@ -170,10 +171,8 @@ class Workspace:
     def _enter(self) -> bool:
         """Take note that forward begins; return whether it ran in this run of a net before: no backward then."""
         run = _run.get()
-        if run is None:
-            return False
-        again = id(self) in run
-        run[id(self)] = self
+        again = run is not None and self._entered is run
+        self._entered = run
         return again
 
     def _forget(self) -> None:

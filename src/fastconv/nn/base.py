@@ -36,7 +36,7 @@ from fastconv.nn._workspace import _OWN, Workspace, _run, as_image
 
 __all__ = [
     "Affine", "Array", "Fusing", "Module", "Parameter", "Plain", "Workspace",
-    "as_image", "blank", "in_mode", "initial", "next_generator", "next_key",
+    "as_image", "blank", "in_mode", "initial", "next_generator", "next_key", "turn",
 ]  # fmt: skip
 
 
@@ -77,20 +77,20 @@ def in_mode(model: "Module", training: bool) -> Iterator[None]:
         If a run of a net that has entered the model is under way in this thread, as in a forward hook.
     """
     modules = list(model.modules())
-    entered = _run.get()
-    if entered and any(id(module) in entered for module in modules):
+    run = _run.get()
+    if run is not None and any(module._entered is run for module in modules):
         raise RuntimeError(
             f"{type(model).__name__}: cannot begin another run inside one of its own, as in a forward hook: its layers "
             "hold what the outer run needs; use a copy (copy.deepcopy)"
         )
     with turn(modules):
         modes = _modes.set({**_modes.get(), **{id(module): training for module in modules}})
-        run = _run.set(None)
+        outside = _run.set(None)
         try:
             yield
         finally:
             _modes.reset(modes)
-            _run.reset(run)
+            _run.reset(outside)
             for module in modules:
                 module._saved = None  # a backward now would belong to no training forward
 
@@ -145,7 +145,8 @@ class Module(Workspace, State):
 
     def __call__(self, input: Array) -> Array:
         if _run.get() is None:
-            begun = _run.set({id(self): self})
+            self._entered = object()
+            begun = _run.set(self._entered)
             try:
                 output = self.forward(input)
             finally:

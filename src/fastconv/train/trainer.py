@@ -13,6 +13,7 @@ import numpy as np
 
 from fastconv.data import Batches
 from fastconv.nn import Module
+from fastconv.nn.base import turn
 from fastconv.optim import Optimizer
 from fastconv.schedule import Constant, Schedule
 from fastconv.train.base import Callback, Diverged, whole
@@ -132,6 +133,7 @@ class Trainer:
         self._train: Batched | None = None
         self._position: Any = None  # of the batches, while there is no `_train`
         self._frozen: list[Module] = []
+        self._modules: list[Module] = []  # of the model, during `fit`
 
     def fit(
         self,
@@ -241,7 +243,7 @@ class Trainer:
         self._train = train
         if self._position is not None and hasattr(train, "position"):
             setattr(train, "position", self._position)  # noqa: B010  (not part of the protocol)
-        self._frozen = frozen(self.model)
+        self._frozen, self._modules = frozen(self.model), list(self.model.modules())
         with contextlib.ExitStack() as ending:
             ending.callback(self._close)
             started: list[Callback] = []
@@ -260,7 +262,7 @@ class Trainer:
 
     def _close(self) -> None:
         self._train = self._position = self._tally = None
-        self._frozen = []
+        self._frozen, self._modules = [], []
 
     def _end(self, started: list[Callback]) -> None:
         """Tell all callbacks that the fit is over, in their order, also when one of them fails at it."""
@@ -373,7 +375,8 @@ class Trainer:
         for x, y in self._remaining(train, tally.batches):
             self._notify("on_step_start")
             started = time.perf_counter()
-            right = self._train_step(x, y)
+            with turn(self._modules):
+                right = self._train_step(x, y)
             ended = time.perf_counter()
             tally.add(len(x), total_loss(self.loss, self.batch_loss, len(x)), self.batch_penalty, right)
             tally.clock(ended - started, ended - fetched)
