@@ -1,8 +1,10 @@
 """Hyperparameter search: spaces, the same trials by whatever worker, kills, interruptions, resuming, cut-offs."""
 
+import io
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -374,7 +376,7 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(tmp_path):
 
 
 def test_a_killed_search_is_gone_on_with(tmp_path):
-    """The whole process dies in a trial: the next one finds that out and repeats the trial."""
+    """The whole process dies in a trial, again and again: the next one finds that out and repeats the trial."""
     where = f"journal:{tmp_path / 'j'}"
     code = f"""
 import os, objectives
@@ -386,7 +388,8 @@ def objective(attempt):
 search(objective, {XY!r}, trials=8, storage={where!r})
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.DEVNULL).returncode == 9
+    for _ in range(3):
+        assert subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.DEVNULL).returncode == 9
 
     def objective(attempt):
         return objectives.bowl(attempt)
@@ -394,6 +397,41 @@ search(objective, {XY!r}, trials=8, storage={where!r})
     objective.__qualname__ = "objective"
     found = search(objective, XY, trials=8, storage=where, resume=True)
     assert points(found) == points(search(objectives.bowl, XY, trials=8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["worker", "searcher", "silence"]), max_size=8))
+def test_only_a_worker_that_dies_while_its_searcher_lives_counts(deaths):
+    from fastconv.search import ledger as ledgers
+    from fastconv.search.plan import Plan
+    from fastconv.search.storage import open_storage, quiet
+
+    plan = Plan({}, make_space(XY), (1,), (None,), "random", "none", "maximize", 0)
+    storage, alive = open_storage(None), set()
+    with quiet(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledgers, "_alive", lambda pid: pid in alive)
+        mine = ledgers.Ledger(storage, "search", plan, plan.space, 0)
+        mine.open({})
+        for number, death in enumerate(deaths):
+            searcher = 10**9 + number
+            worker = ledgers.Ledger(storage, "search", plan, plan.space, 0, searcher)
+            if worker.take() is None:
+                break
+            alive = {searcher}
+            mine.put_back_lost()
+            assert mine.waiting() == 0  # its searcher lives and will see to it
+            if death == "worker":
+                assert mine.put_back_of(os.getpid(), "its worker died (exit code -9)")
+            elif death == "searcher":
+                alive = set()
+                mine.put_back_lost()
+            else:
+                mine._beats[0] = (mine._beats[0][0], time.monotonic() - 61)
+                mine.put_back_lost()
+        failed = deaths.count("worker") >= 2
+        assert mine.done() == failed
+        assert mine.waiting() == (not failed)
+        assert [row["reason"] for row in mine.rows()] == ["its worker died (exit code -9), 2 times"] * failed
 
 
 def test_a_trial_of_another_machine_that_gives_no_sign_of_life_is_put_back(tmp_path, monkeypatch):
@@ -684,6 +722,94 @@ def test_an_interrupted_command_is_resumed(tmp_path, workers):
     assert {read_record(path).status for path in find_runs(out)} <= {"finished", "stopped"}
     kept = {row["number"]: row["value"] for row in first["trials"]}
     assert all(second["trials"][number - 1]["value"] == value for number, value in kept.items())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as POSIX has them")
+@pytest.mark.parametrize("seed", range(4))
+def test_signals_at_drawn_moments_leave_a_search_that_goes_on(tmp_path, seed):
+    """Ctrl-C at a terminal, which goes to workers too, once or several times in a row; then SIGTERM."""
+    draw, out = random.Random(seed), tmp_path / "out"
+    trials = ["--lr", "1e-3:1", "--trials", "12"]
+    command = [sys.executable, "-W", "ignore", "-m", "fastconv", "search", "--workers", str(1 + seed % 2)]
+    arguments = [*SMALL, *trials, "--out", str(out)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        process.stdout.readline()  # the stage has begun
+        time.sleep(draw.uniform(0, 0.6))
+        for _ in range(draw.choice([1, 2, 3]) if number == signal.SIGINT else 1):
+            if process.poll() is None:
+                os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            time.sleep(draw.choice([0, 0.001, 0.01]))
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode in (0, 128 + number, -number), stderr  # -number: again, while it was ending
+        assert "Traceback" not in stderr
+        assert "ignored" not in stderr
+        arguments = ["--out", str(out), "--resume"]
+    done = subprocess.run([*command, *arguments, "--json"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["trials"]
+    assert [row["status"] for row in found] == ["finished"] * 12
+    space = make_space({"lr": "1e-3:1"})
+    assert [row["params"]["lr"] for row in found] == [random_point(space, 0, n + 1)["lr"] for n in range(12)]
+
+
+def test_a_request_to_end_is_answered_at_the_next_report():
+    """One signal lets the objective come to a good moment; the trial waits again."""
+    reached = []
+
+    def objective(attempt):
+        if attempt.number == 3:
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("after the signal")
+            attempt.report(1.0, 1)
+            reached.append("after the report")
+        return 1.0
+
+    found = search(objective, {"x": "1:2"}, trials=5)
+    assert reached == ["after the signal"]
+    assert (found.interrupted, found.signal, len(found.trials)) == (True, signal.SIGTERM, 2)
+
+
+def test_a_second_signal_inside_the_table_waits_for_its_end(monkeypatch):
+    """A KeyboardInterrupt inside tqdm's lock leaves it with a RuntimeError of its own."""
+    from fastconv.search.progress import Show
+
+    line, after = Show.line, []
+
+    def interrupted(self, text):
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        after.append(text)
+        line(self, text)
+
+    monkeypatch.setattr(Show, "line", interrupted)
+    table = io.StringIO()
+    found = search_aloud(objectives.bowl, XY, trials=5, file=table)
+    assert found.interrupted
+    assert len(after) == len(table.getvalue().splitlines()) == 1
+
+
+def test_a_worker_that_cannot_begin_leaves_one_line(tmp_path):
+    """Its objective is nowhere: said once, by the searcher, without a traceback."""
+    code = f"""
+import sys, types
+from fastconv.search import WorkerError, search
+gone = types.ModuleType("gone")
+exec("def objective(attempt): return 1.0", gone.__dict__)
+sys.modules["gone"] = gone
+if __name__ == "__main__":
+    try:
+        search(gone.objective, {{"x": "1:2"}}, trials=4, workers=2, out={str(tmp_path / "out")!r}, progress=False)
+    except WorkerError as error:
+        sys.exit(f"WorkerError: {{error}}")
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("WorkerError: ModuleNotFoundError: No module named 'gone'")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_missing_optuna_says_what_to_install(tmp_path):

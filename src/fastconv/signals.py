@@ -3,8 +3,9 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -28,6 +29,7 @@ class EndRequest:
         self.number: int | None = None
         self._answer = answer
         self._former: dict[int, Any] = {}
+        self._holds, self._again = 0, False
 
     def __enter__(self) -> Self:
         self.listen()
@@ -37,8 +39,9 @@ class EndRequest:
         self.close()
 
     def listen(self) -> None:
-        """Take the place of the handlers that are there; only the main thread can."""
-        self._former = {number: signal.signal(number, self._come) for number in _ENDING}
+        """Take the place of the handlers that are there; in another thread than the main one nothing is noted."""
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._come) for number in _ENDING}
 
     def close(self) -> None:
         """Put the former handlers back."""
@@ -46,8 +49,23 @@ class EndRequest:
             signal.signal(number, handler)
         self._former = {}
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Put off the interruption by a second signal to the end of a block that would not survive it."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if self._again and not self._holds:
+                self._again = False
+                raise KeyboardInterrupt
+
     def _come(self, number: int, frame: Any) -> None:
         if self.number is not None:
+            self._again = bool(self._holds)
+            if self._holds:
+                return
             raise KeyboardInterrupt
         self.number = number
         say(self._answer(signal.Signals(number).name))

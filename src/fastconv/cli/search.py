@@ -81,7 +81,8 @@ def search(
     """Search for good hyperparameters: try many, briefly, then more closely around the best.
 
     Every trial trains the net with other values drawn from the ranges and is judged by validation accuracy; one
-    whose loss passes three times the original is cut off. Ctrl-C keeps what was done.
+    whose loss passes three times the original is cut off. Ctrl-C and SIGTERM keep what was done; the exit code is
+    then 130 or 143. It is 3 when not one trial finished.
 
     Example: fastconv search --lr 1e-4:1 --l2 1e-6:1e-1 --trials 60 --stages 2 --epochs 8 --out tries
     """
@@ -91,8 +92,8 @@ def search(
         given["dataset"] = None
     asked = {key: value for key, value in given.items() if value is not None}
     with usage_errors():
+        from fastconv.search import WorkerError, stored
         from fastconv.search import search as run
-        from fastconv.search import stored
 
         if resume:
             asked = stored(storage, out, name) | asked
@@ -100,20 +101,23 @@ def search(
         if len(given_by_stage := _by_stage(asked)) > 1:
             raise ValueError(f"numbers by stage differ in length: {', '.join(map(str, sorted(given_by_stage)))}")
     return_code = 0
-    with usage_errors():
-        found = run(
-            objective, space,
-            trials=_counts(asked.get("trials", 50)), stages=asked.get("stages") or max(given_by_stage, default=1),
-            budgets=_counts(asked.get(objective.unit) or _short(objective)),
-            sampler=asked.get("sampler", "random"), pruner=asked.get("pruner", "none"), seed=asked.get("seed", 0),
-            workers=workers, threads=threads, storage=storage, name=name, out=out, resume=resume,
-            file=people, command=asked,
-        )  # fmt: skip
+    try:
+        with usage_errors():
+            found = run(
+                objective, space,
+                trials=_counts(asked.get("trials", 50)), stages=asked.get("stages") or max(given_by_stage, default=1),
+                budgets=_counts(asked.get(objective.unit) or _short(objective)),
+                sampler=asked.get("sampler", "random"), pruner=asked.get("pruner", "none"), seed=asked.get("seed", 0),
+                workers=workers, threads=threads, storage=storage, name=name, out=out, resume=resume,
+                file=people, command=asked,
+            )  # fmt: skip
+    except WorkerError as error:
+        raise click.UsageError(str(error), ctx) from error
     click.echo(_closing(found, out, storage), file=people)
     if as_json:
         print_json(found.to_dict())
     if found.interrupted:
-        return_code = BY_SIGNAL + signal.SIGINT
+        return_code = BY_SIGNAL + (found.signal or signal.SIGINT)
     elif found.best is None:
         return_code = DIVERGED
     ctx.exit(return_code)

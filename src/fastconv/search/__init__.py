@@ -23,5 +23,9 @@ from fastconv.search.result import SearchResult
 from fastconv.search.run import search, stored
 from fastconv.search.space import Choice, Range, make_space, parse
 from fastconv.search.training import Training
+from fastconv.search.worker import WorkerError
 
-__all__ = ["Attempt", "Choice", "Cut", "Range", "SearchResult", "Training", "make_space", "parse", "search", "stored"]
+__all__ = [
+    "Attempt", "Choice", "Cut", "Range", "SearchResult", "Training", "WorkerError", "make_space", "parse", "search",
+    "stored",
+]  # fmt: skip

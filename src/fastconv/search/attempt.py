@@ -36,10 +36,11 @@ class Attempt:
         budget: int | None,
         folder: Path | None,
         report: Callable[[float, int], bool],
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self.number, self.stage, self.params, self.budget, self.folder = number, stage, params, budget, folder
         self.facts: dict[str, Any] = {}
-        self._report = report
+        self._report, self._ending = report, ending
 
     def __getitem__(self, name: str) -> Any:
         return self.params[name]
@@ -51,9 +52,23 @@ class Attempt:
         ------
         Cut
             If the search's pruner gives the trial up.
+        KeyboardInterrupt
+            As `safe_point`.
         """
+        self.safe_point()
         if self._report(float(value), int(step)):
             raise Cut(f"given up by the pruner at step {step}, value {value:.4g}")
+
+    def safe_point(self) -> None:
+        """Say that this is a good moment to end, should Ctrl-C or SIGTERM have asked the search to.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If so. The trial waits again.
+        """
+        if self._ending():
+            raise KeyboardInterrupt
 
     def __repr__(self) -> str:
         return f"Attempt({self.number}, {self.params})"

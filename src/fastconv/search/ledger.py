@@ -2,7 +2,8 @@
 
 All trials of a stage are laid out as waiting before the first one runs, and a worker takes one by a change of
 state that the storage makes atomic. So there are exactly as many trials as were asked for, however many workers
-on however many machines take part. A trial whose worker has died is put back; the second time it counts as failed.
+on however many machines take part. A trial whose worker is gone is put back. Where the worker died while its searcher,
+the process that had started it, lived on to see it, the trial counts as failed the second time.
 """
 
 from __future__ import annotations
@@ -44,10 +45,15 @@ class Ledger:
         Of this stage.
     stage : int
         From 0.
+    searcher : int, optional
+        The process that started this one as a worker; by default it works by itself.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, plan: Plan, space: Space, stage: int) -> None:
+    def __init__(
+        self, storage: BaseStorage, name: str, plan: Plan, space: Space, stage: int, searcher: int | None = None
+    ) -> None:
         self.storage, self.name, self.plan, self.space, self.stage = storage, name, plan, space, stage
+        self._searcher = os.getpid() if searcher is None else searcher
         self.total = plan.trials[stage]
         self._study_name = stage_name(name, stage)
         self._id: int | None = None
@@ -98,7 +104,8 @@ class Ledger:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in some states, or all, by number."""
-        trials = self.storage.get_all_trials(self.id, deepcopy=False, states=states or None)
+        # a set: asked for a tuple of WAITING, Optuna's memory forgets trials that were put back
+        trials = self.storage.get_all_trials(self.id, deepcopy=False, states=frozenset(states) or None)
         return sorted((t for t in trials if t.number < self.total), key=lambda t: t.number)
 
     def take(self) -> Trial | None:
@@ -109,10 +116,8 @@ class Ledger:
                     continue
             except UpdateFinishedTrialError:
                 continue
-            owner = _worker(os.getpid())
+            owner = {"host": platform.node(), "pid": os.getpid(), "searcher": self._searcher}
             self.storage.set_trial_user_attr(waiting._trial_id, "worker", owner)
-            if waiting.user_attrs.get("error"):
-                self.storage.set_trial_user_attr(waiting._trial_id, "error", {})
             study = optuna.load_study(
                 study_name=self._study_name, storage=self.storage, pruner=pruner(self.plan.pruner),
                 sampler=sampler(self.plan, self.space, self.stage, waiting.number),
@@ -152,13 +157,19 @@ class Ledger:
 
     def put_back_of(self, pid: int, why: str | None = None) -> bool:
         """Put back what a process of this machine was at; return whether it was at anything."""
-        mine = [t for t in self._trials(TrialState.RUNNING) if t.user_attrs.get("worker") == _worker(pid)]
-        for trial in mine:
-            self.put_back(trial._trial_id, why, _worker(pid))
-        return bool(mine)
+        found = False
+        for trial in self._trials(TrialState.RUNNING):
+            worker = trial.user_attrs.get("worker", {})
+            if (worker.get("host"), worker.get("pid")) == (platform.node(), pid):
+                self.put_back(trial._trial_id, why, worker)
+                found = True
+        return found
 
     def put_back_lost(self) -> None:
-        """Put back the trials of workers that are gone: not there on this machine, or long without a sign of life."""
+        """Put back the trials of workers that are gone with their searcher, or long without a sign of life.
+
+        A searcher that lives puts back itself what its workers were at (`put_back_of`), and knows how they ended.
+        """
         for trial in self._trials(TrialState.RUNNING):
             worker = trial.user_attrs.get("worker", {})
             sign = (worker.get("host"), worker.get("pid"), trial.user_attrs.get("beat"))
@@ -167,26 +178,15 @@ class Ledger:
             if sign != seen:
                 self._beats[trial.number] = sign, now
                 since = now
-            here = worker.get("host") == platform.node()
-            if (here and not _alive(worker["pid"])) or now - since > _LOST:
+            here = [worker[k] for k in ("pid", "searcher") if k in worker and worker.get("host") == platform.node()]
+            if (here and not any(map(_alive, here))) or now - since > _LOST:
                 del self._beats[trial.number]
-                self.put_back(trial._trial_id, "its worker died", worker)
+                self.put_back(trial._trial_id, worker=worker)
 
     def beat(self, trial_id: int, count: int) -> None:
         """Give a sign of life."""
         with contextlib.suppress(UpdateFinishedTrialError):
             self.storage.set_trial_user_attr(trial_id, "beat", count)
-
-    def error(self, pid: int) -> str | None:
-        """Return the error that ended a worker of this machine, if it wrote one."""
-        for trial in self._trials():
-            if trial.user_attrs.get("error", {}).get("worker") == _worker(pid):
-                return f"trial {self.plan.before(self.stage) + trial.number + 1}: {trial.user_attrs['error']['text']}"
-        return None
-
-    def set_error(self, trial_id: int, text: str) -> None:
-        """Leave an error for `error`."""
-        self.storage.set_trial_user_attr(trial_id, "error", {"worker": _worker(os.getpid()), "text": text})
 
     def waiting(self) -> int:
         """Return how many trials wait."""
@@ -225,10 +225,6 @@ def stored_command(storage: BaseStorage, name: str) -> dict[str, Any] | None:
         return None
     command: dict[str, Any] | None = storage.get_study_user_attrs(study).get("search", {}).get("command")
     return command
-
-
-def _worker(pid: int) -> dict[str, Any]:
-    return {"host": platform.node(), "pid": pid}
 
 
 def _alive(pid: int) -> bool:

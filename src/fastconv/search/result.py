@@ -29,6 +29,8 @@ class SearchResult:
         Trials asked for.
     interrupted : bool
         Whether an interruption ended it; the same search with ``resume=True`` goes on.
+    signal : int or None
+        The signal that did, where one came.
     """
 
     trials: list[dict[str, Any]]
@@ -37,6 +39,7 @@ class SearchResult:
     warnings: list[str]
     asked: int
     interrupted: bool
+    signal: int | None = None
 
     def table(self) -> list[dict[str, Any]]:
         """Return the trials as flat rows, hyperparameters beside figures: what `fastconv.viz.search` draws."""
@@ -60,7 +63,9 @@ class SearchResult:
         return f"SearchResult({len(self.trials)} of {self.asked} trials, best {best})"
 
 
-def summary(plan: Plan, stages: list[tuple[Space, list[dict[str, Any]]]], interrupted: bool) -> SearchResult:
+def summary(
+    plan: Plan, stages: list[tuple[Space, list[dict[str, Any]]]], interrupted: bool, signal: int | None = None
+) -> SearchResult:
     """Make the result of the stages run so far."""
     told, best, space = [], None, None
     for stage, (where, rows) in enumerate(stages):
@@ -78,4 +83,4 @@ def summary(plan: Plan, stages: list[tuple[Space, list[dict[str, Any]]]], interr
         )
     rows = [row for _, stage_rows in stages for row in stage_rows]
     warnings = [] if best is None or space is None else at_edge(space, best["params"], plan.space)
-    return SearchResult(rows, best, told, warnings, sum(plan.trials), interrupted)
+    return SearchResult(rows, best, told, warnings, sum(plan.trials), interrupted, signal if interrupted else None)

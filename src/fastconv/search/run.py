@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,6 +23,7 @@ from fastconv.search.space import Space, make_space, narrow
 from fastconv.search.storage import open_storage, quiet
 from fastconv.search.training import Training
 from fastconv.search.worker import Job, Objective
+from fastconv.signals import EndRequest
 from fastconv.train.setup import Options
 
 JOURNAL = "search.journal"
@@ -97,7 +99,8 @@ def search(
     Returns
     -------
     SearchResult
-        Also after Ctrl-C: what was done until then.
+        Also after Ctrl-C or SIGTERM: what was done until then. A running trial ends at its next
+        `Attempt.safe_point` (a training trial after its step) and waits again; a second signal ends it at once.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def search(
         If an argument is wrong, or the storage holds another search of this name.
     OSError
         If the storage or ``out`` cannot be used, is there already, or is missing on ``resume``.
-    RuntimeError
+    WorkerError
         If the objective raises an error in a worker process; without workers the error itself comes out. The trial
         waits again, so ``resume`` repeats it.
 
@@ -138,7 +141,10 @@ def search(
         if resume and stored_command(kept, name) is None:
             raise FileNotFoundError(f"resume: there is no search named {name!r} in {storage}")
         show = Show(plan, isinstance(objective, Training), (file or sys.stdout) if progress else None)
-        run = _Search(plan, objective, kept, storage, name, out, workers, config.threads(), show)
+        request = stack.enter_context(
+            EndRequest(lambda signal: f"{signal}: stopping, the running trial waits again (again: at once)")
+        )
+        run = _Search(plan, objective, kept, storage, name, out, workers, config.threads(), show, request)
         return run.all_stages(command or {})
 
 
@@ -204,10 +210,10 @@ class _Search:
 
     def __init__(
         self, plan: Plan, objective: Objective, storage: Any, where: str | None, name: str, out: Path | None,
-        workers: int, threads: int, show: Show,
+        workers: int, threads: int, show: Show, request: EndRequest,
     ) -> None:  # fmt: skip
         self._plan, self._objective, self._storage, self._where, self._name = plan, objective, storage, where, name
-        self._out, self._workers, self._threads, self._show = out, workers, threads, show
+        self._out, self._workers, self._threads, self._show, self._request = out, workers, threads, show, request
 
     def all_stages(self, command: dict[str, Any]) -> SearchResult:
         space = self._plan.space
@@ -221,38 +227,47 @@ class _Search:
             except KeyboardInterrupt:
                 interrupted = True
             finally:
-                self._show.end()
+                self._tell(self._show.end)
             rows = ledger.rows()
             stages.append((space, rows))
             chosen = self._plan.chosen(rows)
             if interrupted or not chosen:
                 break
             space = narrow(space, [row["params"] for row in chosen])
-        return summary(self._plan, stages, interrupted)
+        return summary(self._plan, stages, interrupted, self._request.number)
+
+    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+        """Show something; an interruption inside tqdm would break its lock."""
+        with self._request.held():
+            what(*args)
 
     def _stage(self, ledger: Ledger) -> None:
         rows = ledger.rows()
-        self._show.stage(ledger.stage, ledger.space, len(rows))
-        self._show.trials(rows)
+        self._tell(self._show.stage, ledger.stage, ledger.space, len(rows))
+        self._tell(self._show.trials, rows)
         crew = self._crew(ledger)
         try:
             while not ledger.done():
+                if self._request.number is not None:
+                    raise KeyboardInterrupt
                 started = time.monotonic()
                 busy = crew.turn()
                 ledger.put_back_lost()
-                self._show.trials(ledger.rows())
+                self._tell(self._show.trials, ledger.rows())
                 if not busy:  # a slow storage is asked less often: workers need it too
                     time.sleep(max(_POLL, 4 * (time.monotonic() - started)))
         finally:
             crew.leave()
-        self._show.trials(ledger.rows())
+        self._tell(self._show.trials, ledger.rows())
 
     def _crew(self, ledger: Ledger) -> Crew:
         if self._workers == 1:
-            return Alone(ledger, self._objective, self._out, shared=self._where is not None)
+            shared = self._where is not None
+            return Alone(ledger, self._objective, self._out, shared, lambda: self._request.number is not None)
         assert self._where is not None
         jobs = [
-            Job(self._where, self._name, self._plan, ledger.space, ledger.stage, self._objective, self._out, threads)
+            Job(self._where, self._name, self._plan, ledger.space, ledger.stage, self._objective, self._out, threads,
+                os.getpid())
             for threads in share_threads(self._threads, self._workers)
-        ]
+        ]  # fmt: skip
         return Spawned(ledger, jobs)

@@ -213,10 +213,13 @@ class CutOff(Callback):
 
 
 class _Report(Callback):
-    """Tell the search the validation accuracy of every epoch."""
+    """Tell the search the validation accuracy of every epoch, and end with it."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
+
+    def on_safe_point(self, trainer: Trainer) -> None:
+        self._attempt.safe_point()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         self._attempt.report(trainer.history[-1]["validation_accuracy"], trainer.epoch + 1)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from optuna.trial import Trial
@@ -32,7 +33,7 @@ Objective = Callable[[Attempt], float]
 
 @dataclass(frozen=True)
 class Job:
-    """All a worker process is told; goes through pickle."""
+    """All a worker process is told; goes through pickle. `searcher` is the process that starts it."""
 
     storage: str
     name: str
@@ -42,6 +43,11 @@ class Job:
     objective: Objective
     out: Path | None
     threads: int
+    searcher: int
+
+
+class WorkerError(RuntimeError):
+    """An error of the objective, or of its surroundings, in a worker process."""
 
 
 def trial_folder(out: Path, number: int) -> Path:
@@ -49,10 +55,14 @@ def trial_folder(out: Path, number: int) -> Path:
     return out / f"trial-{number:04d}"
 
 
-def run_next(ledger: Ledger, objective: Objective, out: Path | None, pulse: Pulse | None = None) -> bool:
+def run_next(
+    ledger: Ledger, objective: Objective, out: Path | None, pulse: Pulse | None = None,
+    ending: Callable[[], bool] = lambda: False,
+) -> bool:  # fmt: skip
     """Run the next trial that waits; return False where none does.
 
-    Whatever interrupts the objective puts the trial back: an interruption or a mistake in it is not the trial's.
+    Whatever interrupts the objective puts the trial back: an interruption or a mistake in it is not the trial's. Such
+    an error has the trial's number in its notes.
     """
     trial = ledger.take()
     if trial is None:
@@ -62,8 +72,9 @@ def run_next(ledger: Ledger, objective: Objective, out: Path | None, pulse: Puls
     if folder is not None and folder.exists():  # of a try that was not finished
         shutil.rmtree(folder)
     attempt = Attempt(
-        number, ledger.stage + 1, dict(trial.params), ledger.plan.budgets[ledger.stage], folder, _reporter(trial)
-    )
+        number, ledger.stage + 1, dict(trial.params), ledger.plan.budgets[ledger.stage], folder, _reporter(trial),
+        ending,
+    )  # fmt: skip
     started = time.perf_counter()
     value: float | None = None
     status, reason = "finished", None
@@ -80,8 +91,7 @@ def run_next(ledger: Ledger, objective: Objective, out: Path | None, pulse: Puls
     except MemoryError as error:
         status, reason = "failed", f"out of memory: {error}"
     except BaseException as error:
-        if isinstance(error, Exception):
-            ledger.set_error(trial._trial_id, _describe(error))
+        error.add_note(f"trial {number}")
         ledger.put_back(trial._trial_id)
         raise
     finally:
@@ -94,8 +104,9 @@ def run_next(ledger: Ledger, objective: Objective, out: Path | None, pulse: Puls
 
 def _describe(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
+    notes, error.__notes__ = getattr(error, "__notes__", []), []
     what = traceback.format_exception_only(error)[-1].strip()
-    return f"{what} ({Path(where.filename).name}, line {where.lineno})"
+    return ": ".join([*notes, f"{what} ({Path(where.filename).name}, line {where.lineno})"])
 
 
 def _reporter(trial: Trial) -> Callable[[float, int], bool]:
@@ -136,21 +147,32 @@ class Pulse:
         self._over.set()
 
 
-def work(job: Job) -> None:
+def work(pickled: bytes, says: Connection) -> None:
     """Run trials until none waits: the main function of a worker process.
 
-    Interrupts from the keyboard are left to the parent. An error of the objective is left in the storage.
+    Parameters
+    ----------
+    pickled : bytes
+        A `Job`.
+    says : Connection
+        Where the text of an error is sent to that ends this process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    config.threads(job.threads)
-    storage = open_storage(job.storage)
-    ledger = Ledger(storage, job.name, job.plan, job.space, job.stage)
-    pulse = Pulse(ledger)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts from the keyboard are the searcher's affair
+    hold_interrupts(False)
     try:
+        job: Job = pickle.loads(pickled)
+        config.threads(job.threads)
         with quiet():
+            ledger = Ledger(open_storage(job.storage), job.name, job.plan, job.space, job.stage, job.searcher)
+            pulse = Pulse(ledger)
             while run_next(ledger, job.objective, job.out, pulse):
                 pass
-    except Exception:
-        if ledger.error(os.getpid()) is None:
-            raise
+    except Exception as error:
+        says.send(_describe(error))
         sys.exit(1)
+
+
+def hold_interrupts(hold: bool) -> None:
+    """Have this thread, and processes it starts meanwhile, hear of Ctrl-C later, or now."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK if hold else signal.SIG_UNBLOCK, {signal.SIGINT})
