@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_made_is_named_itself(folder, monkeypatch):
     def full(path, *args, **extra):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("fastconv.train.writer._open_locked", full)
+    monkeypatch.setattr("fastconv.train.writer.open_locked", full)
     assert said("train", "--epochs", "1", "--out", "new").endswith(" new/metrics.jsonl: No space left on device\n")
     assert not [path for path in folder.iterdir() if "new" in path.name]
 

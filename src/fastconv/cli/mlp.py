@@ -42,6 +42,9 @@ def _files(command: Any) -> Any:
     return weights(data_options(command))
 
 
+_SMALL = 64 << 10  # bytes on the disk of what is no weights
+
+
 @click.group(cls=Commands)
 def mlp() -> None:
     """Train a net of one hidden layer: pixels, linear + ReLU, linear, softmax."""
@@ -69,14 +72,17 @@ def train(
     set_threads(threads)
     with usage_errors():
         from fastconv import data, init, nn, optim, serialize
-        from fastconv.serialize.files import write_json
+        from fastconv.locks import Lock
+        from fastconv.serialize.files import Room, write_json
         from fastconv.train import state_sha256
 
         images = load_data(dataset, data_dir)
         record = weights.with_name(weights.name + ".json")
         if not weights.absolute().parent.is_dir():
             raise FileNotFoundError(f"--weights {weights}: there is no folder {weights.parent}")
-        if weights.exists():
+        ctx.with_resource(Lock(weights, "another process is training this net; try again when it has ended"))
+        new = not weights.exists()
+        if not new:
             model = _net(weights, images)
             done = _steps_done(record, model)
         else:
@@ -89,6 +95,8 @@ def train(
         batches = data.Batches(*images.train, batch, seed=seed, drop_last=True)
         if not len(batches):
             raise ValueError(f"--batch {batch}: there are {len(images.train.labels)} training images")
+        nbytes = sum(array.nbytes for _, array in model.named_state()) + _SMALL
+        room = ctx.with_resource(Room(weights.absolute().parent, nbytes))
     loss, step_of = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=lr)
     seconds, value, right, step = [], float("nan"), 0.0, done
     with EndRequest(lambda name: f"{name}: stopping after this step (again: at once, and nothing is saved)") as ending:
@@ -114,10 +122,16 @@ def train(
             if ending.number is not None:
                 break
     with usage_errors("--weights: "):
-        # whoever is killed between the two leaves a net that the record does not name: then the step before counts
-        write_json(record, {"step": step, "before": done, "state_sha256": state_sha256(model),
-                            "seed": seed, "batch": batch})  # fmt: skip
-        serialize.save(model, weights)
+        room.close()
+        try:
+            # whoever is killed between the two leaves a net that the record does not name: then the step before counts
+            write_json(record, {"step": step, "before": done, "state_sha256": state_sha256(model),
+                                "seed": seed, "batch": batch})  # fmt: skip
+            serialize.save(model, weights)
+        except OSError:
+            if new:
+                record.unlink(missing_ok=True)
+            raise
     if as_json:
         print_json({"loss": value, "batch_accuracy": right, "step_seconds": statistics.median(seconds),
                     "steps": step - done, "step": step})  # fmt: skip

@@ -134,7 +134,7 @@ def _started(
     setup = prepare(fill(**given), _observers(out, observed, people), progress=False)
     if out is None:
         return setup, None
-    writer = RunWriter.start(out, {**setup.describe(), "observed": observed})
+    writer = RunWriter.start(out, {**setup.describe(), "observed": observed}, setup.model)
     setup.trainer.callbacks.insert(0, writer)
     return setup, writer
 

@@ -21,7 +21,7 @@ from typing import Any
 from fastconv.functional.residual import ResidualCore
 from fastconv.locks import Lock
 from fastconv.paths import expand
-from fastconv.serialize.files import sync_folder
+from fastconv.serialize.files import allocate, sync_folder
 
 RECORD_BYTES = 1024  # blanks fill it up: a record that is changed in place keeps its length
 
@@ -180,15 +180,14 @@ def preallocate(path: Path, nbytes: int) -> None:
     former = path.stat().st_size if path.exists() else None
     try:
         with open(path, "ab") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, nbytes)
+            allocate(file.fileno(), nbytes)
             file.truncate(nbytes)
     except OSError as error:
         if former is None:
             path.unlink(missing_ok=True)
         else:
             os.truncate(path, former)
-        raise OSError(error.errno, f"no room for {nbytes} bytes: {error.strerror}", str(path)) from None
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def sync_file(path: Path) -> None:

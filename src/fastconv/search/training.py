@@ -111,7 +111,7 @@ class Training:
         writer = None
         if attempt.folder is not None:
             about = {"trial": attempt.number, "stage": attempt.stage, "budget": attempt.budget, "unit": self.unit}
-            writer = RunWriter.start(attempt.folder, {**setup.describe(), "search": about})
+            writer = RunWriter.start(attempt.folder, {**setup.describe(), "search": about}, setup.model)
             trainer.callbacks.insert(0, writer)
         status, reason = "finished", None
         try:

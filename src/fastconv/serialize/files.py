@@ -1,14 +1,16 @@
 """Files that appear whole or not at all, and JSON that every reader takes."""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fastconv.paths import PathLike, expand
 
@@ -42,14 +44,64 @@ def replacing(path: PathLike, *, follow: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def speaking_of(path: PathLike, draft: Path) -> Iterator[None]:
-    """Let an OSError about a draft, or a file in it, name what it is the draft of."""
+    """Let an OSError about a draft, or a file in it, name what it is the draft of; so one that names no file."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or not str(error.filename).startswith(str(draft)):
+        if error.errno is None or not str(error.filename or draft).startswith(str(draft)):
             raise
-        name = os.fspath(path) + str(error.filename)[len(str(draft)) :]
+        name = os.fspath(path) + str(error.filename or draft)[len(str(draft)) :]
         raise OSError(error.errno, error.strerror, name) from error
+
+
+def allocate(file: int, nbytes: int) -> None:
+    """Reserve the first bytes of an open file on the disk, where the system can; the file becomes as long at least.
+
+    Raises
+    ------
+    OSError
+        If there is no room.
+    """
+    if not hasattr(os, "posix_fallocate") or nbytes == 0:
+        return
+    try:
+        os.posix_fallocate(file, 0, nbytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+            raise OSError(error.errno, f"no room for {nbytes} bytes: {error.strerror}") from None
+
+
+class Room:
+    """Room on a disk, kept for later by an open file without a name: it goes with its process.
+
+    Parameters
+    ----------
+    folder : path-like
+    nbytes : int
+
+    Raises
+    ------
+    OSError
+        If there is not as much.
+    """
+
+    def __init__(self, folder: PathLike, nbytes: int) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        try:
+            allocate(self._file.fileno(), nbytes)
+        except OSError as error:
+            self._file.close()
+            raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
+
+    def close(self) -> None:
+        """Give it back."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def sync_folder(folder: PathLike) -> None:

@@ -65,4 +65,4 @@ def take_up(setup: Setup, record: RunRecord) -> RunWriter:
         setup.trainer.load_state_dict(state)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a checkpoint of this run: {error}") from error
-    return RunWriter.resume(record.path, setup.trainer.step, setup.trainer.history)
+    return RunWriter.resume(record.path, setup.trainer.step, setup.trainer.history, setup.model)

@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fastconv import config, locks, serialize
+from fastconv import config, serialize
 from fastconv.nn import Module
 from fastconv.paths import expand, inside
-from fastconv.serialize.files import json_line, speaking_of, sync_folder, write_json
+from fastconv.serialize.files import Room, json_line, speaking_of, sync_folder, write_json
 from fastconv.train.base import Callback, Diverged, Interrupted
+from fastconv.train.checkpoint import Checkpoint
 from fastconv.train.history import Record
+from fastconv.train.keeping import Keeper, open_locked, room_of
 from fastconv.train.run import (
     CHECKPOINTS,
     CONFIG,
@@ -67,20 +69,27 @@ class RunWriter(Callback):
     ('finished', {'lr': 0.1}, [0.5])
     """
 
-    def __init__(self, folder: Path, file: int) -> None:
+    def __init__(self, folder: Path, file: int, room: Room | None = None) -> None:
         self.folder = folder
-        self._file: int | None = file
+        self._keeper: Keeper | None = Keeper(folder, file, room)
 
     @classmethod
-    def start(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
+    def start(cls, folder: str | os.PathLike[str], config: Mapping[str, Any], model: Module | None = None) -> Self:
         """Make the folder of a new run, which appears whole or not at all.
 
         An empty folder that is there, or a link to one, is filled: it stays what it is, also where it is a mount.
 
+        Parameters
+        ----------
+        folder : path-like
+        config : mapping
+        model : Module, optional
+            What `finish` will save: room for it, and for a checkpoint, is kept on the disk until then.
+
         Raises
         ------
         OSError
-            If it is there already with something in it, or cannot be made.
+            If it is there already with something in it, cannot be made, or the disk has not as much room.
         TypeError
             If ``config`` has no JSON form.
         """
@@ -92,22 +101,28 @@ class RunWriter(Callback):
         draft = folder / name if there else folder.with_name(name)
         with speaking_of(folder, draft):
             draft.mkdir()
+            file = None
             try:
                 write_json(draft / CONFIG, dict(config))
                 write_json(draft / ENV, environment())
-                file = _open_locked(draft / METRICS)
+                file = open_locked(draft / METRICS)
+                room = _room(draft, model)
                 if there:
                     _move_up(draft, (ENV, METRICS, CONFIG))  # with the last of them it is a run
                 else:
                     draft.rename(folder)
             except BaseException:
+                if file is not None:
+                    os.close(file)
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         sync_folder(folder if there else folder.parent)
-        return cls(folder, file)
+        return cls(folder, file, room)
 
     @classmethod
-    def resume(cls, folder: str | os.PathLike[str], step: int, history: Iterable[Record]) -> Self:
+    def resume(
+        cls, folder: str | os.PathLike[str], step: int, history: Iterable[Record], model: Module | None = None
+    ) -> Self:
         """Go on with a run from a step of the past: what was recorded later is forgotten, so is the result.
 
         Parameters
@@ -117,21 +132,24 @@ class RunWriter(Callback):
             Updates done at the checkpoint.
         history : iterable of dict
             Records of the epochs done at the checkpoint; those that the folder has lost are written again.
+        model : Module, optional
+            As for `start`.
 
         Raises
         ------
         OSError, ValueError
-            If it is no run, is damaged, leads elsewhere by a link, or another process is at it; nothing is changed
-            then.
+            If it is no run, is damaged, leads elsewhere by a link, another process is at it, or the disk is full;
+            nothing is changed then.
         """
         folder, history = expand(folder), list(history)
         if not is_run(folder):
             raise FileNotFoundError(f"{folder} is not the folder of a run")
         for name in (METRICS, ENV, CHECKPOINTS, TENSORBOARD):
             inside(folder, name)
-        file = _open_locked(folder / METRICS)
-        run = cls(folder, file)
+        run = cls(folder, open_locked(folder / METRICS))
+        assert run._keeper is not None
         try:
+            run._keeper.room = _room(folder, model)
             keep = epochs = 0
             for record, end in read_metrics(folder / METRICS):
                 is_epoch = record.get("kind", "epoch") == "epoch"
@@ -141,10 +159,11 @@ class RunWriter(Callback):
                 keep = end
             about = read_env(folder)
             about["resumed"] = [*about.get("resumed", ()), {"step": step, **environment()}]
-            os.ftruncate(file, keep)
+            write_json(folder / ENV, about, follow=False)
+            run._keeper.remember()
+            run._keeper.cut(keep)
             for record in history[epochs:]:
                 run.write({"kind": "epoch", **record})
-            write_json(folder / ENV, about, follow=False)
             for name in (RESULT, MODEL):
                 (folder / name).unlink(missing_ok=True)
         except BaseException:
@@ -157,42 +176,57 @@ class RunWriter(Callback):
         """The folder for checkpoints."""
         return self.folder / CHECKPOINTS
 
+    def on_safe_point(self, trainer: Trainer) -> None:
+        """End the run where the disk is full: in the room that was kept for it, by a checkpoint to go on from."""
+        if self._keeper is None or (full := self._keeper.full) is None:
+            return
+        saved = [callback.save(trainer) for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
+        then = f"; saved at step {trainer.step}, from which the run can be resumed" if saved else ""
+        raise OSError(full.errno, f"{full.strerror}{then}", full.filename)
+
     def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
         self.write(record)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line: a whole record, in a single write."""
-        if self._file is None:
+        """Add one line: a whole record. What somebody has removed of the run meanwhile is written again.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        if self._keeper is None:
             raise ValueError(f"{self.folder}: the run is closed")
-        line = (json_line(dict(record)) + "\n").encode()
-        while line:  # a full disk may take a part
-            line = line[os.write(self._file, line) :]
+        self._keeper.append((json_line(dict(record)) + "\n").encode())
 
     def finish(self, result: Mapping[str, Any], model: Module | None = None) -> None:
         """Write the model, then result.json, and close.
 
         ``result`` holds at least ``status``: "finished", "stopped", "interrupted" or "diverged".
         """
+        if self._keeper is not None:
+            self._keeper.look()
+            self._keeper.release()
         if model is not None:
             serialize.save(model, inside(self.folder, MODEL))
-        if self._file is not None:
-            os.fsync(self._file)
+        if self._keeper is not None:
+            self._keeper.sync()
         write_json(self.folder / RESULT, dict(result), follow=False)
         self.close()
 
     def close(self) -> None:
         """Give up the lock; without a result the run counts as killed."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self._file is not None and isinstance(error, Diverged):
+        if self._keeper is not None and isinstance(error, Diverged):
             self.finish({"status": "diverged", "reason": str(error), "steps": error.step})
-        elif self._file is not None and isinstance(error, Interrupted):
+        elif self._keeper is not None and isinstance(error, Interrupted):
             self.finish({"status": "interrupted", "reason": error.signal.name, "steps": error.step})
         self.close()
 
@@ -226,17 +260,6 @@ def _move_up(draft: Path, names: Iterable[str]) -> None:
         raise
 
 
-def _open_locked(path: Path) -> int:
-    """Open metrics.jsonl to append to it, as the only one.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process writes this run.
-    """
-    no_link = getattr(os, "O_NOFOLLOW", 0)
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | no_link, 0o666)
-    if not locks.take(file):
-        os.close(file)
-        raise BlockingIOError(f"{path.parent}: another process is at this run")
-    return file
+def _room(folder: Path, model: Module | None) -> Room | None:
+    """Keep room for what the run of a model writes."""
+    return None if model is None else Room(folder, room_of(sum(array.nbytes for _, array in model.named_state())))
