@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> SearchResult:
     if args.picture:
         from fastconv import viz
 
-        viz.search(found.table(), value="value").savefig(args.picture)
+        viz.search(found.table(), value="value", label="validation accuracy").savefig(args.picture)
     return found
 
 

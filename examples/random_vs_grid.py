@@ -85,7 +85,7 @@ def draw(
     figure = Figure(figsize=(14, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for ax, name, result in zip((left, middle), ("grid", "random"), searches, strict=True):
-        viz.search(result.table(), value="value", ax=ax)
+        viz.search(result.table(), value="value", label="validation accuracy", ax=ax)
         ax.set_title(name)
     for name, values in (("grid", grid), ("random", drawn)):
         error = values.std(axis=0) / np.sqrt(len(values))

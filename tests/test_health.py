@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastconv.diagnose.health import ACCURACY_GAP, BARELY, EXPLOSION, FAINT, NAMES, RISE, health, judge
 from fastconv.train import History
@@ -92,3 +94,38 @@ def test_the_first_loss_is_that_of_step_one_or_of_chance(tmp_path):
 def test_a_run_that_diverged_says_what_its_trainer_said(tmp_path):
     found = judge(record(tmp_path, [2.3], result={"status": "diverged", "reason": "the loss is nan after 7 updates"}))
     assert (found.name, found.reason) == ("exploded", "the loss is nan after 7 updates")
+
+
+@given(
+    st.integers(2, 1000),
+    st.lists(st.floats(1.001, 3.0), min_size=2, max_size=6),
+    st.floats(-1, 1),
+    st.floats(0.8, 0.999),
+)
+def test_a_run_that_is_no_better_than_guessing_is_not_learning(classes, above, gain, below):
+    """Its loss may fall, from a clumsy start, but never below ln(classes), and accuracy stays near 1/classes."""
+    chance, limit = math.log(classes), 1 / classes + ACCURACY_GAP
+    losses = [chance * factor for factor in sorted(above, reverse=True)]
+    share = min(max(limit + gain * 0.1, 0.0), 1.0)
+    shares = dict(accuracy=[share] * len(losses), validation_accuracy=[share] * len(losses))
+    found = health(curve(losses, losses, **shares), classes=classes)
+    if losses[0] - losses[-1] < BARELY * losses[0] * (1 + 1e-9):
+        return
+    assert (found.name == "learning") == (share - 1 / classes > ACCURACY_GAP)
+    better = health(curve([*losses, chance * below], [*losses, chance * below], accuracy=[0.0] * (len(losses) + 1)),
+                    classes=classes)  # fmt: skip
+    assert better.name == "learning"
+    assert health(curve(losses, losses)).name == "learning"  # of unknown classes nothing more is known
+
+
+def test_guessing_is_told_with_its_figures(tmp_path):
+    guesses = record(tmp_path, [2.9, 2.32])
+    for epoch, share in zip(guesses.history, (0.09, 0.118), strict=True):
+        epoch |= {"accuracy": 0.1, "validation_accuracy": share}
+    assert judge(guesses).name == "too slow"
+    assert judge(guesses).reason == (
+        "no better than guessing: loss 2.32 at best, where ln(10) is 2.303, and accuracy 11.8 %"
+    )
+    for epoch in guesses.history:
+        epoch["validation_accuracy"] = 0.35  # sure of its mistakes, and right more often than not
+    assert judge(guesses).name == "learning"

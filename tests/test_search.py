@@ -198,6 +198,38 @@ def test_the_edge_of_a_range_is_told():
     assert "as far as 100" in end
 
 
+@given(st.integers(2, 9), st.data())
+def test_an_edge_is_warned_of_where_trials_as_good_as_the_best_lie(count, data):
+    """Whichever of equal trials is the best: by its loss, or by its number. Those at both ends say nothing."""
+    from fastconv.search.plan import Plan
+    from fastconv.search.result import summary
+
+    space = make_space({"x": "1e-4:1"})
+    places = st.sampled_from([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    rows = [
+        {"number": n + 1, "stage": 1, "status": "finished", "params": {"x": data.draw(places)},
+         "value": data.draw(st.sampled_from([0.5, 0.9])), "validation_loss": data.draw(st.sampled_from([0.1, 0.2]))}
+        for n in range(count)
+    ]  # fmt: skip
+    plan = Plan({}, space, (count,), (None,), "random", "none", "maximize", 0)
+    found = summary(plan, [(space, rows)], False)
+    top = max(row["value"] for row in rows)
+    tied = [row for row in rows if row["value"] == top]
+    least = min(row["validation_loss"] for row in tied)
+    alike = [row for row in tied if row["validation_loss"] == least]
+    assert found.best == alike[0]
+    ends = [{row["params"]["x"] for row in some} & {1e-4, 1.0} for some in (alike, tied)]
+    deciding = ends[0] or ends[1]
+    if len(deciding) != 1:
+        assert found.warnings == []
+    else:
+        (end,) = deciding
+        (warning,) = found.warnings
+        side = "upper" if end == 1.0 else "lower"
+        assert f"lies at the {side} edge of 0.0001:1: a better one may lie beyond" in warning
+        assert warning.startswith("the best x, " if found.best["params"]["x"] == end else f"x {end:.3g}, as good as")
+
+
 def test_trials_and_budgets_by_stage():
     assert share_out(10, 3) == (4, 3, 3)
     assert share_out((5, 2), 2) == (5, 2)

@@ -9,6 +9,8 @@ import threading
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastconv
 from fastconv import data, nn, viz
@@ -416,6 +418,45 @@ def test_search():
     np.testing.assert_allclose(best.get_offsets()[0], [top["lr"], top["l2"]])
     columns = {key: [trial[key] for trial in trials] for key in trials[0]}
     assert len(drawn(viz.search(columns)).axes[0].collections) == 3
+
+
+def rings(figure):
+    """The points of a search, the last the best, their values, the best's, and its text."""
+    *_, done, best = figure.axes[0].collections
+    return done.get_offsets().tolist(), done.get_array().tolist(), best.get_offsets()[0].tolist(), best.get_label()
+
+
+@given(
+    st.lists(st.tuples(st.floats(-5, 5), st.sampled_from([0.25, 0.5])), min_size=1, max_size=8),
+    st.sampled_from([None, "maximize", "minimize"]),
+    st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_best_of_a_search_is_that_of_its_direction(drawn_trials, direction, say):
+    trials = [
+        {"lr": 10.0**-i, "l2": 1.0, "value": round(value, 1), "validation_loss": loss}
+        for i, (value, loss) in enumerate(drawn_trials)
+    ]
+    sign = -1 if direction == "minimize" else 1
+    best = min(trials, key=lambda t: (-sign * t["value"], t["validation_loss"]))
+    if say:  # by the trials themselves
+        trials, arguments = [{"direction": direction or "maximize", **trial} for trial in trials], {}
+    else:
+        arguments = {"direction": direction}
+    for given_trials in (trials, {key: [trial[key] for trial in trials] for key in trials[0]}):
+        places, values, ring, text = rings(viz.search(given_trials, value="value", label="objective", **arguments))
+        assert ring == places[-1] == [best["lr"], best["l2"]]
+        assert values == sorted((t["value"] for t in trials), key=lambda value: sign * value)
+        assert "%" not in text
+
+
+def test_only_an_accuracy_is_shown_in_percent():
+    trials = [{"lr": 0.1, "l2": 1.0, "value": 0.5, "accuracy": 0.5}, {"lr": 0.2, "l2": 1.0, "value": 0.2}]
+    assert "best: 0.5 at" in rings(viz.search(trials, value="value"))[3]
+    assert "best: 50.0 % at" in rings(viz.search(trials, value="value", label="validation accuracy"))[3]
+    assert "best: 50.0 % at" in rings(viz.search(trials))[3]
+    with pytest.raises(ValueError, match="direction must be 'maximize' or 'minimize', got 'down'"):
+        viz.search(trials, direction="down")
 
 
 def test_search_with_zeros_and_without_results():

@@ -20,7 +20,7 @@ RISE = 0.1
 FAINT = 0.01
 """... unless the rise is less than this share of the first loss: then it is noise."""
 ACCURACY_GAP = 0.1
-"""Training accuracy this far above validation accuracy is a large gap."""
+"""Training accuracy this far above validation accuracy is a large gap; accuracy no more above 1/classes is chance."""
 
 HealthName = Literal["learning", "too slow", "exploded", "overfitting", "running", "unknown"]
 NAMES: tuple[HealthName, ...] = get_args(HealthName)
@@ -42,7 +42,9 @@ class Health:
     reason: str
 
 
-def health(history: History, status: str = "finished", *, first_loss: float | None = None) -> Health:
+def health(
+    history: History, status: str = "finished", *, first_loss: float | None = None, classes: int | None = None
+) -> Health:
     """Judge a run by its loss curves.
 
     The first of these that fits is the answer:
@@ -56,7 +58,10 @@ def health(history: History, status: str = "finished", *, first_loss: float | No
         more, and training loss has fallen since then; or training accuracy is more than ``ACCURACY_GAP`` (0.1)
         above validation accuracy.
     ``too slow``
-        The lowest loss is less than ``BARELY`` (5 %) below the first.
+        The lowest loss is less than ``BARELY`` (5 %) below the first; or the ``classes`` are known, neither training
+        nor validation loss was ever below ln(classes), and accuracy never above 1/classes by more than
+        ``ACCURACY_GAP`` (0.1): a net that guesses does as well. The loss alone does not tell: a net that is sure of
+        its mistakes may lose more and yet be right more often.
     ``learning``
         All else.
 
@@ -70,6 +75,8 @@ def health(history: History, status: str = "finished", *, first_loss: float | No
     first_loss : float, optional
         Loss before training where known: that of the first step, or ln(classes) for balanced classes. Without
         it the first epoch's mean stands in, which has some of the learning behind it.
+    classes : int, optional
+        How many there are, where the losses are cross-entropies of a classification.
 
     Returns
     -------
@@ -110,7 +117,24 @@ def health(history: History, status: str = "finished", *, first_loss: float | No
         return Health("overfitting", reason)
     if first - min(known) < BARELY * abs(first):
         return Health("too slow", f"loss barely changes: {first:.4g} at first, {min(known):.4g} at best")
+    if classes is not None and (reason := _guessing(history, classes)):
+        return Health("too slow", reason)
     return Health("learning", f"loss from {first:.4g} to {last:.4g}")
+
+
+def _guessing(history: History, classes: int) -> str | None:
+    """Say that a classifier never did better than one that guesses, if so."""
+    chance = math.log(classes)
+    losses = [_number(record.get(name)) for record in history for name in ("loss", "validation_loss")]
+    shares = [_number(record.get(name)) for record in history for name in ("accuracy", "validation_accuracy")]
+    right = max((share for share in shares if math.isfinite(share)), default=1.0)
+    if any(loss < chance for loss in losses) or right - 1 / classes > ACCURACY_GAP:
+        return None
+    lowest = min(loss for loss in losses if math.isfinite(loss))
+    return (
+        f"no better than guessing: loss {lowest:.4g} at best, where ln({classes}) is {chance:.4g}, "
+        f"and accuracy {100 * right:.1f} %"
+    )
 
 
 def _overfitting(history: History, faint: float) -> str | None:
@@ -142,14 +166,16 @@ def judge(record: RunRecord) -> Health:
     """Judge a recorded run, with the best known loss before training.
 
     That is the loss of step 1 where one was recorded. Otherwise, where the first epoch's mean is below
-    ln(classes), which an untrained net starts from, that. A run that diverged has its own reason.
+    ln(classes), which an untrained net starts from, that. Where the run names its classes, it has to beat that too
+    to be learning. A run that diverged has its own reason.
     """
     epochs = record.history["loss"]
-    classes = record.config.get("classes")
-    chance = math.log(len(classes)) if isinstance(classes, list) and len(classes) > 1 else -math.inf
+    named = record.config.get("classes")
+    classes = len(named) if isinstance(named, list) and len(named) > 1 else None
+    chance = -math.inf if classes is None else math.log(classes)
     start = next((_number(step.get("loss")) for step in record.steps if step.get("step") == 1), math.nan)
     if not math.isfinite(start) and epochs and _number(epochs[0]) < chance:
         start = chance
-    found = health(record.history, record.status, first_loss=start)
+    found = health(record.history, record.status, first_loss=start, classes=classes)
     reason = (record.result or {}).get("reason")
     return Health(found.name, reason) if record.status == "diverged" and isinstance(reason, str) else found

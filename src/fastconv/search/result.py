@@ -31,6 +31,8 @@ class SearchResult:
         Whether an interruption ended it; the same search with ``resume=True`` goes on.
     signal : int or None
         The signal that did, where one came.
+    direction : {"maximize", "minimize"}
+        Which values are better.
     """
 
     trials: list[dict[str, Any]]
@@ -40,10 +42,17 @@ class SearchResult:
     asked: int
     interrupted: bool
     signal: int | None = None
+    direction: str = "maximize"
 
     def table(self) -> list[dict[str, Any]]:
-        """Return the trials as flat rows, hyperparameters beside figures: what `fastconv.viz.search` draws."""
-        return [{**{key: v for key, v in row.items() if key != "params"}, **row["params"]} for row in self.trials]
+        """Return the trials as flat rows, hyperparameters beside figures: what `fastconv.viz.search` draws.
+
+        Every row says in which ``direction`` values are better.
+        """
+        return [
+            {"direction": self.direction, **{key: v for key, v in row.items() if key != "params"}, **row["params"]}
+            for row in self.trials
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON values, as ``fastconv search --json`` prints it."""
@@ -82,5 +91,10 @@ def summary(
             }
         )
     rows = [row for _, stage_rows in stages for row in stage_rows]
-    warnings = [] if best is None or space is None else at_edge(space, best["params"], plan.space)
-    return SearchResult(rows, best, told, warnings, sum(plan.trials), interrupted, signal if interrupted else None)
+    warnings = []
+    if best is not None and space is not None:
+        peers = [row for row in rows if row["stage"] == best["stage"] and row["value"] == best["value"]]
+        alike = [row["params"] for row in peers if row.get("validation_loss") == best.get("validation_loss")]
+        warnings = at_edge(space, best["params"], plan.space, alike, [row["params"] for row in peers])
+    ended_by = signal if interrupted else None
+    return SearchResult(rows, best, told, warnings, sum(plan.trials), interrupted, ended_by, plan.direction)

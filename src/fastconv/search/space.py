@@ -240,25 +240,47 @@ def narrow(space: Space, best: Sequence[Mapping[str, Any]]) -> Space:
     return {name: around(name, d) for name, d in space.items()}
 
 
-def at_edge(space: Space, point: Mapping[str, Any], asked: Space | None = None) -> list[str]:
-    """Return a warning for every range in whose outer twentieth a point lies.
+def at_edge(
+    space: Space, best: Mapping[str, Any], asked: Space | None = None, alike: Sequence[Mapping[str, Any]] = (),
+    tied: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:  # fmt: skip
+    """Return a warning for every range in whose outer twentieth the best point lies, or one as good.
 
-    ``asked`` is the space before it was narrowed, if it was.
+    Points as good that reach both ends of a range say that it does not matter: no reason to widen it.
+
+    Parameters
+    ----------
+    space : dict
+    best : dict
+    asked : dict, optional
+        The space before it was narrowed, if it was.
+    alike, tied : sequence of dict
+        Points that equal the best in value and loss; those that do in value alone, which are looked at where none of
+        the former lies at an edge.
     """
     warnings = []
     for name, d in space.items():
-        value = point[name]
-        share = d.share(value) if isinstance(d, Range) else 0.5
-        if 0.05 < share < 0.95:
+        if not isinstance(d, Range):
             continue
+        edges = _edges(name, d, [*alike, best]) or _edges(name, d, tied)
+        if len(edges) != 1:
+            continue
+        ((side, value),) = edges.items()
         whole = (asked or space)[name]
-        assert isinstance(d, Range)
         assert isinstance(whole, Range)
-        if 0.05 < whole.share(value) < 0.95:
+        if not _edges(name, whole, [{name: value}]):
             advice = "the stage before may have narrowed too far, and more trials would help it"
         else:
-            limit = whole.low / 100 if share < 0.5 else whole.high * 100
+            limit = whole.low / 100 if side == "lower" else whole.high * 100
             advice = "a better one may lie beyond; widen the range" + (f", as far as {limit:.3g}" if d.log else "")
-        side = "lower" if share < 0.5 else "upper"
-        warnings.append(f"the best {name}, {show(value)}, lies at the {side} edge of {d}: {advice}")
+        which = f"the best {name}, {show(value)}"
+        if value != best[name]:
+            which = f"{name} {show(value)}, as good as the best"
+        warnings.append(f"{which}, lies at the {side} edge of {d}: {advice}")
     return warnings
+
+
+def _edges(name: str, d: Range, points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return which ends of a range points lie at, each with the value of the last that does."""
+    shares = [(d.share(point[name]), point[name]) for point in points]
+    return {"lower" if share < 0.5 else "upper": value for share, value in shares if not 0.05 < share < 0.95}

@@ -10,6 +10,8 @@ import numpy as np
 
 from fastconv.viz._style import COLOURS, QUIET, Array, Axes, Figure, dress, floats, legend, place, scale
 
+_SIGN = {"maximize": 1, "minimize": -1}
+
 
 def search(
     trials: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
@@ -18,8 +20,12 @@ def search(
     value: str = "accuracy",
     label: str | None = None,
     ax: Axes | None = None,
+    direction: Literal["maximize", "minimize"] | None = None,
 ) -> Figure:
     """Draw the trials of a search as points on two logarithmic axes, coloured by what they reached.
+
+    The best has a ring: of equal ones that of the lowest ``validation_loss``, if trials have it, then the first, as
+    `fastconv.search` chooses.
 
     Parameters
     ----------
@@ -28,29 +34,32 @@ def search(
     x, y : str
         What the axes show. A zero, which has no logarithm, lies on the edge, labelled 0.
     value : str
-        Higher is better; shares are shown in percent. A trial without it, or with NaN (it exploded), is a cross.
+        A trial without it, or with NaN (it exploded), is a cross.
     label : str, optional
-        What `value` is called in the picture, the key by default.
+        What `value` is called in the picture, the key by default. What is called an accuracy is shown in percent.
     ax : Axes, optional
+    direction : {"maximize", "minimize"}, optional
+        Which values are better. By default what the trials themselves say under that key, as those of
+        `fastconv.search.SearchResult.table` do; the higher ones where they say nothing.
 
     Raises
     ------
     ValueError
-        If there is no trial, or none has one of the keys.
+        If there is no trial, none has one of the keys, or the direction is unknown.
 
     Examples
     --------
     ``viz.search(result.table(), value="value", label="validation accuracy")`` draws what `fastconv.search` returned.
     """
-    if isinstance(trials, Mapping):
-        columns = {key: floats(trials[key]) for key in (x, y, value) if key in trials}
-    else:
-        columns = {
-            key: floats([trial.get(key) for trial in trials]) for key in (x, y, value) if any(key in t for t in trials)
-        }
+    if not isinstance(trials, Mapping):
+        trials = {key: [trial.get(key) for trial in trials] for key in dict.fromkeys(k for t in trials for k in t)}
+    columns = {key: floats(trials[key]) for key in (x, y, value) if key in trials}
     lacking = [key for key in (x, y, value) if key not in columns]
     if lacking or not len(columns[x]):
         raise ValueError(f"viz.search: no trial with {', '.join(lacking or (x, y, value))}")
+    direction = direction or next((way for way in trials.get("direction", ()) if way in _SIGN), "maximize")
+    if direction not in _SIGN:
+        raise ValueError(f"viz.search: direction must be 'maximize' or 'minimize', got {direction!r}")
     reached = columns[value]
     figure, ax = place(ax, 5.4, 4.0)
     dress(ax, f"{len(reached)} trials", x, y, grid=None)
@@ -62,11 +71,14 @@ def search(
             label=f"no result ({np.sum(~done)})",
         )  # fmt: skip
     if done.any():
-        share = float(reached[done].max()) <= 1 and float(reached[done].min()) >= 0
-        order = np.flatnonzero(done)[np.argsort(reached[done], kind="stable")]  # the best on top
+        named = "accuracy" in (label or value).lower()
+        share = named and float(reached[done].max()) <= 1 and float(reached[done].min()) >= 0
+        loss = np.nan_to_num(floats(trials.get("validation_loss", np.zeros(len(reached)))))
+        worse = np.lexsort((np.arange(len(reached)), loss, -_SIGN[direction] * reached))[::-1]
+        order = worse[done[worse]]  # the best on top
         points = ax.scatter(
-            across[order], up[order], c=reached[order] * (100 if share else 1), cmap="viridis_r", s=30, linewidths=0.4,
-            edgecolors=QUIET,
+            across[order], up[order], c=reached[order] * (100 if share else 1), s=30, linewidths=0.4, edgecolors=QUIET,
+            cmap="viridis_r" if direction == "maximize" else "viridis",
         )  # fmt: skip
         scale(figure, points, ax, f"{label or value} (%)" if share else label or value)
         best = order[-1]
