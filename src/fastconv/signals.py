@@ -39,15 +39,23 @@ class EndRequest:
         self.close()
 
     def listen(self) -> None:
-        """Take the place of the handlers that are there; in another thread than the main one nothing is noted."""
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._come) for number in _ENDING}
+        """Take the place of the handlers that are there; in another thread than the main one nothing is noted.
+
+        A handler that was not set from Python could not be put back and keeps its place.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _ENDING:
+            if number not in self._former and (handler := signal.getsignal(number)) is not None:
+                self._former[number] = handler
+                signal.signal(number, self._come)
 
     def close(self) -> None:
-        """Put the former handlers back."""
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        self._former = {}
+        """Put the former handlers back, where nobody has set another meanwhile."""
+        while self._former:
+            number, handler = self._former.popitem()
+            if signal.getsignal(number) == self._come:
+                signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -62,6 +70,8 @@ class EndRequest:
                 raise KeyboardInterrupt
 
     def _come(self, number: int, frame: Any) -> None:
+        if number not in self._former:  # nobody looks at it any more
+            raise KeyboardInterrupt
         if self.number is not None:
             self._again = bool(self._holds)
             if self._holds:
@@ -72,6 +82,10 @@ class EndRequest:
 
 
 def say(text: str) -> None:
-    """Print a line on standard error from a signal handler: its buffer may be in use at this very moment."""
+    """Print a line on standard error from a signal handler: its buffer may be in use at this very moment.
+
+    Nothing is said where that is no file: what an object of any kind does with it is not for a signal handler.
+    """
     with suppress(AttributeError, OSError, ValueError):  # none, closed, or no file
-        os.write(sys.stderr.fileno(), f"{text}\n".encode())
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        os.write(sys.stderr.fileno(), f"{text}\n".encode(encoding, "backslashreplace"))

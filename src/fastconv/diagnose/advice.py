@@ -67,7 +67,8 @@ class Advice:
     def _symptoms(
         self, record: Mapping[str, Any], types: Mapping[str, str], samples: int, base_lr: float
     ) -> Found:
-        learning = record["loss"] < 0.5 * (self._first_loss or math.inf)
+        first = self._first_loss or 0.0
+        learning = first - record["loss"] >= 0.5 * abs(first)  # of a negative loss it is the size that counts
         waiting = record["lr"] < 0.5 * base_lr  # the schedule wants small steps
         rule = "he" if "ReLU" in types.values() else "xavier"
         if ratios := record.get("update_ratio"):

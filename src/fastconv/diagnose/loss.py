@@ -163,7 +163,7 @@ def _penalty(finding: Finding, subject: Subject, x: np.ndarray, y: np.ndarray, v
     finding.figures["configured_penalty"] = own
     if own:
         finding.summary += f"; with the strength chosen it costs {own:.3g}"
-    if own > value:
+    if own > value > 0:  # one that is zero or negative by nature is no measure
         finding.suspicious(
             f"The penalty chosen costs {own:.3g}, more than the loss itself: training will shrink weights before "
             "anything else.",

@@ -109,7 +109,7 @@ def _learn(subject: Subject, x: Array, y: Array, rate: float, late: Callable[[],
     def reached(record: dict[str, Any]) -> bool:
         nonlocal level
         level = record["loss"] if level is None else level
-        return record["loss"] <= NEAR_ZERO * level and record["accuracy"] in (None, 1.0)
+        return record["loss"] <= _near(level, NEAR_ZERO) and record["accuracy"] in (None, 1.0)
 
     history, lost = subject.run(
         model, Adam([param for param in model.parameters() if param.requires_grad], rate), [(x, y)], epochs=STEPS,
@@ -122,7 +122,7 @@ def _learn(subject: Subject, x: Array, y: Array, rate: float, late: Callable[[],
 
 def _evaluated(finding: Finding, subject: Subject, trial: _Trial, x: Array, y: Array) -> None:
     """What is learned must show in evaluation mode, once running statistics had time to follow."""
-    level = 2 * NEAR_ZERO * (trial.losses[0] if subject.chance is None else subject.chance)
+    level = _near(trial.losses[0] if subject.chance is None else subject.chance, 2 * NEAR_ZERO)
     found = evaluate(trial.model, subject.fresh_loss(), [(x, y)])
     if not found.loss <= level:
         model = trial.model
@@ -164,7 +164,7 @@ def _stopped(
     elif min(trial.last for trial in trials) > first:
         finding.wrong(f"The loss rises, from {first:.3f} to {best.last:.3f} at best: steps lead uphill.",
                       "A gradient has the wrong sign: see the gradients above.")  # fmt: skip
-    elif all(max(t.losses) - min(t.losses) < FLAT * first for t in trials if t.losses):
+    elif all(max(t.losses) - min(t.losses) < FLAT * abs(first) for t in trials if t.losses):
         finding.wrong(f"The loss is flat from the start, at {first:.3f}.", "See the gradients and the signal above.")
     elif _falling(best.losses):
         more = "There was no time for more steps." if late else "Learning is very slow."
@@ -208,4 +208,9 @@ def _without_gradient(subject: Subject, x: Array, y: Array) -> tuple[list[str], 
 def _falling(losses: list[float]) -> bool:
     """Whether the last fifth of the steps took more than `FLAT` of the loss away."""
     fifth = max(len(losses) // 5, 1)
-    return len(losses) > 1 and losses[-1] < (1 - FLAT) * losses[-1 - fifth]
+    return len(losses) > 1 and losses[-1 - fifth] - losses[-1] > FLAT * abs(losses[-1 - fifth])
+
+
+def _near(level: float, share: float) -> float:
+    """Return what is as near to 0 as a share of a level; of a negative one, lower by its size less that share."""
+    return share * level if level >= 0 else level + (1 - share) * level

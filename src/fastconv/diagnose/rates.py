@@ -19,7 +19,8 @@ __all__ = ["RangeTest", "Trial", "check_rates", "find_range"]
 Array = np.ndarray
 
 BARELY = 0.01
-"""Share of the first loss by which it must fall to count as learning (lecture: "loss barely changing")."""
+"""Share of the first loss (of its size, where it is negative) by which it must fall to count as learning (lecture:
+"loss barely changing")."""
 
 EXPLODED = 3.0
 """Times the first loss: "if the cost is ever > 3 * original cost, break out early" (CS231n). Here it has to stay
@@ -123,6 +124,7 @@ class _Walk:
         cut = min(_PROBE, len(rows) // 3)
         self.x, self.y = subject.sample(cut, "rates", np.sort(rows[:cut]))
         self.first, self.right = self._measure(subject.calm())
+        self.barely = BARELY * abs(self.first)
         self.found: dict[float, tuple[float, float]] = {}
         self.batches = self._cut(rows[cut:], _STEPS[0])
         started = time.perf_counter()
@@ -167,7 +169,7 @@ class _Walk:
         for rate in sorted(self.found):
             loss, accuracy = self.found[rate]
             word = self._word(loss, most)
-            if word in ("too low", "slow") and rate > best and most >= BARELY * self.first:
+            if word in ("too low", "slow") and rate > best and most >= self.barely:
                 word = "too high"  # a lower rate learns better: this one jumps about
             test.trials.append(Trial(rate, loss, accuracy, word))
         _suggest(test)
@@ -184,16 +186,16 @@ class _Walk:
 
     def _idle(self, loss: float) -> bool:
         """Whether a rate is too low, seen from higher ones that are not."""
-        learned = any(self.first - loss >= BARELY * self.first for loss, _ in self.found.values())
-        return learned and abs(self.first - loss) < BARELY * self.first
+        learned = any(self.first - loss >= self.barely for loss, _ in self.found.values())
+        return learned and abs(self.first - loss) < self.barely
 
     def _word(self, loss: float, most: float) -> str:
         fall = self.first - loss
         if not math.isfinite(loss):
             return "exploding"
-        if fall < -BARELY * self.first:
+        if fall < -self.barely:
             return "rising"
-        if fall < BARELY * self.first:
+        if fall < self.barely:
             return "too low"
         return "good" if fall >= GOOD * most else "slow"
 
@@ -203,7 +205,7 @@ def _suggest(test: RangeTest) -> None:
     words = [trial.word for trial in test.trials]
     if not math.isfinite(test.first_loss):
         test.reason = f"the loss is {test.first_loss} before any update"
-    elif max((test.first_loss - loss for loss in test.losses), default=0.0) < BARELY * test.first_loss:
+    elif max((test.first_loss - loss for loss in test.losses), default=0.0) < BARELY * abs(test.first_loss):
         test.reason = {
             frozenset({"exploding"}): "the loss explodes at every rate",
             frozenset({"rising"}): "the loss rises at every rate",

@@ -17,6 +17,7 @@ from fastconv.functional._check import as_labels, unmasked
 from fastconv.nn import CrossEntropyLoss, Dropout, Module
 from fastconv.optim import SGD, Optimizer
 from fastconv.train import Callback, Diverged, History, Trainer
+from fastconv.train.base import ceiling
 from fastconv.train.hold import into_training
 
 __all__ = ["Inputs", "Subject"]
@@ -92,7 +93,10 @@ class Inputs:
 
 
 class _Stop(Callback):
-    """End a run after an epoch when ``reached(record)``; as lost when losses stay ``factor`` times the first."""
+    """End a run after an epoch when ``reached(record)``; as lost when losses stay ``factor`` times the first.
+
+    What counts as that of a loss that is small, zero or negative by nature, `fastconv.train.base.ceiling` says.
+    """
 
     def __init__(self, reached: Callable[[dict[str, Any]], bool], factor: float) -> None:
         self.reached, self.factor = reached, factor
@@ -101,7 +105,7 @@ class _Stop(Callback):
 
     def on_step_end(self, trainer: Trainer) -> None:
         self.first = trainer.batch_loss if self.first is None else self.first
-        self.above = self.above + 1 if trainer.batch_loss > self.factor * self.first else 0
+        self.above = self.above + 1 if trainer.batch_loss > ceiling(self.first, self.factor) else 0
         if self.above == _ABOVE:
             raise Diverged(f"the loss rose from {self.first:.3g} to {trainer.batch_loss:.3g}", trainer.step)
 

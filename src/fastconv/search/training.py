@@ -11,6 +11,7 @@ from fastconv.data import Batches
 from fastconv.search.attempt import Attempt, Cut
 from fastconv.search.space import Choice, Range, Space
 from fastconv.train import Callback, Diverged, RunWriter, StopOnExplosion, Trainer, evaluate, state_sha256
+from fastconv.train.base import ceiling
 from fastconv.train.evaluation import Batch
 from fastconv.train.setup import Options, Setup, Source, evaluation_batches, fill, load, prepare
 
@@ -206,7 +207,7 @@ class CutOff(Callback):
             return
         mean = self._sum / self._count
         self._sum, self._count = 0.0, 0
-        if mean > self.factor * self.original:
+        if mean > ceiling(self.original, self.factor):
             raise Cut(
                 f"loss {mean:.4g} after {trainer.step} updates, over {self.factor:g} × the original {self.original:.4g}"
             )

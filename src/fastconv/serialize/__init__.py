@@ -5,6 +5,6 @@ reads safetensors. A file is untrusted until checked: see `fastconv.serialize.mo
 """
 
 from fastconv.serialize.arrays import ModelFileError, load_arrays, save_arrays
-from fastconv.serialize.model import LAYERS, load, register, save
+from fastconv.serialize.model import LAYERS, check, load, register, save
 
-__all__ = ["LAYERS", "ModelFileError", "load", "load_arrays", "register", "save", "save_arrays"]
+__all__ = ["LAYERS", "ModelFileError", "check", "load", "load_arrays", "register", "save", "save_arrays"]

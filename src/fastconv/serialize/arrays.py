@@ -46,15 +46,20 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    for name, array in arrays.items():
-        if array.dtype.newbyteorder("=") not in DTYPES.values():
-            raise TypeError(f"save_arrays: {name} must be float32, float64 or int64, got {array.dtype}")
+    check_dtypes(arrays)
     plain = {name: np.array(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
     with replacing(path) as draft:
         try:
             save_file(plain, draft, dict(metadata) if metadata else None)
         except SafetensorError as error:  # so it tells of a full disk
             raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def check_dtypes(arrays: Mapping[str, Array]) -> None:
+    """Raise TypeError if a file cannot hold one of the arrays."""
+    for name, array in arrays.items():
+        if array.dtype.newbyteorder("=") not in DTYPES.values():
+            raise TypeError(f"save_arrays: {name} must be float32, float64 or int64, got {array.dtype}")
 
 
 def load_arrays(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:

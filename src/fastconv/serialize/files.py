@@ -143,5 +143,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     if type(value).__module__ == "numpy":
-        return finite(value.tolist())
+        plain = value.tolist()
+        return finite(float(plain) if type(plain) is type(value) else plain)  # of a long double nothing else is plain
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,7 +19,7 @@ from fastconv import nn
 from fastconv.nn.base import blank
 from fastconv.paths import PathLike
 from fastconv.schema import Record, parse
-from fastconv.serialize.arrays import ModelFileError, layout, opened, read, save_arrays
+from fastconv.serialize.arrays import ModelFileError, check_dtypes, layout, opened, read, save_arrays
 
 Layer = TypeVar("Layer", bound=type[nn.Module])
 
@@ -70,6 +70,17 @@ def save(model: nn.Module, path: PathLike) -> None:
     OSError
         If the file cannot be written; what was there before is untouched.
     """
+    description = _describe(model)
+    save_arrays(path, dict(model.named_state()), {_KEY: description})
+
+
+def check(model: nn.Module) -> None:
+    """Raise what `save` would for this model, apart from OSError: before it is trained, say."""
+    _describe(model)
+    check_dtypes(dict(model.named_state()))
+
+
+def _describe(model: nn.Module) -> str:
     description = json.dumps(
         {
             "format": FORMAT,
@@ -81,7 +92,7 @@ def save(model: nn.Module, path: PathLike) -> None:
     )
     if len(description) > MAX_DESCRIPTION:
         raise ValueError(f"save: a description of {len(description)} characters, at most {MAX_DESCRIPTION}")
-    save_arrays(path, dict(model.named_state()), {_KEY: description})
+    return description
 
 
 def load(path: PathLike) -> Any:
@@ -115,8 +126,12 @@ def _encode(value: Any, depth: int) -> Any:
     if isinstance(value, nn.Module):
         kind = type(value)
         if LAYERS.get(kind.__name__) is not kind:
-            raise TypeError(f"save: layer class {kind.__name__} is not registered, see serialize.register")
-        config = {name: _encode(v, depth + 1) for name, v in value.config().items()}
+            raise TypeError(
+                f"save: layer class {kind.__name__} is not registered, so no file can hold it; before training, and "
+                f"before loading, write\n    from fastconv import serialize\n\n    @serialize.register\n"
+                f"    class {kind.__name__}({kind.__bases__[0].__name__}): ..."
+            )
+        config = {name: _encode(v, depth + 1) for name, v in _config(value).items()}
         return {"type": kind.__name__, "config": config}
     if isinstance(value, dict):
         return {"dict": {str(name): _encode(v, depth + 1) for name, v in value.items()}}
@@ -127,6 +142,16 @@ def _encode(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"save: a hyperparameter is a {type(value).__name__}, which has no JSON form")
+
+
+def _config(layer: nn.Module) -> dict[str, Any]:
+    try:
+        return layer.config()
+    except AttributeError as error:
+        raise TypeError(
+            f"save: layer class {type(layer).__name__} cannot be described: {error}; keep every argument of its "
+            "constructor as an attribute of that name, or let config return them"
+        ) from error
 
 
 def _decode(value: Any, depth: int) -> Any:

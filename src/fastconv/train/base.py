@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import signal
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastconv.train.evaluation import Batch
     from fastconv.train.trainer import Trainer
+
+
+SMALL = math.log(2)
+"""Losses below are small, zero or negative by nature: of a net that has learned, of a regression, of a likelihood. It
+is what guessing between two classes costs; of such a loss no multiple says that a run is lost."""
+
+
+def ceiling(loss: float, factor: float) -> float:
+    """Return above what a loss that began at ``loss`` has exploded.
+
+    That is ``factor`` times as much; where that is below `SMALL`, as far above it as if it had the size of `SMALL`, or
+    its own size where it is negative.
+    """
+    return factor * loss if loss >= SMALL else loss + (factor - 1) * max(-loss, SMALL)
 
 
 def whole(what: str, value: Any, least: int = 1) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv.train.base import Callback, Diverged
+from fastconv.train.base import SMALL, Callback, Diverged, ceiling, whole
 from fastconv.train.history import Record
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class KeepBest(Callback):
 
 
 class StopOnExplosion(Callback):
-    """End a run by `Diverged` when an epoch's mean loss exceeds ``factor`` times the very first loss.
+    """End a run by `Diverged` when an epoch's mean loss exceeds ``factor`` times the first loss of the fit.
+
+    A first loss below ln 2, also zero or negative, is no measure: see `fastconv.train.base.ceiling`.
 
     Parameters
     ----------
@@ -77,21 +79,21 @@ class StopOnExplosion(Callback):
     def __init__(self, factor: float = 3.0) -> None:
         if not factor > 1:
             raise ValueError(f"StopOnExplosion: factor must be above 1, got {factor}")
-        self.factor = factor
+        self.factor = float(factor)
         self._first: float | None = None
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self._first is None:
-            self._first = trainer.batch_loss
+            self._first = trainer.mean_loss
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         record = trainer.history[-1]
-        if self._first is not None and record["loss"] > self.factor * self._first:
-            raise Diverged(
-                f"mean loss {record['loss']:.4g} in epoch {record['epoch']} is more than {self.factor:g} "
-                f"times the first loss, {self._first:.4g}",
-                trainer.step,
-            )
+        if self._first is None or record["loss"] <= (limit := ceiling(self._first, self.factor)):
+            return
+        many = f"{self.factor:g} times the first loss, {self._first:.4g}"
+        if self._first < SMALL:
+            many = f"{limit:.4g}, after a first loss of {self._first:.4g}"
+        raise Diverged(f"mean loss {record['loss']:.4g} in epoch {record['epoch']} is more than {many}", trainer.step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"first": self._first}
@@ -117,9 +119,7 @@ class Patience(Callback):
     """
 
     def __init__(self, epochs: int = 10) -> None:
-        if epochs < 1:
-            raise ValueError(f"Patience: epochs must be at least 1, got {epochs}")
-        self.epochs = epochs
+        self.epochs = whole("Patience: epochs", epochs)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         records = [record for record in trainer.history if record["epoch"] > trainer.first_epoch]
@@ -132,9 +132,10 @@ class Patience(Callback):
 class ChillOut(Callback):
     """Go back to the best parameters and lower the learning rate when the validation loss gets worse.
 
-    That is: at once when it is more than ``regress`` times the best, or when it has not improved for ``checks``
-    epochs. Parameters, running statistics and the optimiser's state become those of the epoch with the lowest
-    validation loss, and the base learning rate is multiplied by ``factor``; the schedule goes on from where it is.
+    That is: at once when it is more than ``regress`` times the best (of a best that is zero or negative, more than
+    `fastconv.train.base.ceiling` has it), or when it has not improved for ``checks`` epochs. Parameters, running
+    statistics and the optimiser's state become those of the epoch with the lowest validation loss, and the base
+    learning rate is multiplied by ``factor``; the schedule goes on from where it is.
 
     Parameters
     ----------
@@ -157,13 +158,12 @@ class ChillOut(Callback):
     """
 
     def __init__(self, checks: int = 3, factor: float = 0.5, regress: float = 1.5) -> None:
-        if checks < 1:
-            raise ValueError(f"ChillOut: checks must be at least 1, got {checks}")
+        checks = whole("ChillOut: checks", checks)
         if not 0 < factor < 1:
             raise ValueError(f"ChillOut: factor must be in (0, 1), got {factor}")
         if not regress >= 1:
             raise ValueError(f"ChillOut: regress must be at least 1, got {regress}")
-        self.checks, self.factor, self.regress = checks, factor, regress
+        self.checks, self.factor, self.regress = checks, float(factor), float(regress)
         self.count = 0
         self._loss: float | None = None
         self._epoch = self._since = 0
@@ -180,8 +180,9 @@ class ChillOut(Callback):
             self._weights, self._optimizer = trainer.model.state_dict(), trainer.optimizer.state_dict()
             return
         self._since += 1
-        if loss > self.regress * self._loss:
-            why = f"validation loss {loss:.4g} is more than {self.regress:g} times the best, {self._loss:.4g}"
+        if loss > (self.regress * self._loss if self._loss > 0 else ceiling(self._loss, self.regress)):
+            times = f"{self.regress:g} times " if self._loss > 0 else ""
+            why = f"validation loss {loss:.4g} is {'' if times else 'much '}more than {times}the best, {self._loss:.4g}"
         elif self._since >= self.checks:
             why = f"validation loss has not improved on {self._loss:.4g} for {self._since} epochs"
         else:

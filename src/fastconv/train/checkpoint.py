@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.paths import expand
-from fastconv.serialize import ModelFileError, load_arrays, save_arrays
+from fastconv.serialize import ModelFileError, check, load_arrays, save_arrays
+from fastconv.serialize.arrays import check_dtypes
 from fastconv.serialize.files import sync_folder
 from fastconv.signals import EndRequest
-from fastconv.train.base import Callback, Interrupted
+from fastconv.train.base import Callback, Interrupted, whole
 from fastconv.train.callbacks import merit
 from fastconv.train.digest import arrays_sha256
 
@@ -48,13 +49,20 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
     Raises
     ------
     TypeError
-        If something in it is neither.
+        If something in it is neither; the message names its place.
     OSError
         If the file cannot be written; what was there before is untouched.
     """
+    arrays, text = _parts(state)
+    save_arrays(path, arrays, {_STATE: text, _DIGEST: arrays_sha256(sorted(arrays.items()), text)})
+
+
+def _parts(state: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+    """Return the arrays of a state and the JSON of the rest."""
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps({"format": FORMAT, "state": _strip(state, "", arrays)})
-    save_arrays(path, arrays, {_STATE: text, _DIGEST: arrays_sha256(sorted(arrays.items()), text)})
+    check_dtypes(arrays)
+    return arrays, text
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -104,11 +112,14 @@ def load_latest(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
 
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the files of all checkpoints in a folder, oldest first; none where there is no folder."""
-    folder = expand(folder)
+    return [path for _, path in _numbered(expand(folder))]
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Return the checkpoints of a folder with their steps, sorted."""
     if not folder.is_dir():
         return []
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
 class Checkpoint(Callback):
@@ -116,8 +127,10 @@ class Checkpoint(Callback):
 
     SIGTERM and SIGINT (Ctrl-C) let the running step come to its end, write a checkpoint and end the run by
     `Interrupted`; a second signal ends it at once. A checkpoint that cannot be written is warned of, and training
-    goes on. The newest checkpoints and the best one (by the validation
-    figures at its time, as `KeepBest` compares them) are kept, others removed.
+    goes on; a state that no file can hold is refused before the first step, and so is a folder with checkpoints
+    beyond the step at hand: they are another run's, or of this one after the state that was loaded. The newest
+    checkpoints and the best one (by the validation figures at its time, as `KeepBest` compares them) are kept,
+    others removed.
 
     Parameters
     ----------
@@ -162,12 +175,22 @@ class Checkpoint(Callback):
             if value is not None and not value > 0:
                 raise ValueError(f"Checkpoint: {name} must be positive, got {value}")
         self.folder = expand(folder)
-        self.steps, self.seconds, self.keep, self.signals = steps, seconds, keep, signals
+        self.steps = None if steps is None else whole("Checkpoint: steps", steps)
+        self.seconds = None if seconds is None else float(seconds)
+        self.keep, self.signals = whole("Checkpoint: keep", keep), signals
         self._merits: dict[str, tuple[float, float] | None] = {}
         self._request = EndRequest(lambda name: f"\n{name}: saving after this step (again: ending at once)")
         self._last = 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
+        if beyond := [path.name for step, path in _numbered(self.folder) if step > trainer.step]:
+            raise FileExistsError(
+                f"Checkpoint: {self.folder} holds checkpoints beyond step {trainer.step}, at which this run begins, up "
+                f"to {beyond[-1]}: take another folder, remove them, or go on from them (load_latest, "
+                "load_state_dict, resume)"
+            )
+        _parts(trainer.state_dict())
+        _warn_of_layers(trainer)
         for draft in self.folder.glob(".step-*"):  # of a process that was killed while it wrote
             draft.unlink()
         self._last = time.monotonic()
@@ -183,7 +206,7 @@ class Checkpoint(Callback):
         ):
             try:
                 self.save(trainer)
-            except OSError as error:
+            except (OSError, TypeError, ValueError) as error:
                 if self._request.number is not None:
                     raise
                 text = f"the checkpoint at step {trainer.step} failed: {error}; training goes on"
@@ -230,13 +253,28 @@ def _strip(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, np.ndarray):
         arrays[path] = value
         return {"array": path}
+    if isinstance(value, np.generic):
+        value = float(value) if isinstance(value, np.floating) else value.item()
     if isinstance(value, dict):
+        if strange := [name for name in value if not isinstance(name, str)]:
+            raise TypeError(f"save_checkpoint: {path or 'the state'} has the key {strange[0]!r}, which is no string")
         # One level more tells a dict of the state from the place of an array.
         dot = f"{path}/" if path else ""
         return {"dict": {name: _strip(item, dot + name, arrays) for name, item in value.items()}}
     if isinstance(value, list | tuple):
         return [_strip(item, f"{path}/{i}", arrays) for i, item in enumerate(value)]
-    return value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"save_checkpoint: {path} is a {type(value).__name__}, neither an array nor a value of JSON")
+
+
+def _warn_of_layers(trainer: Trainer) -> None:
+    """Say now what whoever saves the model after training would be told then; checkpoints do without its layers."""
+    try:
+        check(trainer.model)
+    except (TypeError, ValueError) as error:
+        text = f"checkpoints will hold this model's state, but serialize.save will not take the model: {error}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _fill(value: Any, arrays: dict[str, np.ndarray]) -> Any:

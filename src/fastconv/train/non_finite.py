@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.nn import Module
-from fastconv.train.base import Callback, Diverged
+from fastconv.train.base import Callback, Diverged, whole
 
 if TYPE_CHECKING:
     from fastconv.train.evaluation import Batch
@@ -36,9 +36,7 @@ class StopOnNonFinite(Callback):
     """
 
     def __init__(self, every: int = 100) -> None:
-        if every < 1:
-            raise ValueError(f"StopOnNonFinite: every must be at least 1, got {every}")
-        self.every = every
+        self.every = whole("StopOnNonFinite: every", every)
         self._counting = False
         self._counters: dict[str, int] = {}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+from fastconv.terminal import is_terminal, put_line
 from fastconv.train.base import Callback
 
 if TYPE_CHECKING:
@@ -21,21 +23,30 @@ def percent(share: float | None) -> str:
 
 
 class Progress(Callback):
-    """Print one line an epoch; on a terminal also a bar that is refreshed a few times a second.
+    """Print one line an epoch and, last, why a run stopped; on a terminal also a bar, refreshed some times a second.
+
+    A stream that takes no more lines (closed, full, its terminal gone) is warned of once, and training goes on.
 
     Parameters
     ----------
     file : text stream, optional
-        Where lines go, standard output by default. The bar goes to standard error, and only to a terminal.
+        Where lines go, standard output by default; it needs ``write`` alone. The bar goes to standard error, and only
+        to a terminal.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file
         self._bar: tqdm | None = None
-        self._headed = False
+        self._head = ""
         self._later: list[str] = []
+        self._lost = False
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._head, self._lost = "", False
 
     def on_epoch_start(self, trainer: Trainer) -> None:
+        if not is_terminal(sys.stderr):
+            return
         self._bar = tqdm(
             total=trainer.steps_per_epoch,
             initial=trainer.batch,
@@ -43,11 +54,10 @@ class Progress(Callback):
             bar_format=_BAR,
             mininterval=0.25,
             leave=False,
-            disable=not sys.stderr.isatty(),
         )
 
     def on_step_end(self, trainer: Trainer) -> None:
-        if self._bar is not None and not self._bar.disable:
+        if self._bar is not None:
             self._bar.set_postfix_str(f"loss {trainer.mean_loss:.4f}", refresh=False)
             self._bar.update()
 
@@ -70,9 +80,9 @@ class Progress(Callback):
             f"{'ms/step':>8}": f"{record['step_ms']:.2f}",
             f"{'seconds':>8}": f"{record['seconds']:.2f}",
         }
-        if not self._headed:
-            self._print("  ".join(columns))
-            self._headed = True
+        if self._head != (head := "  ".join(columns)):
+            self._print(head)
+            self._head = head
         self._print("  ".join(f"{text:>{len(head)}}" for head, text in columns.items()))
 
     def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
@@ -80,17 +90,26 @@ class Progress(Callback):
             self._later.append(f"{record['event']}: {record['text']}")
 
     def on_safe_point(self, trainer: Trainer) -> None:
-        if self._later:  # after the line of the epoch in which it happened
-            with tqdm.external_write_mode(file=self.file or sys.stdout):
-                for line in self._later:
-                    self._print(line)
-            self._later.clear()
+        for line in self._later:  # after the line of the epoch in which it happened
+            self._print(line)
+        self._later.clear()
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._close()
+        self.on_safe_point(trainer)
 
     def _print(self, line: str) -> None:
-        print(line, file=self.file or sys.stdout, flush=True)
+        if self._lost:
+            return
+        try:
+            if self._bar is None:
+                put_line(line, self.file or sys.stdout)
+            else:
+                with tqdm.external_write_mode(file=self.file or sys.stdout):
+                    put_line(line, self.file or sys.stdout)
+        except (OSError, ValueError) as error:
+            self._lost = True
+            warnings.warn(f"progress is not shown any more: {error}", RuntimeWarning, stacklevel=2)
 
     def _close(self) -> None:
         if self._bar is not None:

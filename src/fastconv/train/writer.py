@@ -84,16 +84,19 @@ class RunWriter(Callback):
         folder : path-like
         config : mapping
         model : Module, optional
-            What `finish` will save: room for it, and for a checkpoint, is kept on the disk until then.
+            What `finish` will save: room for it, and for a checkpoint, is kept on the disk until then, and one that no
+            file can hold is refused. As a callback, the writer refuses the trainer's before the first step.
 
         Raises
         ------
         OSError
             If it is there already with something in it, cannot be made, or the disk has not as much room.
-        TypeError
-            If ``config`` has no JSON form.
+        TypeError, ValueError
+            If ``config`` has no JSON form, or ``model`` cannot be saved, see `fastconv.serialize.save`.
         """
         folder = expand(folder)
+        if model is not None:
+            serialize.check(model)
         check_vacant(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         there = folder.exists()
@@ -175,6 +178,9 @@ class RunWriter(Callback):
     def checkpoints(self) -> Path:
         """The folder for checkpoints."""
         return self.folder / CHECKPOINTS
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        serialize.check(trainer.model)
 
     def on_safe_point(self, trainer: Trainer) -> None:
         """End the run where the disk is full: in the room that was kept for it, by a checkpoint to go on from."""
