@@ -178,7 +178,7 @@ class Forgetful(nn.Tanh):
 def test_a_model_that_no_file_can_hold_is_refused_before_training(deep, tmp_path):
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(Scale(2)) if deep else Scale(2))
     before = state_sha256(model)
-    message = r"(?s)Scale is not registered.*from fastconv import serialize\n\n    @serialize.register\n    class Scale\("
+    message = r"(?s)Scale is not registered.*import serialize\n\n    @serialize.register\n    class Scale\("
     with pytest.raises(TypeError, match=message):
         RunWriter.start(tmp_path / "run", {}, model)
     assert not (tmp_path / "run").exists()
