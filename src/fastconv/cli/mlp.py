@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import operator
 import statistics
 import sys
 import time
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from fastconv import schema
 from fastconv.cli.common import (
     BY_SIGNAL,
     DIVERGED,
@@ -32,6 +31,10 @@ from fastconv.signals import EndRequest
 if TYPE_CHECKING:
     from fastconv import nn
     from fastconv.data import Dataset
+
+_RECORD = schema.Record(
+    {"step": schema.Integer(0, 2**53)}, {"before": schema.Integer(0, 2**53), "state_sha256": schema.Null(schema.Text())}
+)
 
 
 def _files(command: Any) -> Any:
@@ -162,11 +165,14 @@ def _steps_done(record: Path, model: nn.Module) -> int:
             f"{record} is missing, which says at which step the net was saved; give another --weights to start anew"
         )
     try:
-        told = json.loads(record.read_text())
+        told = schema.read(record, _RECORD)
         named = told.get("state_sha256") in (None, state_sha256(model))  # none: written by an earlier version
-        return operator.index(told["step" if named else "before"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not named and "before" not in told:
+            raise ValueError("it names another net, and no step before")
+    except ValueError as error:
         raise ValueError(f"{record}: not the record of a net: {error}") from None
+    step: int = told["step" if named else "before"]
+    return step
 
 
 @mlp.command("eval")

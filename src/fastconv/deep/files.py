@@ -18,12 +18,27 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from fastconv import schema
 from fastconv.functional.residual import ResidualCore
 from fastconv.locks import Lock
 from fastconv.paths import expand
+from fastconv.schema import Integer, Number, Text
 from fastconv.serialize.files import allocate, sync_folder
 
 RECORD_BYTES = 1024  # blanks fill it up: a record that is changed in place keeps its length
+
+_RATE = Number(5e-324)
+SHAPE = schema.Record({
+    "width": Integer(1), "layers": Integer(1, 2**48), "alpha": Number(), "activation": Text(),
+    "inputs": Integer(1, 2**31), "classes": Integer(1, 2**31), "seed": Integer(0, 2**64 - 1),
+    "step": Integer(), "generation": Integer(0, 1), "state": Text(),
+    "sampler": schema.Record({}, {
+        "seed": Integer(0, 2**64 - 1), "batch": Integer(1), "epoch": Integer(), "index": Integer(),
+        "samples": Integer(1), "layer_rate": _RATE, "head_rate": _RATE,
+    }),
+})  # fmt: skip
+"""Of NAME.json."""
+
 
 class TornError(ValueError):
     """A run was ended while it changed the weights in place: they belong to no step."""
@@ -143,12 +158,12 @@ class Record:
                 "makes a new one"
             )
         try:
-            values = json.loads(path.read_text())
+            values = schema.read(path, SHAPE)
             record = cls(**{f.name: values[f.name] for f in fields(cls)})
-            if record.state not in ("clean", f"torn in step {record.step + 1}") or record.generation not in (0, 1):
-                raise ValueError(f"state {record.state!r}, generation {record.generation}")
+            if record.state not in ("clean", f"torn in step {record.step + 1}"):
+                raise ValueError(f"state {record.state!r} after step {record.step}")
             _ = record.core
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise ValueError(f"{path}: not a record of a deep net: {error}") from None
         return record
 

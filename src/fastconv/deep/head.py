@@ -38,27 +38,33 @@ class Head:
     @property
     def nbytes(self) -> int:
         """Length of the file."""
-        return 4 * sum(a.size for a in self.arrays)
+        return self.size(self.inputs, self.width, self.classes)
+
+    @staticmethod
+    def size(inputs: int, width: int, classes: int) -> int:
+        """Return the length that the file of such a head has."""
+        return 4 * (width * (inputs + 1) + classes * (width + 1))
 
     def write(self, path: Path, sync: bool = True) -> None:
         """Write the parameters as little-endian float32, in the room that the file has; ``sync``: wait for the disk."""
         overwrite(path, [np.ascontiguousarray(a, "<f4").data for a in self.arrays], sync)
 
-    def read(self, path: Path) -> "Head":
-        """Fill the parameters from a file.
+    @classmethod
+    def load(cls, path: Path, inputs: int, width: int, classes: int) -> "Head":
+        """Read a head from its file.
 
         Raises
         ------
         ValueError
-            If it has another length.
+            If the file has another length; no memory has been taken then.
         """
-        what = f"a head of {self.inputs} inputs, width {self.width} and {self.classes} classes"
-        check_length(path, self.nbytes, f"the weights of {what}")
-        values = np.fromfile(path, "<f4")
-        for a in self.arrays:
+        what = f"the weights of a head of {inputs} inputs, width {width} and {classes} classes"
+        check_length(path, cls.size(inputs, width, classes), what)
+        head, values = cls(inputs, width, classes), np.fromfile(path, "<f4")
+        for a in head.arrays:
             a[...] = values[: a.size].reshape(a.shape)
             values = values[a.size :]
-        return self
+        return head
 
     def embed(self, x: np.ndarray) -> np.ndarray:
         """Return the core's input (N, D) for pixels (N, inputs)."""

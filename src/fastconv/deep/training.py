@@ -333,7 +333,7 @@ def load(paths: Paths, *, settle: bool = False) -> tuple[Record, Head]:
         record = paths.settle(record)
     weights, head = live_files(paths, record)
     check_length(weights, record.weight_bytes, f"{record.layers} layers of width {record.width}")
-    return record, Head(record.inputs, record.width, record.classes).read(head)
+    return record, Head.load(head, record.inputs, record.width, record.classes)
 
 
 @contextmanager
