@@ -15,6 +15,7 @@ import reprlib
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 LONGEST = 256 << 20
@@ -62,7 +63,7 @@ class Integer(Shape):
         return f"a whole number from {self.low} to {self.high}"
 
     def fits(self, value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+        return isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,13 @@ class Number(Shape):
         return "a finite number" if self.low == -math.inf else f"a finite number from {self.low:g} to {self.high:g}"
 
     def fits(self, value: Any) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1.7e308:
-            return self.nan and isinstance(value, float)
-        return self.low <= value <= self.high or (self.nan and value != value)
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
+        return self.low <= number <= self.high if math.isfinite(number) else self.nan
 
 
 @dataclass(frozen=True)

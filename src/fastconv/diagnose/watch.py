@@ -12,6 +12,7 @@ import numpy as np
 from fastconv.diagnose.advice import Advice
 from fastconv.diagnose.statistics import gradient_norms, observe, statistics_of, update_ratios, weights
 from fastconv.nn import Module
+from fastconv.schema import Items, Null, Number, Record, Shape, Text
 from fastconv.terminal import put_line
 from fastconv.train import Callback, Trainer
 
@@ -126,6 +127,9 @@ class Watch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return self._judge.state_dict()
+
+    def state_shape(self, trainer: Trainer) -> Shape:
+        return Record({"last": Items(Text()), "said": Items(Text()), "first_loss": Null(Number(nan=True))})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._judge.load_state_dict(state)

@@ -8,6 +8,8 @@ import operator
 import signal
 from typing import TYPE_CHECKING, Any
 
+from fastconv.schema import Shape
+
 if TYPE_CHECKING:
     from fastconv.train.evaluation import Batch
     from fastconv.train.trainer import Trainer
@@ -95,6 +97,10 @@ class Callback:
     def state_dict(self) -> dict[str, Any]:
         """Return what the callback remembers: values with a JSON form, arrays, dicts and lists of these."""
         return {}
+
+    def state_shape(self, trainer: Trainer) -> Shape:
+        """Return what a state must look like; it is checked before `load_state_dict` gets one from a file."""
+        return Shape()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv import schema
 from fastconv.train.base import SMALL, Callback, Diverged, ceiling, whole
 from fastconv.train.history import Record
+from fastconv.train.shapes import COUNT, FIGURE, MERIT, kept
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
@@ -56,6 +58,10 @@ class KeepBest(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "merit": self._merit, "weights": self._weights}
 
+    def state_shape(self, trainer: Trainer) -> schema.Shape:
+        weights = kept(dict(trainer.model.named_state()))
+        return schema.Record({"epoch": COUNT, "merit": MERIT, "weights": weights})
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self._weights = state["epoch"], state["weights"]
         self._merit = None if state["merit"] is None else tuple(state["merit"])
@@ -97,6 +103,9 @@ class StopOnExplosion(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {"first": self._first}
+
+    def state_shape(self, trainer: Trainer) -> schema.Shape:
+        return schema.Record({"first": FIGURE})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._first = state["first"]
@@ -202,6 +211,13 @@ class ChillOut(Callback):
             "count": self.count, "loss": self._loss, "epoch": self._epoch, "since": self._since,
             "weights": self._weights, "optimizer": self._optimizer,
         }  # fmt: skip
+
+    def state_shape(self, trainer: Trainer) -> schema.Shape:
+        number, weights = schema.Integer(0, 2**53), kept(dict(trainer.model.named_state()))
+        return schema.Record({
+            "count": number, "loss": FIGURE, "epoch": number, "since": number, "weights": weights,
+            "optimizer": kept(trainer.optimizer.state_dict()),
+        })  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count, self._loss = state["count"], state["loss"]

@@ -14,12 +14,14 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv.paths import expand
+from fastconv.schema import DEEPEST, Integer, Names, Record, Shape, parse
 from fastconv.serialize import ModelFileError, check, load_arrays, save_arrays
 from fastconv.serialize.arrays import check_dtypes
 from fastconv.serialize.files import sync_folder
@@ -27,12 +29,14 @@ from fastconv.signals import EndRequest
 from fastconv.train.base import Callback, Interrupted, whole
 from fastconv.train.callbacks import merit
 from fastconv.train.digest import arrays_sha256
+from fastconv.train.shapes import MERIT
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
 
 FORMAT = 1
 _STATE, _DIGEST = "fastconv.checkpoint", "sha256"
+_FRAME = Record({"format": Integer(), "state": Record()}, rest=None)
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -81,33 +85,66 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ModelFileError(f"{path}: a safetensors file, but no checkpoint")
     if strings.get(_DIGEST) != arrays_sha256(sorted(arrays.items()), text):
         raise ModelFileError(f"{path}: damaged: its contents do not have the SHA-256 it names")
-    whole = json.loads(text)
-    if whole["format"] != FORMAT:
-        raise ModelFileError(f"{path}: a checkpoint of format {whole['format']}, this version reads format {FORMAT}")
-    state: dict[str, Any] = _fill(whole["state"], arrays)
+    try:
+        whole = parse(text, _FRAME, f"{path}: its state", nan=True, deepest=2 * DEEPEST)
+        if whole["format"] != FORMAT:
+            raise ValueError(f"{path}: a checkpoint of format {whole['format']}, this version reads format {FORMAT}")
+        state = _fill(whole["state"], arrays)
+        if not isinstance(state, dict):
+            raise ValueError(f"{path}: its state is damaged: not a dictionary")
+    except ValueError as error:
+        raise ModelFileError(str(error)) from error
     return state
 
 
-def load_latest(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
+def load_latest(
+    folder: str | os.PathLike[str], accept: Callable[[dict[str, Any]], object] | None = None
+) -> tuple[dict[str, Any], Path]:
     """Return the state and the path of the newest checkpoint in a folder that is whole.
 
     A damaged one is named in a `RuntimeWarning` and gets the suffix ``.damaged``.
+
+    Parameters
+    ----------
+    folder : path-like
+    accept : callable, optional
+        Takes up a state, or raises ValueError if it does not fit; then the checkpoint before counts. Where no state
+        fits, no file's name is changed for that.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
+    ValueError
+        If none fits: what ``accept`` said of the newest.
     """
-    damaged = 0
+    damaged, refused = 0, dict[Path, ValueError]()
     for path in reversed(checkpoints(folder)):
         try:
-            return load_checkpoint(path), path
+            state = load_checkpoint(path)
         except ModelFileError as error:
-            warnings.warn(f"{error}; going on from the one before it", RuntimeWarning, stacklevel=2)
-            os.replace(path, path.with_name(path.name + ".damaged"))
+            _set_aside(path, error)
             damaged += 1
+            continue
+        try:
+            if accept is not None:
+                accept(state)
+        except ValueError as error:
+            refused[path] = error
+            continue
+        for other, why in refused.items():
+            _set_aside(other, why)
+        return state, path
+    for path, why in refused.items():
+        raise ValueError(f"{path} is not a checkpoint of this run: {why}") from why
     found = f": {damaged} damaged" if damaged else ""
     raise FileNotFoundError(f"{folder} holds no checkpoint to go on from{found}")
+
+
+def _set_aside(path: Path, error: ValueError) -> None:
+    text = str(error) if isinstance(error, ModelFileError) else f"{path}: {error}"
+    warnings.warn(f"{text}; going on from the one before it", RuntimeWarning, stacklevel=3)
+    os.replace(path, path.with_name(path.name + ".damaged"))
 
 
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
@@ -244,6 +281,9 @@ class Checkpoint(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"merits": self._merits}
 
+    def state_shape(self, trainer: Trainer) -> Shape:
+        return Record({"merits": Names(MERIT)})
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._merits = {name: None if found is None else tuple(found) for name, found in state["merits"].items()}
 
@@ -278,10 +318,14 @@ def _warn_of_layers(trainer: Trainer) -> None:
 
 
 def _fill(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a state with its arrays, undoing `_strip`; a ValueError if there is no such array, or of another form."""
     if isinstance(value, list):
         return [_fill(item, arrays) for item in value]
     if not isinstance(value, dict):
         return value
-    if "array" in value:
-        return arrays[value["array"]]
-    return {name: _fill(item, arrays) for name, item in value["dict"].items()}
+    if isinstance(found := value.get("dict"), dict):
+        return {name: _fill(item, arrays) for name, item in found.items()}
+    name = value.get("array")
+    if not isinstance(name, str) or name not in arrays:
+        raise ValueError(f"its state is damaged: neither a dictionary nor one of its arrays: {str(value)[:80]}")
+    return arrays[name]

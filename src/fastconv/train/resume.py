@@ -49,7 +49,7 @@ def take_up(setup: Setup, record: RunRecord) -> RunWriter:
     """Load the newest whole checkpoint into a trainer, and open the folder to go on writing.
 
     Next comes ``setup.trainer.resume(setup.train, setup.validation)``, with the writer among the callbacks. A
-    checkpoint that is damaged is warned of, and the one before it is taken.
+    checkpoint that is damaged, or whose state does not fit, is warned of, and the one before it is taken.
 
     Raises
     ------
@@ -60,9 +60,16 @@ def take_up(setup: Setup, record: RunRecord) -> RunWriter:
     """
     if setup.standardizer.to_dict() != record.config.get("standardizer"):
         raise ValueError(f"{record.path}: the images of {setup.options.dataset} are not those the run was started with")
-    state, path = load_latest(record.path / CHECKPOINTS)
-    try:
-        setup.trainer.load_state_dict(state)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint of this run: {error}") from error
+    load_latest(record.path / CHECKPOINTS, lambda state: _load(setup, state))
     return RunWriter.resume(record.path, setup.trainer.step, setup.trainer.history, setup.model)
+
+
+def _load(setup: Setup, state: dict[str, Any]) -> None:
+    trainer, batches = setup.trainer, len(setup.train)
+    trainer.load_state_dict(state)
+    at = (trainer.epoch, trainer.batch)
+    if trainer.steps_per_epoch != batches or at[1] >= batches or tuple(state["position"] or ()) != at:
+        raise ValueError(
+            f"a state at batch {at[1]} of {trainer.steps_per_epoch} in epoch {at[0] + 1}, at position "
+            f"{state['position']}; the data make {batches} batches"
+        )

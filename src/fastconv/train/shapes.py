@@ -4,9 +4,13 @@ Who writes a run with a trainer of their own may put anything into its config: `
 set up a net from it need.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from fastconv.schema import Flag, Integer, Items, Names, Null, Number, Record, Text
+import numpy as np
+
+from fastconv.schema import Either, Flag, Integer, Items, Names, Null, Number, Record, Shape, Text
 
 _MANY = 2**53  # counts beyond this are not exact in every reader
 COUNT, FIGURE, NOTE = Null(Integer(0, _MANY)), Null(Number()), Null(Text())
@@ -78,3 +82,62 @@ TRAINED = Record({
     }),
 })  # fmt: skip
 """The config of `fastconv train`: `fastconv.train.setup.Setup.describe` and what was observed."""
+
+
+@dataclass(frozen=True)
+class Array(Shape):
+    """An array of real numbers, of so many dimensions where that is said."""
+
+    ndim: int | None = None
+
+    def words(self) -> str:
+        return "an array of real numbers" + ("" if self.ndim is None else f" with {self.ndim} dimensions")
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and self.ndim in (None, value.ndim)
+
+
+@dataclass(frozen=True)
+class Like(Shape):
+    """Arrays with the names, the shapes and the kinds of dtype of others."""
+
+    of: Mapping[str, np.ndarray]
+
+    def words(self) -> str:
+        return f"arrays {', '.join(self.of)}"[:200]
+
+    def fits(self, value: Any) -> bool:
+        return isinstance(value, dict) and value.keys() == self.of.keys()
+
+    def check(self, value: Any, at: str = "it") -> None:
+        super().check(value, at)
+        for name, array in self.of.items():
+            Array().check(value[name], f"{at}.{name}")
+            if (found := value[name]).shape != array.shape or found.dtype.kind != array.dtype.kind:
+                raise ValueError(
+                    f"{at}.{name} is {found.dtype} {found.shape}, expected {array.dtype} {array.shape}"
+                )
+
+
+def kept(arrays: Mapping[str, np.ndarray]) -> Shape:
+    """Return the shape of copies of some arrays, which may not have been made yet."""
+    return Either(Like(arrays), Like({}))
+
+
+MERIT = Null(Items(Number(), 2, 2))
+STATE = Record({
+    **dict.fromkeys(("step", "steps_per_epoch", "epoch", "epochs"), Integer(0, _MANY)), "base_lr": Number(),
+    **dict.fromkeys(("batch_loss", "batch_penalty", "mean_loss"), Number(nan=True)), "stop_reason": NOTE,
+    "position": Null(Items(Shape())),
+    "tally": Null(Record({
+        "samples": Integer(1, _MANY), "loss": Number(nan=True), "penalty": Number(nan=True),
+        "seconds": Number(5e-324), "right": COUNT, "times": Array(1),
+    }, rest=None)),
+    "history": Items(Record(
+        {"epoch": Integer(1, _MANY), "steps": Integer(0, _MANY), "loss": Number(nan=True), "seconds": Number(0)},
+        _FIGURES,
+    )),
+    "model": Names(Array()), "counters": Names(Integer(0, 2**64 - 1)), "optimizer": Names(Array()),
+    "callbacks": Names(Names(Shape())),
+}, {"first_epoch": Integer(0, _MANY)})  # fmt: skip
+"""Of a trainer, apart from its callbacks', each of which says its own (`Callback.state_shape`)."""

@@ -22,6 +22,7 @@ from fastconv.train.evaluation import Batch, evaluate, labels_of, total_loss
 from fastconv.train.history import History
 from fastconv.train.hold import frozen, held, into_training
 from fastconv.train.progress import Progress
+from fastconv.train.shapes import STATE
 from fastconv.train.tally import Tally
 
 # Attributes that make up the state by themselves.
@@ -321,6 +322,7 @@ class Trainer:
         ValueError
             If model, optimiser or callbacks are not like those of the state; the trainer is then good for nothing.
         """
+        STATE.check(state, "")
         callbacks, saved = dict(self._remembering()), state["callbacks"]
         if callbacks.keys() != saved.keys():
             raise ValueError(
@@ -329,6 +331,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.model.load_extra_state(state["counters"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for name, callback in callbacks.items():
+            callback.state_shape(self).check(saved[name], name)
         for name, callback in callbacks.items():
             callback._keep_fresh()
             callback.load_state_dict(saved[name])
