@@ -6,7 +6,8 @@
 Each parameter begins on a cache line. The order is that of the parameters given; nobody reads the gaps.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,14 +68,12 @@ class Block:
         flat.fill(value)
         return flat, [flat[span].reshape(p.shape) for p, span in zip(self.params, self.spans, strict=True)]
 
-    def runs(self, chosen: Sequence[bool]) -> Iterator[slice]:
-        """Yield the longest spans that hold chosen parameters alone."""
-        start: int | None = None
-        for span, take in zip(self.spans, chosen, strict=True):
-            if take and start is None:
-                start = span.start
-            if not take and start is not None:
-                yield slice(start, span.start)
-                start = None
-        if start is not None:
-            yield slice(start, self.data.size)
+    def runs(self, labels: Sequence[Hashable | None]) -> Iterator[tuple[slice, list[int]]]:
+        """Yield the longest spans whose parameters have one label, not None, and which of `params` lie there."""
+        start = 0
+        for label, group in itertools.groupby(labels):
+            end = start + len(list(group))
+            if label is not None:
+                stop = self.data.size if end == len(labels) else self.spans[end].start
+                yield slice(self.spans[start].start, stop), list(range(start, end))
+            start = end

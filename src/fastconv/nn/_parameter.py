@@ -53,6 +53,11 @@ def next_generator() -> np.random.Generator | None:
     return None if _blank.get() else random.next_generator()
 
 
+def writable(array: Array) -> Array:
+    """Return an array itself or a copy that can be written to: pickles may arrive in memory of someone else's."""
+    return array if array.flags.writeable else array.copy()
+
+
 class Parameter:
     """An array that is learned, and the sum of its gradients since they were last zeroed.
 
@@ -91,6 +96,10 @@ class Parameter:
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles stand on their own."""
         return {"data": self.data, "grad": self.grad, "requires_grad": self.requires_grad}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.data, self.grad = writable(self.data), writable(self.grad)
 
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", requires_grad=False"

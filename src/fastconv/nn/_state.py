@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.nn._parameter import Array, Parameter
+from fastconv.nn._parameter import Array, Parameter, writable
 from fastconv.nn._turns import turn
 
 
@@ -14,6 +14,11 @@ class State:
 
     buffer_names: tuple[str, ...] = ()
     extra_names: tuple[str, ...] = ()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for name in self.buffer_names:
+            setattr(self, name, writable(getattr(self, name)))
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Yield (dotted path, module) of this module (path "") and all below it."""

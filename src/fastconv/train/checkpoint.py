@@ -159,6 +159,10 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
+def _answer(name: str) -> str:
+    return f"\n{name}: saving after this step (again: ending at once)"
+
+
 class Checkpoint(Callback):
     """Save the whole state of a run now and then, and when a signal asks the process to end.
 
@@ -216,7 +220,7 @@ class Checkpoint(Callback):
         self.seconds = None if seconds is None else float(seconds)
         self.keep, self.signals = whole("Checkpoint: keep", keep), signals
         self._merits: dict[str, tuple[float, float] | None] = {}
-        self._request = EndRequest(lambda name: f"\n{name}: saving after this step (again: ending at once)")
+        self._request = EndRequest(_answer)
         self._last = 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
