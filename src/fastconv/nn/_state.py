@@ -34,12 +34,18 @@ class State:
             for name in module.buffer_names:
                 yield dot + name, module, name, False
 
+    def _slots(self) -> Iterator[tuple[str, Any, str]]:
+        """Yield (full name, owner, attribute) wherever a parameter stands, a shared one more than once."""
+        for name, owner, attribute, learned in self._entries():
+            if learned:
+                yield name, owner, attribute
+
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (name, parameter), each parameter once even when it is shared."""
         seen: set[int] = set()
-        for name, owner, attribute, learned in self._entries():
+        for name, owner, attribute in self._slots():
             parameter = getattr(owner, attribute)
-            if learned and id(parameter) not in seen:
+            if id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield name, parameter
 
@@ -82,7 +88,8 @@ class State:
         Raises
         ------
         ValueError
-            Names differ (when strict), or shapes or kinds of dtype do.
+            Names differ (when strict), or shapes or kinds of dtype do, or a parameter that has two names would get two
+            values.
         """
         own = dict(self.named_state())
         missing = [name for name in own if name not in state]
@@ -100,6 +107,13 @@ class State:
                 )
             if not np.can_cast(array.dtype, own[name].dtype, "same_kind"):
                 raise ValueError(f"load_state_dict: {name} is {own[name].dtype} here, {array.dtype} in the state")
+        first: dict[int, str] = {}
+        for name, owner, attribute in self._slots():
+            other = first.setdefault(id(getattr(owner, attribute)), name)
+            if name == other or not {name, other} <= arrays.keys():
+                continue
+            if not np.array_equal(arrays[name], arrays[other], equal_nan=True):
+                raise ValueError(f"load_state_dict: {other} and {name} are one parameter here and differ in the state")
         with turn([module for _, module in self.named_modules()]):
             for name, array in arrays.items():
                 np.copyto(own[name], array, casting="same_kind")

@@ -2,7 +2,7 @@
 
 The metadata of the file has one string under "fastconv"::
 
-    {"format": 1, "training": true, "extra_state": {"1.step": 117, ...},
+    {"format": 1, "training": true, "extra_state": {"1.step": 117, ...}, "tied": {"3.weight": "0.weight"},
      "model": {"type": "Sequential", "config": {"layers": {"dict": {
         "0": {"type": "Linear", "config": {"in_features": 4, "out_features": 3, "bias": true}}, ...}}}}}
 
@@ -52,7 +52,7 @@ def register(layer: Layer) -> Layer:
 
 
 def save(model: nn.Module, path: PathLike) -> None:
-    """Write a model to one file, whole or not at all.
+    """Write a model to one file, whole or not at all; a parameter that stands in two places is one again when read.
 
     Parameters
     ----------
@@ -66,7 +66,8 @@ def save(model: nn.Module, path: PathLike) -> None:
     TypeError
         If a layer class is not registered, or a hyperparameter has no JSON form.
     ValueError
-        If layers are nested more than 64 levels deep, or described by more than 16 MB.
+        If layers are nested more than 64 levels deep, or described by more than 16 MB, or one layer is an argument
+        of two.
     OSError
         If the file cannot be written; what was there before is untouched.
     """
@@ -86,7 +87,8 @@ def _describe(model: nn.Module) -> str:
             "format": FORMAT,
             "training": model.training,
             "extra_state": model.extra_state(),
-            "model": _encode(model, 0),
+            "tied": {name: names[0] for names in _tied(model) for name in names[1:]},
+            "model": _encode(model, 0, set()),
         },
         allow_nan=False,
     )
@@ -120,7 +122,29 @@ def load(path: PathLike) -> Any:
     return model.train(description["training"])
 
 
-def _encode(value: Any, depth: int) -> Any:
+def _tied(model: nn.Module) -> list[list[str]]:
+    """Return the names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, owner, attribute in model._slots():
+        names.setdefault(id(getattr(owner, attribute)), []).append(name)
+    return [together for together in names.values() if len(together) > 1]
+
+
+def _tie(model: nn.Module, tied: Any) -> None:
+    """Put one parameter in the place of another for each pair of names."""
+    if not isinstance(tied, dict):
+        raise ValueError(f"tied must map names to names, got a {type(tied).__name__}")
+    slots = {name: (owner, attribute) for name, owner, attribute in model._slots()}
+    for name, first in tied.items():
+        if name not in slots or not isinstance(first, str) or first not in slots:
+            raise ValueError(f"tied names {str(name)[:80]!r} and {str(first)[:80]!r}, which are not both parameters")
+        ours, other = getattr(*slots[name]), getattr(*slots[first])
+        if ours.shape != other.shape:
+            raise ValueError(f"tied names {name} of shape {ours.shape} and {first} of shape {other.shape}")
+        setattr(*slots[name], other)
+
+
+def _encode(value: Any, depth: int, seen: set[int]) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"save: layers are nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, nn.Module):
@@ -131,12 +155,19 @@ def _encode(value: Any, depth: int) -> Any:
                 f"before loading, write\n    from fastconv import serialize\n\n    @serialize.register\n"
                 f"    class {kind.__name__}({kind.__bases__[0].__name__}): ..."
             )
-        config = {name: _encode(v, depth + 1) for name, v in _config(value).items()}
+        if id(value) in seen:
+            shown = " ".join(repr(value).split())[:80]
+            raise ValueError(
+                f"save: {shown} is an argument of two layers and would come back as two; use one for each place, their "
+                "parameters may be shared (b.weight = a.weight)"
+            )
+        seen.add(id(value))
+        config = {name: _encode(v, depth + 1, seen) for name, v in _config(value).items()}
         return {"type": kind.__name__, "config": config}
     if isinstance(value, dict):
-        return {"dict": {str(name): _encode(v, depth + 1) for name, v in value.items()}}
+        return {"dict": {str(name): _encode(v, depth + 1, seen) for name, v in value.items()}}
     if isinstance(value, tuple | list):
-        return [_encode(v, depth + 1) for v in value]
+        return [_encode(v, depth + 1, seen) for v in value]
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -198,6 +229,7 @@ def _build(path: PathLike, description: dict[str, Any]) -> nn.Module:
             model = _decode(description.get("model"), 0)
         if not isinstance(model, nn.Module):
             raise ValueError(f"the model is a {type(model).__name__}")
+        _tie(model, description.get("tied", {}))
         model.load_extra_state(description["extra_state"])
     except Exception as error:  # whatever a constructor does with hostile arguments
         raise ModelFileError(f"{path}: its layers cannot be built: {error}") from error
@@ -222,4 +254,10 @@ def _fill(path: PathLike, model: nn.Module, file: Any) -> None:
         floats |= {dtype} if dtype.kind == "f" else set()
     if len(floats) > 1:
         raise ModelFileError(f"{path}: arrays of {' and '.join(sorted(map(str, floats)))} in one model")
-    model.replace_state({name: read(path, file, name) for name in own})
+    arrays = {name: read(path, file, name) for name in own}
+    for first, *others in _tied(model):
+        for name in others:
+            if arrays[name].tobytes() != arrays[first].tobytes():
+                raise ModelFileError(f"{path}: {name} and {first} are one parameter and differ in the file")
+            arrays[name] = arrays[first]
+    model.replace_state(arrays)
