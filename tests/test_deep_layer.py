@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastconv import manual_seed, nn
@@ -83,6 +83,7 @@ def nests(draw, depth=3):
     return lambda: nn.Sequential(*(part() for part in parts), fuse=kind == "chain")
 
 
+@settings(deadline=None)
 @given(nests(), nests(), st.booleans())
 def test_it_is_trained_wherever_it_stands(below, above, fuse):
     """Also where nobody wants the gradient of the input: first, and below whatever learns."""

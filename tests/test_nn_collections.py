@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -78,6 +78,7 @@ CALLS = {
 }
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_list_is_a_list(data):
     """Whatever is done to it, it holds what a plain list would."""
@@ -177,6 +178,7 @@ WALKS = {
 }
 
 
+@settings(deadline=None)
 @given(
     HIDING,
     st.sampled_from([nn.Linear(1, 1), nn.Parameter(np.zeros(1))]),

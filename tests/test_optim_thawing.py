@@ -12,7 +12,7 @@ from fastconv.optim import SGD, Adam
 MASKS = st.lists(st.lists(st.booleans(), min_size=len(SHAPES), max_size=len(SHAPES)), min_size=1, max_size=9)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(CASES), MASKS, st.integers(0, 9), st.booleans())
 def test_each_parameter_counts_its_own_updates(case, masks, renewed, loose):
     """As one optimiser for each, which steps when its parameter trains; and as the formula in double precision."""

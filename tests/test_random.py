@@ -39,7 +39,7 @@ def train(seed, meet=lambda: None):
     return hashlib.sha256(b"".join(array.tobytes() for array in model.state_dict().values())).hexdigest()
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(SEEDS)
 def test_threads_draw_the_numbers_of_processes(seeds):
     with ThreadPoolExecutor(1) as pool:  # one alone, as in a process of its own

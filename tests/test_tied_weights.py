@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -47,6 +47,7 @@ def train(model, steps=3):
         optimizer.step()
 
 
+@settings(deadline=None)
 @given(TIES, st.sampled_from(["file", "deepcopy", "pickle", "state"]))
 def test_what_was_one_comes_back_as_one_and_trains_alike(tmp_path_factory, ties, how):
     model = net(ties)
@@ -68,6 +69,7 @@ def test_what_was_one_comes_back_as_one_and_trains_alike(tmp_path_factory, ties,
         assert_array_equal(a, b)
 
 
+@settings(deadline=None)
 @given(TIES)
 def test_a_checkpoint_holds_them_together(tmp_path_factory, ties):
     folder = tmp_path_factory.mktemp("tied")
