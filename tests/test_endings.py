@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import fastconv
 from fastconv import nn, optim, serialize
 from fastconv.cli import main
+from fastconv.diagnose import Watch
 from fastconv.signals import EndRequest
 from fastconv.train import (
     Callback,
@@ -140,6 +141,8 @@ def test_settings_may_be_numpys(kind, seed, whole, stop, tmp_path_factory):
 def test_counts_are_whole_numbers(value):
     for call, name in (
         (lambda: trainer(net()).fit(points(), epochs=value), "Trainer.fit: epochs"),
+        (lambda: trainer(net()).fit(points(), epochs=1, batch_size=value), "Batches: batch_size"),
+        (lambda: Watch(value), "Watch: every"),
         (lambda: Patience(value), "Patience: epochs"),
         (lambda: ChillOut(value), "ChillOut: checks"),
         (lambda: StopOnNonFinite(value), "StopOnNonFinite: every"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fastconv
 from fastconv import data, nn, optim, schedule
+from fastconv.diagnose.subject import Inputs, Subject
 from fastconv.train import (
     Callback,
     Checkpoint,
@@ -225,6 +226,14 @@ def test_a_model_in_evaluation_is_trained_whole_and_comes_back_as_it_was():
     trainer(model).fit(points(), points(20, 1), epochs=2)
     assert not any(module.training for module in model.modules())
     assert not np.array_equal(mean, model[1].running_mean)
+
+
+def test_checks_see_a_frozen_layer_as_a_fit_does():
+    model = net()
+    model[1].eval()
+    subject = Subject(model, nn.CrossEntropyLoss(), Inputs.of(points()), None)
+    assert [module.training for module in subject.copy().modules()] == [True, True, False, True, True]
+    assert all(module.training for module in Subject(net().eval(), subject.loss, subject.train, None).copy().modules())
 
 
 def test_a_callback_that_leaves_the_model_in_evaluation_freezes_nothing():

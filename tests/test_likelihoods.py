@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 import fastconv
 from fastconv import diagnose, nn, optim
 from fastconv.diagnose.advice import Advice
+from fastconv.diagnose.health import health
 from fastconv.diagnose.overfit import _falling, _near
 from fastconv.search.attempt import Cut
 from fastconv.search.training import CutOff
-from fastconv.train import Callback, ChillOut, Diverged, StopOnExplosion, Trainer
+from fastconv.train import Callback, ChillOut, Diverged, History, StopOnExplosion, Trainer
 from fastconv.train.base import SMALL, ceiling
 
 losses = st.floats(-1e3, 1e3)
@@ -154,3 +155,21 @@ def test_a_slow_run_is_told_by_the_size_of_its_loss(first, now, learning):
         record = {"step": step, "loss": loss, "lr": 0.1, "update_ratio": {"weight": 1e-7}}
         lines += advice(record, {}, 8, 0.1)
     assert bool(lines) != learning
+
+
+@few
+@given(first=losses, part=st.floats(-0.9, 0.9), fall=st.floats(0.1, 5))
+def test_a_recorded_run_is_judged_by_the_size_of_its_loss(first, part, fall):
+    """Rises and falls of less than its size have the names that they have of a large one."""
+    size = max(abs(first), SMALL)
+    risen = [{"epoch": 1, "loss": first}, {"epoch": 2, "loss": first + 2.2 * size}]
+    assert health(History(risen)).name == "exploded"
+    risen[1]["loss"] = first + 2 * part * size
+    assert health(History(risen)).name != "exploded"
+    course = [first, first - fall * size / 2, first - fall * size]
+    falling = [{"epoch": k, "loss": loss, "validation_loss": loss} for k, loss in enumerate(course, start=1)]
+    assert health(History(falling)).name == "learning"
+    falling[2]["validation_loss"] = course[1] + 0.05 * abs(course[1])  # a rise too small to be one
+    assert health(History(falling)).name == "learning"
+    falling[2]["validation_loss"] = course[1] + 0.2 * max(abs(course[1]), abs(first))
+    assert health(History(falling)).name == "overfitting" or abs(first) + abs(course[1]) < 1e-6

@@ -9,7 +9,7 @@ from fastconv.data._shuffle import permutation
 from fastconv.data.augment import Augment
 from fastconv.data.dataset import Samples
 from fastconv.data.standardize import Standardizer, apply
-from fastconv.functional._check import as_labels, unmasked
+from fastconv.functional._check import as_labels, unmasked, whole
 
 
 class Batches:
@@ -52,7 +52,8 @@ class Batches:
     ValueError
         If lengths differ, ``batch_size`` < 1, or an option does not fit the images' shape.
     TypeError
-        If ``dtype`` is not float32 or float64, or images or labels are not of a real dtype, or masked.
+        If ``batch_size`` is no whole number, ``dtype`` is not float32 or float64, or images or labels are not of a real
+        dtype, or masked.
 
     Examples
     --------
@@ -79,8 +80,7 @@ class Batches:
     ) -> None:
         if len(images) != len(labels):
             raise ValueError(f"Batches: {len(images)} images but {len(labels)} labels")
-        if batch_size < 1:
-            raise ValueError(f"Batches: batch_size must be at least 1, got {batch_size}")
+        batch_size = whole("Batches: batch_size", batch_size)
         if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"Batches: dtype must be float32 or float64, got {np.dtype(dtype)}")
         unmasked("Batches", "images", images)
@@ -90,7 +90,7 @@ class Batches:
         if images.ndim != 4 and (augment or standardize):
             raise ValueError(f"Batches: augment and standardize need images (N, C, H, W), got {images.shape}")
 
-        self.batch_size, self.seed, self.shuffle, self.drop_last = int(batch_size), seed, shuffle, drop_last
+        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
         self.augment, self.standardize = augment, standardize
         self._position = (0, 0)
         self._set = False  # whether the next iteration starts at an index that was set

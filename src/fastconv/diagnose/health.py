@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fastconv.train import History
+from fastconv.train.base import SMALL, ceiling
 from fastconv.train.run import RunRecord
 
 __all__ = [
@@ -12,7 +13,8 @@ __all__ = [
 ]  # fmt: skip
 
 EXPLOSION = 3.0
-"""A loss above so many times the first one has exploded."""
+"""A loss above so many times the first one has exploded; of one that is small, zero or negative by nature, a loss above
+`fastconv.train.base.ceiling`."""
 BARELY = 0.05
 """A loss that fell by less than this share of the first one barely changes."""
 RISE = 0.1
@@ -111,8 +113,9 @@ def health(
         found = "one loss, and none to compare it with" if known else "no loss recorded"
         return Health("running", f"{found} yet") if status == "running" else Health("unknown", found)
     first, last = known[0], known[-1]
-    if last > EXPLOSION * first:
-        return Health("exploded", f"loss {last:.4g} is more than {EXPLOSION:g} times the first, {first:.4g}")
+    if last > ceiling(first, EXPLOSION):
+        many = f"more than {EXPLOSION:g} times" if first >= SMALL else "far above"
+        return Health("exploded", f"loss {last:.4g} is {many} the first, {first:.4g}")
     if reason := _overfitting(history, FAINT * abs(first)):
         return Health("overfitting", reason)
     if first - min(known) < BARELY * abs(first):
@@ -146,7 +149,7 @@ def _overfitting(history: History, faint: float) -> str | None:
         return None
     lowest, training_then, best = min(measured, key=lambda entry: entry[0])
     last, training_now, record = measured[-1]
-    if last - lowest >= max(RISE * lowest, faint) and training_now < training_then:
+    if last - lowest >= max(RISE * abs(lowest), faint) and training_now < training_then:
         where = f" in epoch {best['epoch']}" if "epoch" in best else ""
         return (
             f"validation loss rose from {lowest:.4g}{where} to {last:.4g} "

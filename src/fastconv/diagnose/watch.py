@@ -11,6 +11,7 @@ import numpy as np
 
 from fastconv.diagnose.advice import Advice
 from fastconv.diagnose.statistics import gradient_norms, observe, statistics_of, update_ratios, weights
+from fastconv.functional._check import whole
 from fastconv.nn import Module
 from fastconv.schema import Items, Null, Number, Record, Shape, Text
 from fastconv.terminal import put_line
@@ -75,8 +76,7 @@ class Watch(Callback):
         activations: bool = True,
         say: Callable[[str], object] = _say,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"Watch: every must be at least 1, got {every}")
+        every = whole("Watch: every", every)
         if not (updates or gradients or activations):
             raise ValueError("Watch: updates, gradients and activations are all False: nothing to look at")
         self.every, self.say = every, say

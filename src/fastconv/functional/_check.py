@@ -5,6 +5,7 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 """
 
 import math
+import operator
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -270,6 +271,17 @@ def check_grad(
     if not grad.flags.c_contiguous or not grad.flags.writeable or not grad.flags.aligned:
         raise ValueError(f"{where}: {name} must be writable and C-contiguous, got {_laid(grad)}")
     return grad
+
+
+def whole(what: str, value: Any, least: int = 1) -> int:
+    """Return a setting as an int, whatever integer it is; ``what`` names it where it is none, or too low."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{what} must be at least {least}, got {number}")
+    return number
 
 
 def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]:

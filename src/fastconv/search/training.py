@@ -117,6 +117,8 @@ class Training:
         status, reason = "finished", None
         try:
             trainer.fit(batches, setup.validation, epochs=epochs)
+            if trainer.stop_reason is not None:
+                status, reason = "stopped", trainer.stop_reason
             return max(trainer.history["validation_accuracy"])
         except Cut as cut:
             status, reason = "stopped", str(cut)

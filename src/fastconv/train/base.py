@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +26,6 @@ def ceiling(loss: float, factor: float) -> float:
     its own size where it is negative.
     """
     return factor * loss if loss >= SMALL else loss + (factor - 1) * max(-loss, SMALL)
-
-
-def whole(what: str, value: Any, least: int = 1) -> int:
-    """Return a setting as an int, whatever integer it is; ``what`` names it where it is none, or too low."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be a whole number, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"{what} must be at least {least}, got {number}")
-    return number
 
 
 class Callback:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import schema
-from fastconv.train.base import SMALL, Callback, Diverged, ceiling, whole
+from fastconv.functional._check import whole
+from fastconv.train.base import SMALL, Callback, Diverged, ceiling
 from fastconv.train.history import Record
 from fastconv.train.shapes import COUNT, FIGURE, MERIT, kept
 

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.functional._check import whole
 from fastconv.paths import expand
 from fastconv.schema import DEEPEST, Integer, Names, Record, Shape, parse
 from fastconv.serialize import ModelFileError, check, load_arrays, save_arrays
 from fastconv.serialize.arrays import check_dtypes
 from fastconv.serialize.files import sync_folder
 from fastconv.signals import EndRequest
-from fastconv.train.base import Callback, Interrupted, whole
+from fastconv.train.base import Callback, Interrupted
 from fastconv.train.callbacks import merit
 from fastconv.train.digest import arrays_sha256
 from fastconv.train.shapes import MERIT

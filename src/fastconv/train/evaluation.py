@@ -21,7 +21,8 @@ class Evaluation:
     Attributes
     ----------
     loss : float
-        Mean over all samples, also where the loss itself gives sums.
+        Mean over all samples, also where the loss itself gives sums; of one that is a mean over elements or pixels, as
+        `MSELoss`, over all of them.
     accuracy : float or None
         Share of samples whose highest score is their label; None where targets are not labels.
     samples : int

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.functional._check import whole
 from fastconv.nn import Module
-from fastconv.train.base import Callback, Diverged, whole
+from fastconv.train.base import Callback, Diverged
 
 if TYPE_CHECKING:
     from fastconv.train.evaluation import Batch

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastconv.data import Batches
+from fastconv.functional._check import whole
 from fastconv.nn import Module
 from fastconv.nn.base import turn
 from fastconv.optim import Optimizer
 from fastconv.schedule import Constant, Schedule
-from fastconv.train.base import Callback, Diverged, whole
+from fastconv.train.base import Callback, Diverged
 from fastconv.train.callbacks import KeepBest
 from fastconv.train.evaluation import Batch, evaluate, labels_of, total_loss
 from fastconv.train.history import History
