@@ -210,7 +210,8 @@ def gradcheck(
 
     magnitude = float((np.abs(r) * np.maximum(np.abs(run()), 1)).sum())
     layer.zero_grad()
-    analytic = {"input": layer.backward(r)}
+    grad_input = layer.backward(r)
+    analytic = {"input": None if grad_input is None else grad_input.copy()}
     arrays = {"input": x}
     for name, parameter in layer.named_parameters():
         if parameter.requires_grad:

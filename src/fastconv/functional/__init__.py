@@ -8,6 +8,7 @@ trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
 from fastconv.functional._check import release_scratch
+from fastconv.functional._values import takes_values
 from fastconv.functional.activation import (
     add,
     leaky_relu,
@@ -27,6 +28,9 @@ from fastconv.functional.activation import (
     tanh,
     tanh_backward,
 )
+from fastconv.functional.arithmetic import (
+    div, div_backward, mean, mean_backward, mul, mul_backward, sub, sub_backward, sum, sum_backward,
+)  # fmt: skip
 from fastconv.functional.convolution import (
     col2im,
     conv1d,
@@ -61,6 +65,13 @@ from fastconv.functional.pooling import (
     pool2d_output_shape,
 )
 
+from fastconv.functional.shape import cat, cat_backward, flatten, pad, pad_backward, permute, reshape, stack
+
+from fastconv.graph.value import functions  # noqa: E402
+
+for _name in functions.keys() & globals().keys():
+    globals()[_name] = takes_values(globals()[_name])
+
 __all__ = [
     "adagrad_step",
     "adam_step",
@@ -74,6 +85,8 @@ __all__ = [
     "batch_norm_coefficients",
     "bias_add",
     "bias_add_backward",
+    "cat",
+    "cat_backward",
     "col2im",
     "conv1d",
     "conv1d_backward",
@@ -82,9 +95,12 @@ __all__ = [
     "conv2d_input_grad",
     "cross_entropy",
     "cross_entropy_backward",
+    "div",
+    "div_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask_like",
+    "flatten",
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
     "im2col",
@@ -97,14 +113,22 @@ __all__ = [
     "max_pool2d",
     "max_pool2d_argmax_like",
     "max_pool2d_backward",
+    "mean",
+    "mean_backward",
     "mse_loss",
     "mse_loss_backward",
+    "mul",
+    "mul_backward",
     "multi_margin_loss",
     "multi_margin_loss_backward",
+    "pad",
+    "pad_backward",
+    "permute",
     "pool2d_output_shape",
     "release_scratch",
     "relu",
     "relu_backward",
+    "reshape",
     "rmsprop_step",
     "safe_exp",
     "safe_log",
@@ -115,6 +139,11 @@ __all__ = [
     "softmax_backward",
     "softsign",
     "softsign_backward",
+    "stack",
+    "sub",
+    "sub_backward",
+    "sum",
+    "sum_backward",
     "tanh",
     "tanh_backward",
 ]

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from fastconv.functional._scratch import empty_aligned as empty_aligned
 from fastconv.functional._scratch import release_scratch as release_scratch
 from fastconv.functional._scratch import scratch as scratch
-from fastconv.functional._tape import recordable, spoil
 
 Array = npt.NDArray[Any]
 
@@ -191,7 +190,6 @@ def as_nhwc(a: Array) -> Array:
     """Return ``a`` (N, C, H, W) itself or a copy whose memory is NHWC, native and aligned."""
     if is_nhwc(a):
         return a
-    spoil()
     out = empty_nhwc(a.shape, a.dtype.newbyteorder("="))
     out[...] = a
     return out
@@ -201,7 +199,6 @@ def as_contiguous(a: Array) -> Array:
     """Return ``a`` itself or a C-contiguous, native, aligned copy."""
     if a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative:
         return a
-    spoil()
     return np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=True)
 
 
@@ -311,6 +308,6 @@ def image_shape(where: str, input_shape: Any) -> tuple[int, int, int, int]:
 def by_dtype(function: Any) -> dict[np.dtype[Any], Any]:
     """Return the instances of a fused kernel function by dtype: a lookup, where a call would search."""
     return {
-        np.dtype(np.float32): recordable(function["float"]),
-        np.dtype(np.float64): recordable(function["double"]),
+        np.dtype(np.float32): function["float"],
+        np.dtype(np.float64): function["double"],
     }

@@ -1,11 +1,8 @@
 """Activations that an operation applies in its own pass, and the gradients of such an operation."""
 
-from collections.abc import Iterable
-
 from fastconv._ext import conv
 from fastconv._ext.conv import Geometry
 from fastconv.functional._check import Array, as_contiguous, as_nhwc, by_dtype, check_shape, memory, same_dtype, scratch
-from fastconv.functional._tape import Call, recordable
 
 _relu_mask = by_dtype(conv.relu_mask)
 _weight_gradient = by_dtype(conv.weight_gradient)
@@ -65,7 +62,7 @@ def masked_gradient(
     return out
 
 
-def _gradients(
+def gradients(
     gy: Array, y: Array | None, x: Array, weight: Array, geometry: Geometry,
     grad_weight: Array, grad_bias: Array | None, grad_input: Array | None,
 ) -> None:  # fmt: skip
@@ -83,18 +80,3 @@ def _gradients(
         _bias_gradient[gy.dtype](gy.reshape(-1, gy.shape[3]), grad_bias, scratch)
     if grad_input is not None:
         _input_gradient[gy.dtype](gy, weight, grad_input, geometry, scratch)
-
-
-gradients = recordable(_gradients, composed=True)
-
-
-def flops(calls: Iterable[Call]) -> float:
-    """Return the operations of the products among recorded calls, 2 a multiply-add."""
-    total = 0.0
-    for kernel, args in calls:
-        for g in args:
-            if isinstance(g, Geometry):
-                product = 2.0 * g.n * g.p * g.q * g.k * (g.c // g.groups) * g.r * g.s
-                both = kernel is _gradients and args[-1] is not None
-                total += 2 * product if both else product
-    return total

@@ -1,10 +1,9 @@
 """Nonlinearities without parameters, element by element or along an axis."""
 
-from collections.abc import Callable
-from typing import ClassVar
+from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Array, Module, Plain, as_image
+from fastconv.nn.base import Module
 
 
 class Identity(Module):
@@ -13,98 +12,62 @@ class Identity(Module):
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
-    def forward(self, input: Array) -> Array:
-        return self._save(input)
-
-    def backward(self, grad_output: Array) -> Array:
-        grad: Array = self._recall(grad_output)[0]
-        return grad
+    def forward(self, input: Any) -> Any:
+        return input
 
 
-class _Activation(Plain):
-    """One functional call each way; `keeps` says whether backward needs the input or the output."""
+class ReLU(Module):
+    """max(x, 0); NaN stays NaN. It runs in the pass of the Conv, Linear, Bias or BatchNorm before it."""
 
-    operation: ClassVar[Callable[..., Array]]
-    gradient: ClassVar[Callable[..., Array]]
-    keeps: ClassVar[str] = "output"
-
-    def _forward(self, input: Array) -> Array:
-        x = self._view(self._accept(input))
-        output = self._buffer("output", x.shape, x.dtype.newbyteorder("="))
-        self.operation(x, *self._settings(), out=output)
-        kept = x if self.keeps == "input" else output
-        return self._save(output if x.ndim == input.ndim else output[:, :, 0], kept)
-
-    def _backward(self, grad_output: Array) -> Array:
-        grad_output, kept = self._recall(grad_output)
-        grad_input = self._buffer("grad_input", kept.shape, kept.dtype.newbyteorder("="))
-        self.gradient(self._view(grad_output), kept, *self._settings(), grad_input=grad_input)
-        return grad_input if kept.ndim == grad_output.ndim else grad_input[:, :, 0]
-
-    def _view(self, a: Array) -> Array:
-        return as_image(a)
+    def forward(self, input: Any) -> Any:
+        return F.relu(input)
 
 
-class ReLU(_Activation):
-    """max(x, 0); NaN stays NaN. Behind Conv, Linear or Bias, Sequential runs it in the same pass."""
-
-    fuses_as = "relu"
-    operation = staticmethod(F.relu)
-    gradient = staticmethod(F.relu_backward)
-
-
-class LeakyReLU(_Activation):
+class LeakyReLU(Module):
     """x where x > 0, else `negative_slope` · x (Maas et al., "Rectifier nonlinearities...", ICML 2013)."""
-
-    operation = staticmethod(F.leaky_relu)
-    gradient = staticmethod(F.leaky_relu_backward)
-    keeps = "input"
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = float(negative_slope)
 
+    def forward(self, input: Any) -> Any:
+        return F.leaky_relu(input, self.negative_slope)
 
-class Tanh(_Activation):
+
+class Tanh(Module):
     """The hyperbolic tangent."""
 
-    operation = staticmethod(F.tanh)
-    gradient = staticmethod(F.tanh_backward)
+    def forward(self, input: Any) -> Any:
+        return F.tanh(input)
 
 
-class Sigmoid(_Activation):
+class Sigmoid(Module):
     """1 / (1 + exp(-x))."""
 
-    operation = staticmethod(F.sigmoid)
-    gradient = staticmethod(F.sigmoid_backward)
+    def forward(self, input: Any) -> Any:
+        return F.sigmoid(input)
 
 
-class Softsign(_Activation):
+class Softsign(Module):
     """x / (1 + |x|)."""
 
-    operation = staticmethod(F.softsign)
-    gradient = staticmethod(F.softsign_backward)
-    keeps = "input"
+    def forward(self, input: Any) -> Any:
+        return F.softsign(input)
 
 
-class _AlongAxis(_Activation):
-    """An activation whose rows lie along one axis, so that the axes must stay as they are."""
-
+class _AlongAxis(Module):
     def __init__(self, axis: int = 1) -> None:
         self.axis = int(axis)
-
-    def _view(self, a: Array) -> Array:
-        return a
 
 
 class Softmax(_AlongAxis):
     """exp(x) / sum of exp(x) along `axis`, computed without overflow."""
 
-    operation = staticmethod(F.softmax)
-    gradient = staticmethod(F.softmax_backward)
+    def forward(self, input: Any) -> Any:
+        return F.softmax(input, self.axis)
 
 
 class LogSoftmax(_AlongAxis):
     """log(softmax(x)) along `axis`, computed in one stable step."""
 
-    operation = staticmethod(F.log_softmax)
-    gradient = staticmethod(F.log_softmax_backward)
+    def forward(self, input: Any) -> Any:
+        return F.log_softmax(input, self.axis)

@@ -1,7 +1,20 @@
-"""What every layer is made of: parameters, buffers that are reused, and the walk over a tree of layers.
+"""What every layer is made of: parameters, hyperparameters, and the walk over a tree of layers.
 
-A layer writes ``forward`` and ``backward`` and sets its parameters as attributes; the rest of what people
-expect of a module follows from the attributes. ``super().__init__()`` is not needed::
+A layer writes ``forward`` with other layers, functions of `fastconv.functional` and arithmetic, and sets its
+parameters as attributes; its backward and the rest of what people expect of a module follow.
+``super().__init__()`` is not needed::
+
+    class Block(nn.Module):
+        def __init__(self, features):
+            self.features = features
+            self.conv = nn.Conv2d(features, features, 3, padding=1)
+            self.scale = nn.Parameter(np.ones((features, 1, 1), np.float32))
+
+        def forward(self, x):
+            return F.relu(x + self.scale * self.conv(x))
+
+Such a forward is written down once for each shape of input, mode and setting of the layers' attributes, with values
+that have a shape and no numbers. A layer that needs numbers defines ``backward`` too and works on NumPy arrays::
 
     class Scale(nn.Module):
         def __init__(self, features):
@@ -18,31 +31,37 @@ expect of a module follows from the attributes. ``super().__init__()`` is not ne
 """
 
 import contextlib
+import copy
 import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from fastconv.functional._check import check_array, empty_aligned
+from fastconv.graph.operation import Spec, place
+from fastconv.graph.report import Plan
+from fastconv.graph.value import Value, graph_of
+from fastconv.nn import _running
 from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key
-from fastconv.nn._plan import Plan, make_plan
+from fastconv.nn._running import modes
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
-from fastconv.nn._workspace import _OWN, Workspace, _run, as_image
+from fastconv.nn._workspace import Workspace
 
 __all__ = [
-    "Affine", "Array", "Fusing", "Module", "Parameter", "Plain", "Workspace",
-    "as_image", "blank", "in_mode", "initial", "next_generator", "next_key", "turn",
+    "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "next_generator", "next_key", "turn",
 ]  # fmt: skip
-
 
 _LEAVES = frozenset((bool, int, float, str, type(None), np.ndarray, Parameter))  # passed by without a look
 _PLAIN = (list, tuple, dict, set, frozenset)
 _LOOK = 1000  # items of a container that are looked at for modules; a longer one holds data
+
+# Attributes that belong to running: to assign one changes nothing that a forward has written down.
+_OWN = frozenset({"training", "need_input_grad", "_hooks", "_saved", "_tree", "_arrays", "_storage", "_version"})
 
 
 def _items(container: Any) -> Iterator[Any]:
@@ -61,47 +80,35 @@ def _arguments(layer: Any) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
 
 
-# Modes that hold in this context alone, by identity of the module: they come before the modules' own.
-_modes: ContextVar[dict[int, bool]] = ContextVar("modes", default={})  # noqa: B039  (never changed)
-
-
 @contextlib.contextmanager
 def in_mode(model: "Module", training: bool) -> Iterator[None]:
     """Run a model in a mode inside a ``with`` block, for this thread alone; afterwards there is no backward to do.
 
     Other threads see the modules in their own modes, and wait with `predict` and the steps of a trainer.
-
-    Raises
-    ------
-    RuntimeError
-        If a run of a net that has entered the model is under way in this thread, as in a forward hook.
     """
     modules = list(model.modules())
-    run = _run.get()
-    if run is not None and any(module._entered is run for module in modules):
-        raise RuntimeError(
-            f"{type(model).__name__}: cannot begin another run inside one of its own, as in a forward hook: its layers "
-            "hold what the outer run needs; use a copy (copy.deepcopy)"
-        )
     with turn(modules):
-        modes = _modes.set({**_modes.get(), **{id(module): training for module in modules}})
-        outside = _run.set(None)
+        former = modes.set({**modes.get(), **{id(module): training for module in modules}})
         try:
             yield
         finally:
-            _modes.reset(modes)
-            _run.reset(outside)
+            modes.reset(former)
             for module in modules:
                 module._saved = None  # a backward now would belong to no training forward
+                if "_tree" in vars(module):
+                    vars(module)["_tree"].drop()
 
 
 class Module(Workspace, State):
     """Base class of all layers.
 
     ``forward(input)`` returns the output; ``backward(grad_output)`` returns the gradient of the input of the
-    latest forward and *adds* those of the parameters to ``Parameter.grad``. An array that forward or backward
-    returns belongs to the layer until its next call; copy what must last. The input must not be changed
-    between forward and backward.
+    latest forward and *adds* those of the parameters to ``Parameter.grad``; it runs once for a forward. An array
+    that forward or backward returns belongs to the layer until its next call; copy what must last. The input must
+    not be changed between forward and backward. Several inputs and outputs are several arguments and a tuple.
+
+    A subclass that defines `forward` alone is written down as a graph, and its backward follows (see the module's
+    text above). One that defines `backward` too runs as it is, on arrays.
 
     Attributes
     ----------
@@ -110,7 +117,7 @@ class Module(Workspace, State):
     need_input_grad : bool
         False lets `backward` return None instead of the gradient of the input.
     trains_itself : bool
-        True for a layer whose `backward` changes its weights: it is run wherever the layer stands.
+        True says that `backward` changes more than `Parameter.grad`: it runs wherever the layer stands.
     buffer_names : tuple of str
         Names of attributes that are arrays of the state but not learned (running statistics).
     extra_names : tuple of str
@@ -118,84 +125,130 @@ class Module(Workspace, State):
     """
 
     need_input_grad: bool = True
-    trains_itself: ClassVar[bool] = False
-    fuses_as: str | None = None  # how Sequential may merge this layer into those before: "bias", "norm", "relu", "pool"
-    _hooks: tuple[Callable[["Module", Array, Array], None], ...] = ()
-
-    @property
-    def training(self) -> bool:
-        mode = _modes.get().get(id(self))
-        return vars(self).get("training", True) if mode is None else mode
-
-    @training.setter
-    def training(self, mode: bool) -> None:
-        modes = _modes.get()
-        if id(self) in modes:  # for as long as they hold
-            modes[id(self)] = mode
-        else:
-            vars(self)["training"] = mode
+    trains_itself: bool = False
+    _training: bool = True
+    _version: int = 0
+    _hooks: tuple[Callable[..., None], ...] = ()
 
     # ---- running
 
-    def forward(self, input: Array) -> Array:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls):
+            cls.forward = _entrance(cls, vars(cls)["forward"])  # type: ignore[method-assign]
+
+    def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
-    def backward(self, grad_output: Array) -> Array | None:
-        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+    def backward(self, *grad_outputs: Array) -> Any:
+        """Return the gradients of the latest forward's inputs, and add those of the parameters.
 
-    def __call__(self, input: Array) -> Array:
-        if _run.get() is None:
-            self._entered = object()
-            begun = _run.set(self._entered)
-            try:
-                output = self.forward(input)
-            finally:
-                _run.reset(begun)
-        else:
-            again = self._enter()
-            output = self.forward(input)
-            if again:
-                self._saved = ()
-        for hook in self._hooks:
-            hook(self, input, output)
+        Raises
+        ------
+        RuntimeError
+            If no forward came before, or its backward has run already.
+        ValueError, TypeError
+            If a gradient has another shape or dtype than its output.
+        """
+        return self._running().backward(grad_outputs)
+
+    def __call__(self, *inputs: Any) -> Any:
+        if not self.is_opaque() or graph_of(inputs) is not None:
+            return self.forward(*inputs)
+        output = self._run_opaque(inputs)
+        self._call_hooks(*_bundled(inputs, output))
         return output
 
-    def predict(self, input: Array, batch_size: int | None = None) -> Array:
+    def is_opaque(self) -> bool:
+        """Return whether the layer defines `backward` itself, so that a graph holds it as one node."""
+        return type(self).backward is not Module.backward
+
+    def output_specs(self, *inputs: Spec) -> tuple[Spec, ...]:
+        """Return shapes and dtypes of the outputs of a layer that defines `backward` itself.
+
+        By default a copy of the layer runs on small drawn numbers; a layer that is large, or that takes no such
+        numbers, says it by a method of its own.
+        """
+        twin = copy.deepcopy(self)
+        rng = np.random.default_rng(0)
+        arrays = []
+        for spec in inputs:
+            flat = empty_aligned(spec.nbytes // spec.dtype.itemsize, spec.dtype)
+            flat[...] = rng.random(flat.size)
+            arrays.append(place(flat, spec))
+        with np.errstate(all="ignore"):
+            found = twin._run_opaque(arrays)
+        outputs = found if isinstance(found, tuple) else (found,)
+        return tuple(Spec(a.shape, a.dtype) for a in outputs)
+
+    def _run_opaque(self, inputs: Any) -> Any:
+        """Run a forward of one's own; layers that it calls twice keep both runs for backward."""
+        used = _running.frame.get()
+        if used is None:
+            token = _running.frame.set({id(self)})
+            try:
+                return self.forward(*inputs)
+            finally:
+                _running.frame.reset(token)
+        output = self.forward(*inputs)
+        if id(self) in used and self._saved is not None:
+            self._saved = ()
+        used.add(id(self))
+        return output
+
+    def _call_hooks(self, inputs: Any, outputs: Any) -> None:
+        for hook in self._hooks:
+            hook(self, inputs, outputs)
+
+    def _running(self) -> _running.Tree:
+        tree: _running.Tree | None = vars(self).get("_tree")
+        if tree is None:
+            tree = vars(self)["_tree"] = _running.Tree(self)
+        return tree
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = vars(self)
+        if name not in _OWN and not (name in known and known[name] is value):
+            known["_version"] = self._version + 1
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        vars(self)["_version"] = self._version + 1
+
+    def predict(self, *inputs: Array, batch_size: int | None = None) -> Any:
         """Run `forward` in evaluation mode and return a copy; the model stays in the mode it is in.
 
         Any number of threads may predict with one model, or with models that share layers, at the same time: each
         has the very bits of a thread alone, one waiting for the other, and none sees a mode or statistics change.
-        They also may while a `fastconv.train.Trainer` trains the model: between two steps. In a training loop of
-        your own nothing may predict between a forward and its backward, which raises RuntimeError then.
+        They also may while a `fastconv.train.Trainer` trains the model: between two steps.
 
         Parameters
         ----------
-        input : ndarray, shape (N, ...)
+        *inputs : ndarray, shape (N, ...)
         batch_size : int, optional
             Examples a run; all at once by default. It bounds memory and changes no bit of the result.
+
+        Returns
+        -------
+        ndarray, or a tuple of them
 
         Raises
         ------
         ValueError
             If `batch_size` is below 1.
-        RuntimeError
-            If called from inside a run of this model, as in one of its forward hooks.
         """
+        if len(inputs) > 1 and isinstance(inputs[-1], int):
+            *inputs, batch_size = inputs
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
-        with in_mode(self, False):
-            size = batch_size or max(len(input), 1)
-            first = self(input if size >= len(input) else input[:size])
-            result = np.empty_like(first, shape=(len(input), *first.shape[1:]))
-            result[:size] = first
-            for start in range(size, len(input), size):
-                result[start : start + size] = self(input[start : start + size])
-        return result
+        return self._running().predict(inputs, batch_size or max(len(inputs[0]), 1))
 
-    def register_forward_hook(self, hook: Callable[["Module", Array, Array], None]) -> Callable[[], None]:
+    def register_forward_hook(self, hook: Callable[..., None]) -> Callable[[], None]:
         """Call ``hook(module, input, output)`` after every forward; returns a function that removes it.
 
-        While any layer of a Sequential has a hook, its layers run one by one: same bits, less speed.
+        Input and output are tuples where there are several. What a hook looks at is computed on its own, not as one
+        with its neighbours: same bits, less speed; `plan` shows it.
         """
         entry = lambda module, input, output: hook(module, input, output)  # noqa: E731  (its own identity)
         self._hooks = (*self._hooks, entry)
@@ -232,7 +285,7 @@ class Module(Workspace, State):
         >>> [row.layers for row in plan.rows], plan.parameters
         ([('Linear', 'ReLU'), ('Linear',)], 101770)
         """
-        return make_plan(self, input_shape, training)
+        return _running.plan(self, input_shape, training)
 
     # ---- the tree
 
@@ -271,15 +324,24 @@ class Module(Workspace, State):
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def _parts(self) -> Iterator[tuple["Module", ...]]:
-        """Yield the modules below that run one after the other, together those that run as one."""
-        yield from ((child,) for _, child in self.named_children())
-
     def modules(self) -> Iterator["Module"]:
         """Yield this module and all below it."""
         yield from (module for _, module in self.named_modules())
 
     # ---- modes
+
+    @property
+    def training(self) -> bool:
+        mode = modes.get().get(id(self))
+        return self._training if mode is None else mode
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        forced = modes.get()
+        if id(self) in forced:  # for as long as they hold
+            forced[id(self)] = bool(mode)
+        else:
+            vars(self)["_training"] = bool(mode)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode here and below; returns self."""
@@ -307,11 +369,6 @@ class Module(Workspace, State):
 
     # ---- description
 
-    def _settings(self) -> tuple[Any, ...]:
-        """Return the values of the constructor's arguments."""
-        kind: Any = type(self)
-        return tuple([getattr(self, name) for name in _arguments(kind)])
-
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments by name, read from the attributes of the same names."""
         kind: Any = type(self)
@@ -337,129 +394,25 @@ class Module(Workspace, State):
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
 
-class Plain(Module):
-    """A layer without parameters: a subclass writes `_forward` and `_backward`, which hyperparameters alone change."""
-
-    def forward(self, input: Array) -> Array:
-        output: Array = self._repeat("forward", (input, *self._settings()), self._forward, input)
-        return output
-
-    def _forward(self, input: Array) -> Array:
-        raise NotImplementedError
-
-    def backward(self, grad_output: Array) -> Array:
-        key = (grad_output, self._saved, *self._settings())
-        grad_input: Array = self._repeat("backward", key, self._backward, grad_output)
-        return grad_input
-
-    def _backward(self, grad_output: Array) -> Array:
-        raise NotImplementedError
+def _bundled(inputs: Any, output: Any) -> tuple[Any, Any]:
+    return inputs[0] if len(inputs) == 1 else tuple(inputs), output
 
 
-class Fusing(Module):
-    """A layer that can run layers behind it in its own pass, which is how Sequential fuses.
+def _entrance(owner: type[Module], raw: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the `forward` that is called: it writes nodes where it is given values, else runs a program."""
 
-    `fused` runs it with any bias and activation, and `backward` undoes what the latest forward did.
+    @functools.wraps(raw)
+    def forward(self: Module, *inputs: Any) -> Any:
+        graph = graph_of(inputs)
+        if graph is None:
+            if owner.backward is not Module.backward:
+                return raw(self, *inputs)
+            for a in inputs:
+                check_array(type(self).__name__, "input", a)
+            return self._running().forward(raw, inputs)
+        if graph.modules[-1] is self:  # super().forward(...)
+            return raw(self, *inputs)
+        return _running.write(graph, self, raw, inputs)
 
-    Attributes
-    ----------
-    takes : tuple of str
-        What may follow, as named by `fuses_as`: "bias", "norm" (in evaluation), "relu".
-    """
-
-    takes: ClassVar[tuple[str, ...]] = ()
-
-    def fused(
-        self, input: Array, bias: Parameter | None, activation: str | None, masked: bool = False
-    ) -> Array:  # fmt: skip
-        """Return activation(this layer, with `bias` in the place of its own where it `takes` one).
-
-        With ``masked`` the gradient that comes to `backward` has been through the activation's already.
-        """
-        raise NotImplementedError
-
-
-class Normalising(Protocol):
-    """A normalisation as the layer before it sees one: in evaluation a scale and a shift of each channel."""
-
-    training: bool
-
-    def statistics(self) -> tuple[Any, ...]: ...
-
-    def coefficients(self) -> Array: ...
-
-
-class Affine(Fusing):
-    """A layer that ends in adding a bias: a subclass defines `_apply` and `_apply_backward`, one call each.
-
-    One whose `takes` names "norm" has ``coefficients=`` in `_apply` too.
-    """
-
-    takes: ClassVar[tuple[str, ...]] = ("bias", "relu")
-
-    weight: Parameter | None = None
-    bias: Parameter | None
-
-    def forward(self, input: Array) -> Array:
-        return self.fused(input, self.bias, None)
-
-    def fused(
-        self, input: Array, bias: Parameter | None, activation: str | None, masked: bool = False
-    ) -> Array:  # fmt: skip
-        arrays = [None if p is None else p.data for p in (self.weight, bias)]
-        key = (input, *arrays, bias, activation, masked, *self._window())
-        output: Array = self._repeat("forward", key, self._affine, input, bias, activation, masked)
-        return output
-
-    def _affine(self, input: Array, bias: Parameter | None, activation: str | None, masked: bool) -> Array:
-        input = self._accept(input)
-        out = self._held("output", input)
-        output = self._hold("output", input, self._apply(input, bias, activation, out))
-        return self._save(output, input, output, bias, None if masked else activation)
-
-    def normalised(
-        self, input: Array, bias: Parameter | None, norm: Normalising, activation: str | None
-    ) -> Array:  # fmt: skip
-        """Return activation(norm in evaluation(this layer)) in one pass; it leaves nothing to run backward with."""
-        arrays = [None if p is None else p.data for p in (self.weight, bias)]
-        key = (input, *arrays, norm, *norm.statistics(), activation, *self._window())
-        output: Array = self._repeat("normalised", key, self._normalised, input, bias, norm, activation)
-        return output
-
-    def _normalised(
-        self, input: Array, bias: Parameter | None, norm: Normalising, activation: str | None
-    ) -> Array:  # fmt: skip
-        input = self._accept(input)
-        out = self._held("output", input)
-        output = self._apply(input, bias, activation, out, norm.coefficients())
-        return self._save(self._hold("output", input, output), input)
-
-    def backward(self, grad_output: Array) -> Array | None:
-        bias = self._saved[1][2] if self._saved else None
-        sinks = [None if p is None else p.sink for p in (self.weight, bias)]
-        weight = None if self.weight is None else self.weight.data
-        key = (grad_output, self._saved, weight, *sinks, self.need_input_grad)
-        grad_input: Array | None = self._repeat("backward", key, self._affine_backward, grad_output)
-        return grad_input
-
-    def _affine_backward(self, grad_output: Array) -> Array | None:
-        grad_output, input, output, bias, activation = self._recall(grad_output)
-        held = self._held("grad_input", input) if self.need_input_grad else None
-        grad = self._apply_backward(grad_output, input, output, bias, activation, held)
-        return None if grad is None else self._hold("grad_input", input, grad)
-
-    def _window(self) -> tuple[Any, ...]:
-        """Return the hyperparameters on which the result depends."""
-        return ()
-
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
-        coefficients: Array | None = None,
-    ) -> Array:  # fmt: skip
-        raise NotImplementedError
-
-    def _apply_backward(
-        self, grad_output: Array, input: Array, output: Array, bias: Parameter | None, activation: str | None,
-        grad_input: Array | None,
-    ) -> Array | None:  # fmt: skip
-        raise NotImplementedError
+    forward.raw = raw  # type: ignore[attr-defined]
+    return forward

@@ -6,20 +6,19 @@ from typing import Any, ClassVar
 
 from fastconv import functional as F
 from fastconv.functional._check import pair
-from fastconv.nn.base import Affine, Array, Parameter, initial, next_generator
+from fastconv.nn.base import Module, Parameter, initial, next_generator
 
 
-class _Conv(Affine):
-    """What both convolutions share: channels, groups, parameters, one functional call each way."""
+class _Conv(Module):
+    """What both convolutions share: channels, groups, parameters."""
 
-    takes: ClassVar[tuple[str, ...]] = ("bias", "norm", "relu")
     dimensions: ClassVar[int]
-    operation: ClassVar[Callable[..., Array]]
-    gradient: ClassVar[Callable[..., Any]]
+    operation: ClassVar[Callable[..., Any]]
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     weight: Parameter
+    bias: Parameter | None
 
     def __init__(
         self,
@@ -70,26 +69,8 @@ class _Conv(Affine):
             return tuple(pair(where, "padding", side, 0) for side in padding)
         return pair(where, "padding", padding, 0)
 
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
-        coefficients: Array | None = None,
-    ) -> Array:  # fmt: skip
-        values = None if bias is None else bias.data
-        return self.operation(
-            input, self.weight.data, values, *self._window(), coefficients=coefficients, activation=activation, out=out
-        )  # fmt: skip
-
-    def _apply_backward(
-        self, grad_output: Array, input: Array, output: Array, bias: Parameter | None, activation: str | None,
-        grad_input: Array | None,
-    ) -> Array | None:  # fmt: skip
-        grad: Array | None = self.gradient(
-            grad_output, input, self.weight.data, *self._window(),
-            bias=bias is not None and bias.requires_grad, output=output, activation=activation,
-            need_input_grad=self.need_input_grad, grad_input=grad_input,
-            grad_weight=self.weight.sink, grad_bias=bias.sink if bias else None,
-        )[0]  # fmt: skip
-        return grad
+    def forward(self, input: Any) -> Any:
+        return self.operation(input, self.weight, self.bias, *self._window())
 
     def _window(self) -> tuple[Any, ...]:
         if self.dimensions == 1:
@@ -137,7 +118,6 @@ class Conv1d(_Conv):
 
     dimensions = 1
     operation = staticmethod(F.conv1d)
-    gradient = staticmethod(F.conv1d_backward)
 
 
 class Conv2d(_Conv):
@@ -173,4 +153,3 @@ class Conv2d(_Conv):
 
     dimensions = 2
     operation = staticmethod(F.conv2d)
-    gradient = staticmethod(F.conv2d_backward)

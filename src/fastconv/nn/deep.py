@@ -14,6 +14,7 @@ from fastconv.functional.residual import (
     residual_forward,
     to_blocks,
 )
+from fastconv.graph.operation import Spec
 from fastconv.nn.base import Array, Module, initial, next_generator
 
 
@@ -80,10 +81,17 @@ class DeepResidual(Module):
             self.weight = np.memmap(file, "<f4", "r+").reshape(shape)
         self._marks = self._room = np.empty(0, np.float32)
 
-    def forward(self, input: Array) -> Array:
-        check_array("DeepResidual", "input", input)
+    def output_specs(self, *inputs: Spec) -> tuple[Spec, ...]:
+        self._check(inputs[0])
+        return (Spec(inputs[0].shape, self.weight.dtype.newbyteorder("=")),)
+
+    def _check(self, input: Array | Spec) -> None:
         if input.ndim != 2 or input.shape[1] != self.width:
             raise ValueError(f"DeepResidual: input must be (N, {self.width}), got {input.shape}")
+
+    def forward(self, input: Array) -> Array:
+        check_array("DeepResidual", "input", input)
+        self._check(input)
         h = to_blocks(np.asarray(input, self.weight.dtype.newbyteorder("=")))
         chunk = self._core.chunk(max(len(input), 1), h.itemsize)
         shape = (-(-self.layers // chunk), *h.shape)

@@ -1,7 +1,10 @@
 """Dropout with masks that can be drawn again from three integers."""
 
-from fastconv import functional as F
-from fastconv.nn.base import Array, Module, as_image, next_key
+from typing import Any
+
+from fastconv.functional._ops import Dropout as Drop
+from fastconv.graph.value import write
+from fastconv.nn.base import Module, next_key
 
 
 class Dropout(Module):
@@ -35,20 +38,5 @@ class Dropout(Module):
         self.seed, self.stream = next_key()
         self.step = 0
 
-    def forward(self, input: Array) -> Array:
-        if not self.training:
-            return self._save(input, None)
-        x = as_image(self._accept(input))
-        output = self._buffer("output", x.shape, x.dtype.newbyteorder("="))
-        mask = self._buffer("mask", x.shape, "u1")
-        F.dropout(x, self.p, True, seed=self.seed, stream=self.stream, step=self.step, mask=mask, out=output)
-        self.step += 1
-        return self._save(output[:, :, 0] if input.ndim == 3 else output, mask)
-
-    def backward(self, grad_output: Array) -> Array:
-        grad_output, mask = self._recall(grad_output)
-        if mask is None:
-            return grad_output
-        grad_input = self._buffer("grad_input", mask.shape, grad_output.dtype.newbyteorder("="))
-        F.dropout_backward(as_image(grad_output), mask, self.p, grad_input=grad_input)
-        return grad_input[:, :, 0] if grad_output.ndim == 3 else grad_input
+    def forward(self, input: Any) -> Any:
+        return write(Drop(self.p, self), input) if self.training else input

@@ -1,13 +1,13 @@
 """The fully connected layer, and the bias as a layer of its own."""
 
 import math
-from typing import ClassVar
+from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Affine, Array, Parameter, as_image, initial, next_generator
+from fastconv.nn.base import Module, Parameter, initial, next_generator
 
 
-class Linear(Affine):
+class Linear(Module):
     """``input @ weight.T + bias`` on (N, in_features): see :func:`fastconv.functional.linear`.
 
     Parameters
@@ -27,8 +27,8 @@ class Linear(Affine):
         If a size is below 1.
     """
 
-    takes: ClassVar[tuple[str, ...]] = ("bias", "norm", "relu")
     weight: Parameter
+    bias: Parameter | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         if min(in_features, out_features) < 1:
@@ -38,25 +38,11 @@ class Linear(Affine):
         self.weight = Parameter(initial((out_features, in_features), -bound, bound, generator))
         self.bias = Parameter(initial((out_features,), -bound, bound, generator)) if bias else None
 
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
-        coefficients: Array | None = None,
-    ) -> Array:  # fmt: skip
-        values = None if bias is None else bias.data
-        return F.linear(input, self.weight.data, values, coefficients=coefficients, activation=activation, out=out)
-
-    def _apply_backward(
-        self, grad_output: Array, input: Array, output: Array, bias: Parameter | None, activation: str | None,
-        grad_input: Array | None,
-    ) -> Array | None:  # fmt: skip
-        return F.linear_backward(
-            grad_output, input, self.weight.data, bias=bias is not None and bias.requires_grad, output=output,
-            activation=activation, need_input_grad=self.need_input_grad, grad_input=grad_input,
-            grad_weight=self.weight.sink, grad_bias=bias.sink if bias else None,
-        )[0]  # fmt: skip
+    def forward(self, input: Any) -> Any:
+        return F.linear(input, self.weight, self.bias)
 
 
-class Bias(Affine):
+class Bias(Module):
     """Add one number a channel, along axis 1: see :func:`fastconv.functional.bias_add`.
 
     Behind a convolution or linear layer without bias, Sequential runs it in the same pass.
@@ -77,7 +63,6 @@ class Bias(Affine):
         If `num_features` is below 1.
     """
 
-    fuses_as = "bias"
     bias: Parameter
 
     def __init__(self, num_features: int) -> None:
@@ -86,20 +71,5 @@ class Bias(Affine):
         self.num_features = num_features
         self.bias = Parameter(initial((num_features,), 0.0))
 
-    def _apply(
-        self, input: Array, bias: Parameter | None, activation: str | None, out: Array | None,
-        coefficients: Array | None = None,
-    ) -> Array:  # fmt: skip
-        out = None if out is None else as_image(out)
-        output = F.bias_add(as_image(input), self.bias.data, activation=activation, out=out)
-        return output[:, :, 0] if input.ndim == 3 else output
-
-    def _apply_backward(
-        self, grad_output: Array, input: Array, output: Array, bias: Parameter | None, activation: str | None,
-        grad_input: Array | None,
-    ) -> Array | None:  # fmt: skip
-        grad = F.bias_add_backward(
-            as_image(grad_output), output=as_image(output), activation=activation,
-            grad_input=None if grad_input is None else as_image(grad_input), grad_bias=self.bias.sink,
-        )[0]  # fmt: skip
-        return grad[:, :, 0] if input.ndim == 3 else grad
+    def forward(self, input: Any) -> Any:
+        return F.bias_add(input, self.bias)

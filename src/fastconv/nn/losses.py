@@ -3,7 +3,8 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Array, Workspace
+from fastconv.nn._parameter import Array
+from fastconv.nn._workspace import Workspace
 
 
 class Loss(Workspace):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Array, Module
+from fastconv.nn.base import Module
 
 
 class Residual(Module):
@@ -38,28 +38,10 @@ class Residual(Module):
         if len({id(module) for module in parts}) < len(parts):
             raise ValueError("Residual: a module appears twice in body, shortcut and activation")
 
-    def forward(self, input: Array) -> Array:
-        input = self._accept(input)
+    def forward(self, input: Any) -> Any:
         main = self.body(input)
         side = input if self.shortcut is None else self.shortcut(input)
         if main.shape != side.shape:
             raise ValueError(f"Residual: body gives shape {main.shape}, shortcut {side.shape}")
-        total = self._repeat("forward", (main, side), self._add, "sum", main, side)
-        return self._save(total if self.activation is None else self.activation(total))
-
-    def backward(self, grad_output: Array) -> Array | None:
-        grad: Any = self._recall(grad_output)[0]
-        for part in (self.body, self.shortcut):
-            if part is not None:
-                part.need_input_grad = self.need_input_grad
-        if self.activation is not None:
-            grad = self.activation.backward(grad)
-        main: Any = self.body.backward(grad)
-        side: Any = grad if self.shortcut is None else self.shortcut.backward(grad)
-        if not self.need_input_grad:
-            return None
-        grad_input: Array = self._repeat("backward", (main, side), self._add, "grad_input", main, side)
-        return grad_input
-
-    def _add(self, name: str, main: Array, side: Array) -> Array:
-        return self._hold(name, main, F.add(main, side, out=self._held(name, main)))
+        total = F.add(main, side)
+        return total if self.activation is None else self.activation(total)

@@ -1,0 +1,100 @@
+"""An operation run at once on arrays, or written down where it is given values."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastconv.functional._check import same_dtype
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, lies_well, place
+from fastconv.graph.value import functions, graph_of, write
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def describes(name: str) -> Callable[[Function], Function]:
+    """Register what a function of `functional` does with values."""
+
+    def register(function: Function) -> Function:
+        functions[name] = function
+        return function
+
+    return register
+
+
+def apply(where: str, op: Operation, *operands: Any, out: Array | None = None) -> Any:
+    """Write a node, where an operand is a value; else run the operation on arrays."""
+    if graph_of(operands) is not None:
+        return write(op, *operands)
+    first = next((a for a in operands if isinstance(a, np.ndarray)), None)
+    if first is None:
+        raise TypeError(f"{where}: at least one operand must be a NumPy array")
+    arrays = [_checked(where, np.asarray(a, first.dtype) if isinstance(a, int | float) else a) for a in operands]
+    specs = tuple(Spec(a.shape, a.dtype.newbyteorder("=")) for a in arrays)
+    outputs = op.infer(*specs)
+    made = [_result(where, out, spec, arrays) for spec in outputs]
+    frame = Frame([_laid_out(a) for a in arrays], made, work=_memory(op.work(False, specs, outputs)))
+    if op.is_view(specs, outputs):
+        np.copyto(made[0], op.view(frame.x[0], outputs[0]))
+    else:
+        _run(op.forward(frame))
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Array) -> Any:
+    """Return the gradients of all operands of an operation that needs no saved memory."""
+    arrays = [_checked(where, a) for a in operands]
+    specs = tuple(Spec(a.shape, a.dtype.newbyteorder("=")) for a in arrays)
+    outputs = op.infer(*specs)
+    gy = _laid_out(_checked(where, grad_output))
+    if gy.shape != outputs[0].shape:
+        raise ValueError(f"{where}: grad_output must have shape {outputs[0].shape}, got {gy.shape}")
+    if gy.dtype != outputs[0].dtype:
+        raise TypeError(f"{where}: grad_output must be {outputs[0].dtype}, got {gy.dtype}")
+    grads, passed = _memory(specs), op.passes(specs, outputs)
+    for i in passed:
+        np.copyto(grads[i], op.view_back(gy, specs[i]))
+    if len(passed) < len(grads):
+        x, y = [_laid_out(a) for a in arrays], _memory(outputs)
+        if op.reads_outputs:
+            _run(op.forward(Frame(x, y, work=_memory(op.work(False, specs, outputs)))))
+        targets = [None if i in passed else grad for i, grad in enumerate(grads)]
+        _run(op.backward(Frame(x, y, [], [gy], targets, _memory(op.work(True, specs, outputs)))))
+    return grads[0] if len(grads) == 1 else tuple(grads)
+
+
+def _checked(where: str, a: Any) -> Array:
+    same_dtype(where, array=a)
+    return a  # type: ignore[no-any-return]
+
+
+def _result(where: str, out: Array | None, spec: Spec, operands: Sequence[Array]) -> Array:
+    """Return ``out`` if it can take the result, or a new array."""
+    if out is None:
+        return _memory((spec,))[0]
+    if out.shape != spec.shape or out.dtype != spec.dtype or not lies_well(out) or not out.flags.writeable:
+        wanted = "channels-last" if spec.ndim in (3, 4) else "C-contiguous"
+        raise ValueError(
+            f"{where}: out must be writable, {wanted}, of shape {spec.shape} and {spec.dtype}, got {out.shape} and "
+            f"{out.dtype} with strides {out.strides}"
+        )
+    return out
+
+
+def _laid_out(a: Array) -> Array:
+    """Return an array as operations take it: in the memory order of its rank, native and aligned."""
+    if lies_well(a):
+        return a
+    [copy] = _memory((Spec(a.shape, a.dtype.newbyteorder("=")),))
+    np.copyto(copy, a)
+    return copy
+
+
+def _memory(specs: tuple[Spec, ...]) -> list[Array]:
+    return [place(np.empty(math.prod(spec.shape), spec.dtype), spec) for spec in specs]
+
+
+def _run(calls: Iterator[Call]) -> None:
+    for function, arguments in calls:
+        function(*arguments)

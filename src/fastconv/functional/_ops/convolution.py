@@ -1,0 +1,224 @@
+"""Convolutions, linear layers and biases."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastconv._ext import conv
+from fastconv.functional import convolution, linear
+from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
+from fastconv.functional._geometry import convolution as geometry_of
+from fastconv.functional._ops._run import describes
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype
+from fastconv.graph.value import write
+
+_forward = by_dtype(conv.forward)
+_input_gradient = by_dtype(conv.input_gradient)
+_weight_gradient = by_dtype(conv.weight_gradient)
+_bias_gradient = by_dtype(conv.bias_gradient)
+_bias_add = by_dtype(conv.bias_add)
+
+
+def ready(a: Array) -> tuple[Array, list[Call]]:
+    """Return an array in C order, native and aligned: itself, or a copy and the call that fills it."""
+    if a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative:
+        return a, []
+    copy = np.empty(a.shape, a.dtype.newbyteorder("="))
+    return copy, [(np.copyto, (copy, a))]
+
+
+class _Products(Operation):
+    """What convolutions and linear layers share: x, weight and bias in; one kernel forward, three backward."""
+
+    takes = ("bias", "scale", "activation")
+    accumulates = (1, 2)
+    reads_inputs = (0, 1)
+
+    def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
+        return tuple(i for i in (0, 1) if wanted[1 - i])
+
+    def geometry(self, x: Any, weight: Any) -> Any:
+        raise NotImplementedError
+
+    def images(self, a: Array) -> Array:
+        """Return an input, output or gradient as the kernels take it: (N, H, W, C)."""
+        raise NotImplementedError
+
+    def filters(self, a: Array) -> Array:
+        """Return a weight as (K, C, R, S)."""
+        raise NotImplementedError
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        x, weight, bias = f.x
+        weight, calls = ready(weight)
+        yield from calls
+        if bias is not None:
+            bias, calls = ready(bias)
+            yield from calls
+        [y] = f.y
+        g = self.geometry(x, weight)
+        yield _forward[y.dtype], (
+            self.images(x), self.filters(weight), bias, f.coefficients, self.images(y), g, f.activation is not None,
+            scratch,
+        )  # fmt: skip
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        x, weight, _ = f.x
+        gx, grad_weight, grad_bias = f.gx
+        gy = self.images(f.gy[0])
+        g = self.geometry(x, weight)
+        if grad_weight is not None:
+            yield from _into(grad_weight, lambda to: (
+                _weight_gradient[gy.dtype], (self.images(x), gy, self.filters(to), g, scratch)))  # fmt: skip
+        if grad_bias is not None:
+            rows = gy.reshape(-1, gy.shape[3])
+            yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (rows, to, scratch)))
+        if gx is not None:
+            weight, calls = ready(weight)
+            yield from calls
+            yield _input_gradient[gy.dtype], (gy, self.filters(weight), self.images(gx), g, scratch)
+
+    def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
+        g = self.geometry(inputs[0], inputs[1])
+        return 2.0 * g.n * g.p * g.q * g.k * (g.c // g.groups) * g.r * g.s
+
+
+def _into(grad: Array, call: Any) -> Iterator[Call]:
+    """Yield the call that adds to a parameter's gradient, by way of a copy where that does not lie in C order."""
+    if grad.flags.c_contiguous and grad.flags.aligned and grad.dtype.isnative:
+        yield call(check_grad("backward", "the gradient", grad, grad.shape, grad.dtype))
+        return
+    copy = np.empty(grad.shape, grad.dtype.newbyteorder("="))
+    yield copy.fill, (0,)
+    yield call(copy)
+    yield np.add, (grad, copy, grad)
+
+
+@dataclass(frozen=True)
+class Convolution(_Products):
+    """A convolution in one or two dimensions."""
+
+    dimensions: int
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+
+    @property
+    def where(self) -> str:
+        return f"conv{self.dimensions}d"
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x, weight, bias = inputs
+        dtype = one_dtype(self.where, x, weight, bias)
+        check_rank(self.where, "input", x, self.dimensions + 2)
+        check_rank(self.where, "weight", weight, self.dimensions + 2)
+        g = self.geometry(x, weight)
+        if bias is not None:
+            check_shape(self.where, "bias", bias, (g.k,))
+        return (Spec((g.n, g.k, g.p, g.q) if self.dimensions == 2 else (g.n, g.k, g.q), dtype),)
+
+    def geometry(self, x: Any, weight: Any) -> Any:
+        where = self.where
+        if self.dimensions == 2:
+            sizes = (self.stride, self.padding, self.dilation)
+            return geometry_of(where, tuple(x.shape), tuple(weight.shape), *sizes, self.groups)
+        (n, c, length), (k, depth, taps) = x.shape, weight.shape
+        sizes = (
+            convolution._length(where, "stride", self.stride), convolution._padding_1d(where, self.padding),
+            convolution._length(where, "dilation", self.dilation),
+        )  # fmt: skip
+        return geometry_of(where, (n, c, 1, length), (k, depth, 1, taps), *sizes, self.groups)
+
+    def images(self, a: Array) -> Array:
+        return memory(a) if a.ndim == 4 else memory(a[:, :, None])
+
+    def filters(self, a: Array) -> Array:
+        return a if a.ndim == 4 else a[:, :, None]
+
+
+@dataclass(frozen=True)
+class Linear(_Products):
+    """``x @ weight.T + bias``."""
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x, weight, bias = inputs
+        dtype = one_dtype("linear", x, weight, bias)
+        linear._check_sizes("linear", x, weight)
+        if bias is not None:
+            check_shape("linear", "bias", bias, (weight.shape[0],))
+        return (Spec((x.shape[0], weight.shape[0]), dtype),)
+
+    def geometry(self, x: Any, weight: Any) -> Any:
+        return linear._geometry(*x.shape, weight.shape[0])
+
+    def images(self, a: Array) -> Array:
+        return a[:, None, None]
+
+    def filters(self, a: Array) -> Array:
+        return a[:, :, None, None]
+
+
+@dataclass(frozen=True)
+class Bias(Operation):
+    """One number a channel, added along axis 1."""
+
+    takes: ClassVar[tuple[str, ...]] = ("activation",)
+    takes_part_as = "bias"
+    accumulates: ClassVar[tuple[int, ...]] = (1,)
+    inplace = True
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x, bias = inputs
+        dtype = one_dtype("bias_add", x, bias)
+        check_rank("bias_add", "input", x, (2, 3, 4))
+        check_shape("bias_add", "bias", bias, (x.shape[1],))
+        return (Spec(x.shape, dtype),)
+
+    def passes(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[int, ...]:
+        return (0,)
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        bias, calls = ready(f.x[1])
+        yield from calls
+        [y] = f.y
+        yield _bias_add[y.dtype], (_rows(f.x[0]), bias, _rows(y), f.activation is not None)
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        rows = _rows(f.gy[0])
+        yield from _into(f.gx[1], lambda to: (_bias_gradient[rows.dtype], (rows, to, scratch)))
+
+
+def _rows(a: Array) -> Array:
+    """Return an array that lies well as rows of its channels."""
+    return a if a.ndim == 2 else np.moveaxis(a, 1, -1).reshape(-1, a.shape[1])
+
+
+@describes("conv2d")
+def conv2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:  # fmt: skip
+    return write(Convolution(2, *_fixed(stride, padding, dilation), groups), input, weight, bias)
+
+
+@describes("conv1d")
+def conv1d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:  # fmt: skip
+    return write(Convolution(1, *_fixed(stride, padding, dilation), groups), input, weight, bias)
+
+
+@describes("linear")
+def linear_(input: Any, weight: Any, bias: Any = None) -> Any:
+    return write(Linear(), input, weight, bias)
+
+
+@describes("bias_add")
+def bias_add(input: Any, bias: Any) -> Any:
+    return write(Bias(), input, bias)
+
+
+def _fixed(*values: Any) -> tuple[Any, ...]:
+    return tuple(_fixed(*value) if isinstance(value, list | tuple) else value for value in values)

@@ -1,0 +1,136 @@
+"""Batch normalisation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastconv._ext import norm
+from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, scratch
+from fastconv.functional._ops._run import describes
+from fastconv.functional._ops.convolution import _rows, ready
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype
+from fastconv.graph.value import write
+
+_forward = by_dtype(norm.forward)
+_evaluate = by_dtype(norm.evaluate)
+_coefficients = by_dtype(norm.coefficients)
+_backward = by_dtype(norm.backward)
+
+
+@dataclass(frozen=True)
+class BatchNorm(Operation):
+    """Normalisation by the batch's statistics in training, by the running ones in evaluation.
+
+    Inputs are x, weight, bias, running mean, running variance and the count of batches; all but x may be missing.
+    """
+
+    training: bool
+    momentum: float | None
+    eps: float
+    takes: ClassVar[tuple[str, ...]] = ("activation",)
+    masks: ClassVar[tuple[str, ...]] = ("relu",)
+    accumulates: ClassVar[tuple[int, ...]] = (1, 2)
+    reads_inputs = (0, 1)
+
+    @property
+    def name(self) -> str:
+        return "batch_norm"
+
+    @property
+    def takes_part_as(self) -> str:  # type: ignore[override]
+        return "" if self.training else "scale"
+
+    @property
+    def stateful(self) -> bool:  # type: ignore[override]
+        return self.training
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x, weight, bias, mean, var, _ = inputs
+        where = self.name
+        dtype = one_dtype(where, x, weight, bias, mean, var)
+        check_rank(where, "input", x, (2, 3, 4))
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
+            raise ValueError(f"{where}: momentum must be in [0, 1], got {self.momentum}")
+        if not self.eps >= 0:
+            raise ValueError(f"{where}: eps must be >= 0, got {self.eps}")
+        for name, a in (("weight", weight), ("bias", bias), ("running_mean", mean), ("running_var", var)):
+            if a is not None:
+                check_shape(where, name, a, (x.shape[1],))
+        values = x.shape[0] * int(np.prod(x.shape[2:]))
+        if self.training and values < 2:
+            raise ValueError(
+                f"{where}: training needs more than 1 value per channel, got {values} (input.shape={x.shape})"
+            )
+        if not self.training and (mean is None or var is None):
+            raise ValueError(f"{where}: evaluation needs running_mean and running_var")
+        return (Spec(x.shape, dtype),)
+
+    def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        return (Spec((2, outputs[0].shape[1]), outputs[0].dtype),)
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        x, weight, bias, mean, var, count = f.x
+        [y] = f.y
+        saved = f.saved[0] if f.saved else np.empty((2, y.shape[1]), y.dtype)
+        (weight, bias), calls = _vectors(weight, bias)
+        yield from calls
+        relu = f.activation is not None
+        if not self.training:
+            (mean, var), calls = _vectors(mean, var)
+            yield from calls
+            yield _evaluate[y.dtype], (_rows(x), weight, bias, mean, var, self.eps, _rows(y), saved, relu, scratch)
+            return
+        for name, running in (("running_mean", mean), ("running_var", var)):
+            if running is not None:
+                check_grad(self.name, name, running, running.shape, running.dtype)
+        before, after = (_rows(x), weight, bias, mean, var), (self.eps, _rows(y), saved, relu, scratch)
+        if self.momentum is None:
+            yield _averaging, (_forward[y.dtype], count, before, after)
+        else:
+            yield _forward[y.dtype], (*before, self.momentum, *after)
+        if count is not None:
+            yield np.add, (count, 1, count)
+
+    def coefficients(self, f: Frame) -> Iterator[Call]:
+        """Fill scale and shift of evaluation, for the operation before to apply."""
+        (weight, bias, mean, var), calls = _vectors(*f.x[1:5])
+        yield from calls
+        [out], [saved] = f.y, f.saved
+        yield _coefficients[out.dtype], (weight, bias, mean, var, self.eps, out, saved)
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        x, weight, [saved], [gy] = f.x[0], f.x[1], f.saved, f.gy
+        (weight,), calls = _vectors(weight)
+        yield from calls
+        gx, grad_weight, grad_bias = f.gx[:3]
+        y = _rows(f.y[0]) if f.activation else None
+        yield _backward[gy.dtype], (
+            _rows(gy), y, _rows(x), weight, saved, self.training, None if gx is None else _rows(gx), grad_weight,
+            grad_bias, scratch,
+        )  # fmt: skip
+
+
+def _vectors(*vectors: Array | None) -> tuple[list[Array | None], list[Call]]:
+    found: list[Array | None] = []
+    calls: list[Call] = []
+    for vector in vectors:
+        array, more = (None, []) if vector is None else ready(vector)
+        found.append(array)
+        calls += more
+    return found, calls
+
+
+def _averaging(kernel: Callable[..., Any], count: Array, before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
+    """Run a forward whose running statistics are means over all batches so far."""
+    kernel(*before, 1 / (int(count) + 1), *after)
+
+
+@describes("batch_norm")
+def batch_norm(
+    input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    momentum: float | None = 0.1, eps: float = 1e-5, *, count: Any = None,
+) -> Any:  # fmt: skip
+    op = BatchNorm(bool(training), momentum, float(eps))
+    return write(op, input, weight, bias, running_mean, running_var, count)

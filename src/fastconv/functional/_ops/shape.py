@@ -1,0 +1,311 @@
+"""What moves elements and computes nothing: reshaping, permuting, slicing, padding, joining, repeating."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastconv.functional._ops._run import describes
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, layout, one_dtype, same_order
+from fastconv.graph.value import refuse, write
+
+
+def _move(source: Array, target: Array) -> Iterator[Call]:
+    """Yield the calls that copy an array to one of another shape, in the order in which C reads both."""
+    if target.flags.c_contiguous:
+        yield np.copyto, (target.reshape(source.shape), source)
+    elif source.flags.c_contiguous:
+        yield np.copyto, (target, source.reshape(target.shape))
+    else:
+        between = np.empty(source.shape, source.dtype)
+        yield np.copyto, (between, source)
+        yield np.copyto, (target, between.reshape(target.shape))
+
+
+def _viewed(a: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array of another shape over memory that both read in one order."""
+    flat = a.transpose(layout(a.ndim)).reshape(-1)
+    order = layout(len(shape))
+    return flat.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+class _Reshaping(Operation):
+    """Another shape of the same elements: a view where no element moves in memory, else a copy."""
+
+    def target(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        [x] = inputs
+        return (Spec(self.target(x.shape), x.dtype),)
+
+    def is_view(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> bool:
+        return same_order(inputs[0].shape, outputs[0].shape)
+
+    def passes(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[int, ...]:
+        return (0,) if self.is_view(inputs, outputs) else ()
+
+    def view(self, x: Array, output: Spec) -> Array:
+        return x if x.shape == output.shape else _viewed(x, output.shape)
+
+    def view_back(self, gy: Array, input: Spec) -> Array:
+        return _viewed(gy, input.shape)
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        yield from _move(f.x[0], f.y[0])
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        yield from _move(f.gy[0], f.gx[0])
+
+
+@dataclass(frozen=True)
+class Reshape(_Reshaping):
+    """To a given shape, in which one size may be -1."""
+
+    shape: tuple[int, ...]
+
+    def target(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        known = math.prod(n for n in self.shape if n != -1)
+        free, size = self.shape.count(-1), math.prod(shape)
+        bad = free > 1 or min(self.shape, default=0) < -1 or (free and not known)
+        if bad or (size % known if free else size != known):
+            raise ValueError(f"reshape: an array of shape {shape} cannot have shape {self.shape}")
+        return tuple(size // known if n == -1 else n for n in self.shape)
+
+
+@dataclass(frozen=True)
+class Flatten(_Reshaping):
+    """Axes from one to another become one."""
+
+    start_dim: int
+    end_dim: int
+
+    def target(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        n = len(shape)
+        if not (-n <= self.start_dim < n and -n <= self.end_dim < n) or self.start_dim % n > self.end_dim % n:
+            raise ValueError(f"flatten: axes {self.start_dim} to {self.end_dim} do not fit shape {shape}")
+        start, end = self.start_dim % n, self.end_dim % n
+        return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+
+@dataclass(frozen=True)
+class Permute(Operation):
+    """Axes in another order."""
+
+    axes: tuple[int, ...]
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        [x] = inputs
+        axes = [axis % x.ndim if -x.ndim <= axis < x.ndim else -1 for axis in self.axes]
+        if sorted(axes) != list(range(x.ndim)):
+            raise ValueError(f"permute: axes {self.axes} do not fit shape {x.shape}")
+        return (Spec(tuple(x.shape[axis] for axis in axes), x.dtype),)
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        yield np.copyto, (f.y[0], f.x[0].transpose(self.axes))
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        yield np.copyto, (f.gx[0].transpose(self.axes), f.gy[0])
+
+
+@dataclass(frozen=True)
+class Slice(Operation):
+    """Slicing by constants: integers, slices, ... and None."""
+
+    index: tuple[Any, ...]
+
+    def key(self) -> tuple[Any, ...]:
+        return tuple(slice(*part[1:]) if isinstance(part, tuple) else part for part in self.index)
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        [x] = inputs
+        try:
+            shape = np.broadcast_to(np.empty((), x.dtype), x.shape)[self.key()].shape
+        except IndexError as error:
+            raise IndexError(f"slicing an array of shape {x.shape}: {error}") from error
+        return (Spec(shape, x.dtype),)
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        yield np.copyto, (f.y[0], f.x[0][self.key()])
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        [gx] = f.gx
+        yield gx.fill, (0,)
+        yield np.copyto, (gx[(*self.key(), ...) if Ellipsis not in self.key() else self.key()], f.gy[0])
+
+
+@dataclass(frozen=True)
+class Pad(Operation):
+    """A constant around the array: (before, after) for each axis."""
+
+    widths: tuple[tuple[int, int], ...]
+    value: float
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        [x] = inputs
+        if len(self.widths) != x.ndim:
+            raise ValueError(f"pad: widths {self.widths} do not fit shape {x.shape}")
+        shape = tuple(n + before + after for n, (before, after) in zip(x.shape, self.widths, strict=True))
+        if min((*shape, *(n + min(w, default=0) for n, w in zip(x.shape, self.widths, strict=True))), default=0) < 0:
+            raise ValueError(f"pad: widths {self.widths} take away more than there is of shape {x.shape}")
+        return (Spec(shape, x.dtype),)
+
+    def _parts(self, small: Array, large: Array) -> tuple[Array, Array]:
+        """Return what both hold; negative widths cut."""
+        inner = tuple(slice(max(b, 0), n - max(a, 0)) for n, (b, a) in zip(large.shape, self.widths, strict=True))
+        cut = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(small.shape, self.widths, strict=True))
+        return small[cut], large[inner]
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        small, large = self._parts(f.x[0], f.y[0])
+        yield f.y[0].fill, (self.value,)
+        yield np.copyto, (large, small)
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        small, large = self._parts(f.gx[0], f.gy[0])
+        if small.shape != f.gx[0].shape:
+            yield f.gx[0].fill, (0,)
+        yield np.copyto, (small, large)
+
+
+@dataclass(frozen=True)
+class Cat(Operation):
+    """Arrays one behind the other along an axis."""
+
+    axis: int
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        dtype, first = one_dtype("cat", *inputs), inputs[0]
+        if not -first.ndim <= self.axis < first.ndim:
+            raise ValueError(f"cat: axis {self.axis} is out of range for shape {first.shape}")
+        axis = self.axis % first.ndim
+        for other in inputs:
+            if other.ndim != first.ndim or any(
+                a != b for i, (a, b) in enumerate(zip(first.shape, other.shape, strict=True)) if i != axis
+            ):
+                shapes = ", ".join(str(spec.shape) for spec in inputs)
+                raise ValueError(f"cat: shapes differ elsewhere than along axis {axis}: {shapes}")
+        total = sum(spec.shape[axis] for spec in inputs)
+        return (Spec((*first.shape[:axis], total, *first.shape[axis + 1 :]), dtype),)
+
+    def _slices(self, whole: Array, parts: Sequence[Any]) -> Iterator[Array]:
+        axis, at = self.axis % whole.ndim, 0
+        for part in parts:
+            yield whole[(slice(None),) * axis + (slice(at, at + part.shape[axis]),)]
+            at += part.shape[axis]
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        for part, place in zip(f.x, self._slices(f.y[0], f.x), strict=True):
+            yield np.copyto, (place, part)
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        for gx, part in zip(f.gx, self._slices(f.gy[0], f.x), strict=True):
+            if gx is not None:
+                yield np.copyto, (gx, part)
+
+
+@dataclass(frozen=True)
+class Nearest(Operation):
+    """Every pixel repeated: nearest-neighbour enlargement by whole factors."""
+
+    factors: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        return "interpolate"
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        [x] = inputs
+        dtype = one_dtype(self.name, x)
+        if x.ndim != 4:
+            raise ValueError(f"interpolate: input must have 4 dimensions, got shape {x.shape}")
+        n, c, h, w = x.shape
+        return (Spec((n, c, h * self.factors[0], w * self.factors[1]), dtype),)
+
+    def _split(self, large: Array) -> Array:
+        """Return (N, C, H * r, W * s) as (N, C, H, r, W, s)."""
+        n, c, h, w = large.shape
+        r, s = self.factors
+        return np.moveaxis(np.moveaxis(large, 1, 3).reshape(n, h // r, r, w // s, s, c), 5, 1)
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        yield np.copyto, (self._split(f.y[0]), f.x[0][:, :, :, None, :, None])
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        """Add the gradients of a pixel's copies row by row, from left to right."""
+        [gx], copies = f.gx, self._split(f.gy[0])
+        yield np.copyto, (gx, copies[:, :, :, 0, :, 0])
+        for i in range(1, self.factors[0] * self.factors[1]):
+            r, s = divmod(i, self.factors[1])
+            yield np.add, (gx, copies[:, :, :, r, :, s], gx)
+
+
+def shape_of(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return a shape that was given as one tuple or as several numbers."""
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    return tuple(int(n) for n in sizes)
+
+
+def index_of(index: Any) -> tuple[Any, ...]:
+    """Return a constant index as a hashable tuple; anything that is computed is refused."""
+    parts = index if isinstance(index, tuple) else (index,)
+    found: list[Any] = []
+    for part in parts:
+        if isinstance(part, slice):
+            found.append(("slice", *(None if n is None else int(n) for n in (part.start, part.stop, part.step))))
+        elif part is None or part is Ellipsis:
+            found.append(part)
+        elif isinstance(part, int | np.integer) and not isinstance(part, bool):
+            found.append(int(part))
+        else:
+            refuse(f"indexing by a {type(part).__name__}")
+    return tuple(found)
+
+
+def widths_of(ndim: int, padding: Any) -> tuple[tuple[int, int], ...]:
+    """Return padding as torch orders it, (left, right, top, bottom, ...) from the last axis on, for each axis."""
+    sides = tuple(int(n) for n in padding)
+    if len(sides) % 2 or len(sides) > 2 * ndim:
+        raise ValueError(f"pad: padding must be pairs for at most {ndim} axes, got {padding}")
+    pairs = [(sides[i], sides[i + 1]) for i in range(0, len(sides), 2)]
+    return (*((0, 0) for _ in range(ndim - len(pairs))), *reversed(pairs))
+
+
+@describes("reshape")
+def reshape(input: Any, *shape: Any) -> Any:
+    return write(Reshape(shape_of(shape)), input)
+
+
+@describes("flatten")
+def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    return write(Flatten(int(start_dim), int(end_dim)), input)
+
+
+@describes("permute")
+def permute(input: Any, *axes: Any) -> Any:
+    return write(Permute(shape_of(axes)), input)
+
+
+@describes("getitem")
+def getitem(input: Any, index: Any) -> Any:
+    return write(Slice(index_of(index)), input)
+
+
+@describes("pad")
+def pad(input: Any, padding: Any, value: float = 0.0) -> Any:
+    return write(Pad(widths_of(input.ndim, padding), float(value)), input)
+
+
+@describes("cat")
+def cat(arrays: Any, axis: int = 0) -> Any:
+    return write(Cat(int(axis)), *arrays)
+
+
+@describes("stack")
+def stack(arrays: Any, axis: int = 0) -> Any:
+    first = arrays[0]
+    at = axis % (first.ndim + 1)
+    parts = [reshape(a, (*a.shape[:at], 1, *a.shape[at:])) for a in arrays]
+    return write(Cat(at), *parts)

@@ -1,0 +1,148 @@
+"""Arithmetic with broadcasting, and sums and means over axes."""
+
+from typing import Any
+
+from fastconv.functional._check import Array
+from fastconv.functional._ops._run import apply, apply_backward
+from fastconv.functional._ops.arithmetic import Arithmetic, Reduce, axes_of
+
+
+def sub(a: Array | float, b: Array | float, *, out: Array | None = None) -> Array:
+    """Return ``a - b``, broadcast as by NumPy.
+
+    Parameters
+    ----------
+    a, b : ndarray of float32 or float64, or number
+        Of one dtype, of shapes that can be broadcast together.
+    out : ndarray of the result's shape, optional
+
+    Returns
+    -------
+    ndarray
+        Channels-last where it has three or four dimensions, else in C order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes differ, or shapes do not fit together.
+    """
+    return _binary("sub", a, b, out)
+
+
+def mul(a: Array | float, b: Array | float, *, out: Array | None = None) -> Array:
+    """Return ``a * b``; parameters, result and errors are those of :func:`sub`."""
+    return _binary("mul", a, b, out)
+
+
+def div(a: Array | float, b: Array | float, *, out: Array | None = None) -> Array:
+    """Return ``a / b``; parameters, result and errors are those of :func:`sub`."""
+    return _binary("div", a, b, out)
+
+
+def _binary(kind: str, a: Any, b: Any, out: Array | None) -> Array:
+    result: Array = apply(kind, Arithmetic(kind), a, b, out=out)
+    return result
+
+
+def sub_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """Return the gradients of :func:`sub` for both operands, summed over the axes that were broadcast.
+
+    Parameters
+    ----------
+    grad_output : ndarray of the result's shape
+    a, b : ndarray
+        As given to the forward call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`sub`, and if ``grad_output`` has another shape than the result.
+    """
+    return _binary_backward("sub", grad_output, a, b)
+
+
+def mul_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """Return the gradients of :func:`mul`; parameters and errors are those of :func:`sub_backward`."""
+    return _binary_backward("mul", grad_output, a, b)
+
+
+def div_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """Return the gradients of :func:`div`; parameters and errors are those of :func:`sub_backward`."""
+    return _binary_backward("div", grad_output, a, b)
+
+
+def _binary_backward(kind: str, grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    grads: tuple[Array, Array] = apply_backward(f"{kind}_backward", Arithmetic(kind), grad_output, a, b)
+    return grads
+
+
+def mean(input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+    """Return the mean over one axis, several, or all.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+    axis : int or tuple of int, optional
+        All axes by default.
+    keepdims : bool
+        Keep the axes, with size 1.
+
+    Returns
+    -------
+    ndarray
+        The sum (in the order of :func:`sum`) divided by the count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype is another, or an axis does not exist or is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean(np.array([[1.0, 2.0], [3.0, 6.0]]), 0)
+    array([2., 4.])
+    """
+    return _reduce("mean", input, axis, keepdims)
+
+
+def sum(input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+    """Return the sum over one axis, several, or all.
+
+    The elements of one sum are added in shards that the shape alone cuts, in C order of the summed axes, and the
+    shards in a fixed tree, so that neither threads nor instruction set matter.
+
+    Parameters and errors are those of :func:`mean`; no elements sum to 0.
+    """
+    return _reduce("sum", input, axis, keepdims)
+
+
+def _reduce(kind: str, input: Array, axis: Any, keepdims: bool) -> Array:
+    result: Array = apply(kind, Reduce(kind, axes_of(axis), bool(keepdims)), input)
+    return result
+
+
+def mean_backward(
+    grad_output: Array, input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
+) -> Array:
+    """Return the gradient of :func:`mean`: ``grad_output`` divided by the count, at every element.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`mean`, and if ``grad_output`` has another shape than the result.
+    """
+    return _reduce_backward("mean", grad_output, input, axis, keepdims)
+
+
+def sum_backward(
+    grad_output: Array, input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
+) -> Array:
+    """Return the gradient of :func:`sum`: ``grad_output`` at every element; errors as of :func:`mean_backward`."""
+    return _reduce_backward("sum", grad_output, input, axis, keepdims)
+
+
+def _reduce_backward(kind: str, grad_output: Array, input: Array, axis: Any, keepdims: bool) -> Array:
+    op = Reduce(kind, axes_of(axis), bool(keepdims))
+    grad: Array = apply_backward(f"{kind}_backward", op, grad_output, input)
+    return grad

@@ -1,0 +1,194 @@
+"""What an operation is: shapes out of shapes, what its backward reads, and its kernel calls each way.
+
+An operation holds hyperparameters and nothing else. What belongs to one call (arrays, saved memory, gradients)
+comes in a `Frame` when a program is bound, so one operation may stand in any number of nodes and programs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Spec(NamedTuple):
+    """Shape and dtype of an array; where it lies in memory follows from its rank (see `layout`)."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def layout(ndim: int) -> tuple[int, ...]:
+    """Return the axes of an array in the order of its memory: channels last for signals and images, else C order."""
+    return (0, *range(2, ndim), 1) if ndim in (3, 4) else tuple(range(ndim))
+
+
+def place(flat: Array, spec: Spec) -> Array:
+    """Return the elements of a flat array as an array of this shape, in the memory order of its rank."""
+    order = layout(spec.ndim)
+    return flat.reshape([spec.shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def flat(a: Array) -> Array:
+    """Return the elements of an array that lies well in the order of its memory: a view."""
+    return (a.transpose(layout(a.ndim)) if a.ndim in (3, 4) else a).reshape(-1)
+
+
+def lies_well(a: Array) -> bool:
+    """Return whether an array lies as kernels take it: the memory order of its rank, native and aligned."""
+    ordered = a.transpose(layout(a.ndim)) if a.ndim in (3, 4) else a
+    return bool(ordered.flags.c_contiguous and a.dtype.isnative and a.flags.aligned)
+
+
+def same_order(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Return whether a reshape from one shape to the other moves nothing in memory."""
+
+    def read(shape: tuple[int, ...]) -> bool:
+        moved = [axis for axis in layout(len(shape)) if shape[axis] != 1]
+        return moved == sorted(moved)
+
+    return before == after or (read(before) and read(after))
+
+
+@dataclass
+class Frame:
+    """The arrays of one node in one program.
+
+    Attributes
+    ----------
+    x, y : list of ndarray
+        Inputs (None where an optional one is missing) and outputs.
+    saved : list of ndarray
+        Memory asked for by `Operation.saved`, kept from forward to backward.
+    gy, gx : list of ndarray
+        In backward: the outputs' gradients, and where the inputs' go (None where not wanted).
+    work : list of ndarray
+        Memory asked for by `Operation.work`, for this one direction.
+    activation : str or None
+        Forward: an activation to apply last. Backward of an operation that `masks`: the same.
+    add : ndarray or None
+        Forward: an array of the output's shape to be added before the activation.
+    coefficients : ndarray or None
+        Forward: scale and shift of a normalisation in evaluation, applied before `add`.
+    """
+
+    x: list[Any]
+    y: list[Any]
+    saved: list[Any] = field(default_factory=list)
+    gy: list[Any] = field(default_factory=list)
+    gx: list[Any] = field(default_factory=list)
+    work: list[Any] = field(default_factory=list)
+    activation: str | None = None
+    add: Any = None
+    coefficients: Any = None
+
+
+class Operation:
+    """Base class; a subclass is a frozen dataclass of hyperparameters.
+
+    Attributes
+    ----------
+    takes : tuple of str
+        What may run in the same pass behind it: "bias", "scale" (a normalisation in evaluation), "add",
+        "activation".
+    takes_part_as : str
+        What it is to the operation before it: one of these words, or "".
+    accumulates : tuple of int
+        Inputs to whose gradients backward adds; to those of the others it writes.
+    inplace : bool
+        The output may lie where the first input lies, once nobody else reads that.
+    masks : tuple of str
+        Activations fused behind it whose gradient its own backward takes along (it then reads its output).
+    stateful : bool
+        It does something beside its outputs (a hook, counters), so that it runs even where nobody reads them.
+    trains_itself : bool
+        Its backward runs even where nothing before it is trained.
+    blocks : bool
+        No gradient goes through.
+    reads_inputs, reads_outputs
+        What backward reads: places of inputs, and whether the outputs.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    takes_part_as: str = ""
+    accumulates: ClassVar[tuple[int, ...]] = ()
+    inplace: bool = False
+    masks: ClassVar[tuple[str, ...]] = ()
+    stateful: bool = False
+    trains_itself: bool = False
+    blocks: bool = False
+    reads_inputs: tuple[int, ...] = ()
+    reads_outputs: bool = False
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
+        """Return the places of the inputs that backward reads, when these inputs' gradients are wanted."""
+        return self.reads_inputs
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        """Return the outputs' specs, or raise ValueError or TypeError if the inputs do not fit."""
+        raise NotImplementedError
+
+    def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        """Return the memory that forward fills for backward."""
+        return ()
+
+    def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        """Return the memory that one direction needs while it runs."""
+        return ()
+
+    def view(self, x: Array, output: Spec) -> Array | None:
+        """Return the output as a view of the first input, where it is one for every array of this shape."""
+        return None
+
+    def is_view(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> bool:
+        return False
+
+    def passes(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[int, ...]:
+        """Return the inputs whose gradient is the output's itself, or a view of it."""
+        return ()
+
+    def view_back(self, gy: Array, input: Spec) -> Array:
+        """Return the gradient of an input that `passes` named, as a view of the output's."""
+        return gy
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        raise NotImplementedError
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        raise NotImplementedError(f"{self.name} has no gradient")
+
+    def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
+        """Return the operations of its products forward, 2 a multiply-add."""
+        return 0.0
+
+
+def one_dtype(where: str, *specs: Any) -> np.dtype[Any]:
+    """Return the one float dtype of the specs that are not None, or raise TypeError."""
+    found = {spec.dtype.newbyteorder("=") for spec in specs if spec is not None}
+    for dtype in found:
+        if dtype not in FLOATS:
+            raise TypeError(f"{where}: arrays must be float32 or float64, got {dtype}")
+    if len(found) > 1:
+        raise TypeError(f"{where}: the arrays must have one dtype, but got {' and '.join(sorted(map(str, found)))}")
+    return found.pop()

@@ -1,0 +1,382 @@
+"""From groups to steps: what runs forward and backward, in which order, on which memory.
+
+Gradients of a value that several operations read are added in the order in which backward comes to them: the last
+reader's and the one before it first, then the earlier ones, one at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fastconv.graph.memory import Slot, arrange
+from fastconv.graph.operation import Array, Call, Frame, Spec, place
+from fastconv.graph.rewrite import Group, group
+from fastconv.graph.value import Graph, Value
+
+Bind = Callable[[Frame], Iterator[Call]]
+
+
+@dataclass(eq=False)
+class Ref:
+    """Where an array will be: in a slot, in something outside the arena, or a view of another.
+
+    Attributes
+    ----------
+    spec : Spec
+    slot : Slot or None
+    source : Any
+        ("input", i), ("grad", i), ("data", parameter), ("sink", parameter) or ("array", array) without a slot.
+    base, view
+        For a view: what it is a view of, and the function from array to array.
+    """
+
+    spec: Spec
+    slot: Slot | None = None
+    source: Any = None
+    base: Ref | None = None
+    view: Callable[[Array], Array] | None = None
+
+    @property
+    def root(self) -> Ref:
+        return self if self.base is None else self.base.root
+
+
+@dataclass(eq=False)
+class Step:
+    """One entry of the list that a program walks: kernel calls, once its references are arrays."""
+
+    bind: Bind
+    refs: Frame  # of references
+    owner: int
+
+    def references(self) -> Iterator[Ref]:
+        f = self.refs
+        for ref in (*f.x, *f.y, *f.saved, *f.gy, *f.gx, *f.work, f.add, f.coefficients):
+            if ref is not None:
+                yield ref
+
+
+@dataclass(eq=False)
+class Schedule:
+    """What a program does, without arrays: shared by all runs of a model on one shape.
+
+    Attributes
+    ----------
+    graph : Graph
+    groups : list of Group
+    forward, backward : list of Step
+    outputs, grads : list of Ref
+        Of the model's outputs, and of its inputs' gradients (None where there is none).
+    slots : list of Slot
+    nbytes : int
+        Of the arena.
+    gradients : bool
+    """
+
+    graph: Graph
+    groups: list[Group]
+    gradients: bool
+    forward: list[Step] = field(default_factory=list)
+    backward: list[Step] = field(default_factory=list)
+    outputs: list[Ref] = field(default_factory=list)
+    grads: list[Ref | None] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+    nbytes: int = 0
+
+
+def schedule(graph: Graph, wanted: Sequence[bool], gradients: bool) -> Schedule:
+    """Plan a program.
+
+    Parameters
+    ----------
+    graph : Graph
+    wanted : list of bool
+        Which inputs' gradients backward returns.
+    gradients : bool
+        False plans forward alone: nothing is kept for backward.
+    """
+    return _Scheduler(graph, wanted, gradients).run()
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph, wanted: Sequence[bool], gradients: bool) -> None:
+        self.plan = Schedule(graph, group(graph, gradients), gradients)
+        self.wanted = wanted
+        self.refs: dict[Value, Ref] = {}
+        self.needs: dict[Value, bool] = {}
+        self.saved: dict[int, list[Ref]] = {}
+        self.sums: dict[Value, list[Ref]] = {}  # contributions to gradients, not yet added
+        self.holders: Counter[Slot] = Counter()  # contributions that lie in a slot
+        self.owner = 0
+
+    # ---- forward
+
+    def run(self) -> Schedule:
+        plan = self.plan
+        for value in plan.graph.inputs:
+            self.needs[value] = plan.gradients and self.wanted[value.source[1]]
+        kept = self._kept() if plan.gradients else set()
+        left = Counter(self._home(value) for g in plan.groups for value in g.reads())
+        left.update(self._home(value) for value in (*plan.graph.outputs, *kept))
+        for index, g in enumerate(plan.groups):
+            self.owner = index
+            self._forward(index, g, left)
+        plan.outputs = [self.refs_of(value) for value in plan.graph.outputs]
+        if plan.gradients:
+            self._backward()
+        end = len(plan.forward) + len(plan.backward)
+        for time, step in enumerate((*plan.forward, *plan.backward)):
+            for ref in step.references():
+                if ref.root.slot is not None:
+                    ref.root.slot.touch(time)
+        for ref in (*plan.outputs, *plan.grads):
+            if ref is not None and ref.root.slot is not None:
+                ref.root.slot.touch(end)
+        plan.slots = [slot for slot in plan.slots if slot.last >= 0]
+        plan.nbytes = arrange(plan.slots)
+        return plan
+
+    def refs_of(self, value: Value) -> Ref:
+        if value not in self.refs:
+            source = value.source
+            if not isinstance(source, tuple):
+                source = ("array", source) if isinstance(source, np.ndarray) else ("data", source)
+            self.refs[value] = Ref(value.spec, source=source)
+        return self.refs[value]
+
+    def slot(self, spec: Spec, kind: str) -> Ref:
+        slot = Slot(spec.nbytes, kind, self.owner)
+        self.plan.slots.append(slot)
+        return Ref(spec, slot)
+
+    def _home(self, value: Value) -> Value:
+        """Return the value in whose memory this one lies."""
+        while value.node is not None and value.node.op.is_view(*value.node.specs()):
+            assert value.node.inputs[0] is not None
+            value = value.node.inputs[0]
+        return value
+
+    def _kept(self) -> set[Value]:
+        """Note which values need gradients; returns those that backward reads."""
+        kept: set[Value] = set()
+        for g in self.plan.groups:
+            inputs = [value for value in (*g.inputs, g.add) if value is not None]
+            needs = not g.op.blocks and (g.op.trains_itself or any(self._needs(value) for value in inputs))
+            self.needs.update(dict.fromkeys(g.outputs, needs))
+            if not needs:
+                continue
+            kept.update(v for v in (g.inputs[i] for i in g.op.reads(self._wanted(g))) if v is not None)
+            own = g.op.reads_outputs or g.masks or g.behind is not None
+            if own or (g.activation is not None and not g.pooled):
+                kept.update(g.outputs)
+        return kept
+
+    def _wanted(self, g: Group) -> tuple[bool, ...]:
+        return tuple(value is not None and self._needs(value) for value in g.inputs)
+
+    def _needs(self, value: Value) -> bool:
+        if value not in self.needs:
+            self.needs[value] = self.plan.gradients and bool(getattr(value.source, "requires_grad", False))
+        return self.needs[value]
+
+    def _forward(self, index: int, g: Group, left: Counter[Value]) -> None:
+        specs = g.nodes[0].specs()
+        inputs = [None if value is None else self.refs_of(value) for value in g.inputs]
+        if g.op.is_view(*specs):
+            [output] = g.outputs
+            assert inputs[0] is not None
+            self.refs[output] = Ref(output.spec, base=inputs[0], view=_viewer(g, output.spec))
+            left.subtract(self._home(value) for value in g.reads())
+            return
+        left.subtract(self._home(value) for value in g.reads())
+        outputs = [self._output(g, i, value, left) for i, value in enumerate(g.outputs)]
+        frame = Frame(inputs, outputs)
+        if self.plan.gradients and g.op.saved(*specs):
+            frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
+        frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *specs)]
+        frame.activation = None if g.activation is None else g.activation.op.name
+        frame.add = None if g.add is None else self.refs_of(g.add)
+        if g.scale is not None:
+            spec = Spec((2, outputs[0].spec.shape[1]), outputs[0].spec.dtype)
+            scale = g.scale
+            first = [None, *(None if v is None else self.refs_of(v) for v in scale.inputs[1:])]
+            frame.coefficients = self.slot(spec, "work")
+            work = Frame(first, [frame.coefficients], [self.slot(spec, "work")])
+            self.plan.forward.append(Step(scale.op.coefficients, work, index))  # type: ignore[attr-defined]
+        self.plan.forward.append(Step(g.op.forward, frame, index))
+
+    def _output(self, g: Group, i: int, value: Value, left: Counter[Value]) -> Ref:
+        """Return where an output goes: where the first input lies, if that is not needed any more, or a new slot."""
+        first = g.inputs[0] if g.inputs else None
+        if i == 0 and g.op.inplace and first is not None and first.spec == value.spec:
+            before = self.refs_of(first)
+            if before.slot is not None and left[self._home(first)] == 0:
+                self.refs[value] = Ref(value.spec, before.slot)
+                return self.refs[value]
+        self.refs[value] = self.slot(value.spec, "activation")
+        return self.refs[value]
+
+    # ---- backward
+
+    def _backward(self) -> None:
+        plan = self.plan
+        for i, value in enumerate(plan.graph.outputs):
+            if self._needs(value):
+                self._give(value, Ref(value.spec, source=("grad", i)))
+        for index in reversed(range(len(plan.groups))):
+            self.owner = index
+            self._group_backward(index, plan.groups[index])
+        for value in plan.graph.inputs:
+            grad = self._take(value) if self.needs[value] else None
+            if grad is None and self.needs[value]:
+                grad = self._zero(value.spec)
+            plan.grads.append(grad)
+
+    def _group_backward(self, index: int, g: Group) -> None:
+        if not any(self.needs.get(value) for value in g.outputs):
+            return
+        found = [self._take(value) for value in g.outputs]
+        if all(grad is None for grad in found):
+            return
+        grads = [grad or self._zero(value.spec) for value, grad in zip(g.outputs, found, strict=True)]
+        outputs = [self.refs_of(value) for value in g.outputs]
+        if g.behind is not None:
+            grads[0] = self._masked(g, _relu_of(g), grads[0], outputs[0])
+        if g.activation is not None and not g.masks and not g.pooled:
+            grads[0] = self._masked(g, g.activation.op.backward, grads[0], outputs[0])
+        if g.add is not None and self._needs(g.add):
+            self._give(g.add, grads[0])
+        specs = g.nodes[0].specs()
+        passed = g.op.passes(*specs)
+        targets: list[Ref | None] = [None] * len(g.inputs)
+        after: list[tuple[Value, Ref]] = []
+        for position, value in enumerate(g.inputs):
+            if value is None or not self._needs(value):
+                continue
+            if position in passed:
+                after.append((value, self._pass(g, grads[0], value.spec)))
+            else:
+                targets[position] = self._target(g, position, value, after)
+        if any(target is not None for target in targets) or g.op.trains_itself:
+            inputs = [None if value is None else self.refs_of(value) for value in g.inputs]
+            read = g.op.reads(self._wanted(g))
+            reads = [ref if i in read else _bare(ref) for i, ref in enumerate(inputs)]
+            own = g.op.reads_outputs or g.masks
+            frame = Frame(reads, outputs if own else [_bare(ref) for ref in outputs], self.saved.get(index, []),
+                          grads, targets)  # fmt: skip
+            frame.work = [self.slot(spec, "work") for spec in g.op.work(True, *specs)]
+            frame.activation = g.activation.op.name if g.masks and g.activation is not None else None
+            self.plan.backward.append(Step(g.op.backward, frame, index))
+        for value, ref in after:
+            self._give(value, ref)
+        for ref in grads:
+            self._release(ref)
+
+    def _masked(self, g: Group, bind: Bind, grad: Ref, output: Ref) -> Ref:
+        """Take a gradient through an activation, in place where nobody else reads it."""
+        target = grad if self._own(grad) else self.slot(grad.spec, "gradient")
+        self.plan.backward.append(Step(bind, Frame([None], [output], [], [grad], [target]), self.owner))
+        if target is not grad:
+            self._release(grad)
+            self._hold(target)
+        return target
+
+    def _target(self, g: Group, position: int, value: Value, after: list[tuple[Value, Ref]]) -> Ref:
+        """Return where an operation puts the gradient of an input."""
+        adds = position in g.op.accumulates
+        if hasattr(value.source, "requires_grad") and adds:
+            return Ref(value.spec, source=("sink", value.source))
+        target = self._zero(value.spec) if adds else self.slot(value.spec, "gradient")
+        if adds:
+            self._release(target)
+        after.append((value, target))
+        return target
+
+    def _pass(self, g: Group, grad: Ref, spec: Spec) -> Ref:
+        if grad.spec == spec:
+            return grad
+        return Ref(spec, base=grad, view=lambda gy: g.op.view_back(gy, spec))
+
+    def _give(self, value: Value, ref: Ref) -> None:
+        """Note a contribution to the gradient of a value."""
+        if hasattr(value.source, "requires_grad"):
+            sink = Ref(value.spec, source=("sink", value.source))
+            self.plan.backward.append(Step(_add, Frame([sink, ref], [sink]), self.owner))
+            return
+        self.sums.setdefault(value, []).append(ref)
+        self._hold(ref)
+
+    def _take(self, value: Value) -> Ref | None:
+        """Return the gradient of a value: the sum of all contributions so far."""
+        refs = self.sums.pop(value, [])
+        if not refs:
+            return None
+        total = refs[0]
+        for ref in refs[1:]:
+            own = next((r for r in (total, ref) if self._own(r)), None)
+            target = own or self.slot(value.spec, "gradient")
+            self.plan.backward.append(Step(_add, Frame([total, ref], [target]), self.owner))
+            for before in (total, ref):
+                self._release(before)
+            self._hold(target)
+            total = target
+        return total
+
+    def _zero(self, spec: Spec) -> Ref:
+        ref = self.slot(spec, "gradient")
+        self.plan.backward.append(Step(_fill, Frame([], [ref]), self.owner))
+        self._hold(ref)
+        return ref
+
+    def _hold(self, ref: Ref) -> None:
+        if ref.root.slot is not None:
+            self.holders[ref.root.slot] += 1
+
+    def _release(self, ref: Ref) -> None:
+        if ref.root.slot is not None:
+            self.holders[ref.root.slot] -= 1
+
+    def _own(self, ref: Ref) -> bool:
+        """Return whether a contribution may be written over: it lies in a slot that no other one shares."""
+        return ref.slot is not None and self.holders[ref.slot] == 1
+
+
+def _add(f: Frame) -> Iterator[Call]:
+    """Add two gradients: one operation an element, so that neither layout nor instruction set matters."""
+    yield np.add, (*f.x, f.y[0])
+
+
+def _fill(f: Frame) -> Iterator[Call]:
+    yield f.y[0].fill, (0,)
+
+
+def _viewer(g: Group, spec: Spec) -> Callable[[Array], Array]:
+    def view(x: Array) -> Array:
+        output = g.op.view(x, spec)
+        assert output is not None
+        return output
+
+    return view
+
+
+def _relu_of(g: Group) -> Bind:
+    """Return the backward of the activation that a pooling takes along."""
+    bind: Bind = g.op.mask  # type: ignore[attr-defined]
+    return bind
+
+
+def _bare(ref: Ref | None) -> Ref | None:
+    """Return a reference of which backward needs the shape alone."""
+    return None if ref is None else replace(ref, slot=None, source=("shape", ref.spec), base=None, view=None)
+
+
+def array_at(ref: Ref, arena: Array) -> Array:
+    """Return the array of a reference into the arena."""
+    assert ref.slot is not None
+    flat = arena[ref.slot.offset : ref.slot.offset + ref.spec.nbytes].view(ref.spec.dtype)
+    return place(flat, ref.spec)

@@ -1,0 +1,351 @@
+"""How a module runs: its forward is written down once for each shape and mode, and walked as a program from then on.
+
+    forward(arrays) -> key (shapes, dtypes, modes, what is frozen, hooks) -> schedule -> program on an arena
+
+A `Tree` belongs to the module that somebody calls. It keeps the schedules of the latest few keys, and the arenas
+(`Session`) on which they run: one is enough until several threads predict at once, or a layer with a backward of
+its own calls a layer twice. Assigning an attribute of any module of the tree writes its forward down anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv.functional._check import empty_aligned, scratch
+from fastconv.functional._ops import Detach, Observe, Opaque
+from fastconv.graph.operation import Array, Spec
+from fastconv.graph.program import Program
+from fastconv.graph.report import Plan, make_plan
+from fastconv.graph.schedule import Schedule, schedule
+from fastconv.graph.value import Graph, TraceError, Value
+from fastconv.nn._turns import turn
+
+if TYPE_CHECKING:
+    from fastconv.nn.base import Module
+
+KEPT = 8
+"""Schedules that a tree keeps: training and evaluation, each on whole batches and on the last one, twice over."""
+
+Forward = Callable[..., Any]
+
+modes: ContextVar[dict[int, bool]] = ContextVar("modes", default={})  # noqa: B039  (never changed)
+"""Modes that hold in this context alone, by identity of the module: they come before the modules' own."""
+
+frame: ContextVar[set[int] | None] = ContextVar("frame", default=None)
+"""Layers that have run inside the outermost layer with a backward of its own, while its forward runs."""
+
+_version, _training = attrgetter("_version"), attrgetter("_training")
+_trained, _hooks = attrgetter("requires_grad"), attrgetter("_hooks")
+_barrier = attrgetter("need_input_grad")
+
+
+class Session:
+    """An arena, and the programs that are bound to it."""
+
+    def __init__(self) -> None:
+        self.arena = empty_aligned(0, np.uint8)
+        self.programs: dict[int, Program] = {}
+
+    def program(self, plan: Schedule) -> Program:
+        """Return the program of a schedule on this arena, which grows where it must."""
+        if self.arena.nbytes < plan.nbytes:
+            self.arena = empty_aligned(plan.nbytes, np.uint8)
+            self.programs.clear()
+        program = self.programs.get(id(plan))
+        if program is None or program.schedule is not plan:
+            program = self.programs[id(plan)] = Program(plan, self.arena)
+        return program
+
+
+class Run:
+    """A forward that somebody may still run backward, or whose outputs they hold."""
+
+    def __init__(self, session: Session, program: Program, forward: Forward) -> None:
+        self.session, self.program, self.forward = session, program, forward
+        self.thread = threading.get_ident()
+        self.done = False
+
+
+class Tree:
+    """What a module that is called keeps between calls."""
+
+    def __init__(self, root: Module) -> None:
+        self.root = root
+        self.lock = threading.RLock()
+        self.sessions: list[Session] = []
+        self.runs: list[Run] = []
+        self.eager = False  # whether a backward has followed an evaluation: then those keep what it needs
+        self.schedules: OrderedDict[Any, Schedule] = OrderedDict()
+        self.modules: list[Module] = []
+        self.watched: list[Module] = []
+        self.everything: list[Module] = []
+        self.opaque: list[Module] = []
+        self.parameters: list[Any] = []
+        self.versions: list[int] = []
+
+    def refresh(self) -> None:
+        """Forget all schedules if a module of the tree has changed since they were made."""
+        if list(map(_version, self.watched)) != self.versions or not self.modules:
+            self.schedules.clear()
+            self.modules = list(_described(self.root))
+            self.watched = [module for module in self.modules if module is self.root or not module.is_opaque()]
+            self.everything = list(self.root.modules())
+            self.opaque = [module for module in self.modules if module.is_opaque()]
+            self.parameters = list(self.root.parameters())
+            self.versions = list(map(_version, self.watched))
+
+    def schedule(self, forward: Forward, specs: tuple[Spec, ...], gradients: bool | None) -> Schedule:
+        """Return what a forward on such inputs does; ``gradients`` None decides by the mode."""
+        self.refresh()
+        trains = tuple(m.training for m in self.modules) if modes.get() else tuple(map(_training, self.modules))
+        if gradients is None:
+            gradients = self.eager or any(trains)
+        marks = (tuple(map(_trained, self.parameters)), tuple(map(_barrier, self.modules))) if gradients else ()
+        key = (forward, specs, trains, gradients, marks, tuple(map(bool, map(_hooks, self.modules))))
+        found = self.schedules.get(key)
+        if found is not None and _fits(found):
+            self.schedules.move_to_end(key)
+            return found
+        graph = trace(self.root, forward, specs)
+        wanted = [self.root.need_input_grad] * len(specs)
+        found = self.schedules[key] = schedule(graph, wanted, gradients)
+        self.versions = list(map(_version, self.watched))  # a forward may keep values as attributes
+        while len(self.schedules) > KEPT:
+            self.schedules.popitem(last=False)
+        return found
+
+    def drop(self) -> None:
+        """Let the memory of former forwards be used again: no backward will follow them."""
+        self.sessions += [run.session for run in self.runs]
+        self.runs.clear()
+
+    # ---- forward and backward by hand
+
+    def forward(self, forward: Forward, inputs: Sequence[Array]) -> Any:
+        if not self.lock.acquire(blocking=False):
+            raise RuntimeError(
+                f"{type(self.root).__name__}: forward runs in another thread; predict may be called from any number "
+                "of threads, training one model in two at once cannot work"
+            )
+        try:
+            used = frame.get()
+            if used is None or id(self.root) not in used:
+                self.drop()
+            if used is not None:
+                used.add(id(self.root))
+            plan = self.schedule(forward, _specs(inputs), None)
+            session = self.sessions.pop() if self.sessions else Session()
+            run = Run(session, session.program(plan), forward)
+            self.runs.append(run)
+            return _unpacked(plan, run.program.forward(inputs))
+        finally:
+            self.lock.release()
+
+    def backward(self, grads: Sequence[Array]) -> Any:
+        name = type(self.root).__name__
+        run = next((run for run in reversed(self.runs) if not run.done), None)
+        if run is None:
+            if self.runs:
+                raise RuntimeError(
+                    f"{name}.backward: it has run already for the latest forward, whose memory it used; run forward "
+                    "again"
+                )
+            raise RuntimeError(f"{name}.backward: called before forward")
+        outputs = run.program.schedule.graph.outputs
+        if len(grads) != len(outputs):
+            raise ValueError(f"{name}.backward: {len(grads)} gradients for {len(outputs)} outputs")
+        for grad, value in zip(grads, outputs, strict=True):
+            if grad.shape != value.shape:
+                raise ValueError(
+                    f"{name}.backward: grad_output has shape {grad.shape}, the latest output {value.shape}"
+                )
+            if grad.dtype.newbyteorder("=") != value.dtype:
+                raise TypeError(f"{name}.backward: grad_output is {grad.dtype}, the latest output {value.dtype}")
+        if not run.program.pending:
+            if run.program.schedule.gradients:
+                raise RuntimeError(f"{name}.backward: the latest forward did not end")
+            self.eager = True
+            inputs = run.program.inputs
+            with self._quiet():
+                run.program = run.session.program(self.schedule(run.forward, _specs(inputs), True))
+                run.program.forward(inputs)
+        run.done = True
+        found = run.program.backward(grads)
+        return found[0] if len(found) == 1 else tuple(found)
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Call no hooks inside: the same forward once more is none that anybody asked for."""
+        hooked = [(module, module._hooks) for module in self.modules if module._hooks]
+        for module, _ in hooked:
+            module._hooks = ()
+        try:
+            yield
+        finally:
+            for module, hooks in hooked:
+                module._hooks = hooks
+
+    # ---- predictions
+
+    def predict(self, inputs: Sequence[Array], size: int) -> Any:
+        """Run in evaluation mode, ``size`` samples at once, while no other thread runs or trains these modules."""
+        self.refresh()
+        with turn(self.everything):
+            former = modes.set({**modes.get(), **dict.fromkeys(map(id, self.everything), False)})
+            session: Session | None = None
+            try:
+                if self.root.is_opaque():
+                    return self._in_parts(self.root, inputs, size)
+                session = self._free_session()
+                forward = type(self.root).forward.raw  # type: ignore[attr-defined]
+
+                def run(*part: Array) -> Any:
+                    plan = self.schedule(forward, _specs(part), False)
+                    return _unpacked(plan, session.program(plan).forward(part))
+
+                return self._in_parts(run, inputs, size)
+            finally:
+                modes.reset(former)
+                if session is not None:
+                    self.sessions.append(session)
+                for module in self.opaque:
+                    module._saved = None
+
+    @staticmethod
+    def _in_parts(run: Forward, inputs: Sequence[Array], size: int) -> Any:
+        """Return copies of what a function gives for parts of its inputs, put together."""
+        count = len(inputs[0])
+        found = run(*(inputs if size >= count else [a[:size] for a in inputs]))
+        outputs = found if isinstance(found, tuple) else (found,)
+        results = [np.empty_like(a, shape=(count, *a.shape[1:])) for a in outputs]
+        for result, output in zip(results, outputs, strict=True):
+            result[:size] = output
+        for start in range(size, count, size):
+            part = run(*(a[start : start + size] for a in inputs))
+            for result, output in zip(results, part if isinstance(part, tuple) else (part,), strict=True):
+                result[start : start + size] = output
+        return tuple(results) if isinstance(found, tuple) else results[0]
+
+    def _free_session(self) -> Session:
+        """Return an arena that nobody needs: a spare one, that of a finished run of this thread, or a new one."""
+        mine = [run for run in self.runs if run.thread == threading.get_ident() and not run.program.pending]
+        if not self.sessions and frame.get() is None and len(mine) == len(self.runs):
+            self.drop()
+        return self.sessions.pop() if self.sessions else Session()
+
+
+def _specs(inputs: Sequence[Array]) -> tuple[Spec, ...]:
+    return tuple(Spec(a.shape, a.dtype.newbyteorder("=")) for a in inputs)
+
+
+def _unpacked(plan: Schedule, outputs: list[Array]) -> Any:
+    return outputs[0] if plan.graph.single else tuple(outputs)
+
+
+def _fits(plan: Schedule) -> bool:
+    """Return whether the parameters still have the shapes and dtypes that the schedule was made for."""
+    return all(
+        value.source.data.shape == value.shape and value.source.data.dtype == value.dtype
+        for value in plan.graph.parameters.values()
+    )
+
+
+def _described(module: Module) -> Iterator[Module]:
+    """Yield a module and those below it whose forward is written down with it."""
+    yield module
+    if not module.is_opaque():
+        for _, child in module.named_children():
+            yield from _described(child)
+
+
+def trace(root: Module, forward: Forward, specs: Sequence[Spec]) -> Graph:
+    """Write a module's forward down for inputs of these shapes."""
+    graph = Graph()
+    values = [graph.input(spec) for spec in specs]
+    with graph.inside(root):
+        found = forward(root, *values)
+    graph.single = not isinstance(found, tuple | list)
+    graph.outputs = [found] if graph.single else list(found)
+    for value in graph.outputs:
+        if not isinstance(value, Value) or value.graph is not graph:
+            raise TraceError(
+                f"{type(root).__name__}.forward: it must return a value, or a tuple of values, that depends on its "
+                f"input, got {type(value).__name__}"
+            )
+    observe(graph, root, values, graph.outputs)
+    return graph
+
+
+def write(graph: Graph, module: Module, forward: Forward, inputs: Sequence[Any]) -> Any:
+    """Write a module that another one's forward calls."""
+    values = [graph.operand(a, graph.inputs[0].dtype) for a in inputs]
+    if not module.need_input_grad:
+        values = [graph.write(Detach(), value) for value in values]
+    if module.is_opaque():
+        return write_opaque(graph, module, values)
+    with graph.inside(module):
+        found = forward(module, *values)
+    observe(graph, module, values, found if isinstance(found, tuple | list) else [found])
+    return found
+
+
+def observe(graph: Graph, module: Module, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+    """Let a module's hooks see its inputs and outputs, if it has any."""
+    if module._hooks:
+        graph.write(Observe(module, len(inputs)), *inputs, *outputs)
+
+
+def write_opaque(graph: Graph, layer: Module, inputs: Sequence[Value]) -> Any:
+    """Write a layer with a backward of its own as one node."""
+    if any(isinstance(node.op, Opaque) and node.op.layer is layer for node in graph.nodes):
+        raise TraceError(
+            f"{type(layer).__name__}: a layer that defines backward itself keeps one forward's state, so it can be "
+            "called once in a forward; use two layers, or write its forward with layers and fastconv.functional alone"
+        )
+    outputs = layer.output_specs(*(value.spec for value in inputs))
+    found = graph.write(Opaque(layer, outputs), *inputs)
+    observe(graph, layer, inputs, found if isinstance(found, tuple) else (found,))
+    return found
+
+
+def plan(module: Module, input_shape: Sequence[int], training: bool) -> Plan:
+    """Return what a step of a model does and holds; see `Module.plan`."""
+    shape = tuple(int(n) for n in input_shape)
+    if len(shape) < 2 or min(shape) < 1:
+        raise ValueError(f"plan: input_shape must be (N, ...), all at least 1, got {input_shape}")
+    dtype = next((parameter.data.dtype for parameter in module.parameters()), np.dtype(np.float32))
+    former = modes.set({**modes.get(), **{id(m): training for m in module.modules()}})
+    try:
+        graph = trace(module, type(module).forward.raw, [Spec(shape, dtype)])  # type: ignore[attr-defined]
+    finally:
+        modes.reset(former)
+    found = schedule(graph, [module.need_input_grad], training)
+    return make_plan(module, found, shape, dtype, training, _scratch(found))
+
+
+class _Asked(Exception):
+    """Ends a kernel once it has asked for its scratch memory."""
+
+
+def _scratch(plan: Schedule) -> int:
+    """Return the bytes of scratch memory that a program needs: kernels ask for them before they touch an array."""
+    program = Program(plan, empty_aligned(plan.nbytes, np.uint8))
+    most: dict[str, int] = {}
+
+    def ask(nbytes: int, slot: str = "kernel") -> None:
+        most[slot] = max(most.get(slot, 0), nbytes)
+        raise _Asked
+
+    for function, arguments in program.rehearse():
+        if any(a is scratch for a in arguments):
+            with suppress(_Asked):
+                function(*(ask if a is scratch else a for a in arguments))
+    return sum(most.values())
