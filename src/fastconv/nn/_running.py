@@ -39,6 +39,9 @@ Forward = Callable[..., Any]
 modes: ContextVar[dict[int, bool]] = ContextVar("modes", default={})  # noqa: B039  (never changed)
 """Modes that hold in this context alone, by identity of the module: they come before the modules' own."""
 
+_active: ContextVar[frozenset[int]] = ContextVar("active", default=frozenset())
+"""Modules, by identity, of the programs that run in this context and may call code of the user's."""
+
 frame: ContextVar[set[int] | None] = ContextVar("frame", default=None)
 """Layers that have run inside the outermost layer with a backward of its own, while its forward runs."""
 
@@ -145,9 +148,26 @@ class Tree:
             session = self.sessions.pop() if self.sessions else Session()
             run = Run(session, session.program(plan), forward)
             self.runs.append(run)
-            return _unpacked(plan, run.program.forward(inputs))
+            return self._walk(run.program, inputs)
         finally:
             self.lock.release()
+
+    def _walk(self, program: Program, inputs: Sequence[Array]) -> Any:
+        """Run a program forward; what its hooks and layers call must not come back to these modules."""
+        plan = program.schedule
+        if not any(isinstance(g.op, Observe | Opaque) for g in plan.groups):
+            return _unpacked(plan, program.forward(inputs))
+        active = _active.get()
+        if not active.isdisjoint(map(id, self.modules)):
+            raise RuntimeError(
+                f"{type(self.root).__name__}: cannot begin another run inside one of its own, as in a forward hook; use "
+                "a copy (copy.deepcopy)"
+            )
+        token = _active.set(active.union(map(id, self.modules)))
+        try:
+            return _unpacked(plan, program.forward(inputs))
+        finally:
+            _active.reset(token)
 
     def backward(self, grads: Sequence[Array]) -> Any:
         name = type(self.root).__name__
@@ -209,7 +229,7 @@ class Tree:
 
                 def run(*part: Array) -> Any:
                     plan = self.schedule(forward, _specs(part), False)
-                    return _unpacked(plan, session.program(plan).forward(part))
+                    return self._walk(session.program(plan), part)
 
                 return self._in_parts(run, inputs, size)
             finally:

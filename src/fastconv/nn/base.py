@@ -238,8 +238,9 @@ class Module(Workspace, State):
         ValueError
             If `batch_size` is below 1.
         """
-        if len(inputs) > 1 and isinstance(inputs[-1], int):
-            *inputs, batch_size = inputs
+        if len(inputs) > 1 and not isinstance(inputs[-1], np.ndarray):  # as the second argument
+            *arrays, batch_size = inputs
+            inputs = tuple(arrays)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
         return self._running().predict(inputs, batch_size or max(len(inputs[0]), 1))
