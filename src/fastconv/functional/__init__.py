@@ -4,44 +4,69 @@ This package is the boundary: it checks arguments, allocates results and calls t
 trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results lie in NHWC memory
 ("channels last"): inputs in any other layout are copied once. Every function takes ``out=`` (or
 ``grad_input=``) to write into; gradients of parameters are *added* to the arrays given.
+
+Functions that a model's forward calls take values (`fastconv.graph.value.Value`) and parameters in the place of arrays
+too, and then write down what is to be done.
 """
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
+from fastconv.functional import (
+    activation as _activation,
+)
+from fastconv.functional import (
+    arithmetic as _arithmetic,
+)
+from fastconv.functional import (
+    convolution as _convolution,
+)
+from fastconv.functional import (
+    linear as _linear,
+)
+from fastconv.functional import (
+    normalization as _normalization,
+)
+from fastconv.functional import (
+    pooling as _pooling,
+)
+from fastconv.functional import (
+    shape as _shape,
+)
 from fastconv.functional._check import release_scratch
 from fastconv.functional._values import takes_values
 from fastconv.functional.activation import (
-    add,
-    leaky_relu,
     leaky_relu_backward,
-    log_softmax,
     log_softmax_backward,
-    relu,
     relu_backward,
     safe_exp,
     safe_log,
-    sigmoid,
     sigmoid_backward,
-    softmax,
     softmax_backward,
-    softsign,
     softsign_backward,
-    tanh,
     tanh_backward,
 )
 from fastconv.functional.arithmetic import (
-    div, div_backward, mean, mean_backward, mul, mul_backward, sub, sub_backward, sum, sum_backward,
-)  # fmt: skip
+    div_backward,
+    mean_backward,
+    mul_backward,
+    sub_backward,
+    sum_backward,
+)
 from fastconv.functional.convolution import (
     col2im,
-    conv1d,
     conv1d_backward,
-    conv2d,
     conv2d_backward,
     conv2d_input_grad,
     im2col,
 )
-from fastconv.functional.dropout import dropout, dropout_backward, dropout_mask_like
-from fastconv.functional.linear import bias_add, bias_add_backward, linear, linear_backward
+from fastconv.functional.dropout import (
+    dropout,
+    dropout_backward,
+    dropout_mask_like,
+)
+from fastconv.functional.linear import (
+    bias_add_backward,
+    linear_backward,
+)
 from fastconv.functional.loss import (
     cross_entropy,
     cross_entropy_backward,
@@ -50,27 +75,57 @@ from fastconv.functional.loss import (
     multi_margin_loss,
     multi_margin_loss_backward,
 )
-from fastconv.functional.normalization import batch_norm, batch_norm_backward, batch_norm_coefficients
-from fastconv.functional.optim import adagrad_step, adam_step, rmsprop_step, sgd_step
+from fastconv.functional.normalization import (
+    batch_norm_backward,
+    batch_norm_coefficients,
+)
+from fastconv.functional.optim import (
+    adagrad_step,
+    adam_step,
+    rmsprop_step,
+    sgd_step,
+)
 from fastconv.functional.pooling import (
-    adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
-    avg_pool2d,
     avg_pool2d_backward,
-    global_avg_pool2d,
     global_avg_pool2d_backward,
-    max_pool2d,
     max_pool2d_argmax_like,
     max_pool2d_backward,
     pool2d_output_shape,
 )
+from fastconv.functional.shape import (
+    cat_backward,
+    pad_backward,
+)
 
-from fastconv.functional.shape import cat, cat_backward, flatten, pad, pad_backward, permute, reshape, stack
-
-from fastconv.graph.value import functions  # noqa: E402
-
-for _name in functions.keys() & globals().keys():
-    globals()[_name] = takes_values(globals()[_name])
+add = takes_values(_activation.add)
+adaptive_avg_pool2d = takes_values(_pooling.adaptive_avg_pool2d)
+avg_pool2d = takes_values(_pooling.avg_pool2d)
+bias_add = takes_values(_linear.bias_add)
+batch_norm = takes_values(_normalization.batch_norm)
+cat = takes_values(_shape.cat)
+conv1d = takes_values(_convolution.conv1d)
+conv2d = takes_values(_convolution.conv2d)
+div = takes_values(_arithmetic.div)
+flatten = takes_values(_shape.flatten)
+global_avg_pool2d = takes_values(_pooling.global_avg_pool2d)
+leaky_relu = takes_values(_activation.leaky_relu)
+linear = takes_values(_linear.linear)
+log_softmax = takes_values(_activation.log_softmax)
+max_pool2d = takes_values(_pooling.max_pool2d)
+mean = takes_values(_arithmetic.mean)
+mul = takes_values(_arithmetic.mul)
+pad = takes_values(_shape.pad)
+permute = takes_values(_shape.permute)
+relu = takes_values(_activation.relu)
+reshape = takes_values(_shape.reshape)
+sigmoid = takes_values(_activation.sigmoid)
+softmax = takes_values(_activation.softmax)
+softsign = takes_values(_activation.softsign)
+stack = takes_values(_shape.stack)
+sub = takes_values(_arithmetic.sub)
+sum = takes_values(_arithmetic.sum)
+tanh = takes_values(_activation.tanh)
 
 __all__ = [
     "adagrad_step",

@@ -2,14 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from fastconv.graph.value import functions, graph_of
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def takes_values(function: Function) -> Function:
+def takes_values(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function of `functional` that writes a node where it is given values."""
     name = function.__name__
 
@@ -19,4 +17,4 @@ def takes_values(function: Function) -> Function:
             return function(*args, **kwargs)
         return functions[name](*args, **kwargs)
 
-    return cast(Function, call)
+    return call

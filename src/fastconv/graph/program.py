@@ -56,9 +56,9 @@ class Program:
                 for ref in step.references():
                     if _is_outside(ref.root.source):
                         self._users.setdefault(ref.root.source, []).append((ref, phase, at))
-        for ref in (*schedule.outputs, *schedule.grads):
-            if ref is not None and _is_outside(ref.root.source):
-                self._users.setdefault(ref.root.source, []).append((ref, -1, 0))
+        for result in (*schedule.outputs, *schedule.grads):
+            if result is not None and _is_outside(result.root.source):
+                self._users.setdefault(result.root.source, []).append((result, -1, 0))
 
     def forward(self, inputs: Sequence[Array]) -> list[Array]:
         """Run forward on inputs of the schedule's shapes; returns the outputs, which the arena holds."""
@@ -137,13 +137,15 @@ class Program:
 
     def _bind(self, step: Step) -> list[Call]:
         f = step.refs
+
+        def arrays(refs: list[Any]) -> list[Any]:
+            return [None if ref is None else self._array(ref) for ref in refs]
+
+        add, coefficients = arrays([f.add, f.coefficients])
         frame = Frame(
-            *([None if ref is None else self._array(ref) for ref in refs]
-              for refs in (f.x, f.y, f.saved, f.gy, f.gx, f.work)),
-            f.activation,
-            None if f.add is None else self._array(f.add),
-            None if f.coefficients is None else self._array(f.coefficients),
-        )
+            arrays(f.x), arrays(f.y), arrays(f.saved), arrays(f.gy), arrays(f.gx), arrays(f.work), f.activation, add,
+            coefficients,
+        )  # fmt: skip
         return list(step.bind(frame))
 
     def _array(self, ref: Ref) -> Any:

@@ -160,7 +160,8 @@ def make_plan(
 def _row(
     schedule: Schedule, index: int, g: Group, names: dict[int, str], seen: set[int], hooked: set[int]
 ) -> Row:  # fmt: skip
-    layers, paths = [], []
+    layers: list[str] = []
+    paths: list[str] = []
     for node in g.nodes:
         module = node.module
         leaf = next(iter(module.named_children()), None) is None

@@ -134,9 +134,9 @@ class _Scheduler:
             for ref in step.references():
                 if ref.root.slot is not None:
                     ref.root.slot.touch(time)
-        for ref in (*plan.outputs, *plan.grads):
-            if ref is not None and ref.root.slot is not None:
-                ref.root.slot.touch(end)
+        for last in (*plan.outputs, *plan.grads):
+            if last is not None and last.root.slot is not None:
+                last.root.slot.touch(end)
         plan.slots = [slot for slot in plan.slots if slot.last >= 0]
         plan.nbytes = arrange(plan.slots)
         return plan

@@ -160,8 +160,8 @@ class Tree:
         active = _active.get()
         if not active.isdisjoint(map(id, self.modules)):
             raise RuntimeError(
-                f"{type(self.root).__name__}: cannot begin another run inside one of its own, as in a forward hook; use "
-                "a copy (copy.deepcopy)"
+                f"{type(self.root).__name__}: cannot begin another run inside one of its own, as in a forward hook; "
+                "use a copy (copy.deepcopy)"
             )
         token = _active.set(active.union(map(id, self.modules)))
         try:
@@ -306,7 +306,7 @@ def trace(root: Module, forward: Forward, specs: Sequence[Spec]) -> Graph:
 
 def write(graph: Graph, module: Module, forward: Forward, inputs: Sequence[Any]) -> Any:
     """Write a module that another one's forward calls."""
-    values = [graph.operand(a, graph.inputs[0].dtype) for a in inputs]
+    values = [value for a in inputs if (value := graph.operand(a, graph.inputs[0].dtype)) is not None]
     if not module.need_input_grad:
         values = [graph.write(Detach(), value) for value in values]
     if module.is_opaque():

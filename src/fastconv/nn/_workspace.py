@@ -54,7 +54,8 @@ class Workspace:
             raise RuntimeError(f"{type(self).__name__}.backward: called before forward")
         if not self._saved:
             raise RuntimeError(
-                f"{type(self).__name__}.backward: the layer ran twice in one forward and keeps one state; use two layers"
+                f"{type(self).__name__}.backward: the layer ran twice in one forward and keeps the state of one; use "
+                "one layer for each place"
             )
         shape, saved = self._saved
         if grad_output.shape != shape:

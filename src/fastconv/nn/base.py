@@ -140,7 +140,7 @@ class Module(Workspace, State):
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
-    def backward(self, *grad_outputs: Array) -> Any:
+    def backward(self, *grad_outputs: Any) -> Any:
         """Return the gradients of the latest forward's inputs, and add those of the parameters.
 
         Raises
@@ -216,7 +216,7 @@ class Module(Workspace, State):
         super().__delattr__(name)
         vars(self)["_version"] = self._version + 1
 
-    def predict(self, *inputs: Array, batch_size: int | None = None) -> Any:
+    def predict(self, *inputs: Any, batch_size: int | None = None) -> Any:
         """Run `forward` in evaluation mode and return a copy; the model stays in the mode it is in.
 
         Any number of threads may predict with one model, or with models that share layers, at the same time: each

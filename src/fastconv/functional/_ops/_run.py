@@ -36,7 +36,9 @@ def apply(where: str, op: Operation, *operands: Any, out: Array | None = None) -
     made = [_result(where, out, spec, arrays) for spec in outputs]
     frame = Frame([_laid_out(a) for a in arrays], made, work=_memory(op.work(False, specs, outputs)))
     if op.is_view(specs, outputs):
-        np.copyto(made[0], op.view(frame.x[0], outputs[0]))
+        viewed = op.view(frame.x[0], outputs[0])
+        assert viewed is not None
+        np.copyto(made[0], viewed)
     else:
         _run(op.forward(frame))
     return made[0] if len(made) == 1 else tuple(made)
@@ -64,9 +66,9 @@ def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Arr
     return grads[0] if len(grads) == 1 else tuple(grads)
 
 
-def _checked(where: str, a: Any) -> Array:
+def _checked(where: str, a: Array) -> Array:
     same_dtype(where, array=a)
-    return a  # type: ignore[no-any-return]
+    return a
 
 
 def _result(where: str, out: Array | None, spec: Spec, operands: Sequence[Array]) -> Array:

@@ -200,14 +200,14 @@ def _rows(a: Array) -> Array:
 def conv2d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:  # fmt: skip
-    return write(Convolution(2, *_fixed(stride, padding, dilation), groups), input, weight, bias)
+    return write(Convolution(2, _fixed(stride), _fixed(padding), _fixed(dilation), groups), input, weight, bias)
 
 
 @describes("conv1d")
 def conv1d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:  # fmt: skip
-    return write(Convolution(1, *_fixed(stride, padding, dilation), groups), input, weight, bias)
+    return write(Convolution(1, _fixed(stride), _fixed(padding), _fixed(dilation), groups), input, weight, bias)
 
 
 @describes("linear")
@@ -220,5 +220,6 @@ def bias_add(input: Any, bias: Any) -> Any:
     return write(Bias(), input, bias)
 
 
-def _fixed(*values: Any) -> tuple[Any, ...]:
-    return tuple(_fixed(*value) if isinstance(value, list | tuple) else value for value in values)
+def _fixed(value: Any) -> Any:
+    """Return a setting with tuples in the place of lists, so that it can be compared."""
+    return tuple(map(_fixed, value)) if isinstance(value, list | tuple) else value

@@ -116,8 +116,8 @@ def avg_pool2d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:  # fmt: skip
-    window = (_frozen(v) for v in (kernel_size, stride, padding))
-    return write(AvgPool(*window, bool(ceil_mode), bool(count_include_pad)), input)
+    op = AvgPool(_frozen(kernel_size), _frozen(stride), _frozen(padding), bool(ceil_mode), bool(count_include_pad))
+    return write(op, input)
 
 
 @describes("adaptive_avg_pool2d")
