@@ -7,7 +7,7 @@ comes in a `Frame` when a program is bound, so one operation may stand in any nu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -192,3 +192,9 @@ def one_dtype(where: str, *specs: Any) -> np.dtype[Any]:
     if len(found) > 1:
         raise TypeError(f"{where}: the arrays must have one dtype, but got {' and '.join(sorted(map(str, found)))}")
     return found.pop()
+
+
+def one_of(value: Any, choices: Collection[Any]) -> None:
+    """Raise ValueError unless a setting is one of these: it may come from a file."""
+    if value not in choices:
+        raise ValueError(f"{str(value)[:80]!r} is none of {', '.join(map(str, choices))}")

@@ -172,7 +172,8 @@ def _row(
     layers = [name for i, name in enumerate(layers) if not i or g.nodes[i].module is not g.nodes[i - 1].module
               or next(iter(g.nodes[i].module.named_children()), None) is not None]  # fmt: skip
     first, last = paths[0], paths[-1]
-    name = first if first == last else f"{first}-{last.rpartition('.')[2]}"
+    tail = last.rpartition(".")[2]
+    name = first if first == last or not tail else f"{first}-{tail}"
     learned = 0
     for node in g.nodes:
         for value in node.inputs:

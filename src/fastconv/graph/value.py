@@ -10,7 +10,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -243,6 +243,16 @@ class Node:
         return f"Node({self.op!r})"
 
 
+class Call(NamedTuple):
+    """A layer that another one's forward called: the nodes from one index to another are its own."""
+
+    module: Any
+    inputs: list[Value]
+    outputs: list[Value]
+    first: int
+    last: int
+
+
 class Graph:
     """Nodes in the order in which they were written, which is an order in which they can run.
 
@@ -253,6 +263,8 @@ class Graph:
     nodes : list of Node
     parameters : dict of int to Value
         By the identity of the parameter.
+    calls : list of Call
+        Of layers inside layers, in the order in which they ended.
     """
 
     def __init__(self) -> None:
@@ -262,6 +274,8 @@ class Graph:
         self.parameters: dict[int, Value] = {}
         self.arrays: dict[int, Value] = {}
         self.modules: list[Any] = []  # the layers that are being described, outermost first
+        self.calls: list[Call] = []
+        self.known: Any = None  # which layers somebody wants to tell apart by their outputs
         self.fuse = [True]  # the word of the innermost container that has one
         self.single = True  # whether forward returned one value, no tuple
 

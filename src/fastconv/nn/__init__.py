@@ -11,6 +11,7 @@ from fastconv.nn.containers import Sequential
 from fastconv.nn.conv import Conv1d, Conv2d
 from fastconv.nn.deep import DeepResidual
 from fastconv.nn.dropout import Dropout
+from fastconv.nn.graph import GraphModule
 from fastconv.nn.linear import Bias, Linear
 from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss, MultiMarginLoss
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d
@@ -30,6 +31,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
+    "GraphModule",
     "Identity",
     "LeakyReLU",
     "Linear",

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.functional._check import empty_aligned, scratch
-from fastconv.functional._ops import Detach, Observe, Opaque
+from fastconv.functional._ops import Detach, Observe, Opaque, Same
 from fastconv.graph.operation import Array, Spec
 from fastconv.graph.program import Program
 from fastconv.graph.report import Plan, make_plan
-from fastconv.graph.schedule import Schedule, schedule
-from fastconv.graph.value import Graph, TraceError, Value
+from fastconv.graph.schedule import Schedule
+from fastconv.graph.schedule import schedule as make_schedule
+from fastconv.graph.value import Call, Graph, TraceError, Value
 from fastconv.nn._turns import turn
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Tree:
         self.sessions: list[Session] = []
         self.runs: list[Run] = []
         self.eager = False  # whether a backward has followed an evaluation: then those keep what it needs
+        self.specs: tuple[Spec, ...] | None = None  # of the latest forward that was written down
         self.schedules: OrderedDict[Any, Schedule] = OrderedDict()
         self.modules: list[Module] = []
         self.watched: list[Module] = []
@@ -118,8 +120,9 @@ class Tree:
             self.schedules.move_to_end(key)
             return found
         graph = trace(self.root, forward, specs)
+        self.specs = specs
         wanted = [self.root.need_input_grad] * len(specs)
-        found = self.schedules[key] = schedule(graph, wanted, gradients)
+        found = self.schedules[key] = make_schedule(graph, wanted, gradients)
         self.versions = list(map(_version, self.watched))  # a forward may keep values as attributes
         while len(self.schedules) > KEPT:
             self.schedules.popitem(last=False)
@@ -286,9 +289,12 @@ def _described(module: Module) -> Iterator[Module]:
             yield from _described(child)
 
 
-def trace(root: Module, forward: Forward, specs: Sequence[Spec]) -> Graph:
-    """Write a module's forward down for inputs of these shapes."""
+def trace(
+    root: Module, forward: Forward, specs: Sequence[Spec], known: Callable[[Module], bool] | None = None
+) -> Graph:  # fmt: skip
+    """Write a module's forward down for inputs of these shapes; layers that are ``known`` always give new values."""
     graph = Graph()
+    graph.known = known
     values = [graph.input(spec) for spec in specs]
     with graph.inside(root):
         found = forward(root, *values)
@@ -309,11 +315,17 @@ def write(graph: Graph, module: Module, forward: Forward, inputs: Sequence[Any])
     values = [value for a in inputs if (value := graph.operand(a, graph.inputs[0].dtype)) is not None]
     if not module.need_input_grad:
         values = [graph.write(Detach(), value) for value in values]
+    first = len(graph.nodes)
     if module.is_opaque():
-        return write_opaque(graph, module, values)
-    with graph.inside(module):
-        found = forward(module, *values)
-    observe(graph, module, values, found if isinstance(found, tuple | list) else [found])
+        found = write_opaque(graph, module, values)
+    else:
+        with graph.inside(module):
+            found = forward(module, *values)
+    if graph.known is not None and graph.known(module) and found in values:
+        found = graph.write(Same(), found)
+    outputs = list(found) if isinstance(found, tuple | list) else [found]
+    graph.calls.append(Call(module, values, outputs, first, len(graph.nodes)))
+    observe(graph, module, values, outputs)
     return found
 
 
@@ -331,9 +343,7 @@ def write_opaque(graph: Graph, layer: Module, inputs: Sequence[Value]) -> Any:
             "called once in a forward; use two layers, or write its forward with layers and fastconv.functional alone"
         )
     outputs = layer.output_specs(*(value.spec for value in inputs))
-    found = graph.write(Opaque(layer, outputs), *inputs)
-    observe(graph, layer, inputs, found if isinstance(found, tuple) else (found,))
-    return found
+    return graph.write(Opaque(layer, outputs), *inputs)
 
 
 def plan(module: Module, input_shape: Sequence[int], training: bool) -> Plan:
@@ -347,7 +357,7 @@ def plan(module: Module, input_shape: Sequence[int], training: bool) -> Plan:
         graph = trace(module, type(module).forward.raw, [Spec(shape, dtype)])  # type: ignore[attr-defined]
     finally:
         modes.reset(former)
-    found = schedule(graph, [module.need_input_grad], training)
+    found = make_schedule(graph, [module.need_input_grad], training)
     return make_plan(module, found, shape, dtype, training, _scratch(found))
 
 

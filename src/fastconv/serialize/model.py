@@ -57,7 +57,8 @@ def save(model: nn.Module, path: PathLike) -> None:
     Parameters
     ----------
     model : Module
-        Of registered layer classes.
+        Of registered layer classes; where other classes define `forward` alone, what it does is written down, and
+        `load` gives a `fastconv.nn.GraphModule`. Such a model must have run once.
     path : path-like
         Replaced if it exists.
 
@@ -71,13 +72,21 @@ def save(model: nn.Module, path: PathLike) -> None:
     OSError
         If the file cannot be written; what was there before is untouched.
     """
-    description = _describe(model)
+    description = _describe(_written(model))
     save_arrays(path, dict(model.named_state()), {_KEY: description})
 
 
 def check(model: nn.Module) -> None:
-    """Raise what `save` would for this model, apart from OSError: before it is trained, say."""
-    _describe(model)
+    """Raise what `save` would for this model, apart from OSError: before it is trained, say.
+
+    Of a model that has not run yet, what its own forward does is not looked at.
+    """
+    if _registered(model) or model._running().specs is not None:
+        _describe(_written(model))
+    else:
+        for module in model.modules():
+            if module.is_opaque():
+                _encode(module, 0, set())
     check_dtypes(dict(model.named_state()))
 
 
@@ -120,6 +129,18 @@ def load(path: PathLike) -> Any:
         model = _build(path, description)
         _fill(path, model, file)
     return model.train(description["training"])
+
+
+def _registered(model: nn.Module) -> bool:
+    """Return whether a layer and all below it are of registered classes."""
+    return all(LAYERS.get(type(module).__name__) is type(module) for module in model.modules())
+
+
+def _written(model: nn.Module) -> nn.Module:
+    """Return the model, or its graph where classes that are not registered define its forward."""
+    if _registered(model) or model.is_opaque():
+        return model
+    return nn.GraphModule.of(model, _registered)
 
 
 def _tied(model: nn.Module) -> list[list[str]]:

@@ -12,7 +12,7 @@ from fastconv.functional import activation as F
 from fastconv.functional._check import by_dtype
 from fastconv.functional._ops._run import describes
 from fastconv.functional._views import check_batch
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype, one_of
 from fastconv.graph.value import write
 
 _unary = by_dtype(elementwise.unary)
@@ -39,6 +39,9 @@ class Map(Elementwise):
     """An activation without parameters, by its name in the kernels' table."""
 
     kind: str
+
+    def __post_init__(self) -> None:
+        one_of(self.kind, ("relu", "tanh", "sigmoid", "softsign"))
 
     @property
     def name(self) -> str:

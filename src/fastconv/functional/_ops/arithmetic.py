@@ -14,7 +14,7 @@ import numpy as np
 from fastconv._ext import conv, elementwise
 from fastconv.functional._check import by_dtype, scratch
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, lies_well, one_dtype
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, lies_well, one_dtype, one_of
 from fastconv.graph.value import Value, write
 
 _binary = by_dtype(elementwise.binary)
@@ -28,6 +28,9 @@ class Arithmetic(Operation):
     """a + b, a - b, a * b or a / b, broadcast as by NumPy; gradients are summed back to each operand's shape."""
 
     kind: str
+
+    def __post_init__(self) -> None:
+        one_of(self.kind, _UFUNCS)
 
     @property
     def name(self) -> str:
@@ -125,6 +128,9 @@ class Reduce(Operation):
     kind: str
     axes: tuple[int, ...] | None
     keepdims: bool
+
+    def __post_init__(self) -> None:
+        one_of(self.kind, ("sum", "mean"))
 
     @property
     def name(self) -> str:

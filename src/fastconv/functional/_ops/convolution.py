@@ -11,7 +11,7 @@ from fastconv.functional import convolution, linear
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
 from fastconv.graph.value import write
 
 _forward = by_dtype(conv.forward)
@@ -105,6 +105,9 @@ class Convolution(_Products):
     padding: Any
     dilation: Any
     groups: int
+
+    def __post_init__(self) -> None:
+        one_of(self.dimensions, (1, 2))
 
     @property
     def where(self) -> str:

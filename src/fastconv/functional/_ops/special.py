@@ -121,10 +121,11 @@ class Observe(Operation):
 
 
 @dataclass(frozen=True)
-class Detach(Operation):
-    """The value itself; no gradient goes through."""
+class Same(Operation):
+    """The value itself under another name."""
 
-    blocks = True
+    def passes(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[int, ...]:
+        return (0,)
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         return (inputs[0],)
@@ -134,3 +135,10 @@ class Detach(Operation):
 
     def view(self, x: Array, output: Spec) -> Array:
         return x
+
+
+@dataclass(frozen=True)
+class Detach(Same):
+    """The value itself; no gradient goes through."""
+
+    blocks = True
