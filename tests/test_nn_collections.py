@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fastconv
+from fastconv import functional as F
 from fastconv import nn, optim, serialize
+from fastconv.graph.value import TraceError
 
 
 class Chain(nn.Module):
@@ -210,31 +212,90 @@ def test_layers_in_plain_containers_are_refused_at_the_first_walk(hide, item, wa
 
 
 class Twice(nn.Module):
+    """Written down: two nodes of one layer."""
+
     def __init__(self, layer):
         self.layer = layer
 
     def forward(self, input):
-        return self._save(self.layer(np.array(self.layer(input))))
+        return self.layer(F.tanh(self.layer(input)))
+
+
+class TwiceByHand(Twice):
+    """With a backward of its own: two forwards of one layer, taken back in turn."""
+
+    def forward(self, input):
+        first = F.tanh(self.layer(input))
+        return self._save(self.layer(first).copy(), first)
 
     def backward(self, grad_output):
-        (grad,) = self._recall(grad_output)
-        return self.layer.backward(np.array(self.layer.backward(grad)))
+        grad, first = self._recall(grad_output)
+        return self.layer.backward(F.tanh_backward(self.layer.backward(grad), first))
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Linear(3, 3), nn.Tanh(), nn.BatchNorm1d(3), nn.Dropout(), nn.Residual(nn.Linear(3, 3)),
-        nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.DeepResidual(3, 2), nn.Identity(),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)  # fmt: skip
-def test_backward_through_a_layer_used_twice_is_refused(layer):
+def twin(layer):
+    """Return two layers of one state, sharing parameters and buffers, that look like two to the net."""
+    first, second = copy.deepcopy(layer), copy.deepcopy(layer)
+    for (_, a), (_, b) in zip(first.named_modules(), second.named_modules(), strict=True):
+        for name, value in vars(a).items():
+            if isinstance(value, nn.Parameter | np.ndarray):
+                setattr(b, name, value)
+    return nn.Sequential(first, nn.Tanh(), second)
+
+
+SHARED = [
+    nn.Linear(3, 3), nn.Tanh(), nn.BatchNorm1d(3), nn.Residual(nn.Linear(3, 3)),
+    nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Identity(), nn.Bias(3), nn.Softmax(1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Twice, TwiceByHand])
+@pytest.mark.parametrize("layer", SHARED, ids=lambda layer: type(layer).__name__)
+def test_a_layer_used_twice_has_the_gradients_of_both_uses(layer, kind):
+    rng = np.random.default_rng(0)
+    model, pair = nn.Sequential(nn.Tanh(), kind(copy.deepcopy(layer))), nn.Sequential(nn.Tanh(), twin(layer))
+    for _ in range(3):
+        x, grad = rng.standard_normal((2, 4, 3)).astype(np.float32)
+        assert_array_equal(model(x).copy(), pair(x))
+        assert_array_equal(model.backward(grad).copy(), pair.backward(grad))
+        for (name, a), (_, b) in zip(model.named_parameters(), pair.named_parameters(), strict=False):
+            assert_array_equal(a.grad, b.grad, err_msg=name)
+        assert_array_equal(model.predict(x), pair.predict(x))
+    assert fastconv.testing.gradcheck(model, (4, 3)).ok
+
+
+def test_dropout_used_twice_drops_by_two_masks():
+    model = Twice(nn.Dropout(0.5))
+    x = np.ones((40, 30), np.float32)
+    y = model(x).copy()
+    grad = model.backward(np.ones_like(x))
+    assert model.layer.step == 2
+    assert 0.15 < (y != 0).mean() < 0.35
+    assert_array_equal(grad != 0, y != 0)
+    expected = 4 * F.tanh_backward(np.ones((1, 1), np.float32), F.tanh(np.full((1, 1), 2, np.float32)))
+    assert_array_equal(grad[y != 0], expected.item())
+
+
+class Doubling(nn.Module):
+    """A layer with a backward of its own."""
+
+    def forward(self, input):
+        return self._save(2 * input)
+
+    def backward(self, grad_output):
+        return 2 * self._recall(grad_output)[0]
+
+
+@pytest.mark.parametrize("layer", [Doubling(), nn.DeepResidual(3, 2)], ids=lambda layer: type(layer).__name__)
+def test_a_layer_with_a_backward_of_its_own_can_be_used_once_in_a_forward(layer):
     x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
-    model = nn.Sequential(nn.Tanh(), Twice(layer))
-    for _ in range(2):  # the second time on known arrays
+    name = type(layer).__name__
+    with pytest.raises(TraceError, match=rf"{name}: .*called once in a forward; use two layers"):
+        nn.Sequential(nn.Tanh(), Twice(layer))(x)
+    model = nn.Sequential(nn.Tanh(), TwiceByHand(layer))
+    for _ in range(2):
         y = model(x)
-        with pytest.raises(RuntimeError, match=rf"{type(layer).__name__}\.backward: .*one layer for each place"):
+        with pytest.raises(RuntimeError, match=rf"{name}\.backward: .*ran twice in one forward.*use two layers"):
             model.backward(np.ones_like(y))
         layer(x)
         layer.backward(x)  # alone it ran once

@@ -180,9 +180,13 @@ def test_backward_needs_a_forward_of_its_own_shape():
         y = layer(x)
         with pytest.raises(ValueError, match=rf"{name}.*grad_output has shape \(9, 9\), .*\({len(y)}, 3\)"):
             layer.backward(np.ones((9, 9), np.float32))
-        layer.predict(x)
-        with pytest.raises(RuntimeError, match="before forward"):
+        grad = layer.backward(np.ones_like(y)).copy()
+        with pytest.raises(RuntimeError, match=f"{name}.backward: it has run already for the latest forward"):
             layer.backward(np.ones_like(y))
+        layer.load_extra_state({key: 0 if key.endswith("step") else n for key, n in layer.extra_state().items()})
+        y = layer(x)
+        layer.predict(np.zeros_like(x))  # is no forward that backward follows, and takes none away
+        assert_array_equal(layer.backward(np.ones_like(y)), grad)
 
 
 @pytest.mark.parametrize(
@@ -312,9 +316,20 @@ def test_a_layer_of_ones_own_needs_no_ceremony():
 
 def test_storage_is_reused_by_smaller_batches():
     model = net()
-    big = model(batch(16))
-    assert np.shares_memory(model(batch(5)), big)
-    assert np.shares_memory(model(batch(16)), big)
+    y = model(batch(16))
+    [run] = model._running().runs
+    arena = run.session.arena
+    model.backward(np.ones_like(y))
+    for size in (5, 16, 1):
+        y = model(batch(size))
+        assert np.shares_memory(y, arena)
+        model.backward(np.ones_like(y))
+        model.predict(batch(size))  # nobody needs the memory of a step that is over
+    tree = model._running()
+    assert len(tree.sessions) + len(tree.runs) == 1
+    model(batch(16))
+    model.predict(batch(16))  # a backward may follow still, so this takes memory of its own
+    assert len(tree.sessions) + len(tree.runs) == 2
 
 
 def test_a_warm_step_allocates_no_arrays():

@@ -43,6 +43,11 @@ def run(model, steps=2):
     return results + [p.grad.copy() for p in model.parameters()] + list(model.state_dict().values())
 
 
+def sizes(model, shape, training=True):
+    """Return how many layers run as one, row by row."""
+    return [len(row.layers) for row in model.plan(shape, training).rows]
+
+
 def assert_same(first, second):
     for a, b in zip(first, second, strict=True):
         assert (a is None) == (b is None)
@@ -75,13 +80,14 @@ def test_normalisation_in_the_pass_of_the_layer_before_changes_no_bit(name, ever
         for p in norm.parameters():
             p.data[...] = np.linspace(-2, 2, p.data.size)
         model(batches[0])
-        assert len(model.groups()) > 1 or not fuse   # in training the statistics come first
+        count = len(model)
+        assert sizes(model, shape) != [count]  # in training the statistics come first
+        assert sizes(model, shape, training=False) == ([count] if fuse else [1] * count)
         model.eval()
         results = []
         for x in (*batches[1:], batches[2]):
+            results.append(model.predict(x))
             y = model(x)
-            if fuse:
-                assert len(model.groups()) == 1
             g = np.ones_like(y)
             g[..., ::2] = -3
             results += [y.copy(), model.backward(g).copy()]
@@ -156,23 +162,23 @@ GROUPS = [
     (["bias", "bias", "relu", "relu"], [1, 2, 1]),
     (["conv", "tanh", "relu"], [1, 1, 1]),
     (["nested", "relu", "nested"], [3, 2]),
-    (["residual", "relu"], [1, 1]),
+    (["residual", "relu"], [2, 1, 1]),
     (["conv without bias", "batch norm", "relu", "relu"], [1, 2, 1]),
     (["batch norm", "bias", "relu"], [1, 2]),
     (["conv", "pool", "relu", "pool"], [1, 1, 1, 1]),
-    (["conv", "relu", "pool", "relu"], [3, 1]),
-    (["batch norm", "relu", "pool", "pool"], [3, 1]),
+    (["conv", "relu", "pool", "relu"], [2, 1, 1]),
+    (["batch norm", "relu", "pool", "pool"], [2, 1, 1]),
 ]
 
 
-@pytest.mark.parametrize(("names", "sizes"), GROUPS, ids=lambda v: str(v))
-def test_which_neighbours_fuse(names, sizes):
-    model = chain(names)
-    model(np.ones((1, 3, 5, 6), np.float32))
-    assert [len(group.layers) for group in model.groups()] == sizes
+@pytest.mark.parametrize(("names", "expected"), GROUPS, ids=lambda v: str(v))
+def test_which_neighbours_fuse(names, expected):
+    assert sizes(chain(names), (1, 3, 5, 6)) == expected
+    if not {"nested", "residual"} & set(names):  # which have a word of their own
+        assert sizes(chain(names, fuse=False), (1, 3, 5, 6)) == [1] * len(names)
 
 
-def test_layers_that_run_in_their_own_way_are_not_fused():
+def test_a_subclass_fuses_by_what_its_forward_says():
     class Doubled(nn.Linear):
         def forward(self, input):
             return 2 * super().forward(input)
@@ -180,8 +186,17 @@ def test_layers_that_run_in_their_own_way_are_not_fused():
     class Soft(nn.ReLU):
         pass
 
-    for model in (nn.Sequential(Doubled(3, 3), nn.ReLU()), nn.Sequential(nn.Linear(3, 3), Soft())):
-        assert [len(group.layers) for group in model.groups()] == [1, 1]
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    for layers, expected in (([Doubled(3, 3), nn.ReLU()], [1, 1, 1]), ([nn.Linear(3, 3), Soft()], [2])):
+        model, apart = nn.Sequential(*layers), nn.Sequential(*layers, fuse=False)
+        assert sizes(model, (4, 3)) == expected
+        assert_array_equal(model(x).copy(), apart(x))
+    linear = nn.Linear(3, 3)
+    linear.weight.data[...], linear.bias.data[...] = layers[0].weight.data, layers[0].bias.data
+    doubled = Doubled(3, 3)
+    doubled.load_state_dict(linear.state_dict())
+    assert_array_equal(doubled(x), 2 * linear(x))
+    assert fastconv.testing.gradcheck(doubled, (4, 3)).ok
 
 
 def test_linear_and_conv1d_fuse_too():
@@ -199,7 +214,7 @@ def test_linear_and_conv1d_fuse_too():
             g = model.backward(np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)).copy()
             results.append([y, g, *(p.grad.copy() for p in model.parameters())])
         assert_same(*results)
-        assert len(fused.groups()) == 1
+        assert sizes(fused, shape) == [len(layers)]
 
 
 def test_a_replaced_bias_is_the_one_that_counts():
@@ -294,7 +309,7 @@ def test_empty_batches_go_through():
     assert not any(p.grad.any() for p in model.parameters())
 
 
-# --- steps on the same arrays repeat recorded kernel calls
+# --- steps on the same arrays run what is bound to them
 
 
 def steps(model, fresh, layout, between=lambda model, step: None):
@@ -375,7 +390,7 @@ def test_what_changes_between_steps_is_seen(between):
     assert_same(steps(chain(names), False, layout, between), steps(chain(names), True, layout, between))
 
 
-def test_recorded_calls_follow_the_settings_of_the_moment(every_setting):
+def test_bound_calls_follow_the_settings_of_the_moment(every_setting):
     model = chain(["conv", "relu", "batch norm"])
     x = LAYOUTS["channels last"](np.random.default_rng(0).standard_normal((4, 3, 5, 6)).astype(np.float32))
     expected = model(x).copy()

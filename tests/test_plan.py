@@ -9,16 +9,18 @@ from fastconv import models, nn
 LENET = """\
 Sequential, training step on (64, 1, 28, 28) of float32
 
-layers                             output      parameters  MFLOP  activations  gradients
-────────────────────────────────────────────────────────────────────────────────────────
-0-2     Conv2d + ReLU + MaxPool2d  64×6×14×14         156   30.1     1.51 MiB   1.44 MiB
-3-5     Conv2d + ReLU + MaxPool2d  64×16×5×5        2,416   92.2      525 KiB    794 KiB
-6       Flatten                    64×400               –      –      100 KiB    100 KiB
-7-8     Linear + ReLU              64×120          48,120   18.4       30 KiB    100 KiB
-9-10    Linear + ReLU              64×84           10,164   3.87       21 KiB     30 KiB
-11      Linear                     64×10              850  0.323      2.5 KiB     21 KiB
-────────────────────────────────────────────────────────────────────────────────────────
-total                                              61,706    145     2.17 MiB   2.46 MiB
+layers                 output       parameters  MFLOP  activations  gradients
+─────────────────────────────────────────────────────────────────────────────
+0-1     Conv2d + ReLU  64×6×28×28          156   30.1     1.15 MiB          –
+2       MaxPool2d      64×6×14×14            –      –      368 KiB   1.15 MiB
+3-4     Conv2d + ReLU  64×16×10×10       2,416   92.2      400 KiB    294 KiB
+5       MaxPool2d      64×16×5×5             –      –      125 KiB    400 KiB
+6       Flatten        64×400                –      –      100 KiB    100 KiB
+7-8     Linear + ReLU  64×120           48,120   18.4       30 KiB    100 KiB
+9-10    Linear + ReLU  64×84            10,164   3.87       21 KiB     30 KiB
+11      Linear         64×10               850  0.323      2.5 KiB     21 KiB
+─────────────────────────────────────────────────────────────────────────────
+total                                   61,706    145     2.17 MiB   2.07 MiB
 
 parameters and their gradients     482 KiB
 """
@@ -29,9 +31,12 @@ def test_a_plan_is_a_table():
     text = str(plan)
     assert text.startswith(LENET)
     assert [line.split("  ")[0] for line in text.splitlines()[-4:]] == [
-        "activations", "gradients of inputs", "scratch", "together",
+        "parameters and their gradients", "activations and gradients", "scratch", "together",
     ]  # fmt: skip
-    assert plan.total == plan.parameter_nbytes + plan.activations + plan.gradients + plan.scratch
+    assert text.splitlines()[-3].endswith("they share memory; most is in use at 2")
+    assert plan.peak == "2"
+    assert plan.total == plan.parameter_nbytes + plan.arena + plan.scratch
+    assert max(row.activations + row.gradients for row in plan.rows) < plan.arena < plan.activations + plan.gradients
     assert plan.parameter_nbytes == 2 * 4 * 61_706
 
 
@@ -56,7 +61,7 @@ def test_blocks_show_what_they_are_made_of():
     rows = {row.name: row for row in plan.rows}
     assert rows["1-2"].layers == rows["3.body.1-2"].layers == ("BatchNorm2d", "ReLU")
     assert rows["6.shortcut.0"].output == (2, 32, 8, 8)
-    assert rows["3"].layers == ("Residual",)
+    assert rows["3"].layers == ("add",)
     assert rows["3"].activations == 2 * 16 * 16 * 16 * 4
     assert plan.parameters == sum(p.data.size for p in models.build("resnet20", (3, 16, 16), 10).parameters())
 
@@ -68,7 +73,7 @@ def test_planning_leaves_the_model_as_it_was():
     grads = [p.grad for p in model.parameters()]
     model.plan((2, 3, 8, 8))
     assert not model.training
-    assert not any("_storage" in vars(module) or "_results" in vars(module) for module in model.modules())
+    assert not any("_storage" in vars(module) or "_tree" in vars(module) for module in model.modules())
     assert model.extra_state() == extra
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
