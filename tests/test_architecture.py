@@ -17,6 +17,7 @@ LEVELS = [
     {"_version", "locks", "paths", "random", "schema", "signals", "terminal"},
     {"_ext"},
     {"config"},
+    {"graph"},
     {"functional"},
     {"nn"},
     {"init", "optim", "schedule", "data", "models", "serialize", "testing"},
@@ -28,8 +29,9 @@ LEVELS = [
 LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
 # Within a package of several files, what all others of it may import.
 SHARED = {
-    "nn": {"base", "_parameter", "_turns"},
-    "functional": {"_check", "_fused", "_geometry", "_scratch", "_tape", "_views"},
+    "nn": {"base", "_parameter", "_running", "_turns", "_workspace"},
+    "functional": {"_check", "_fused", "_geometry", "_ops", "_scratch", "_values", "_views"},
+    "functional/_ops": {"_run", "activation", "convolution"},  # masks of activations; rows and vectors
 }
 
 
@@ -53,16 +55,18 @@ def imports(path):
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_downward(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    room, file = parts[0], parts[-1]
+    room, folders, file = parts[0], parts[:-1], parts[-1]
+    here = "/".join(folders)
     assert room in LEVEL, f"{room} has no level yet: give it one"
     for name in imports(path):
         target = name.split(".")[1:]
         if target[0] in ("__version__", "manual_seed"):
             continue
         if target[0] == room:
-            if room in SHARED and file != "__init__" and len(target) > 1:
-                others = {p.stem for p in (PACKAGE / room).glob("*.py")} - SHARED[room] - {file}
-                assert target[1] not in others or file in SHARED[room], f"{file} imports its neighbour {name}"
+            inner = target[len(folders) :]
+            if here in SHARED and file != "__init__" and target[: len(folders)] == list(folders) and inner:
+                others = {p.stem for p in (PACKAGE / here).glob("*.py")} - SHARED[here] - {file}
+                assert inner[0] not in others or file in SHARED[here], f"{file} imports its neighbour {name}"
             continue
         assert LEVEL[target[0]] < LEVEL[room], f"{path.name} ({room}) imports {name}, which is not below it"
         if target[0] == "_ext":
