@@ -28,7 +28,7 @@ OPTIONAL = {
     "affine": lambda rng, c: False,
     "momentum": lambda rng, c: None,
 }
-NO_LAYERS = ("Module", "ModuleList", "ModuleDict")  # what does not run
+NO_LAYERS = ("Module", "ModuleList", "ModuleDict", "GraphModule")  # what does not run, or is made of a model
 KINDS = [
     kind
     for name, kind in sorted(vars(nn).items())

@@ -87,6 +87,8 @@ class Frame:
         Forward: an array of the output's shape to be added before the activation.
     coefficients : ndarray or None
         Forward: scale and shift of a normalisation in evaluation, applied before `add`.
+    memo : dict
+        What the operation works out of shapes once, and finds again when it is bound to other arrays.
     """
 
     x: list[Any]
@@ -98,6 +100,7 @@ class Frame:
     activation: str | None = None
     add: Any = None
     coefficients: Any = None
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 class Operation:
@@ -120,6 +123,8 @@ class Operation:
         It does something beside its outputs (a hook, counters), so that it runs even where nobody reads them.
     trains_itself : bool
         Its backward runs even where nothing before it is trained.
+    calls_out : bool
+        It runs code that is not the package's.
     blocks : bool
         No gradient goes through.
     reads_inputs, reads_outputs
@@ -133,6 +138,7 @@ class Operation:
     masks: ClassVar[tuple[str, ...]] = ()
     stateful: bool = False
     trains_itself: bool = False
+    calls_out: ClassVar[bool] = False
     blocks: bool = False
     reads_inputs: tuple[int, ...] = ()
     reads_outputs: bool = False

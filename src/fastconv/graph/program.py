@@ -73,13 +73,14 @@ class Program:
     def backward(self, grads: Sequence[Array]) -> list[Array | None]:
         """Run backward on gradients of the outputs; returns those of the inputs, None where they are not wanted."""
         self.pending = False
+        if not self.fits():
+            raise RuntimeError("backward: a parameter has another shape or dtype than in forward")
         for i, value in enumerate(self.schedule.graph.outputs):
             self._enter(("grad", i), value.spec, grads[i])
         self._run(_BACKWARD)
         return [None if ref is None else self._array(ref) for ref in self.schedule.grads]
 
     def _run(self, phase: int) -> None:
-        self._check_parameters()
         calls, stale = self._calls[phase], self._stale[phase]
         if not calls:
             calls.extend(self._bind(step) for step in self._steps[phase])
@@ -123,17 +124,22 @@ class Program:
             self._arrays.pop(ref, None)
             ref = ref.base
 
-    def _check_parameters(self) -> None:
-        """Forget what is bound, unless all parameters have the arrays that it is bound to."""
+    def fits(self) -> bool:
+        """Bind to the parameters' arrays of now; returns False if one has another shape or dtype than at first."""
         if (
-            self._bound is None
-            or not all(map(is_, map(_data, self._parameters), self._bound[0]))
-            or not all(map(is_, map(_grad, self._parameters), self._bound[1]))
+            self._bound is not None
+            and all(map(is_, map(_data, self._parameters), self._bound[0]))
+            and all(map(is_, map(_grad, self._parameters), self._bound[1]))
         ):
-            self._bound = list(map(_data, self._parameters)), list(map(_grad, self._parameters))
-            self._arrays.clear()
-            for calls in self._calls:
-                calls.clear()
+            return True
+        for value in self.schedule.graph.parameters.values():
+            if value.source.data.shape != value.shape or value.source.data.dtype.newbyteorder("=") != value.dtype:
+                return False
+        self._bound = list(map(_data, self._parameters)), list(map(_grad, self._parameters))
+        self._arrays.clear()
+        for calls in self._calls:
+            calls.clear()
+        return True
 
     def _bind(self, step: Step) -> list[Call]:
         f = step.refs
@@ -144,7 +150,7 @@ class Program:
         add, coefficients = arrays([f.add, f.coefficients])
         frame = Frame(
             arrays(f.x), arrays(f.y), arrays(f.saved), arrays(f.gy), arrays(f.gx), arrays(f.work), f.activation, add,
-            coefficients,
+            coefficients, f.memo,
         )  # fmt: skip
         return list(step.bind(frame))
 

@@ -76,11 +76,14 @@ class Schedule:
     nbytes : int
         Of the arena.
     gradients : bool
+    calls_out : bool
+        Whether it runs code that is not the package's: hooks, layers with a backward of their own.
     """
 
     graph: Graph
     groups: list[Group]
     gradients: bool
+    calls_out: bool = False
     forward: list[Step] = field(default_factory=list)
     backward: list[Step] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
@@ -106,6 +109,7 @@ def schedule(graph: Graph, wanted: Sequence[bool], gradients: bool) -> Schedule:
 class _Scheduler:
     def __init__(self, graph: Graph, wanted: Sequence[bool], gradients: bool) -> None:
         self.plan = Schedule(graph, group(graph, gradients), gradients)
+        self.plan.calls_out = any(g.op.calls_out for g in self.plan.groups)
         self.wanted = wanted
         self.refs: dict[Value, Ref] = {}
         self.needs: dict[Value, bool] = {}

@@ -292,7 +292,8 @@ class Graph:
         if hasattr(operand, "requires_grad") and hasattr(operand, "data"):
             if id(operand) not in self.parameters:
                 data = operand.data
-                self.parameters[id(operand)] = Value(self, Spec(data.shape, data.dtype), source=operand)
+                spec = Spec(data.shape, data.dtype.newbyteorder("="))
+                self.parameters[id(operand)] = Value(self, spec, source=operand)
             return self.parameters[id(operand)]
         if isinstance(operand, bool | int | float | np.number):
             operand = np.asarray(operand, like)
@@ -301,7 +302,8 @@ class Graph:
                 f"{_place()}: expected a value, a parameter, an array or a number, got {type(operand).__name__}"
             )
         if id(operand) not in self.arrays:
-            self.arrays[id(operand)] = Value(self, Spec(operand.shape, operand.dtype), source=operand)
+            spec = Spec(operand.shape, operand.dtype.newbyteorder("="))
+            self.arrays[id(operand)] = Value(self, spec, source=operand)
         return self.arrays[id(operand)]
 
     def write(self, op: Operation, *operands: Any) -> Any:

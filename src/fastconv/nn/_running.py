@@ -116,7 +116,7 @@ class Tree:
         marks = (tuple(map(_trained, self.parameters)), tuple(map(_barrier, self.modules))) if gradients else ()
         key = (forward, specs, trains, gradients, marks, tuple(map(bool, map(_hooks, self.modules))))
         found = self.schedules.get(key)
-        if found is not None and _fits(found):
+        if found is not None:
             self.schedules.move_to_end(key)
             return found
         graph = trace(self.root, forward, specs)
@@ -147,18 +147,28 @@ class Tree:
                 self.drop()
             if used is not None:
                 used.add(id(self.root))
-            plan = self.schedule(forward, _specs(inputs), None)
             session = self.sessions.pop() if self.sessions else Session()
-            run = Run(session, session.program(plan), forward)
+            run = Run(session, self._program(session, forward, inputs, None), forward)
             self.runs.append(run)
             return self._walk(run.program, inputs)
         finally:
             self.lock.release()
 
+    def _program(
+        self, session: Session, forward: Forward, inputs: Sequence[Array], gradients: bool | None
+    ) -> Program:  # fmt: skip
+        """Return the program for such inputs, made anew where a parameter has another shape or dtype by now."""
+        specs = tuple([Spec(a.shape, a.dtype.newbyteorder("=")) for a in inputs])
+        program = session.program(self.schedule(forward, specs, gradients))
+        if not program.fits():
+            self.schedules.clear()
+            program = session.program(self.schedule(forward, specs, gradients))
+        return program
+
     def _walk(self, program: Program, inputs: Sequence[Array]) -> Any:
         """Run a program forward; what its hooks and layers call must not come back to these modules."""
         plan = program.schedule
-        if not any(isinstance(g.op, Observe | Opaque) for g in plan.groups):
+        if not plan.calls_out:
             return _unpacked(plan, program.forward(inputs))
         active = _active.get()
         if not active.isdisjoint(map(id, self.modules)):
@@ -198,7 +208,7 @@ class Tree:
             self.eager = True
             inputs = run.program.inputs
             with self._quiet():
-                run.program = run.session.program(self.schedule(run.forward, _specs(inputs), True))
+                run.program = self._program(run.session, run.forward, inputs, True)
                 run.program.forward(inputs)
         run.done = True
         found = run.program.backward(grads)
@@ -231,8 +241,7 @@ class Tree:
                 forward = type(self.root).forward.raw  # type: ignore[attr-defined]
 
                 def run(*part: Array) -> Any:
-                    plan = self.schedule(forward, _specs(part), False)
-                    return self._walk(session.program(plan), part)
+                    return self._walk(self._program(session, forward, part, False), part)
 
                 return self._in_parts(run, inputs, size)
             finally:
@@ -265,20 +274,8 @@ class Tree:
         return self.sessions.pop() if self.sessions else Session()
 
 
-def _specs(inputs: Sequence[Array]) -> tuple[Spec, ...]:
-    return tuple(Spec(a.shape, a.dtype.newbyteorder("=")) for a in inputs)
-
-
 def _unpacked(plan: Schedule, outputs: list[Array]) -> Any:
     return outputs[0] if plan.graph.single else tuple(outputs)
-
-
-def _fits(plan: Schedule) -> bool:
-    """Return whether the parameters still have the shapes and dtypes that the schedule was made for."""
-    return all(
-        value.source.data.shape == value.shape and value.source.data.dtype == value.dtype
-        for value in plan.graph.parameters.values()
-    )
 
 
 def _described(module: Module) -> Iterator[Module]:

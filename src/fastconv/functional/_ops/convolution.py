@@ -42,6 +42,11 @@ class _Products(Operation):
     def geometry(self, x: Any, weight: Any) -> Any:
         raise NotImplementedError
 
+    def _known(self, f: Frame, x: Any, weight: Any) -> Any:
+        if "geometry" not in f.memo:
+            f.memo["geometry"] = self.geometry(x, weight)
+        return f.memo["geometry"]
+
     def images(self, a: Array) -> Array:
         """Return an input, output or gradient as the kernels take it: (N, H, W, C)."""
         raise NotImplementedError
@@ -58,7 +63,7 @@ class _Products(Operation):
             bias, calls = ready(bias)
             yield from calls
         [y] = f.y
-        g = self.geometry(x, weight)
+        g = self._known(f, x, weight)
         yield _forward[y.dtype], (
             self.images(x), self.filters(weight), bias, f.coefficients, self.images(y), g, f.activation is not None,
             scratch,
@@ -68,7 +73,7 @@ class _Products(Operation):
         x, weight, _ = f.x
         gx, grad_weight, grad_bias = f.gx
         gy = self.images(f.gy[0])
-        g = self.geometry(x, weight)
+        g = self._known(f, x, weight)
         if grad_weight is not None:
             yield from _into(grad_weight, lambda to: (
                 _weight_gradient[gy.dtype], (self.images(x), gy, self.filters(to), g, scratch)))  # fmt: skip

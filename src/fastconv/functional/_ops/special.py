@@ -54,6 +54,7 @@ class Opaque(Operation):
     layer: Any
     outputs: tuple[Spec, ...]
     stateful = True
+    calls_out = True
 
     @property
     def trains_itself(self) -> bool:  # type: ignore[override]
@@ -109,6 +110,7 @@ class Observe(Operation):
     layer: Any
     count: int
     stateful = True
+    calls_out = True
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         return ()
