@@ -11,6 +11,8 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from fastconv.search.shapes import check_journal
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -92,10 +94,11 @@ def _journal(path: str) -> BaseStorage:
             raise OSError("not a regular file")  # to open a pipe would wait for its other end
         with open(path, "ab"):
             pass
+        check_journal(path)
         return JournalStorage(JournalFileBackend(path, lock_obj=lock))
     except OSError as error:
         raise OSError(f"storage journal:{path} cannot be used: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:  # TypeError: a JSON file, but none of Optuna's
+    except Exception as error:  # lines of the right form that contradict each other: whatever Optuna makes of them
         raise ValueError(f"storage journal:{path} is damaged or no journal: {error}") from error
 
 
