@@ -161,6 +161,7 @@ class Workspace:
                 "backward needs of the latest only; use one layer for each place, their parameters may be shared "
                 "(b.weight = a.weight)"
             )
+        check_array(f"{type(self).__name__}.backward", "grad_output", grad_output)
         shape, saved = self._saved
         if grad_output.shape != shape:
             raise ValueError(

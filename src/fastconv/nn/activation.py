@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from fastconv import functional as F
-from fastconv.nn.base import Array, Module, Plain, as_image
+from fastconv.functional._check import check_array
+from fastconv.nn.base import Array, Module, Plain, as_image, integer, real
 
 
 class Identity(Module):
@@ -14,6 +15,7 @@ class Identity(Module):
         pass
 
     def forward(self, input: Array) -> Array:
+        check_array("Identity", "input", input)
         return self._save(input)
 
     def backward(self, grad_output: Array) -> Array:
@@ -61,7 +63,7 @@ class LeakyReLU(_Activation):
     keeps = "input"
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = real("LeakyReLU", "negative_slope", negative_slope)
 
 
 class Tanh(_Activation):
@@ -90,7 +92,7 @@ class _AlongAxis(_Activation):
     """An activation whose rows lie along one axis, so that the axes must stay as they are."""
 
     def __init__(self, axis: int = 1) -> None:
-        self.axis = int(axis)
+        self.axis = integer(type(self).__name__, "axis", axis)
 
     def _view(self, a: Array) -> Array:
         return a

@@ -28,7 +28,17 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key
+from fastconv.nn._parameter import (
+    Array,
+    Parameter,
+    blank,
+    initial,
+    integer,
+    next_generator,
+    next_key,
+    real,
+    size,
+)
 from fastconv.nn._plan import Plan, make_plan
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
@@ -36,7 +46,7 @@ from fastconv.nn._workspace import _OWN, Workspace, _run, as_image
 
 __all__ = [
     "Affine", "Array", "Fusing", "Module", "Parameter", "Plain", "Workspace",
-    "as_image", "blank", "in_mode", "initial", "next_generator", "next_key", "turn",
+    "as_image", "blank", "in_mode", "initial", "integer", "next_generator", "next_key", "real", "size", "turn",
 ]  # fmt: skip
 
 

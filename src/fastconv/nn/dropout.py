@@ -1,6 +1,7 @@
 """Dropout with masks that can be drawn again from three integers."""
 
 from fastconv import functional as F
+from fastconv.functional._check import check_array
 from fastconv.nn.base import Array, Module, as_image, next_key
 
 
@@ -36,6 +37,7 @@ class Dropout(Module):
         self.step = 0
 
     def forward(self, input: Array) -> Array:
+        check_array("Dropout", "input", input)
         if not self.training:
             return self._save(input, None)
         x = as_image(self._accept(input))

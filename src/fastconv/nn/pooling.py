@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from fastconv import functional as F
-from fastconv.functional._check import pair
+from fastconv.functional._check import check_array, pair
 from fastconv.functional._tape import spoil
 from fastconv.nn.base import Array, Module, Plain
 
@@ -156,6 +156,7 @@ class Flatten(Plain):
     """(N, C, H, W) to (N, C·H·W), in C order of the shape as PyTorch flattens, whatever the memory order."""
 
     def _forward(self, input: Array) -> Array:
+        check_array("Flatten", "input", input)
         shape = (len(input), math.prod(input.shape[1:]))
         if input.flags.c_contiguous and input.dtype.isnative:
             return self._save(input.reshape(shape), input.shape)
