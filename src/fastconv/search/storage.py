@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
@@ -55,6 +56,18 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Raise OSError, with what the database says, when it fails under a search."""
+    import sqlalchemy
+
+    try:
+        yield
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        raise OSError(f"the storage failed: {getattr(cause, 'orig', None) or cause}") from error
 
 
 def open_storage(where: str | None) -> BaseStorage:
@@ -113,7 +126,7 @@ def _database(url: str) -> BaseStorage:
     try:
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else None)
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-        raise ValueError(f"storage {shown} cannot be used: {error}") from error
+        raise ValueError(f"storage {shown} cannot be used: {getattr(error, 'orig', None) or error}") from error
     if sqlite:
         _one_writer(storage.engine)
     return get_storage(storage)  # with the cache that a study would put around it
