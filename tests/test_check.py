@@ -66,7 +66,7 @@ def everything(model, optimizer):
         "dropout": [module.p for module in model.modules() if isinstance(module, nn.Dropout)],
         "optimizer": {name: array.tobytes() for name, array in optimizer.state_dict().items()},
         "numpy": str(np.random.get_state()),  # noqa: NPY002
-        "source": (random._seed, random._next),
+        "source": (random._source.get(), random._latest.source),
     }
 
 

@@ -113,6 +113,25 @@ def test_gzip_damaged_anywhere_is_refused_or_harmless(tmp_path_factory, data):
     np.testing.assert_array_equal(read, array)  # a byte of the gzip header that carries no data
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 316), max_size=6), st.integers(0, 9))
+def test_gzip_of_several_members_is_one_content(tmp_path_factory, cuts, level):
+    """As `cat a.gz b.gz`, bgzip and pigz make them; empty members, too, and cuts within the header."""
+    array = np.random.default_rng(0).integers(0, 256, 300).astype(np.uint8)
+    whole, cuts = idx(array), sorted(cuts)
+    parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    packed = b"".join(gzip.compress(part, level) for part in parts)
+    path = tmp_path_factory.mktemp("members") / "file.gz"
+    path.write_bytes(packed)
+    np.testing.assert_array_equal(read_idx(path), array)
+    path.write_bytes(packed[:-1])
+    with pytest.raises(ValueError, match=r"truncated|goes on"):
+        read_idx(path)
+    path.write_bytes(packed + gzip.compress(b"x"))
+    with pytest.raises(ValueError, match="goes on after its expected end"):
+        read_idx(path)
+
+
 def test_gzip_with_trailing_garbage(tmp_path):
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(idx(np.arange(9, dtype=np.uint8))) + b"garbage")

@@ -2,7 +2,9 @@
 
 import copy
 import signal
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -251,14 +253,17 @@ def test_a_callback_that_leaves_the_model_in_evaluation_freezes_nothing():
 # ---- threads
 
 
-@pytest.mark.parametrize("shared", ["model", "layer", "parameter"])
-def test_a_model_is_trained_in_one_thread_at_a_time(shared):
-    model = net()
+@pytest.mark.parametrize("shared", ["model", "layer", "parameter", "train", "validation", "callback"])
+def test_what_a_fit_uses_is_its_alone(shared):
+    """Layers and batches keep buffers, callbacks what they remember: two fits at once would read each other's."""
+    model, other, best = net(), net(1), KeepBest()
     if shared == "model":
         other = model
-    else:
-        other = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 2) if shared == "parameter" else model[3])
-        other[1].weight = model[3].weight
+    elif shared == "layer":
+        other = nn.Sequential(nn.Linear(2, 8), model[3])
+    elif shared == "parameter":
+        other[3].weight = model[3].weight
+    train, validation = data.Batches(*points(), 40), data.Batches(*points(), 40)
     inside, go_on = threading.Event(), threading.Event()
 
     class Wait(Callback):
@@ -266,24 +271,45 @@ def test_a_model_is_trained_in_one_thread_at_a_time(shared):
             inside.set()
             assert go_on.wait(30)
 
-    first = trainer(model, Wait())
-    thread = threading.Thread(target=lambda: first.fit([points()], epochs=1), name="the first")
+    def made(model, *callbacks):
+        params = model[0].parameters()  # an optimiser takes its parameters to itself
+        return Trainer(model, nn.CrossEntropyLoss(), optim.SGD(params, lr=0.1), callbacks=callbacks, progress=False)
+
+    first = made(model, Wait(), best)
+    thread = threading.Thread(target=lambda: first.fit(train, validation, epochs=1), name="the first")
     thread.start()
     try:
         assert inside.wait(30)
-        run = trainer(other) if shared == "model" else Trainer(
-            other, nn.CrossEntropyLoss(), optim.SGD(other[0].parameters(), lr=0.1), progress=False
-        )  # fmt: skip
-        with pytest.raises(RuntimeError, match=r"is being trained in the first; .* train a copy"):
-            run.fit([points()], epochs=1)
+        run = made(other, *[best] * (shared == "callback"))
+        batches = train if shared == "train" else [points()], validation if shared == "validation" else [points()]
+        with pytest.raises(RuntimeError, match=r"is in use by a fit in the first, .* take a copy"):
+            run.fit(*batches, epochs=1)
         assert run.step == 0
-        trainer(net(1)).fit([points()], epochs=1)  # another model may be
+        made(net(2)).fit([points()], epochs=1)  # what shares nothing may go on beside
     finally:
         go_on.set()
         thread.join()
     assert first.step == 1
-    run.fit([points()], epochs=1)
+    run.fit(*batches, epochs=1)
     assert run.step == 1
+
+
+def test_fits_that_share_a_loss_have_the_bits_of_fits_alone():
+    """It keeps probabilities from forward to backward: they take turns."""
+    def run(seed, loss):
+        model = net(seed)
+        made = Trainer(model, loss, optim.SGD(model.parameters(), lr=0.1), progress=False)
+        made.fit(points(80, seed), points(20, seed), epochs=6, batch_size=8)
+        return state_sha256(model), untimed(made.history)
+
+    alone = [run(seed, nn.CrossEntropyLoss()) for seed in range(4)]
+    loss, before = nn.CrossEntropyLoss(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda seed: run(seed, loss), range(4))) == alone
+    finally:
+        sys.setswitchinterval(before)
 
 
 # ---- ends

@@ -844,6 +844,27 @@ if __name__ == "__main__":
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("workers", "fault"), [(1, "removed"), (2, "garbled")])
+def test_a_database_that_fails_under_a_search_is_one_line(tmp_path, workers, fault):
+    where, database = f"sqlite:///{tmp_path / 'db'}", tmp_path / "db"
+    command = [sys.executable, "-W", "ignore", "-m", "fastconv", "search", "--storage", where, "--trials", "60"]
+    process = subprocess.Popen(
+        [*command, *SMALL, "--workers", str(workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("Try"):
+            break
+    if fault == "removed":
+        database.unlink()
+    else:
+        with database.open("r+b") as file:
+            file.write(b"x" * 5000)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    assert len(stderr.splitlines()) == 1
+    assert "the storage failed: " in stderr
+
+
 def test_a_missing_optuna_says_what_to_install(tmp_path):
     (tmp_path / "optuna.py").write_text("raise ImportError('no optuna')")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

@@ -136,6 +136,8 @@ def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     True
     """
     fans(shape)
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"init.orthogonal: rng must be a numpy.random.Generator, got {type(rng).__name__}")
     rows, columns = shape[0], math.prod(shape[1:])
     short, long = min(rows, columns), max(rows, columns)
     basis = rng.standard_normal((short, long))
@@ -167,6 +169,8 @@ def apply(model: nn.Module, name: str, seed: int = 0, *, batch: np.ndarray | Non
     ValueError
         If there is no such rule, or ``"lsuv"`` has no batch.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"init.apply: model must be a Module, got {type(model).__name__}")
     if name not in NAMES:
         raise ValueError(f"init.apply: no initialisation {name!r}; there are {', '.join(NAMES)}")
     if name == "lsuv":

@@ -20,6 +20,7 @@ import numpy as np
 from fastconv import functional as F
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
+from fastconv.nn._parameter import real
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
@@ -69,7 +70,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Parameter], lr: float) -> None:
         name = type(self).__name__
         self.params = self._collect(params)
-        self.lr = self._number("lr", lr)
+        self.lr = real(name, "lr", lr)
         self.steps = 0
         self._updates = [0] * len(self.params)  # of each parameter, when they were last counted
         if not self.params:
@@ -115,17 +116,9 @@ class Optimizer:
             for array, value in zip(self._states[name], arrays, strict=True):
                 array[...] = value
 
-    def _number(self, name: str, value: Any) -> float:
-        try:
-            if not isinstance(value, str):
-                return float(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-        raise TypeError(f"{type(self).__name__}: {name} must be a number, got {value!r}")
-
     def _check(self, name: str, value: Any, low: float, high: float) -> None:
         """Refuse a hyperparameter that is no number, or outside ``low <= value < high`` (NaN among them)."""
-        if not low <= self._number(name, value) < high:
+        if not low <= real(type(self).__name__, name, value) < high:
             raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), got {value!r}")
 
     def _add_state(self, name: str, value: float = 0.0) -> None:
@@ -215,6 +208,8 @@ class Optimizer:
             rate are out of range; nothing is changed then.
         """
         where, own = type(self).__name__, self.state_dict()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{where}: state must be a mapping, got {type(state).__name__}")
         found = {name: np.asarray(array) for name, array in state.items()}
         if "step" in found:
             found.setdefault("updates", np.full(len(self.params), found["step"]))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fastconv.search import SearchResult, Training
 
 _SEARCHED = ("lr", "l2", "momentum", "weight_decay", "batch_size")
+_OPTIONS = ("model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed")
+_MOST = 1_000_000  # trials, or what one may spend, that a storage may ask for
 _KINDS = "LOW:HIGH (log-uniform), LOW:HIGH:linear, VALUE,VALUE,... or VALUE"
 
 
@@ -96,7 +98,7 @@ def search(
         from fastconv.search import search as run
 
         if resume:
-            asked = stored(storage, out, name) | asked
+            asked = _known(stored(storage, out, name)) | asked
         objective, space = _objective(asked)
         if len(given_by_stage := _by_stage(asked)) > 1:
             raise ValueError(f"numbers by stage differ in length: {', '.join(map(str, sorted(given_by_stage)))}")
@@ -123,6 +125,22 @@ def search(
     ctx.exit(return_code)
 
 
+def _known(command: dict[str, Any]) -> dict[str, Any]:
+    """Return what the storage says a search was started with, once it is what this command's options give."""
+    from fastconv.schema import Either, Integer, Items, Number, Record, Text
+    from fastconv.train.shapes import OPTIONS
+
+    counts = Either(Integer(1, _MOST), Items(Integer(1, _MOST), 1, 10))
+    Record({}, {
+        "dataset": Text(), "model": Text(),
+        **{name: OPTIONS.may[name] for name in _OPTIONS if name in OPTIONS.may},
+        **dict.fromkeys(_SEARCHED, Text()), **dict.fromkeys(("trials", "epochs", "steps"), counts),
+        "stages": Integer(1, 10), "checks": Integer(1, _MOST), "cut_off": Number(1),
+        **dict.fromkeys(("sampler", "pruner"), Text()),
+    }, rest=None).check(command, "the command in the storage")  # fmt: skip
+    return command
+
+
 def _objective(asked: dict[str, Any]) -> tuple[Training, dict[str, str]]:
     """Return what a trial does, and the space."""
     from fastconv.search import Training
@@ -130,8 +148,7 @@ def _objective(asked: dict[str, Any]) -> tuple[Training, dict[str, str]]:
 
     if "epochs" in asked and "steps" in asked:
         raise ValueError("--epochs and --steps: give one of the two")
-    names = ("model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed")
-    options = fill(asked.get("dataset", "digits"), **{name: asked[name] for name in names if name in asked})
+    options = fill(asked.get("dataset", "digits"), **{name: asked[name] for name in _OPTIONS if name in asked})
     space = {name: asked[name] for name in _SEARCHED if name in asked}
     if "lr" not in space:
         own = OPTIMIZERS[options.optimizer][1]

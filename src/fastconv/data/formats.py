@@ -18,6 +18,7 @@ IDX_UBYTE = 0x08  # element type of an idx file, third byte of its magic number
 DEFLATE_RATIO = 1032
 INFLATE_HOLDS = 64  # more than the compressed bytes zlib may have read ahead
 PIECE = 1 << 18  # bytes of gzip data taken in or given out at a time
+FIRST = 1 << 12  # ... and at the beginning of a member, since what is left over of a piece is copied
 CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
@@ -124,6 +125,7 @@ class _Reader:
     def __init__(self, raw: bytes, where: str | Path) -> None:
         self._left, self._where = memoryview(raw), where
         self._inflate = zlib.decompressobj(31) if raw[:2] == GZIP_MAGIC else None
+        self._piece = FIRST
 
     def take(self, n: int, what: str = "a header") -> bytes | memoryview:
         """Return the next n bytes; refuse before allocating when the file cannot hold them."""
@@ -139,8 +141,12 @@ class _Reader:
             return data
         # piece by piece into an array of the final size: in one go zlib would hold everything twice
         out, filled = np.empty(min(n, self._at_most()), np.uint8), 0
-        while filled < len(out) and not self._inflate.eof:
-            coming = self._left[:PIECE]
+        while filled < len(out):
+            if self._inflate.eof:
+                if self._left[:2] != GZIP_MAGIC:
+                    break
+                self._inflate, self._piece = zlib.decompressobj(31), FIRST  # another member, whose content goes on
+            coming, self._piece = self._left[: self._piece], PIECE
             try:
                 plain = self._inflate.decompress(coming, min(len(out) - filled, PIECE))
             except zlib.error as error:

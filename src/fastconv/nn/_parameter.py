@@ -1,6 +1,7 @@
 """Parameters, and how layers under construction get their first values."""
 
 import contextlib
+import operator
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastconv import random
+from fastconv.functional._check import check_array, same_dtype
 
 if TYPE_CHECKING:
     from fastconv.nn._flat import Block
@@ -58,6 +60,52 @@ def writable(array: Array) -> Array:
     return array if array.flags.writeable else array.copy()
 
 
+def real(where: str, name: str, value: Any) -> float:
+    """Return a number as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    ValueError
+        If no float is as large.
+    """
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except OverflowError:
+        raise ValueError(f"{where}: {name} is beyond all floats") from None
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{where}: {name} must be a number, got {value!r}")
+
+
+def integer(where: str, name: str, value: Any) -> int:
+    """Return an integer, also one of NumPy's, as an int; a TypeError if it is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be an integer, got {value!r}") from None
+
+
+def size(where: str, name: str, value: Any) -> int:
+    """Return a count of channels, features or layers.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is below 1, or beyond any array.
+    """
+    number = integer(where, name, value)
+    if number < 1:
+        raise ValueError(f"{where}: {name} must be at least 1, got {number}")
+    if number >= 2**63:
+        raise ValueError(f"{where}: {name} must be below 2**63")
+    return number
+
+
 class Parameter:
     """An array that is learned, and the sum of its gradients since they were last zeroed.
 
@@ -73,12 +121,19 @@ class Parameter:
     ----------
     grad : ndarray
         Same shape and dtype as `data`; zeros at first.
+
+    Raises
+    ------
+    TypeError
+        If `data` is no array of float32 or float64.
     """
 
     home: "Block | None" = None  # the block an optimiser put it into, and its views there
     views: tuple[Array, Array]
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
+        check_array("Parameter", "data", data)
+        same_dtype("Parameter", data=data)
         self.data = data
         zero = data.dtype.type(0)
         self.grad = np.broadcast_to(zero, data.shape) if _blank.get() else np.zeros(data.shape, data.dtype)

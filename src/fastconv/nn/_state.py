@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.nn._parameter import Array, Parameter, writable
+from fastconv.nn._parameter import Array, Parameter, integer, writable
 from fastconv.nn._turns import turn
 
 
@@ -91,6 +91,8 @@ class State:
             Names differ (when strict), or shapes or kinds of dtype do, or a parameter that has two names would get two
             values.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: state must be a mapping, got {type(state).__name__}")
         own = dict(self.named_state())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
@@ -133,12 +135,15 @@ class State:
         return {name: int(getattr(owner, attribute)) for name, owner, attribute in self._extras()}
 
     def load_extra_state(self, state: Mapping[str, int]) -> None:
-        """Set what `extra_state` returned; a ValueError when the names differ."""
+        """Set what `extra_state` returned; a ValueError when the names differ, a TypeError for other than integers."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_extra_state: state must be a mapping, got {type(state).__name__}")
         extras = {name: (owner, attribute) for name, owner, attribute in self._extras()}
         if extras.keys() != state.keys():
             raise ValueError(f"load_extra_state: expected {sorted(extras)}, got {sorted(state)}")
+        values = {name: integer("load_extra_state", name, state[name]) for name in extras}
         for name, (owner, attribute) in extras.items():
-            setattr(owner, attribute, int(state[name]))
+            setattr(owner, attribute, values[name])
 
     def _extras(self) -> Iterator[tuple[str, Any, str]]:
         for path, module in self.named_modules():

@@ -57,6 +57,7 @@ class Workspace:
                 f"{type(self).__name__}.backward: the layer ran twice in one forward and keeps the state of one; use "
                 "one layer for each place"
             )
+        check_array(f"{type(self).__name__}.backward", "grad_output", grad_output)
         shape, saved = self._saved
         if grad_output.shape != shape:
             raise ValueError(

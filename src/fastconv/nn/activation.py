@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Module
+from fastconv.nn.base import Module, integer, real
 
 
 class Identity(Module):
@@ -27,7 +27,7 @@ class LeakyReLU(Module):
     """x where x > 0, else `negative_slope` · x (Maas et al., "Rectifier nonlinearities...", ICML 2013)."""
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = real("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, input: Any) -> Any:
         return F.leaky_relu(input, self.negative_slope)
@@ -56,7 +56,7 @@ class Softsign(Module):
 
 class _AlongAxis(Module):
     def __init__(self, axis: int = 1) -> None:
-        self.axis = int(axis)
+        self.axis = integer(type(self).__name__, "axis", axis)
 
 
 class Softmax(_AlongAxis):

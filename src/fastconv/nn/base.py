@@ -46,14 +46,25 @@ from fastconv.graph.operation import Spec, place
 from fastconv.graph.report import Plan
 from fastconv.graph.value import Value, graph_of
 from fastconv.nn import _running
-from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key
+from fastconv.nn._parameter import (
+    Array,
+    Parameter,
+    blank,
+    initial,
+    integer,
+    next_generator,
+    next_key,
+    real,
+    size,
+)
 from fastconv.nn._running import modes
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
 from fastconv.nn._workspace import Workspace
 
 __all__ = [
-    "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "next_generator", "next_key", "turn",
+    "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "integer", "next_generator", "next_key",
+    "real", "size", "turn",
 ]  # fmt: skip
 
 _LEAVES = frozenset((bool, int, float, str, type(None), np.ndarray, Parameter))  # passed by without a look

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from fastconv import functional as F
 from fastconv.functional._check import pair
-from fastconv.nn.base import Module, Parameter, initial, next_generator
+from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
 
 class _Conv(Module):
@@ -33,8 +33,7 @@ class _Conv(Module):
     ) -> None:
         where = type(self).__name__
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            if value < 1:
-                raise ValueError(f"{where}: {name} must be at least 1, got {value}")
+            size(where, name, value)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"{where}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
@@ -46,7 +45,7 @@ class _Conv(Module):
         self.padding = self._borders(padding)
         if self.padding == "same" and set(self.stride) != {1}:
             raise ValueError(f"{where}: padding='same' needs stride 1, got {stride}")
-        fan_in = in_channels // groups * math.prod(self.kernel_size)
+        fan_in = size(where, "the fan-in", in_channels // groups * math.prod(self.kernel_size))
         bound, generator = 1 / math.sqrt(fan_in), next_generator()
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(initial(shape, -bound, bound, generator))

@@ -15,7 +15,7 @@ from fastconv.functional.residual import (
     to_blocks,
 )
 from fastconv.graph.operation import Spec
-from fastconv.nn.base import Array, Module, initial, next_generator
+from fastconv.nn.base import Array, Module, initial, next_generator, real, size
 
 
 class DeepResidual(Module):
@@ -63,7 +63,10 @@ class DeepResidual(Module):
         lr: float = 0.01,
         file: str | Path | None = None,
     ) -> None:
+        width, layers = size("DeepResidual", "width", width), size("DeepResidual", "layers", layers)
+        alpha = None if alpha is None else real("DeepResidual", "alpha", alpha)
         self._core = ResidualCore(width, layers, alpha, activation)
+        lr = real("DeepResidual", "lr", lr)
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"DeepResidual: lr must be finite and not negative, got {lr}")
         self.width, self.layers, self.alpha, self.activation = width, layers, self._core.factor, activation
@@ -104,7 +107,6 @@ class DeepResidual(Module):
 
     def backward(self, grad_output: Array) -> Array:
         grad_output, chunk = self._recall(grad_output)
-        check_array("DeepResidual.backward", "grad_output", grad_output)
         n = len(grad_output)
         g = to_blocks(np.asarray(grad_output, grad_output.dtype.newbyteorder("=")), "zero")
         rate = self.lr if self.training else 0.0

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Module, Parameter, initial, next_generator
+from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
 
 class Linear(Module):
@@ -33,7 +33,8 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         if min(in_features, out_features) < 1:
             raise ValueError(f"Linear: sizes must be at least 1, got {in_features} and {out_features}")
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features = size("Linear", "in_features", in_features)
+        self.out_features = size("Linear", "out_features", out_features)
         bound, generator = 1 / math.sqrt(in_features), next_generator()
         self.weight = Parameter(initial((out_features, in_features), -bound, bound, generator))
         self.bias = Parameter(initial((out_features,), -bound, bound, generator)) if bias else None
@@ -66,9 +67,7 @@ class Bias(Module):
     bias: Parameter
 
     def __init__(self, num_features: int) -> None:
-        if num_features < 1:
-            raise ValueError(f"Bias: num_features must be at least 1, got {num_features}")
-        self.num_features = num_features
+        self.num_features = size("Bias", "num_features", num_features)
         self.bias = Parameter(initial((num_features,), 0.0))
 
     def forward(self, input: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.nn.base import Module, Parameter, initial
+from fastconv.nn.base import Module, Parameter, initial, real, size
 
 
 class _BatchNorm(Module):
@@ -15,8 +15,9 @@ class _BatchNorm(Module):
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
-        if num_features < 1:
-            raise ValueError(f"{type(self).__name__}: num_features must be at least 1, got {num_features}")
+        num_features = size(type(self).__name__, "num_features", num_features)
+        eps = real(type(self).__name__, "eps", eps)
+        momentum = None if momentum is None else real(type(self).__name__, "momentum", momentum)
         if not eps >= 0 or not (momentum is None or 0 <= momentum <= 1):
             raise ValueError(f"{type(self).__name__}: eps must be >= 0 and momentum in [0, 1] or None, "
                              f"got {eps} and {momentum}")  # fmt: skip

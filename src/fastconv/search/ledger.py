@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import time
@@ -24,6 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fastconv.search.plan import Plan, differences
 from fastconv.search.samplers import pruner, sampler, suggest
+from fastconv.search.shapes import SEARCH, TRIAL
 from fastconv.search.space import Space
 
 BEAT = 10.0  # seconds between signs of life of a worker
@@ -85,8 +87,10 @@ class Ledger:
         there = self._awaited(lambda: self._attributes().get("search"), made)
         if there is None:
             self.storage.set_study_user_attr(self.id, "search", mine)
-        elif unlike := differences(there["plan"], mine["plan"]):
-            raise ValueError(f"the storage holds another search named {self.name!r}: {'; '.join(unlike)}")
+        else:
+            SEARCH.check(there, f"search {self.name!r} in the storage")
+            if unlike := differences(there["plan"], mine["plan"]):
+                raise ValueError(f"the storage holds another search named {self.name!r}: {'; '.join(unlike)}")
         self._awaited(lambda: len(self._trials()) >= self.total, made)
         waiting = optuna.trial.create_trial(state=TrialState.WAITING)
         for _ in range(self.total - len(self._trials())):
@@ -106,6 +110,8 @@ class Ledger:
         """Return the trials in some states, or all, by number."""
         # a set: asked for a tuple of WAITING, Optuna's memory forgets trials that were put back
         trials = self.storage.get_all_trials(self.id, deepcopy=False, states=frozenset(states) or None)
+        for trial in trials:
+            TRIAL.check(trial.user_attrs, f"trial {trial.number} in the storage")
         return sorted((t for t in trials if t.number < self.total), key=lambda t: t.number)
 
     def take(self) -> Trial | None:
@@ -202,12 +208,20 @@ class Ledger:
 
     def _row(self, trial: FrozenTrial) -> dict[str, Any]:
         facts = dict(trial.user_attrs.get("facts", {"status": "failed", "reason": "lost"}))
+        facts.setdefault("reason", None)
+        values = trial.values if trial.state == TrialState.COMPLETE else None
+        params = {name: trial.params[name] for name in self.space if name in trial.params}
+        if (facts["status"] == "finished") != (values is not None and len(values) == 1 and math.isfinite(values[0])):
+            raise ValueError(f"trial {trial.number} in the storage is {facts['status']} with the values {values}")
+        for name, value in params.items():
+            if not self.space[name].holds(value):
+                raise ValueError(f"trial {trial.number} in the storage has {name} {value!r}, not of {self.space[name]}")
         return {
             "number": self.plan.before(self.stage) + trial.number + 1,
             "stage": self.stage + 1,
             "status": facts.pop("status"),
-            "value": trial.value if trial.state == TrialState.COMPLETE else None,
-            "params": {name: trial.params[name] for name in self.space if name in trial.params},
+            "value": None if values is None else values[0],
+            "params": params,
             **facts,
         }
 
@@ -223,7 +237,10 @@ def stored_command(storage: BaseStorage, name: str) -> dict[str, Any] | None:
         study = storage.get_study_id_from_name(stage_name(name, 0))
     except KeyError:
         return None
-    command: dict[str, Any] | None = storage.get_study_user_attrs(study).get("search", {}).get("command")
+    if (found := storage.get_study_user_attrs(study).get("search")) is None:
+        return None
+    SEARCH.check(found, f"search {name!r} in the storage")
+    command: dict[str, Any] = found["command"]
     return command
 
 

@@ -111,7 +111,9 @@ def differences(there: dict[str, Any], asked: dict[str, Any], prefix: str = "") 
 def _plain(value: Any) -> str:
     if isinstance(value, dict) and len(value) == 1:
         ((kind, items),) = value.items()
-        return ":".join(f"{item:g}" for item in items[:2]) if kind == "range" else _list(items)
+        if isinstance(items, list):
+            texts = [f"{item:g}" if kind == "range" and isinstance(item, int | float) else str(item) for item in items]
+            return ":".join(texts[:2]) if kind == "range" else ",".join(texts)
     return "missing" if value is None else _list(value) if isinstance(value, list) else str(value)
 
 

@@ -20,7 +20,7 @@ from fastconv.search.plan import Plan, share_out, spread
 from fastconv.search.progress import Show
 from fastconv.search.result import SearchResult, summary
 from fastconv.search.space import Space, make_space, narrow
-from fastconv.search.storage import open_storage, quiet
+from fastconv.search.storage import database_errors, open_storage, quiet
 from fastconv.search.training import Training
 from fastconv.search.worker import Job, Objective
 from fastconv.signals import EndRequest
@@ -126,7 +126,7 @@ def search(
     if workers > 1:
         _check_pickle(objective)
     out = None if out is None else expand(out)
-    with ExitStack() as stack, quiet():
+    with ExitStack() as stack, quiet(), database_errors():
         if threads is not None:
             stack.enter_context(config.threads(threads))
         if storage is None and out is not None:

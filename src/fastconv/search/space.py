@@ -53,6 +53,12 @@ class Range:
                 f"a plain one is written {self.low:g}:{self.high:g}:linear"
             )
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value is of the range; rounding may have brought it out by a hair."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or (self.log and not value > 0):
+            return False
+        return min(value - self.low, self.high - value) >= -1e-9 * max(abs(self.low), abs(self.high))
+
     def value(self, share: float) -> float:
         """Return the value at a share 0..1 of the way from low to high."""
         if share <= 0:
@@ -96,6 +102,10 @@ class Choice:
 
     def __str__(self) -> str:
         return ",".join(map(show, self.values))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of the list."""
+        return value in self.values
 
 
 Dimension = Range | Choice

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from fastconv.search.shapes import check_journal
 
 try:
     import fcntl
@@ -55,6 +58,18 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Raise OSError, with what the database says, when it fails under a search."""
+    import sqlalchemy
+
+    try:
+        yield
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        raise OSError(f"the storage failed: {getattr(cause, 'orig', None) or cause}") from error
+
+
 def open_storage(where: str | None) -> BaseStorage:
     """Open (or make) a storage.
 
@@ -92,10 +107,11 @@ def _journal(path: str) -> BaseStorage:
             raise OSError("not a regular file")  # to open a pipe would wait for its other end
         with open(path, "ab"):
             pass
+        check_journal(path)
         return JournalStorage(JournalFileBackend(path, lock_obj=lock))
     except OSError as error:
         raise OSError(f"storage journal:{path} cannot be used: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:  # TypeError: a JSON file, but none of Optuna's
+    except Exception as error:  # lines of the right form that contradict each other: whatever Optuna makes of them
         raise ValueError(f"storage journal:{path} is damaged or no journal: {error}") from error
 
 
@@ -110,7 +126,7 @@ def _database(url: str) -> BaseStorage:
     try:
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else None)
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-        raise ValueError(f"storage {shown} cannot be used: {error}") from error
+        raise ValueError(f"storage {shown} cannot be used: {getattr(error, 'orig', None) or error}") from error
     if sqlite:
         _one_writer(storage.engine)
     return get_storage(storage)  # with the cache that a study would put around it

@@ -25,7 +25,7 @@ from fastconv.search.attempt import Attempt, Cut
 from fastconv.search.ledger import BEAT, Ledger
 from fastconv.search.plan import Plan
 from fastconv.search.space import Space
-from fastconv.search.storage import open_storage, quiet
+from fastconv.search.storage import database_errors, open_storage, quiet
 from fastconv.train import Diverged
 
 Objective = Callable[[Attempt], float]
@@ -103,8 +103,10 @@ def run_next(
 
 
 def _describe(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
     notes, error.__notes__ = getattr(error, "__notes__", []), []
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return ": ".join([*notes, str(error.filename), error.strerror])
+    where = traceback.extract_tb(error.__traceback__)[-1]
     what = traceback.format_exception_only(error)[-1].strip()
     return ": ".join([*notes, f"{what} ({Path(where.filename).name}, line {where.lineno})"])
 
@@ -162,7 +164,7 @@ def work(pickled: bytes, says: Connection) -> None:
     try:
         job: Job = pickle.loads(pickled)
         config.threads(job.threads)
-        with quiet():
+        with quiet(), database_errors():
             ledger = Ledger(open_storage(job.storage), job.name, job.plan, job.space, job.stage, job.searcher)
             pulse = Pulse(ledger)
             while run_next(ledger, job.objective, job.out, pulse):

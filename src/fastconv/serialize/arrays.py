@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastconv.functional._check import check_array
 from fastconv.paths import PathLike, expand
 from fastconv.serialize.files import replacing
 
@@ -57,7 +58,10 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
 
 def check_dtypes(arrays: Mapping[str, Array]) -> None:
     """Raise TypeError if a file cannot hold one of the arrays."""
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"save_arrays: arrays must be a mapping of names to arrays, got {type(arrays).__name__}")
     for name, array in arrays.items():
+        check_array("save_arrays", str(name), array)
         if array.dtype.newbyteorder("=") not in DTYPES.values():
             raise TypeError(f"save_arrays: {name} must be float32, float64 or int64, got {array.dtype}")
 

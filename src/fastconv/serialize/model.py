@@ -43,9 +43,13 @@ def register(layer: Layer) -> Layer:
 
     Raises
     ------
+    TypeError
+        If it is no subclass of `nn.Module`.
     ValueError
         If another class has the name.
     """
+    if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
+        raise TypeError(f"serialize.register: expected a subclass of nn.Module, got {layer!r}")
     if LAYERS.setdefault(layer.__name__, layer) is not layer:
         raise ValueError(f"serialize.register: {layer.__name__!r} is the name of another layer class")
     return layer
@@ -91,6 +95,8 @@ def check(model: nn.Module) -> None:
 
 
 def _describe(model: nn.Module) -> str:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"save: model must be a Module, got {type(model).__name__}")
     description = json.dumps(
         {
             "format": FORMAT,

@@ -169,9 +169,9 @@ class Checkpoint(Callback):
 
     SIGTERM and SIGINT (Ctrl-C) let the running step come to its end, write a checkpoint and end the run by
     `Interrupted`; a second signal ends it at once. A checkpoint that cannot be written is warned of, and training
-    goes on; a state that no file can hold is refused before the first step, and so is a folder with checkpoints
-    beyond the step at hand: they are another run's, or of this one after the state that was loaded. The newest
-    checkpoints and the best one (by the validation figures at its time, as `KeepBest` compares them) are kept,
+    goes on; a state or a model that no file can hold is refused before the first step, and so is a folder with
+    checkpoints beyond the step at hand: they are another run's, or of this one after the state that was loaded. The
+    newest checkpoints and the best one (by the validation figures at its time, as `KeepBest` compares them) are kept,
     others removed.
 
     Parameters
@@ -232,7 +232,7 @@ class Checkpoint(Callback):
                 "load_state_dict, resume)"
             )
         _parts(trainer.state_dict())
-        _warn_of_layers(trainer)
+        check(trainer.model)
         for draft in self.folder.glob(".step-*"):  # of a process that was killed while it wrote
             draft.unlink()
         self._last = time.monotonic()
@@ -311,15 +311,6 @@ def _strip(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"save_checkpoint: {path} is a {type(value).__name__}, neither an array nor a value of JSON")
-
-
-def _warn_of_layers(trainer: Trainer) -> None:
-    """Say now what whoever saves the model after training would be told then; checkpoints do without its layers."""
-    try:
-        check(trainer.model)
-    except (TypeError, ValueError) as error:
-        text = f"checkpoints will hold this model's state, but serialize.save will not take the model: {error}"
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _fill(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv.data import Batches
 from fastconv.nn import Module
-from fastconv.nn.base import in_mode
+from fastconv.nn.base import in_mode, turn
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -82,7 +82,7 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch]) -> Evaluation:
     total, samples = 0.0, 0
     confusion: np.ndarray | None = None
     labelled = True
-    with in_mode(model, False):
+    with in_mode(model, False), turn([loss]):
         for x, y in batches.whole() if isinstance(batches, Batches) else batches:
             if not len(x):
                 continue

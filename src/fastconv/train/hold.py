@@ -1,35 +1,44 @@
-"""What a fit holds of a model while it goes on: it alone trains it, and every layer's mode is given back."""
+"""What a fit holds while it goes on: its model, batches and callbacks are its alone; layers' modes are given back."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fastconv.nn import Module
 
-_trained: dict[int, str] = {}  # id of a module or parameter that is being trained: the thread
+_used: dict[int, str] = {}  # id of what a fit uses that goes on: its thread
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def held(model: Module) -> Iterator[None]:
-    """Let no other fit train a model, or a part of it, for a ``with`` block; then every module has its mode again.
+def held(model: Module, others: Mapping[str, Any]) -> Iterator[None]:
+    """Let no other fit use a model, or a part of it, for a ``with`` block; then every module has its mode again.
+
+    Parameters
+    ----------
+    model : Module
+    others : mapping of str to object
+        What else keeps state that is of one fit alone, by the names it has in the message.
 
     Raises
     ------
     RuntimeError
-        If another fit is at it.
+        If another fit is at one of them.
     """
     modes = [(module, module.training) for module in model.modules()]
-    parts = {id(part) for part in (*model.modules(), *model.parameters())}
+    parts = {id(other): name for name, other in others.items()}
+    parts |= {id(part): "the model, or a part of it," for part in (*model.modules(), *model.parameters())}
     with _lock:
-        if busy := parts & _trained.keys():
-            raise RuntimeError(
-                f"Trainer.fit: the model, or a part of it, is being trained in {_trained[busy.pop()]}; its layers keep "
-                "one set of buffers: train a copy (copy.deepcopy) there, or one after the other"
-            )
-        _trained.update(dict.fromkeys(parts, threading.current_thread().name))
+        for part, name in parts.items():
+            if part in _used:
+                raise RuntimeError(
+                    f"Trainer.fit: {name} is in use by a fit in {_used[part]}, and keeps what only one can have; take "
+                    "a copy (copy.deepcopy) for one of them, or fit one after the other"
+                )
+        _used.update(dict.fromkeys(parts, threading.current_thread().name))
     try:
         yield
     finally:
@@ -37,7 +46,7 @@ def held(model: Module) -> Iterator[None]:
             module.training = mode
         with _lock:
             for part in parts:
-                del _trained[part]
+                del _used[part]
 
 
 def frozen(model: Module) -> list[Module]:

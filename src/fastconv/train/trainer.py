@@ -176,11 +176,11 @@ class Trainer:
         ValueError
             If there is nothing to train on, or to validate with.
         RuntimeError
-            If another fit, in another thread, trains this model.
+            If another fit, in another thread, trains this model, or uses these batches or callbacks.
         """
         epochs = whole("Trainer.fit: epochs", epochs)
         batches = self._cut(train, validation, batch_size, seed)
-        with held(self.model):
+        with held(self.model, self._alone(*batches)):
             for _, callback in self._remembering():
                 callback._forget()
             self.first_epoch, self.epochs = self.epoch, self.epoch + epochs
@@ -215,7 +215,7 @@ class Trainer:
         batches = self._cut(train, validation, batch_size, seed)
         if self.steps_per_epoch != before:
             raise ValueError(f"Trainer.resume: {self.steps_per_epoch} batches an epoch, the run so far had {before}")
-        with held(self.model):
+        with held(self.model, self._alone(*batches)):
             return self._go(*batches)
 
     def _cut(
@@ -261,6 +261,14 @@ class Trainer:
             if self.stop_reason is not None and not over:
                 self.log({"kind": "event", "step": self.step, "event": "stopped", "text": self.stop_reason})
         return self.history
+
+    def _alone(self, train: Batched, validation: Iterable[Batch] | None) -> dict[str, Any]:
+        """Return what has a state that is of one fit, beside the model; a loss is taken step by step, in turns."""
+        batches = {"train": train, "validation": validation}
+        return {
+            **{name: given for name, given in batches.items() if isinstance(given, Batches)},
+            **{f"the callback {name}": callback for name, callback in self._remembering()},
+        }
 
     def _close(self) -> None:
         self._train = self._position = self._tally = None
@@ -380,7 +388,7 @@ class Trainer:
         for x, y in self._remaining(train, tally.batches):
             self._notify("on_step_start")
             started = time.perf_counter()
-            with turn(self._modules):
+            with turn([*self._modules, self.loss]):
                 right = self._train_step(x, y)
             ended = time.perf_counter()
             tally.add(len(x), total_loss(self.loss, self.batch_loss, len(x)), self.batch_penalty, right)
