@@ -19,7 +19,9 @@ REQUIRED = {
     "layers": lambda rng, c: int(rng.integers(1, 4)),
     "output_size": lambda rng, c: int(rng.integers(1, 4)),
     "body": lambda rng, c: nn.Softsign(),
+    "scale_factor": lambda rng, c: int(rng.integers(1, 3)),
 }
+NEEDED = {nn.Upsample: ["scale_factor"]}  # what a constructor asks for though the argument has a default
 
 # Other arguments that change the way through the code, drawn half the time.
 OPTIONAL = {
@@ -42,6 +44,7 @@ def build(kind, rng, channels):
         return nn.Sequential(nn.Softsign(), nn.Tanh())
     parameters = list(inspect.signature(kind).parameters.values())
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    needed += NEEDED.get(kind, [])
     assert set(needed) <= REQUIRED.keys(), f"tests/layers.py: {kind.__name__} needs {needed}, see REQUIRED"
     drawn = [p.name for p in parameters if p.default is not p.empty and p.name in OPTIONAL and rng.random() < 0.5]
     values = {name: OPTIONAL[name](rng, channels) for name in drawn}

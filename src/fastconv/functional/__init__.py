@@ -29,7 +29,13 @@ from fastconv.functional import (
     pooling as _pooling,
 )
 from fastconv.functional import (
+    resampling as _resampling,
+)
+from fastconv.functional import (
     shape as _shape,
+)
+from fastconv.functional import (
+    transposed as _transposed,
 )
 from fastconv.functional._check import release_scratch
 from fastconv.functional._values import takes_values
@@ -93,10 +99,12 @@ from fastconv.functional.pooling import (
     max_pool2d_backward,
     pool2d_output_shape,
 )
+from fastconv.functional.resampling import interpolate_backward
 from fastconv.functional.shape import (
     cat_backward,
     pad_backward,
 )
+from fastconv.functional.transposed import conv_transpose1d_backward, conv_transpose2d_backward
 
 add = takes_values(_activation.add)
 adaptive_avg_pool2d = takes_values(_pooling.adaptive_avg_pool2d)
@@ -106,9 +114,12 @@ batch_norm = takes_values(_normalization.batch_norm)
 cat = takes_values(_shape.cat)
 conv1d = takes_values(_convolution.conv1d)
 conv2d = takes_values(_convolution.conv2d)
+conv_transpose1d = takes_values(_transposed.conv_transpose1d)
+conv_transpose2d = takes_values(_transposed.conv_transpose2d)
 div = takes_values(_arithmetic.div)
 flatten = takes_values(_shape.flatten)
 global_avg_pool2d = takes_values(_pooling.global_avg_pool2d)
+interpolate = takes_values(_resampling.interpolate)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
 log_softmax = takes_values(_activation.log_softmax)
@@ -148,6 +159,10 @@ __all__ = [
     "conv2d",
     "conv2d_backward",
     "conv2d_input_grad",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "div",
@@ -159,6 +174,8 @@ __all__ = [
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
     "im2col",
+    "interpolate",
+    "interpolate_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",

@@ -8,7 +8,7 @@ from fastconv.nn.activation import Identity, LeakyReLU, LogSoftmax, ReLU, Sigmoi
 from fastconv.nn.base import Module, Parameter, blank
 from fastconv.nn.collections import ModuleDict, ModuleList
 from fastconv.nn.containers import Sequential
-from fastconv.nn.conv import Conv1d, Conv2d
+from fastconv.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from fastconv.nn.deep import DeepResidual
 from fastconv.nn.dropout import Dropout
 from fastconv.nn.graph import GraphModule
@@ -16,6 +16,7 @@ from fastconv.nn.linear import Bias, Linear
 from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss, MultiMarginLoss
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d
 from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, Flatten, GlobalAvgPool2d, MaxPool2d
+from fastconv.nn.resampling import Upsample
 from fastconv.nn.residual import Residual
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Bias",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "DeepResidual",
     "Dropout",
@@ -51,5 +54,6 @@ __all__ = [
     "Softmax",
     "Softsign",
     "Tanh",
+    "Upsample",
     "blank",
 ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv.functional._check import empty_aligned, scratch
+from fastconv.functional._check import check_array, empty_aligned, scratch
 from fastconv.functional._ops import Detach, Observe, Opaque, Same
 from fastconv.graph.operation import Array, Spec
 from fastconv.graph.program import Program
@@ -196,6 +196,7 @@ class Tree:
         if len(grads) != len(outputs):
             raise ValueError(f"{name}.backward: {len(grads)} gradients for {len(outputs)} outputs")
         for grad, value in zip(grads, outputs, strict=True):
+            check_array(f"{name}.backward", "grad_output", grad)
             if grad.shape != value.shape:
                 raise ValueError(
                     f"{name}.backward: grad_output has shape {grad.shape}, the latest output {value.shape}"

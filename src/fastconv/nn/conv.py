@@ -152,3 +152,116 @@ class Conv2d(_Conv):
 
     dimensions = 2
     operation = staticmethod(F.conv2d)
+
+
+class _ConvTranspose(Module):
+    """What both transposed convolutions share."""
+
+    dimensions: ClassVar[int]
+    operation: ClassVar[Callable[..., Any]]
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+    ) -> None:
+        where = type(self).__name__
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            size(where, name, value)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{where}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        for name, sizes, least in (
+            ("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0),
+            ("output_padding", output_padding, 0), ("dilation", dilation, 1),
+        ):  # fmt: skip
+            setattr(self, name, self._sizes(name, sizes, least))
+        fan_in = size(where, "the fan-in", out_channels // groups * math.prod(self.kernel_size))  # as PyTorch counts it
+        bound, generator = 1 / math.sqrt(fan_in), next_generator()
+        shape = (in_channels, out_channels // groups, *self.kernel_size)
+        self.weight = Parameter(initial(shape, -bound, bound, generator))
+        self.bias = Parameter(initial((out_channels,), -bound, bound, generator)) if bias else None
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def _sizes(self, name: str, value: Any, least: int) -> tuple[int, ...]:
+        if self.dimensions == 1:
+            value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
+            return pair(type(self).__name__, name, (value, value), least)[:1]
+        return pair(type(self).__name__, name, value, least)
+
+    def forward(self, input: Any) -> Any:
+        sizes = (self.stride, self.padding, self.output_padding, self.dilation)
+        stride, padding, more, dilation = sizes if self.dimensions == 2 else [values[0] for values in sizes]
+        return self.operation(input, self.weight, self.bias, stride, padding, more, self.groups, dilation)
+
+    def extra_repr(self) -> str:
+        parts = [f"{self.in_channels}, {self.out_channels}", f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
+        for name, usual in (("padding", 0), ("output_padding", 0), ("dilation", 1)):
+            if set(getattr(self, name)) != {usual}:
+                parts.append(f"{name}={getattr(self, name)}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.bias is None:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """The transposed convolution of signals (N, C, L): see :func:`fastconv.functional.conv_transpose1d`.
+
+    Parameters, attributes and errors are those of `ConvTranspose2d`, in one dimension.
+    """
+
+    dimensions = 1
+    operation = staticmethod(F.conv_transpose1d)
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """The transposed convolution of images (N, C, H, W): see :func:`fastconv.functional.conv_transpose2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, dilation : int or pair of int
+        Vertical, horizontal.
+    padding, output_padding : int or pair of int
+    groups : int
+        Divides both channel counts.
+    bias : bool
+
+    Attributes
+    ----------
+    weight : Parameter, shape (in_channels, out_channels / groups, kh, kw)
+        Drawn from U(-b, b), b = 1 / sqrt(out_channels / groups * kh * kw), as PyTorch's; so is the bias.
+    bias : Parameter, shape (out_channels,), or None
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or groups does not divide the channels.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> nn.ConvTranspose2d(16, 8, 2, stride=2)
+    ConvTranspose2d(16, 8, kernel_size=(2, 2), stride=(2, 2))
+    """
+
+    dimensions = 2
+    operation = staticmethod(F.conv_transpose2d)

@@ -13,9 +13,13 @@ from fastconv.graph.value import Value, write
 from fastconv.nn import _running
 from fastconv.nn.base import Module, Parameter, in_mode, initial
 
+_FAMILIES = (
+    _ops.activation, _ops.arithmetic, _ops.convolution, _ops.normalization, _ops.pooling, _ops.resampling, _ops.shape,
+    _ops.transposed,
+)  # fmt: skip
 _OPERATIONS: dict[str, type[Operation]] = {
     kind.__name__: kind
-    for family in (_ops.activation, _ops.arithmetic, _ops.convolution, _ops.normalization, _ops.pooling, _ops.shape)
+    for family in _FAMILIES
     for kind in vars(family).values()
     if isinstance(kind, type) and issubclass(kind, Operation) and dataclasses.is_dataclass(kind)
 }

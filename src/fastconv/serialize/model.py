@@ -144,7 +144,7 @@ def _registered(model: nn.Module) -> bool:
 
 def _written(model: nn.Module) -> nn.Module:
     """Return the model, or its graph where classes that are not registered define its forward."""
-    if _registered(model) or model.is_opaque():
+    if _registered(model) or model.is_opaque() or model._running().specs is None:
         return model
     return nn.GraphModule.of(model, _registered)
 
@@ -180,7 +180,8 @@ def _encode(value: Any, depth: int, seen: set[int]) -> Any:
             raise TypeError(
                 f"save: layer class {kind.__name__} is not registered, so no file can hold it; before training, and "
                 f"before loading, write\n    from fastconv import serialize\n\n    @serialize.register\n"
-                f"    class {kind.__name__}({kind.__bases__[0].__name__}): ..."
+                f"    class {kind.__name__}({kind.__bases__[0].__name__}): ...\n\n(or, where it defines forward alone, "
+                "run the model once before it is saved)"
             )
         if id(value) in seen:
             shown = " ".join(repr(value).split())[:80]

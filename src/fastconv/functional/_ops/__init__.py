@@ -1,9 +1,18 @@
 """Operations as nodes of a graph, one file a family; what `functional` does with values in the place of arrays."""
 
-from fastconv.functional._ops import activation, arithmetic, convolution, normalization, pooling, shape
+from fastconv.functional._ops import (
+    activation,
+    arithmetic,
+    convolution,
+    normalization,
+    pooling,
+    resampling,
+    shape,
+    transposed,
+)
 from fastconv.functional._ops.special import Detach, Dropout, Observe, Opaque, Same
 
 __all__ = [
     "Detach", "Dropout", "Observe", "Opaque", "Same", "activation", "arithmetic", "convolution", "normalization",
-    "pooling", "shape",
+    "pooling", "resampling", "shape", "transposed",
 ]  # fmt: skip

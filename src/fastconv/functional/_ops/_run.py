@@ -31,7 +31,7 @@ def apply(where: str, op: Operation, *operands: Any, out: Array | None = None) -
     if first is None:
         raise TypeError(f"{where}: at least one operand must be a NumPy array")
     arrays = [_checked(where, np.asarray(a, first.dtype) if isinstance(a, int | float) else a) for a in operands]
-    specs = tuple(Spec(a.shape, a.dtype.newbyteorder("=")) for a in arrays)
+    specs = _specs(arrays)
     outputs = op.infer(*specs)
     made = [_result(where, out, spec, arrays) for spec in outputs]
     frame = Frame([_laid_out(a) for a in arrays], made, work=_memory(op.work(False, specs, outputs)))
@@ -44,17 +44,21 @@ def apply(where: str, op: Operation, *operands: Any, out: Array | None = None) -
     return made[0] if len(made) == 1 else tuple(made)
 
 
-def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Array) -> Any:
+def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Array | None) -> Any:
     """Return the gradients of all operands of an operation that needs no saved memory."""
     arrays = [_checked(where, a) for a in operands]
-    specs = tuple(Spec(a.shape, a.dtype.newbyteorder("=")) for a in arrays)
+    specs = _specs(arrays)
     outputs = op.infer(*specs)
     gy = _laid_out(_checked(where, grad_output))
     if gy.shape != outputs[0].shape:
         raise ValueError(f"{where}: grad_output must have shape {outputs[0].shape}, got {gy.shape}")
     if gy.dtype != outputs[0].dtype:
         raise TypeError(f"{where}: grad_output must be {outputs[0].dtype}, got {gy.dtype}")
-    grads, passed = _memory(specs), op.passes(specs, outputs)
+    grads: list[Any] = [None if a is None else np.zeros(a.shape, gy.dtype) for a in arrays]
+    passed = op.passes(specs, outputs)
+    for i in range(len(grads)):
+        if grads[i] is not None and i not in op.accumulates:
+            [grads[i]] = _memory((specs[i],))
     for i in passed:
         np.copyto(grads[i], op.view_back(gy, specs[i]))
     if len(passed) < len(grads):
@@ -66,12 +70,17 @@ def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Arr
     return grads[0] if len(grads) == 1 else tuple(grads)
 
 
-def _checked(where: str, a: Array) -> Array:
-    same_dtype(where, array=a)
+def _specs(arrays: Sequence[Array | None]) -> tuple[Any, ...]:
+    return tuple(None if a is None else Spec(a.shape, a.dtype.newbyteorder("=")) for a in arrays)
+
+
+def _checked(where: str, a: Any) -> Any:
+    if a is not None:
+        same_dtype(where, array=a)
     return a
 
 
-def _result(where: str, out: Array | None, spec: Spec, operands: Sequence[Array]) -> Array:
+def _result(where: str, out: Array | None, spec: Spec, operands: Sequence[Array | None]) -> Array:
     """Return ``out`` if it can take the result, or a new array."""
     if out is None:
         return _memory((spec,))[0]
@@ -84,9 +93,9 @@ def _result(where: str, out: Array | None, spec: Spec, operands: Sequence[Array]
     return out
 
 
-def _laid_out(a: Array) -> Array:
+def _laid_out(a: Any) -> Any:
     """Return an array as operations take it: in the memory order of its rank, native and aligned."""
-    if lies_well(a):
+    if a is None or lies_well(a):
         return a
     [copy] = _memory((Spec(a.shape, a.dtype.newbyteorder("=")),))
     np.copyto(copy, a)

@@ -206,42 +206,6 @@ class Cat(Operation):
                 yield np.copyto, (gx, part)
 
 
-@dataclass(frozen=True)
-class Nearest(Operation):
-    """Every pixel repeated: nearest-neighbour enlargement by whole factors."""
-
-    factors: tuple[int, int]
-
-    @property
-    def name(self) -> str:
-        return "interpolate"
-
-    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
-        [x] = inputs
-        dtype = one_dtype(self.name, x)
-        if x.ndim != 4:
-            raise ValueError(f"interpolate: input must have 4 dimensions, got shape {x.shape}")
-        n, c, h, w = x.shape
-        return (Spec((n, c, h * self.factors[0], w * self.factors[1]), dtype),)
-
-    def _split(self, large: Array) -> Array:
-        """Return (N, C, H * r, W * s) as (N, C, H, r, W, s)."""
-        n, c, h, w = large.shape
-        r, s = self.factors
-        return np.moveaxis(np.moveaxis(large, 1, 3).reshape(n, h // r, r, w // s, s, c), 5, 1)
-
-    def forward(self, f: Frame) -> Iterator[Call]:
-        yield np.copyto, (self._split(f.y[0]), f.x[0][:, :, :, None, :, None])
-
-    def backward(self, f: Frame) -> Iterator[Call]:
-        """Add the gradients of a pixel's copies row by row, from left to right."""
-        [gx], copies = f.gx, self._split(f.gy[0])
-        yield np.copyto, (gx, copies[:, :, :, 0, :, 0])
-        for i in range(1, self.factors[0] * self.factors[1]):
-            r, s = divmod(i, self.factors[1])
-            yield np.add, (gx, copies[:, :, :, r, :, s], gx)
-
-
 def shape_of(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """Return a shape that was given as one tuple or as several numbers."""
     sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape

@@ -1,0 +1,175 @@
+"""Transposed convolutions: the input gradient of a convolution as a layer of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastconv.functional import convolution
+from fastconv.functional._check import check_count, check_rank, check_shape, memory, pair, scratch
+from fastconv.functional._geometry import convolution as geometry_of
+from fastconv.functional._ops._run import describes
+from fastconv.functional._ops.convolution import (
+    _bias_add,
+    _bias_gradient,
+    _fixed,
+    _forward,
+    _input_gradient,
+    _into,
+    _rows,
+    _weight_gradient,
+    ready,
+)
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
+from fastconv.graph.value import write
+
+
+@dataclass(frozen=True)
+class TransposedConvolution(Operation):
+    """A transposed convolution in one or two dimensions; inputs are x, weight (in, out / groups, ...) and bias."""
+
+    dimensions: int
+    stride: Any
+    padding: Any
+    output_padding: Any
+    dilation: Any
+    groups: int
+    accumulates = (1, 2)
+
+    def __post_init__(self) -> None:
+        one_of(self.dimensions, (1, 2))
+
+    @property
+    def where(self) -> str:
+        return f"conv_transpose{self.dimensions}d"
+
+    def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
+        return tuple(i for i in (0, 1) if wanted[1 - i])
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x, weight, bias = inputs
+        dtype = one_dtype(self.where, x, weight, bias)
+        check_rank(self.where, "input", x, self.dimensions + 2)
+        check_rank(self.where, "weight", weight, self.dimensions + 2)
+        shape = self._output(x.shape, weight.shape)
+        if bias is not None:
+            check_shape(self.where, "bias", bias, (shape[1],))
+        self.geometry(shape, weight.shape, x.shape)
+        return (Spec(shape if self.dimensions == 2 else (shape[0], shape[1], shape[3]), dtype),)
+
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        """Return stride, padding, output padding and dilation of two dimensions."""
+        where = self.where
+        if self.dimensions == 1:
+            stride, dilation = (
+                convolution._length(where, name, value)
+                for name, value in (("stride", self.stride), ("dilation", self.dilation))
+            )
+            [padding], [more] = (
+                pair(where, name, (value, value), 0)[:1]
+                for name, value in (("padding", self.padding), ("output_padding", self.output_padding))
+            )
+            return stride, (0, padding), (0, more), dilation
+        return (
+            pair(where, "stride", self.stride), pair(where, "padding", self.padding, 0),
+            pair(where, "output_padding", self.output_padding, 0), pair(where, "dilation", self.dilation),
+        )  # fmt: skip
+
+    def _output(self, x: tuple[int, ...], weight: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return (N, K, P, Q); one dimension less has P = 1."""
+        x, weight = (shape if self.dimensions == 2 else (*shape[:2], 1, shape[2]) for shape in (x, weight))
+        stride, padding, more, dilation = self._sizes()
+        if not isinstance(self.groups, int) or self.groups < 1 or x[1] % self.groups or x[1] != weight[0]:
+            raise ValueError(
+                f"{self.where}: weight expects {weight[0]} input channels in groups, input has {x[1]} "
+                f"(input.shape={x}, weight.shape={weight}, groups={self.groups})"
+            )
+        p, q = (
+            (x[i] - 1) * stride[i - 2] - 2 * padding[i - 2] + dilation[i - 2] * (weight[i] - 1) + more[i - 2] + 1
+            for i in (2, 3)
+        )
+        if p < 1 or q < 1 or any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
+            raise ValueError(
+                f"{self.where}: stride={stride}, padding={padding}, output_padding={more} and dilation={dilation} make "
+                f"an output of {p}x{q} of an input of shape {x}; output_padding must be below stride or dilation"
+            )
+        channels = weight[1] * self.groups
+        check_count(self.where, "an output", max(x[0], 1), channels, p, q)
+        return x[0], channels, p, q
+
+    def geometry(self, y: tuple[int, ...], weight: tuple[int, ...], x: tuple[int, ...]) -> Any:
+        """Return the convolution from outputs to inputs, whose input gradient this is."""
+        if self.dimensions == 1:
+            weight, x = (*weight[:2], 1, weight[2]), (*x[:2], 1, x[2])
+        stride, padding, _, dilation = self._sizes()
+        g = geometry_of(self.where, y, weight, stride, padding, dilation, self.groups)
+        if (g.p, g.q) != x[2:]:
+            raise ValueError(f"{self.where}: output_padding {self.output_padding} does not fit stride {self.stride}")
+        return g
+
+    def _image(self, a: Array) -> Array:
+        return memory(a) if a.ndim == 4 else memory(a[:, :, None])
+
+    def _filters(self, a: Array) -> Array:
+        return a if a.ndim == 4 else a[:, :, None]
+
+    def _known(self, f: Frame, x: Any, weight: Any) -> Any:
+        if "geometry" not in f.memo:
+            f.memo["geometry"] = self.geometry(self._output(x.shape, weight.shape), weight.shape, x.shape)
+        return f.memo["geometry"]
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        x, weight, bias = f.x
+        [y] = f.y
+        weight, calls = ready(weight)
+        yield from calls
+        g = self._known(f, x, weight)
+        yield _input_gradient[y.dtype], (self._image(x), self._filters(weight), self._image(y), g, scratch)
+        if bias is not None:
+            bias, calls = ready(bias)
+            yield from calls
+            yield _bias_add[y.dtype], (_rows(y), bias, _rows(y), False)
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        x, weight, _ = f.x
+        gx, grad_weight, grad_bias = f.gx
+        [gy] = f.gy
+        g = self._known(f, x, weight)
+        if grad_weight is not None:
+            yield from _into(grad_weight, lambda to: (
+                _weight_gradient[gy.dtype], (self._image(gy), self._image(x), self._filters(to), g, scratch)
+            ))  # fmt: skip
+        if grad_bias is not None:
+            yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (_rows(gy), to, scratch)))
+        if gx is not None:
+            weight, calls = ready(weight)
+            yield from calls
+            yield _forward[gy.dtype], (
+                self._image(gy), self._filters(weight), None, None, self._image(gx), g, False, scratch
+            )  # fmt: skip
+
+    def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
+        x, weight = inputs[:2]
+        g = self.geometry(self._output(x.shape, weight.shape), weight.shape, x.shape)
+        return 2.0 * g.n * g.p * g.q * g.k * (g.c // g.groups) * g.r * g.s
+
+
+def transposed(dimensions: int, stride: Any, padding: Any, output_padding: Any, groups: int, dilation: Any) -> Any:
+    """Return the operation of `conv_transpose2d` or `conv_transpose1d`, whose arguments come in torch's order."""
+    settings = (_fixed(stride), _fixed(padding), _fixed(output_padding), _fixed(dilation))
+    return TransposedConvolution(dimensions, *settings, groups)
+
+
+@describes("conv_transpose2d")
+def conv_transpose2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+) -> Any:  # fmt: skip
+    return write(transposed(2, stride, padding, output_padding, groups, dilation), input, weight, bias)
+
+
+@describes("conv_transpose1d")
+def conv_transpose1d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+) -> Any:  # fmt: skip
+    return write(transposed(1, stride, padding, output_padding, groups, dilation), input, weight, bias)
