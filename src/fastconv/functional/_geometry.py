@@ -120,11 +120,12 @@ def _sliding_windows(where: str, shape: tuple[int, ...], kernel: tuple[int, int]
                      ) -> pool.Geometry:  # fmt: skip
     """Check the sizes of a pooling and describe its windows (cached: a layer sees few shapes)."""
     n, c, *size = shape
-    extents = [max(h + 2 * p, d * (k - 1) + 1) for h, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
+    steps = [d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True)]  # a single tap has none
+    extents = [max(h + 2 * p, d * (k - 1) + 1) for h, k, p, d in zip(size, kernel, padding, steps, strict=True)]
     check_count(where, "a padded input", max(n, 1), c, *extents)
     h, w = (
         # a stride beyond the image takes no second step
-        _sliding(where, side, size[i], kernel[i], min(stride[i], 2 * extents[i]), padding[i], dilation[i],
+        _sliding(where, side, size[i], kernel[i], min(stride[i], 2 * extents[i]), padding[i], steps[i],
                  ceil_mode, count_include_pad)
         for i, side in enumerate(("height", "width"))
     )  # fmt: skip

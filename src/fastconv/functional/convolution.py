@@ -89,7 +89,7 @@ def conv2d(
     array([[ 8., 12.],
            [20., 24.]], dtype=float32)
     """
-    dtype = same_dtype("conv2d", input=input, weight=weight, bias=bias, coefficients=coefficients)
+    dtype = same_dtype("conv2d", {"bias": bias, "coefficients": coefficients}, input=input, weight=weight)
     check_rank("conv2d", "input", input, 4)
     check_rank("conv2d", "weight", weight, 4)
     g = convolution("conv2d", input.shape, weight.shape, stride, padding, dilation, groups)
@@ -289,7 +289,7 @@ def conv1d(
         As :func:`conv2d`.
     """
     where = "conv1d"
-    dtype = same_dtype(where, input=input, weight=weight, bias=bias, coefficients=coefficients)
+    dtype = same_dtype(where, {"bias": bias, "coefficients": coefficients}, input=input, weight=weight)
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
     x, w = input[:, :, None, :], weight[:, :, None, :]
