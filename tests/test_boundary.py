@@ -422,7 +422,8 @@ def test_sizes_alone_take_no_memory():
             backward((1, 1, 2**40, 3), 2)
     empty = np.empty((0, 1, 4, 4), np.float32)
     assert F.im2col(empty, (2**20, 2**20), padding=2**19 - 2).shape == (0, 2**40, 1)
-    assert F.col2im(np.empty((0, 2**40, 1), np.float32), (4, 4), (2**20, 2**20), padding=2**19 - 2).shape == (0, 1, 4, 4)
+    columns = np.empty((0, 2**40, 1), np.float32)
+    assert F.col2im(columns, (4, 4), (2**20, 2**20), padding=2**19 - 2).shape == (0, 1, 4, 4)
     with pytest.raises(ValueError, match="target must have shape"):
         F.cross_entropy(array(2, 3), np.broadcast_to(np.uint64(1), 2**40))
 
