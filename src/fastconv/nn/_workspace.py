@@ -15,7 +15,7 @@ from fastconv.nn._parameter import Array
 
 _NOTHING = (None, None, None, None)
 _MEMORY = ("_arrays", "_storage", "_results", "_repeats")
-_OWN = (*_MEMORY, "_saved", "_entered", "_hooks")  # what copies and pickles leave behind
+_OWN = (*_MEMORY, "_saved", "_entered", "_hooks", "_threads")  # what copies and pickles leave behind
 
 # The run of a net that is under way in this context, begun by the outermost call of a module.
 _run: ContextVar[object | None] = ContextVar("run", default=None)
@@ -63,18 +63,22 @@ class Workspace:
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | tuple[()] | None = None
     _entered: object | None = None  # the latest run of a net that came here
 
+    def _memory(self) -> dict[str, Any]:
+        """Return where buffers are kept."""
+        return vars(self)
+
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any, channels_last: bool | None = None) -> Array:
         """Return the array `name`, the same one while shape and dtype stay; contents are left over.
 
         Storage only grows, so a last, smaller batch costs no allocation. By default 4-d arrays are
         channels-last and others in C order.
         """
-        arrays: dict[str, Array] = vars(self).setdefault("_arrays", {})
+        arrays: dict[str, Array] = self._memory().setdefault("_arrays", {})
         held = arrays.get(name)
         if held is not None and held.shape == shape and held.dtype == dtype:
             return held
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        storage: dict[str, Array] = vars(self).setdefault("_storage", {})
+        storage: dict[str, Array] = self._memory().setdefault("_storage", {})
         if name not in storage or storage[name].nbytes < nbytes:
             storage[name] = empty_aligned(nbytes, np.uint8)
         flat = storage[name][:nbytes].view(dtype)

@@ -175,8 +175,8 @@ class Module(Workspace, State):
 
         Any number of threads may predict with one model, or with models that share layers, at the same time: each
         has the very bits of a thread alone, one waiting for the other, and none sees a mode or statistics change.
-        They also may while a `fastconv.train.Trainer` trains the model: between two steps. In a training loop of
-        your own nothing may predict between a forward and its backward, which raises RuntimeError then.
+        They also may while a `fastconv.train.Trainer` trains the model: between two steps. A loop of your own has to
+        see to it that nobody predicts between its forward and its backward, which use the same buffers.
 
         Parameters
         ----------
