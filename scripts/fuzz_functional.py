@@ -13,9 +13,9 @@ without end in the place of sizes and settings, things that are no argument at a
   written, while every other array stays as it was;
 - or TypeError, ValueError or MemoryError, with a message that names the function called, and all arrays as they were.
 
-Anything else is a failure, and so are a signal and a call that computes for 30 seconds: calls run in a child process that
-writes down which one it is at. A public function without a draw in scripts/fuzz_calls.py is a failure too. For memory
-errors that no check sees, build with FASTCONV_SANITIZE=address,undefined (CONTRIBUTING.md has the environment).
+Anything else is a failure, and so are a signal and a call that computes for 30 seconds: calls run in a child process
+that writes down which one it is at. A public function without a draw in scripts/fuzz_calls.py is a failure too. For
+memory errors that no check sees, build with FASTCONV_SANITIZE=address,undefined (CONTRIBUTING.md has the environment).
 """
 
 import argparse
