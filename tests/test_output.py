@@ -201,3 +201,10 @@ def test_ctrl_c_at_a_bad_moment_is_an_interruption(broken, monkeypatch, capsys):
         main(["info", "--json"])
     assert end.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_while_the_command_line_is_being_loaded_is_quiet(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    env = environment() | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])}
+    done = subprocess.run([sys.executable, "-m", "fastconv", "info"], env=env, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
