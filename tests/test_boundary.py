@@ -412,6 +412,34 @@ def test_a_size_beyond_memory_is_named():
     assert MOST_NUMBERS * 8 < 2**63 // 2**10 // 4  # times threads, times the images side by side that kernels plan
 
 
+def test_sizes_alone_take_no_memory():
+    """Nothing a window wide is made for a size that no array has: shapes come at once, mismatches are refused first."""
+    assert F.pool2d_output_shape((1, 1, 2**40, 3), 2) == (1, 1, 2**39, 1)
+    for backward in (partial(F.avg_pool2d_backward, image(1, 1, 2, 2)), partial(
+        F.max_pool2d_backward, image(1, 1, 2, 2), np.zeros((1, 1, 2, 2), np.uint8)
+    )):  # fmt: skip
+        with pytest.raises(ValueError, match=r"grad_output must have shape \(1, 1, 549755813888, 1\)"):
+            backward((1, 1, 2**40, 3), 2)
+    empty = np.empty((0, 1, 4, 4), np.float32)
+    assert F.im2col(empty, (2**20, 2**20), padding=2**19 - 2).shape == (0, 2**40, 1)
+    columns = np.empty((0, 2**40, 1), np.float32)
+    assert F.col2im(columns, (4, 4), (2**20, 2**20), padding=2**19 - 2).shape == (0, 1, 4, 4)
+    with pytest.raises(ValueError, match="target must have shape"):
+        F.cross_entropy(array(2, 3), np.broadcast_to(np.uint64(1), 2**40))
+
+
+def test_absent_arrays_are_refused_by_name():
+    for call in (
+        lambda: F.relu(None),
+        lambda: F.conv2d(X, None),
+        lambda: F.adam_step(array(3), array(3), None, array(3)),
+        lambda: F.batch_norm_backward(X, X, None, None, True),
+        lambda: F.max_pool2d_backward(X, None, X.shape, 1),
+    ):
+        with pytest.raises(TypeError, match=r"\w+: \w+ must be a NumPy array, got NoneType"):
+            call()
+
+
 def test_filters_must_be_some():
     with pytest.raises(ValueError, match="conv2d: weight has an empty dimension"):
         F.conv2d(X, array(0, 4, 2, 2))

@@ -177,3 +177,34 @@ def test_streams_that_are_none_or_little_of_one(stream, monkeypatch):
             main(arguments)
         assert end.value.code == code
     assert stream != "little" or ("lenet5" in tee.text and "nonsense" in tee.text and "state sha256" in tee.text)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_ctrl_c_at_a_bad_moment_is_an_interruption(broken, monkeypatch, capsys):
+    """Cleaning up after it may fail, as tqdm's lock does where it was not yet held."""
+    import fastconv.cli.show
+
+    def interrupted(value):
+        try:
+            if not broken:
+                raise KeyboardInterrupt
+            raise ValueError("no interruption")
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    monkeypatch.setattr(fastconv.cli.show, "print_json", interrupted)
+    if broken:
+        with pytest.raises(RuntimeError):
+            main(["info", "--json"])
+        return
+    with pytest.raises(SystemExit) as end:
+        main(["info", "--json"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_while_the_command_line_is_being_loaded_is_quiet(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    env = environment() | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])}
+    done = subprocess.run([sys.executable, "-m", "fastconv", "info"], env=env, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import copy
 import hashlib
+import pickle
 import subprocess
 import sys
 import threading
@@ -114,3 +116,37 @@ def test_seeds_out_of_range(seed):
 def test_seeds_of_other_types(seed):
     with pytest.raises(TypeError, match="seed must be an integer"):
         fastconv.manual_seed(seed)
+
+
+def test_trainings_in_threads_may_share_a_loss():
+    """It keeps nothing but its settings; what backward needs is each thread's own."""
+
+    def job(seed, loss, barrier):
+        fastconv.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        optimizer = optim.SGD(model.parameters(), lr=0.5)
+        for _ in range(20):
+            x, y = rng.standard_normal((9, 4)).astype(np.float32), rng.integers(0, 3, 9)
+            y = rng.standard_normal((9, 3)).astype(np.float32) if isinstance(loss, nn.MSELoss) else y
+            optimizer.zero_grad()
+            barrier.wait()
+            loss(model(x), y)
+            barrier.wait()
+            model.backward(loss.backward())
+            optimizer.step()
+        return [p.data.tobytes() for p in model.parameters()]
+
+    for loss in (nn.CrossEntropyLoss(), nn.MSELoss("sum"), nn.MultiMarginLoss(2.0)):
+        alone = [job(seed, type(loss)(*loss_arguments(loss)), threading.Barrier(1)) for seed in range(4)]
+        barrier = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda seed, loss=loss, barrier=barrier: job(seed, loss, barrier), range(4)))
+        assert together == alone
+        assert repr(pickle.loads(pickle.dumps(copy.deepcopy(loss)))) == repr(loss)
+        with pytest.raises(RuntimeError, match="called before forward"):
+            loss.backward()  # of this thread
+
+
+def loss_arguments(loss):
+    return (loss.margin,) if isinstance(loss, nn.MultiMarginLoss) else (loss.reduction,)

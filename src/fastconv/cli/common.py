@@ -52,7 +52,19 @@ class Commands(click.Group):
             except OSError as error:  # a disk that got full, a file that went away
                 click.echo(f"fastconv: {_said(error)}", err=True)
                 sys.exit(WRONG_USAGE)
+            except Exception as error:
+                if not _of_interruption(error):
+                    raise
+                click.echo("interrupted", err=True)
+                sys.exit(BY_SIGNAL + signal.SIGINT)
             sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_interruption(error: BaseException | None) -> bool:
+    """Whether an error came while something cleaned up after Ctrl-C, as from a lock that tqdm did not get to hold."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 class Number(click.FloatRange):

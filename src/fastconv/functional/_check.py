@@ -50,7 +50,7 @@ def check_array(where: str, name: str, a: Any) -> None:
 
 def check_count(where: str, what: str, *sizes: int) -> None:
     """Raise ValueError if an array of these sizes is larger than any memory."""
-    if math.prod(sizes) > MOST_NUMBERS:
+    if math.prod(n or 1 for n in sizes) > MOST_NUMBERS:  # NumPy, too, counts an empty batch as one
         raise ValueError(f"{where}: {what} of {'x'.join(map(str, sizes))} is larger than any memory, "
                          f"2**{MOST_NUMBERS.bit_length() - 1} numbers at most")  # fmt: skip
 
@@ -119,8 +119,8 @@ def number(where: str, name: str, value: Any) -> float:
         raise TypeError(f"{where}: {name} must be a number, got {value!r:.80}") from None
 
 
-def same_dtype(where: str, **arrays: Array | None) -> np.dtype[Any]:
-    """Return the one float dtype of the arrays that are not None.
+def same_dtype(where: str, optional: Mapping[str, Array | None] | None = None, /, **arrays: Array) -> np.dtype[Any]:
+    """Return the one float dtype of the arrays, and of the ``optional`` ones that are not None.
 
     Raises
     ------
@@ -128,9 +128,9 @@ def same_dtype(where: str, **arrays: Array | None) -> np.dtype[Any]:
         If an argument is no array (or a masked one), has another dtype than float32 or float64, or they differ.
     """
     found: dict[str, np.dtype[Any]] = {}
+    if optional:
+        arrays |= {name: a for name, a in optional.items() if a is not None}
     for name, a in arrays.items():
-        if a is None:
-            continue
         check_array(where, name, a)
         dtype = a.dtype.newbyteorder("=")
         if dtype not in FLOATS:
@@ -139,7 +139,7 @@ def same_dtype(where: str, **arrays: Array | None) -> np.dtype[Any]:
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name} is {dtype}" for name, dtype in found.items())
         raise TypeError(f"{where}: the arrays must have one dtype, but {listed}")
-    return next(iter(found.values()))
+    return dtype
 
 
 def as_labels(where: str, name: str, a: Any, booleans: bool = True) -> Array:
@@ -289,6 +289,8 @@ def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
     ValueError
         If it is neither, or smaller than ``minimum``.
     """
+    if type(value) is int and value >= minimum:
+        return value, value
     values = value if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2 or not all(isinstance(v, int | np.integer) and v >= minimum for v in values):
         raise ValueError(f"{where}: {name} must be an int >= {minimum} or a pair of them, got {value!r}")
@@ -297,7 +299,10 @@ def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
 
 def image_shape(where: str, input_shape: Any) -> tuple[int, int, int, int]:
     """Return the (N, C, H, W) given to a backward call as ints, or raise ValueError."""
-    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
+    try:
+        shape = tuple(input_shape)
+    except TypeError:
+        shape = (input_shape,)
     if len(shape) != 4 or not all(isinstance(n, int | np.integer) for n in shape) or shape[0] < 0 or min(shape[1:]) < 1:
         raise ValueError(f"{where}: input_shape must be (N, C, H, W), only N may be 0, got {input_shape!r}")
     n, c, h, w = map(int, shape)

@@ -8,7 +8,9 @@ window has more than `MOST_NUMBERS` numbers, and no stride and no dilation reach
 kernels work out of these overflows.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,29 @@ def convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], 
     return _convolution(where, x_shape, w_shape, steps, borders, dilations, int(groups))
 
 
+class Windows:
+    """The windows of a pooling: checked, and described for the kernels when they are asked for.
+
+    A description has a line a window. So it waits until there is an output, or a gradient of one, of that size.
+
+    Parameters
+    ----------
+    shape : (N, C, P, Q)
+        Of the output.
+    taps : int
+        Of a window.
+    describe : callable
+        Returns the geometry.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], taps: int, describe: Callable[[], pool.Geometry]) -> None:
+        self.shape, self.taps, self._describe = shape, taps, describe
+
+    @cached_property
+    def geometry(self) -> pool.Geometry:
+        return self._describe()
+
+
 def _axis(inputs: int, first: Array, count: Array, tap: Array, sizes: Array, kernel: int, step: int) -> pool.Axis:
     """Return the axis on which ``count`` taps of each window lie inside the input: ``tap`` at ``first``, and so on."""
     before = np.concatenate([[0], np.maximum.accumulate(first + count)])  # covered by earlier windows
@@ -86,78 +111,96 @@ def _axis(inputs: int, first: Array, count: Array, tap: Array, sizes: Array, ker
     return pool.Axis(inputs, kernel, step, before[-1] if dense else 0, spans)
 
 
-def _output_size(inputs: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
-    """Return the number of windows, as PyTorch: in ceil mode none starts behind the input."""
-    free = inputs + 2 * padding - dilation * (kernel - 1) - 1
-    outputs = (free + (stride - 1 if ceil_mode else 0)) // stride + 1
-    return outputs - (ceil_mode and (outputs - 1) * stride >= inputs + padding)
+@dataclass(frozen=True)
+class _Slide:
+    """Windows that slide along one axis."""
 
+    inputs: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
 
-def _sliding(where: str, side: str, inputs: int, kernel: int, stride: int, padding: int, dilation: int,
-             ceil_mode: bool, count_include_pad: bool) -> pool.Axis:  # fmt: skip
-    reach = dilation * (kernel - 1) + 1
-    if padding > reach // 2:
-        raise ValueError(f"{where}: padding must be at most half the kernel, got {padding} for {side} "
-                         f"{reach} (kernel_size={kernel}, dilation={dilation})")  # fmt: skip
-    outputs = _output_size(inputs, kernel, stride, padding, dilation, ceil_mode)
-    if outputs < 1:
-        raise ValueError(f"{where}: kernel of {side} {reach} (dilation included) is larger than the padded "
-                         f"input of {side} {inputs + 2 * padding} (padding={padding})")  # fmt: skip
-    start = np.arange(outputs) * stride - padding
-    tap = -(np.minimum(start, 0) // dilation)  # the first inside: those before it lie in the padding
-    count = np.minimum((inputs - 1 - start) // dilation, kernel - 1) - tap + 1
-    empty = np.flatnonzero(count < 1)
-    if empty.size:
-        raise ValueError(f"{where}: window {empty[0]} of {side} {inputs} sees only padding (kernel_size="
-                         f"{kernel}, stride={stride}, padding={padding}, dilation={dilation})")  # fmt: skip
-    sizes = np.minimum(start + kernel, inputs + padding) - start if count_include_pad else count
-    return _axis(inputs, start + tap * dilation, count, tap, sizes, kernel, dilation)
+    def outputs(self, where: str, side: str, ceil_mode: bool) -> int:
+        """Return the number of windows, as PyTorch: in ceil mode none starts behind the input; or raise ValueError."""
+        reach = self.dilation * (self.kernel - 1) + 1
+        settings = f"kernel_size={self.kernel}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+        if self.padding > reach // 2:
+            raise ValueError(f"{where}: padding must be at most half the kernel, got {self.padding} for {side} "
+                             f"{reach} ({settings})")  # fmt: skip
+        padded = self.inputs + 2 * self.padding
+        found = (padded - reach + (self.stride - 1 if ceil_mode else 0)) // self.stride + 1
+        if ceil_mode and (found - 1) * self.stride >= self.inputs + self.padding:
+            found -= 1
+        if found < 1:
+            raise ValueError(f"{where}: kernel of {side} {reach} (dilation included) is larger than the padded "
+                             f"input of {side} {padded} ({settings})")  # fmt: skip
+        _, count = self.inside(self.starts(min(found, -(-self.padding // self.stride))))  # others begin in the input
+        empty = np.flatnonzero(count < 1)
+        if empty.size:
+            raise ValueError(f"{where}: window {empty[0]} of {side} {self.inputs} sees only padding ({settings})")
+        return found
+
+    def starts(self, outputs: int) -> Array:
+        return np.arange(outputs) * self.stride - self.padding
+
+    def inside(self, start: Array) -> tuple[Array, Array]:
+        """Return the first tap inside the input of each window, and how many are."""
+        tap = -(np.minimum(start, 0) // self.dilation)
+        return tap, np.minimum((self.inputs - 1 - start) // self.dilation, self.kernel - 1) - tap + 1
+
+    def axis(self, outputs: int, count_include_pad: bool) -> pool.Axis:
+        start = self.starts(outputs)
+        tap, count = self.inside(start)
+        sizes = np.minimum(start + self.kernel, self.inputs + self.padding) - start if count_include_pad else count
+        return _axis(self.inputs, start + tap * self.dilation, count, tap, sizes, self.kernel, self.dilation)
 
 
 @lru_cache(maxsize=512)
-def _sliding_windows(where: str, shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int],
-                     padding: tuple[int, int], dilation: tuple[int, int], ceil_mode: bool, count_include_pad: bool
-                     ) -> pool.Geometry:  # fmt: skip
-    """Check the sizes of a pooling and describe its windows (cached: a layer sees few shapes)."""
+def _sliding(where: str, shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int],
+             padding: tuple[int, int], dilation: tuple[int, int], ceil_mode: bool, count_include_pad: bool
+             ) -> Windows:  # fmt: skip
+    """Check the sizes of a pooling (cached: a layer sees few shapes)."""
     n, c, *size = shape
-    extents = [max(h + 2 * p, d * (k - 1) + 1) for h, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
+    steps = [d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True)]  # a single tap has none
+    extents = [max(h + 2 * p, d * (k - 1) + 1) for h, k, p, d in zip(size, kernel, padding, steps, strict=True)]
     check_count(where, "a padded input", max(n, 1), c, *extents)
-    h, w = (
-        # a stride beyond the image takes no second step
-        _sliding(where, side, size[i], kernel[i], min(stride[i], 2 * extents[i]), padding[i], dilation[i],
-                 ceil_mode, count_include_pad)
-        for i, side in enumerate(("height", "width"))
-    )  # fmt: skip
-    return pool.Geometry(h, w)
-
-
-@lru_cache(maxsize=512)
-def adaptive_windows(where: str, shape: tuple[int, ...], output_size: tuple[int, int]) -> pool.Geometry:
-    """Describe windows that divide an input of this (N, C, H, W) evenly into (P, Q) (cached)."""
-    n, c, *size = shape
-    check_count(where, "an output", max(n, 1), c, *output_size)
-    axes = []
-    for inputs, outputs in zip(size, output_size, strict=True):
-        check_count(where, "windows", inputs, outputs)
-        window = np.arange(outputs)
-        start, end = window * inputs // outputs, -((window + 1) * inputs // -outputs)
-        count = end - start
-        axes.append(_axis(inputs, start, count, np.zeros_like(start), count, int(count.max()), 1))
-    return pool.Geometry(*axes)
-
-
-def adaptive_size(where: str, shape: tuple[int, ...], output_size: Any) -> tuple[int, int]:
-    """Return the (P, Q) of adaptive windows; None keeps a side of the input."""
-    wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
-    if len(wanted) == 2:
-        wanted = tuple(n if o is None else o for n, o in zip(shape[2:], wanted, strict=True))
-    return pair(where, "output_size", wanted)
+    reaches = [min(s, 2 * e) for s, e in zip(stride, extents, strict=True)]  # beyond the image there is no second step
+    h, w = slides = [_Slide(*sizes) for sizes in zip(size, kernel, reaches, padding, steps, strict=True)]
+    p, q = (s.outputs(where, side, ceil_mode) for s, side in zip(slides, ("height", "width"), strict=True))
+    return Windows((n, c, p, q), kernel[0] * kernel[1],
+                   lambda: pool.Geometry(h.axis(p, count_include_pad), w.axis(q, count_include_pad)))  # fmt: skip
 
 
 def sliding_windows(where: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any,
-                    ceil_mode: bool, count_include_pad: bool = True) -> pool.Geometry:  # fmt: skip
-    """Return the geometry of a pooling whose settings are as the caller gave them."""
+                    ceil_mode: bool, count_include_pad: bool = True) -> Windows:  # fmt: skip
+    """Return the windows of a pooling whose settings are as the caller gave them."""
     kernel = pair(where, "kernel_size", kernel_size)
     steps = kernel if stride is None else pair(where, "stride", stride)
     borders, dilations = pair(where, "padding", padding, 0), pair(where, "dilation", dilation)
-    return _sliding_windows(where, shape, kernel, steps, borders, dilations, bool(ceil_mode), bool(count_include_pad))
+    return _sliding(where, shape, kernel, steps, borders, dilations, bool(ceil_mode), bool(count_include_pad))
+
+
+def _adaptive_axis(inputs: int, outputs: int) -> pool.Axis:
+    window = np.arange(outputs)
+    start, end = window * inputs // outputs, -((window + 1) * inputs // -outputs)
+    count = end - start
+    return _axis(inputs, start, count, np.zeros_like(start), count, int(count.max()), 1)
+
+
+@lru_cache(maxsize=512)
+def _adaptive(where: str, shape: tuple[int, ...], output_size: tuple[int, int]) -> Windows:
+    (n, c, h, w), (p, q) = shape, output_size
+    check_count(where, "an output", max(n, 1), c, p, q)
+    check_count(where, "windows", h, p)
+    check_count(where, "windows", w, q)
+    taps = (-(-h // p) + 1) * (-(-w // q) + 1)
+    return Windows((n, c, p, q), taps, lambda: pool.Geometry(_adaptive_axis(h, p), _adaptive_axis(w, q)))
+
+
+def adaptive_windows(where: str, shape: tuple[int, ...], output_size: Any) -> Windows:
+    """Return the windows that divide an input of this (N, C, H, W) evenly; None keeps a side of the input."""
+    wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    if len(wanted) == 2:
+        wanted = tuple(n if o is None else o for n, o in zip(shape[2:], wanted, strict=True))
+    return _adaptive(where, shape, pair(where, "output_size", wanted))

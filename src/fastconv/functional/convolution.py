@@ -89,7 +89,7 @@ def conv2d(
     array([[ 8., 12.],
            [20., 24.]], dtype=float32)
     """
-    dtype = same_dtype("conv2d", input=input, weight=weight, bias=bias, coefficients=coefficients)
+    dtype = same_dtype("conv2d", {"bias": bias, "coefficients": coefficients}, input=input, weight=weight)
     check_rank("conv2d", "input", input, 4)
     check_rank("conv2d", "weight", weight, 4)
     g = convolution("conv2d", input.shape, weight.shape, stride, padding, dilation, groups)
@@ -289,7 +289,7 @@ def conv1d(
         As :func:`conv2d`.
     """
     where = "conv1d"
-    dtype = same_dtype(where, input=input, weight=weight, bias=bias, coefficients=coefficients)
+    dtype = same_dtype(where, {"bias": bias, "coefficients": coefficients}, input=input, weight=weight)
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
     x, w = input[:, :, None, :], weight[:, :, None, :]
@@ -369,6 +369,8 @@ def im2col(
     r, s = pair("im2col", "kernel_size", kernel_size)
     g, padded = _unfolded("im2col", input.shape, (r, s), stride, padding, dilation)
     n, c, h, w = input.shape
+    if n == 0:
+        return np.empty((n, c * r * s, g.p * g.q), input.dtype.newbyteorder("="))
     image = np.zeros(padded, input.dtype.newbyteorder("="))
     image[:, :, g.top : g.top + h, g.left : g.left + w] = input
     columns = np.empty((n, c, r, s, g.p, g.q), image.dtype)
@@ -417,6 +419,8 @@ def col2im(
     c = rows // (r * s)
     g, padded = _unfolded("col2im", (n, c, h, w), (r, s), stride, padding, dilation)
     check_shape("col2im", "columns", columns, (n, rows, g.p * g.q))
+    if n == 0:
+        return np.empty((n, c, h, w), columns.dtype.newbyteorder("="))
     image = np.zeros(padded, columns.dtype.newbyteorder("="))
     blocks = columns.reshape(n, c, r, s, g.p, g.q)
     for i in range(r):

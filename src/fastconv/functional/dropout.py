@@ -152,11 +152,12 @@ def _flat(a: Array) -> Array:
 
 
 def _draw(mask: Array, p: float, seed: int, stream: int | str, step: int) -> None:
+    generator = random.generator(seed, stream, step)
     threshold = round(p * 2.0**32)
     if mask.size == 0 or threshold == 0:
         mask.fill(1)
         return
-    state = random.generator(seed, stream, step).bit_generator.state["state"]
+    state = generator.bit_generator.state["state"]
     if mask.ndim == 4:
         n, c, h, w = mask.shape
         elements = memory(mask).reshape(n, h * w, c)

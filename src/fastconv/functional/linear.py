@@ -92,7 +92,7 @@ def linear(
     >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
     array([[11.5]])
     """
-    dtype = same_dtype("linear", input=input, weight=weight, bias=bias, coefficients=coefficients)
+    dtype = same_dtype("linear", {"bias": bias, "coefficients": coefficients}, input=input, weight=weight)
     _check_sizes("linear", input, weight)
     n, k = input.shape[0], weight.shape[0]
     bias, coefficients = check_epilogue("linear", bias, coefficients, k)

@@ -14,6 +14,7 @@ from fastconv.functional._check import (
     as_labels,
     by_dtype,
     check_apart,
+    check_array,
     check_out,
     check_rank,
     check_shape,
@@ -42,8 +43,10 @@ def _check_reduction(where: str, reduction: str) -> None:
 
 def _labels(where: str, target: Labels, input: Array) -> Array:
     """Return the labels as a flat int64 array, one a row of ``input`` along axis 1."""
+    if isinstance(target, np.ndarray):  # before its numbers are read: a view may have any number of them
+        check_array(where, "target", target)
+        check_shape(where, "target", target, (input.shape[0], *input.shape[2:]))
     numbers = as_labels(where, "target", target, booleans=input.shape[1] == 2)
-    check_shape(where, "target", target, (input.shape[0], *input.shape[2:]))
     labels = as_contiguous(numbers).reshape(-1)
     first = loss.first_outside(labels, input.shape[1])
     if first >= 0:
@@ -85,7 +88,7 @@ def _scale(where: str, grad_output: float | Array, shape: tuple[int, ...], dtype
         same_dtype(where, grad_output=grad_output, input=np.empty(0, dtype))
         check_shape(where, "grad_output", grad_output, shape)
         return as_contiguous(grad_output).reshape(-1)
-    return np.array([number(where, "grad_output", grad_output) / (count if reduction == "mean" else 1)], dtype)
+    return np.array([number(where, "grad_output", grad_output) / (max(count, 1) if reduction == "mean" else 1)], dtype)
 
 
 def _check_rows(where: str, input: Array, reduction: str) -> tuple[np.dtype, tuple[int, ...]]:
@@ -188,15 +191,15 @@ def cross_entropy_backward(
     where = "cross_entropy_backward"
     dtype, shape = _check_rows(where, input, reduction)
     labels = _labels(where, target, input)
-    same_dtype(where, input=input, probabilities=probabilities)
+    same_dtype(where, {"probabilities": probabilities}, input=input)
     grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype)
-    if not labels.size:
-        return grad_input
     scale = _scale(where, grad_output, shape, dtype, reduction, labels.size)
     if probabilities is not None:
         check_shape(where, "probabilities", probabilities, input.shape)
     read = {"grad_output": scale, "input": input, "target": target, "probabilities": probabilities}
     check_apart(where, {"grad_input": grad_input}, read, in_place=("input", "probabilities"))
+    if not labels.size:
+        return grad_input
     known = rows(input if probabilities is None else probabilities, 1)
 
     def write(dx: Array) -> None:
@@ -286,12 +289,12 @@ def multi_margin_loss_backward(
     dtype, shape = _check_rows(where, input, reduction)
     labels = _labels(where, target, input)
     grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype)
-    if not labels.size:
-        return grad_input
     scale = _scale(where, grad_output, shape, dtype, reduction, labels.size)
     read = {"grad_output": scale, "input": input, "target": target}
     check_apart(where, {"grad_input": grad_input}, read, in_place=("input",))
     margin = number(where, "margin", margin)
+    if not labels.size:
+        return grad_input
     x = rows(input, 1)
     write_rows(grad_input, 1, lambda dx: _margin_backward[dtype](scale, x, labels, margin, dx))
     return grad_input

@@ -82,15 +82,8 @@ def batch_norm(
            [ 1.]])
     """
     where = "batch_norm"
-    dtype = same_dtype(
-        where,
-        input=input,
-        running_mean=running_mean,
-        running_var=running_var,
-        weight=weight,
-        bias=bias,
-        saved=saved,
-    )
+    running = {"running_mean": running_mean, "running_var": running_var}
+    dtype = same_dtype(where, {**running, "weight": weight, "bias": bias, "saved": saved}, input=input)
     check_rank(where, "input", input, (2, 4))
     momentum = number(where, "momentum", momentum)
     if not 0 <= momentum <= 1:
@@ -106,7 +99,6 @@ def batch_norm(
     saved = check_grad(where, "saved", saved, (2, c), dtype)
     relu = relu_flag(where, activation)
     read = {"input": input, "weight": weight, "bias": bias}
-    running = {"running_mean": running_mean, "running_var": running_var}
     written = {"out": out, "saved": saved}
     if training:
         if m < 2:
@@ -147,7 +139,7 @@ def batch_norm_coefficients(
         As :func:`batch_norm`.
     """
     where = "batch_norm_coefficients"
-    dtype = same_dtype(where, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    dtype = same_dtype(where, {"weight": weight, "bias": bias}, running_mean=running_mean, running_var=running_var)
     check_rank(where, "running_mean", running_mean, 1)
     like = np.broadcast_to(running_mean, (1, *running_mean.shape))
     mean, var = _statistics(where, running_mean, running_var, like)
@@ -220,7 +212,7 @@ def batch_norm_backward(
         As :func:`batch_norm`.
     """
     where = "batch_norm_backward"
-    dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight, saved=saved)
+    dtype = same_dtype(where, {"weight": weight}, grad_output=grad_output, input=input, saved=saved)
     check_rank(where, "input", input, (2, 4))
     check_shape(where, "grad_output", grad_output, input.shape)
     weight = _channels(where, "weight", weight, input)

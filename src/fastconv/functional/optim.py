@@ -6,6 +6,8 @@ parameter's dtype; where a product is added, product and sum are one fused multi
 
 import math
 
+import numpy as np
+
 import fastconv._ext.optim as optim
 from fastconv.functional._check import (
     Array,
@@ -70,7 +72,7 @@ def sgd_step(
             f"sgd_step: nesterov needs a momentum buffer, momentum > 0 and dampening 0, "
             f"got momentum={momentum}, dampening={dampening}"
         )
-    p, g, (buffer,) = _flat("sgd_step", param, grad, momentum_buffer=momentum_buffer)
+    p, g, (buffer,) = _flat("sgd_step", param, grad, {}, {"momentum_buffer": momentum_buffer})
     if p.size:
         _SGD[p.dtype](p, g, buffer, lr, momentum, dampening, weight_decay, nesterov, first_step)
 
@@ -120,7 +122,7 @@ def adam_step(
     )
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"adam_step: beta1 and beta2 must be in [0, 1), got {beta1} and {beta2}")
-    p, g, (m_, v_) = _flat("adam_step", param, grad, m=m, v=v)
+    p, g, (m_, v_) = _flat("adam_step", param, grad, {"m": m, "v": v})
     if p.size:
         step_size = lr / (1 - beta1**step)
         correction2 = math.sqrt(1 - beta2**step)
@@ -170,8 +172,9 @@ def rmsprop_step(
         "rmsprop_step", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum
     )
     p, g, (square, buffer, average) = _flat(
-        "rmsprop_step", param, grad, square_avg=square_avg, momentum_buffer=momentum_buffer, grad_avg=grad_avg
-    )
+        "rmsprop_step", param, grad, {"square_avg": square_avg},
+        {"momentum_buffer": momentum_buffer, "grad_avg": grad_avg},
+    )  # fmt: skip
     if p.size:
         _RMSPROP[p.dtype](p, g, square, buffer, average, lr, alpha, eps, weight_decay, momentum)
 
@@ -214,7 +217,7 @@ def adagrad_step(
     )
     if not lr_decay >= 0:
         raise ValueError(f"adagrad_step: lr_decay must be >= 0, got {lr_decay}")
-    p, g, (square,) = _flat("adagrad_step", param, grad, state_sum=state_sum)
+    p, g, (square,) = _flat("adagrad_step", param, grad, {"state_sum": state_sum})
     if p.size:
         _ADAGRAD[p.dtype](p, g, square, lr / (1 + (step - 1) * lr_decay), eps, weight_decay)
 
@@ -224,6 +227,8 @@ def _numbers(where: str, **settings: float) -> list[float]:
 
 
 def _check_step(where: str, step: int) -> None:
+    if not isinstance(step, int | np.integer):
+        raise TypeError(f"{where}: step must be an int, got {step!r}")
     if step < 1:
         raise ValueError(f"{where}: step counts from 1, got {step}")
     if step >= 1 << 64:
@@ -231,15 +236,16 @@ def _check_step(where: str, step: int) -> None:
 
 
 def _flat(
-    where: str, param: Array, grad: Array, **state: Array | None
+    where: str, param: Array, grad: Array, state: dict[str, Array], optional: dict[str, Array | None] | None = None
 ) -> tuple[Array, Array, list[Array | None]]:
     """Return the checked arrays as flat views: what is updated must already lie in C order."""
-    dtype = same_dtype(where, param=param, grad=grad, **state)
+    dtype = same_dtype(where, optional, param=param, grad=grad, **state)
     check_grad(where, "param", param, param.shape, dtype)
     check_shape(where, "grad", grad, param.shape)
+    every = {**state, **(optional or {})}
     flat = [
         None if a is None else check_grad(where, name, a, param.shape, dtype).reshape(-1)
-        for name, a in state.items()
+        for name, a in every.items()
     ]
-    check_apart(where, {"param": param, **state}, {"grad": grad})
+    check_apart(where, {"param": param, **every}, {"grad": grad})
     return param.reshape(-1), as_contiguous(grad).reshape(-1), flat

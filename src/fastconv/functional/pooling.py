@@ -20,7 +20,7 @@ from fastconv.functional._check import (
     memory,
     same_dtype,
 )
-from fastconv.functional._geometry import adaptive_size, adaptive_windows, sliding_windows
+from fastconv.functional._geometry import Windows, adaptive_windows, sliding_windows
 
 _max_pool = by_dtype(pool.max_pool)
 _max_pool_backward = by_dtype(pool.max_pool_backward)
@@ -31,10 +31,6 @@ Pair = int | tuple[int, int]
 
 # Positions up to here are exact in float32, in which the kernels carry them.
 _MOST_TAPS = 1 << 24
-
-
-def _output_shape(shape: tuple[int, ...], g: Geometry) -> tuple[int, int, int, int]:
-    return shape[0], shape[1], g.h.outputs, g.w.outputs
 
 
 def pool2d_output_shape(
@@ -61,11 +57,10 @@ def pool2d_output_shape(
     (8, 64, 56, 56)
     """
     shape = image_shape("pool2d_output_shape", input_shape)
-    g = sliding_windows("pool2d_output_shape", shape, kernel_size, stride, padding, dilation, ceil_mode)
-    return _output_shape(shape, g)
+    return sliding_windows("pool2d_output_shape", shape, kernel_size, stride, padding, dilation, ceil_mode).shape
 
 
-def _argmax_dtype(where: str, g: Geometry) -> np.dtype[Any]:
+def _argmax_dtype(where: str, g: Windows) -> np.dtype[Any]:
     if g.taps > _MOST_TAPS:
         raise ValueError(f"{where}: a window of {g.taps} taps is too large to index, at most {_MOST_TAPS}")
     return np.dtype(np.uint8 if g.taps <= 255 else np.int32)
@@ -103,7 +98,7 @@ def max_pool2d_argmax_like(
     check_array(where, "input", input)
     check_rank(where, "input", input, 4)
     g = sliding_windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    return empty_nhwc(_output_shape(input.shape, g), _argmax_dtype(where, g))
+    return empty_nhwc(g.shape, _argmax_dtype(where, g))
 
 
 def _flat_indices(argmax: Array, g: Geometry, width: int) -> Array:
@@ -177,16 +172,15 @@ def max_pool2d(
     dtype = same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
     g = sliding_windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    shape = _output_shape(input.shape, g)
-    out = check_out(where, "out", out, shape, dtype)
+    out = check_out(where, "out", out, g.shape, dtype)
     if return_indices or argmax is not None:
-        argmax = check_out(where, "argmax", argmax, shape, _argmax_dtype(where, g))
+        argmax = check_out(where, "argmax", argmax, g.shape, _argmax_dtype(where, g))
     check_apart(where, {"out": out, "argmax": argmax}, {"input": input})
     positions, nbytes = _bytes(argmax)
-    _max_pool[dtype](memory(as_nhwc(input)), memory(out), positions, nbytes, g)
+    _max_pool[dtype](memory(as_nhwc(input)), memory(out), positions, nbytes, g.geometry)
     if return_indices:
         assert argmax is not None
-        return out, _flat_indices(argmax, g, input.shape[3])
+        return out, _flat_indices(argmax, g.geometry, input.shape[3])
     return out
 
 
@@ -239,16 +233,16 @@ def max_pool2d_backward(
     dtype = same_dtype(where, grad_output=grad_output)
     shape = image_shape(where, input_shape)
     g = sliding_windows(where, shape, kernel_size, stride, padding, dilation, ceil_mode)
-    check_shape(where, "grad_output", grad_output, _output_shape(shape, g))
+    check_shape(where, "grad_output", grad_output, g.shape)
     check_array(where, "argmax", argmax)
-    check_shape(where, "argmax", argmax, _output_shape(shape, g))
+    check_shape(where, "argmax", argmax, g.shape)
     if argmax.dtype != _argmax_dtype(where, g):
         raise TypeError(f"{where}: argmax must be {_argmax_dtype(where, g)} for windows of {g.taps} taps, "
                         f"got {argmax.dtype}")  # fmt: skip
     grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
     check_apart(where, {"grad_input": grad_input}, {"grad_output": grad_output, "argmax": argmax})
     positions, nbytes = _bytes(as_nhwc(argmax))
-    _max_pool_backward[dtype](memory(as_nhwc(grad_output)), positions, nbytes, memory(grad_input), g)
+    _max_pool_backward[dtype](memory(as_nhwc(grad_output)), positions, nbytes, memory(grad_input), g.geometry)
     return grad_input
 
 
@@ -298,17 +292,17 @@ def avg_pool2d(
     return _mean("avg_pool2d", input, g, out)
 
 
-def _checked(where: str, input: Array, *windows: Any) -> Geometry:
+def _checked(where: str, input: Array, *windows: Any) -> Windows:
     same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
     return sliding_windows(where, input.shape, *windows)
 
 
-def _mean(where: str, input: Array, g: Geometry, out: Array | None) -> Array:
+def _mean(where: str, input: Array, g: Windows, out: Array | None) -> Array:
     dtype = input.dtype.newbyteorder("=")
-    out = check_out(where, "out", out, _output_shape(input.shape, g), dtype)
+    out = check_out(where, "out", out, g.shape, dtype)
     check_apart(where, {"out": out}, {"input": input})
-    _avg_pool[dtype](memory(as_nhwc(input)), memory(out), g)
+    _avg_pool[dtype](memory(as_nhwc(input)), memory(out), g.geometry)
     return out
 
 
@@ -351,13 +345,13 @@ def avg_pool2d_backward(
     return _mean_backward(where, grad_output, shape, g, grad_input)
 
 
-def _mean_backward(where: str, grad_output: Array, shape: tuple[int, int, int, int], g: Geometry,
+def _mean_backward(where: str, grad_output: Array, shape: tuple[int, int, int, int], g: Windows,
                    grad_input: Array | None) -> Array:  # fmt: skip
     dtype = same_dtype(where, grad_output=grad_output)
-    check_shape(where, "grad_output", grad_output, _output_shape(shape, g))
+    check_shape(where, "grad_output", grad_output, g.shape)
     grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
     check_apart(where, {"grad_input": grad_input}, {"grad_output": grad_output})
-    _avg_pool_backward[dtype](memory(as_nhwc(grad_output)), memory(grad_input), g)
+    _avg_pool_backward[dtype](memory(as_nhwc(grad_output)), memory(grad_input), g.geometry)
     return grad_input
 
 
@@ -395,11 +389,9 @@ def adaptive_avg_pool2d(
     array([[[[1.5, 4. ]]]])
     """
     where = "adaptive_avg_pool2d"
-    dtype = same_dtype(where, input=input)
+    same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
-    size = adaptive_size(where, input.shape, output_size)
-    out = check_out(where, "out", out, (*input.shape[:2], *size), dtype)  # before more windows are described than fit
-    return _mean(where, input, adaptive_windows(where, input.shape, size), out)
+    return _mean(where, input, adaptive_windows(where, input.shape, output_size), out)
 
 
 def adaptive_avg_pool2d_backward(
@@ -451,7 +443,7 @@ def global_avg_pool2d(input: Array, *, out: Array | None = None) -> Array:
     where = "global_avg_pool2d"
     same_dtype(where, input=input)
     check_rank(where, "input", input, 4)
-    return _mean(where, input, adaptive_windows(where, input.shape, (1, 1)), out)
+    return _mean(where, input, adaptive_windows(where, input.shape, 1), out)
 
 
 def global_avg_pool2d_backward(
@@ -477,4 +469,4 @@ def global_avg_pool2d_backward(
     """
     where = "global_avg_pool2d_backward"
     shape = image_shape(where, input_shape)
-    return _mean_backward(where, grad_output, shape, adaptive_windows(where, shape, (1, 1)), grad_input)
+    return _mean_backward(where, grad_output, shape, adaptive_windows(where, shape, 1), grad_input)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import fastconv._ext.deep as _ext
-from fastconv.functional._check import Array, check_apart, check_array, check_grad, number, same_dtype
+from fastconv.functional._check import Array, check_apart, check_array, check_grad, check_rank, number, same_dtype
 
 __all__ = [
     "ACTIVATIONS", "MAX_WIDTH", "ResidualCore", "from_blocks", "residual_backward", "residual_forward", "to_blocks",
@@ -115,6 +115,10 @@ def to_blocks(x: Array, pad: str = "repeat") -> Array:
     States are padded by repetition, so that the padding is finite where the batch is; gradients by zeros, so that
     it contributes nothing.
     """
+    same_dtype("to_blocks", x=x)
+    check_rank("to_blocks", "x", x, 2)
+    if pad not in ("repeat", "zero"):
+        raise ValueError(f"to_blocks: pad must be 'repeat' or 'zero', got {pad!r}")
     n, width = x.shape
     blocks = blocks_of(n)
     rows = np.zeros((blocks * 16, width), x.dtype)
@@ -126,7 +130,11 @@ def to_blocks(x: Array, pad: str = "repeat") -> Array:
 
 def from_blocks(h: Array, samples: int) -> Array:
     """Return the first ``samples`` of blocks (B, D, 16) as (N, D), C-contiguous."""
-    blocks, width, _ = h.shape
+    same_dtype("from_blocks", h=h)
+    check_rank("from_blocks", "h", h, 3)
+    blocks, width, lanes = h.shape
+    if lanes != 16 or not isinstance(samples, int | np.integer) or not 0 <= samples <= blocks * 16:
+        raise ValueError(f"from_blocks: h must be (blocks, D, 16) and hold {samples!r} samples, got shape {h.shape}")
     return np.ascontiguousarray(h.transpose(0, 2, 1).reshape(blocks * 16, width)[:samples])
 
 
@@ -158,7 +166,8 @@ def residual_forward(
         If shapes or dtypes do not fit.
     """
     where = "residual_forward"
-    same_dtype(where, weights=weights, h=h, marks=marks)
+    same_dtype(where, {"marks": marks}, weights=weights, h=h)
+    _check_core(where, core)
     chunk = max(1, (32 << 10) // (core.row * h.itemsize)) if chunk is None else chunk
     chunk = _check_run(where, core, weights, h, chunk, marks)
     check_apart(where, {"h": h, "marks": marks}, {"weights": weights})
@@ -205,6 +214,7 @@ def residual_backward(
     where = "residual_backward"
     updated = weights if updated is None else updated
     dtype = same_dtype(where, weights=weights, updated=updated, g=g, marks=marks)
+    _check_core(where, core)
     chunk = _check_run(where, core, weights, g, chunk, marks)
     check_grad(where, "updated", updated, weights.shape, dtype)
     rate = number(where, "rate", rate)
@@ -237,6 +247,11 @@ def backward_workspace(core: ResidualCore, samples: int, chunk: int, dtype: np.d
     raw = np.empty(nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + nbytes].view(dtype)
+
+
+def _check_core(where: str, core: ResidualCore) -> None:
+    if not isinstance(core, ResidualCore):
+        raise TypeError(f"{where}: core must be a ResidualCore, got {type(core).__name__}")
 
 
 def _check_run(where: str, core: ResidualCore, weights: Array, h: Array, chunk: int, marks: Array | None) -> int:

@@ -17,18 +17,22 @@ class Workspace:
 
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | tuple[()] | None = None
 
+    def _memory(self) -> dict[str, Any]:
+        """Return where buffers are kept."""
+        return vars(self)
+
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return the array `name`, the same one while shape and dtype stay; contents are left over.
 
         Storage only grows, so a last, smaller batch costs no allocation. Arrays of three and four dimensions are
         channels-last and others in C order.
         """
-        arrays: dict[str, Array] = vars(self).setdefault("_arrays", {})
+        arrays: dict[str, Array] = self._memory().setdefault("_arrays", {})
         held = arrays.get(name)
         if held is not None and held.shape == shape and held.dtype == dtype:
             return held
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        storage: dict[str, Array] = vars(self).setdefault("_storage", {})
+        storage: dict[str, Array] = self._memory().setdefault("_storage", {})
         if name not in storage or storage[name].nbytes < nbytes:
             storage[name] = empty_aligned(nbytes, np.uint8)
         arrays[name] = place(storage[name][:nbytes].view(dtype), Spec(shape, np.dtype(dtype)))
@@ -73,4 +77,4 @@ class Workspace:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry parameters and settings, no buffers."""
-        return {k: v for k, v in vars(self).items() if k not in (*_MEMORY, "_saved", "_hooks")}
+        return {k: v for k, v in vars(self).items() if k not in (*_MEMORY, "_saved", "_hooks", "_threads")}

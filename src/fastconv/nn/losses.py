@@ -1,5 +1,6 @@
 """Losses: ``loss(output, target)`` is a float, ``loss.backward()`` the gradient of the output."""
 
+import threading
 from typing import Any
 
 from fastconv import functional as F
@@ -7,8 +8,14 @@ from fastconv.nn._parameter import Array, real
 from fastconv.nn._workspace import Workspace
 
 
+class _Thread(threading.local):
+    """What a loss keeps for the thread that asks."""
+
+    saved: Any = None
+
+
 class Loss(Workspace):
-    """Base class of the losses.
+    """Base class of the losses; any number of threads may use one at the same time, each goes backward on its own.
 
     Parameters
     ----------
@@ -25,6 +32,22 @@ class Loss(Workspace):
         if reduction not in ("mean", "sum"):
             raise ValueError(f"{type(self).__name__}: reduction must be 'mean' or 'sum', got {reduction!r}")
         self.reduction = reduction
+
+    @property
+    def _thread(self) -> _Thread:
+        thread: _Thread = vars(self).get("_threads") or vars(self).setdefault("_threads", _Thread())
+        return thread
+
+    @property
+    def _saved(self) -> Any:
+        return self._thread.saved
+
+    @_saved.setter
+    def _saved(self, saved: Any) -> None:
+        self._thread.saved = saved
+
+    def _memory(self) -> dict[str, Any]:
+        return vars(self._thread)
 
     def __call__(self, output: Array, target: Array) -> float:
         return self.forward(output, target)
