@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from fastconv._ext import pool
 from fastconv.functional import pooling
 from fastconv.functional._check import by_dtype, check_rank, memory
-from fastconv.functional._geometry import adaptive_size, adaptive_windows, sliding_windows
+from fastconv.functional._geometry import Windows, adaptive_windows, sliding_windows
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.activation import relu_mask
 from fastconv.graph.operation import Call, Frame, Operation, Spec, flat, one_dtype
@@ -26,14 +26,19 @@ def _frozen(value: Any) -> Any:
 class _Pool(Operation):
     where: ClassVar[str]
 
-    def geometry(self, shape: tuple[int, ...]) -> Any:
+    def windows(self, shape: tuple[int, ...]) -> Windows:
         raise NotImplementedError
+
+    def geometry(self, f: Frame, shape: tuple[int, ...]) -> Any:
+        if "geometry" not in f.memo:
+            f.memo["geometry"] = self.windows(shape).geometry
+        return f.memo["geometry"]
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         [x] = inputs
         dtype = one_dtype(self.where, x)
         check_rank(self.where, "input", x, 4)
-        return (Spec(pooling._output_shape(x.shape, self.geometry(x.shape)), dtype),)
+        return (Spec(self.windows(x.shape).shape, dtype),)
 
 
 @dataclass(frozen=True)
@@ -44,21 +49,21 @@ class MaxPool(_Pool):
     where = "max_pool2d"
     takes = ("pool",)
 
-    def geometry(self, shape: tuple[int, ...]) -> Any:
+    def windows(self, shape: tuple[int, ...]) -> Windows:
         return sliding_windows(self.where, tuple(shape), *self.window)
 
     def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        return (Spec(outputs[0].shape, pooling._argmax_dtype(self.where, self.geometry(inputs[0].shape))),)
+        return (Spec(outputs[0].shape, pooling._argmax_dtype(self.where, self.windows(inputs[0].shape))),)
 
     def forward(self, f: Frame) -> Iterator[Call]:
         [x], [y] = f.x, f.y
         positions, nbytes = pooling._bytes(f.saved[0] if f.saved else None)
-        yield _max_pool[y.dtype], (memory(x), memory(y), positions, nbytes, self.geometry(x.shape))
+        yield _max_pool[y.dtype], (memory(x), memory(y), positions, nbytes, self.geometry(f, x.shape))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         [gy], [gx] = f.gy, f.gx
         positions, nbytes = pooling._bytes(f.saved[0])
-        yield _max_pool_backward[gy.dtype], (memory(gy), positions, nbytes, memory(gx), self.geometry(gx.shape))
+        yield _max_pool_backward[gy.dtype], (memory(gy), positions, nbytes, memory(gx), self.geometry(f, gx.shape))
 
     def mask(self, f: Frame) -> Iterator[Call]:
         """Take the gradient through the ReLU before the pooling: where the largest element is 0, all are."""
@@ -69,11 +74,11 @@ class MaxPool(_Pool):
 class _Mean(_Pool):
     def forward(self, f: Frame) -> Iterator[Call]:
         [x], [y] = f.x, f.y
-        yield _avg_pool[y.dtype], (memory(x), memory(y), self.geometry(x.shape))
+        yield _avg_pool[y.dtype], (memory(x), memory(y), self.geometry(f, x.shape))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         [gy], [gx] = f.gy, f.gx
-        yield _avg_pool_backward[gy.dtype], (memory(gy), memory(gx), self.geometry(gx.shape))
+        yield _avg_pool_backward[gy.dtype], (memory(gy), memory(gx), self.geometry(f, gx.shape))
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class AvgPool(_Mean):
     count_include_pad: bool
     where = "avg_pool2d"
 
-    def geometry(self, shape: tuple[int, ...]) -> Any:
+    def windows(self, shape: tuple[int, ...]) -> Windows:
         window = (self.kernel_size, self.stride, self.padding, 1, self.ceil_mode, self.count_include_pad)
         return sliding_windows(self.where, tuple(shape), *window)
 
@@ -99,8 +104,8 @@ class AdaptiveAvgPool(_Mean):
     output_size: Any
     where = "adaptive_avg_pool2d"
 
-    def geometry(self, shape: tuple[int, ...]) -> Any:
-        return adaptive_windows(self.where, tuple(shape), adaptive_size(self.where, tuple(shape), self.output_size))
+    def windows(self, shape: tuple[int, ...]) -> Windows:
+        return adaptive_windows(self.where, tuple(shape), self.output_size)
 
 
 @describes("max_pool2d")
