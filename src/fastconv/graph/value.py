@@ -204,8 +204,8 @@ class Value:
     __lt__ = __le__ = __gt__ = __ge__ = _compared
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Value) or other is None:
-            return self is other
+        if other is self or other is None:
+            return other is self
         refuse("comparing it")
 
     def _refused(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -56,7 +56,7 @@ class Session:
 
     def __init__(self) -> None:
         self.arena = empty_aligned(0, np.uint8)
-        self.programs: dict[int, Program] = {}
+        self.programs: OrderedDict[int, Program] = OrderedDict()
 
     def program(self, plan: Schedule) -> Program:
         """Return the program of a schedule on this arena, which grows where it must."""
@@ -66,6 +66,9 @@ class Session:
         program = self.programs.get(id(plan))
         if program is None or program.schedule is not plan:
             program = self.programs[id(plan)] = Program(plan, self.arena)
+        self.programs.move_to_end(id(plan))
+        while len(self.programs) > KEPT:
+            self.programs.popitem(last=False)
         return program
 
 

@@ -27,7 +27,7 @@ from fastconv.nn.base import Module
 
 
 class _Collection(Module):
-    """Named children in a dict of their own."""
+    """Named children in a container of their own, which every change replaces: so it is seen as any attribute's."""
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         yield from list(self._modules().items())
@@ -79,23 +79,29 @@ class ModuleList(_Collection):
 
     def append(self, module: Module) -> Self:
         """Add a module at the end; returns self."""
-        self._list.append(self._check(f"item {len(self)}", module))
+        self._list = [*self._list, self._check(f"item {len(self)}", module)]
         return self
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add modules at the end, all or none; returns self."""
         if not isinstance(modules, Iterable):
             raise TypeError(f"ModuleList: expected an iterable of modules, got {type(modules).__name__}")
-        self._list += [self._check(f"item {index}", module) for index, module in enumerate(modules, len(self))]
+        more = [self._check(f"item {index}", module) for index, module in enumerate(modules, len(self))]
+        self._list = [*self._list, *more]
         return self
 
     def insert(self, index: SupportsIndex, module: Module) -> None:
         """Put a module before the one at `index`."""
-        self._list.insert(index, self._check(f"item {operator.index(index)}", module))
+        changed = list(self._list)
+        changed.insert(index, self._check(f"item {operator.index(index)}", module))
+        self._list = changed
 
     def pop(self, index: SupportsIndex = -1) -> Module:
         """Remove a module and return it."""
-        return self._list.pop(index)
+        changed = list(self._list)
+        module = changed.pop(index)
+        self._list = changed
+        return module
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Module: ...
@@ -106,10 +112,14 @@ class ModuleList(_Collection):
         return ModuleList(self._list[index]) if isinstance(index, slice) else self._list[index]
 
     def __setitem__(self, index: SupportsIndex, module: Module) -> None:
-        self._list[index] = self._check(f"item {operator.index(index)}", module)
+        changed = list(self._list)
+        changed[index] = self._check(f"item {operator.index(index)}", module)
+        self._list = changed
 
     def __delitem__(self, index: SupportsIndex | slice) -> None:
-        del self._list[index]
+        changed = list(self._list)
+        del changed[index]
+        self._list = changed
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self._list)
@@ -179,15 +189,18 @@ class ModuleDict(_Collection):
             raise TypeError(
                 f"ModuleDict: expected a mapping or pairs of a name and a module, got {type(modules).__name__}"
             ) from error
-        self._dict.update([self._entry(name, module) for name, module in entries])
+        self._dict = self._dict | dict([self._entry(name, module) for name, module in entries])
 
     def clear(self) -> None:
         """Remove all modules."""
-        self._dict.clear()
+        self._dict = {}
 
     def pop(self, name: str) -> Module:
         """Remove a module and return it."""
-        return self._dict.pop(name)
+        changed = dict(self._dict)
+        module = changed.pop(name)
+        self._dict = changed
+        return module
 
     def keys(self) -> KeysView[str]:
         return self._dict.keys()
@@ -205,7 +218,7 @@ class ModuleDict(_Collection):
         self.update([(name, module)])
 
     def __delitem__(self, name: str) -> None:
-        del self._dict[name]
+        self.pop(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._dict)
