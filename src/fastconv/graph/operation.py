@@ -121,6 +121,10 @@ class Operation:
         Activations fused behind it whose gradient its own backward takes along (it then reads its output).
     stateful : bool
         It does something beside its outputs (a hook, counters), so that it runs even where nobody reads them.
+    runs_again : bool
+        `again` computes its outputs once more without what it does beside them.
+    keeps_saved : bool
+        What it saved is needed for that.
     trains_itself : bool
         Its backward runs even where nothing before it is trained.
     calls_out : bool
@@ -137,6 +141,7 @@ class Operation:
     inplace: bool = False
     masks: ClassVar[tuple[str, ...]] = ()
     stateful: bool = False
+    keeps_saved: ClassVar[bool] = False
     trains_itself: bool = False
     calls_out: ClassVar[bool] = False
     blocks: bool = False
@@ -146,6 +151,10 @@ class Operation:
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    @property
+    def runs_again(self) -> bool:
+        return not self.stateful
 
     def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
         """Return the places of the inputs that backward reads, when these inputs' gradients are wanted."""
@@ -180,6 +189,10 @@ class Operation:
 
     def forward(self, f: Frame) -> Iterator[Call]:
         raise NotImplementedError
+
+    def again(self, f: Frame) -> Iterator[Call]:
+        """Yield the calls that compute the outputs once more."""
+        return self.forward(f)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         raise NotImplementedError(f"{self.name} has no gradient")

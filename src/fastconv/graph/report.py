@@ -33,6 +33,8 @@ class Row:
         need theirs at the same time: see `Plan.arena`.
     hooked : bool
         Whether a hook looks at it, so that it runs on its own.
+    again : bool
+        Whether backward computes it once more instead of keeping it; `flops` counts that.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Row:
     activations: int
     gradients: int
     hooked: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Plan:
         return sum(row.flops for row in self.rows)
 
     @property
+    def twice(self) -> tuple[str, ...]:
+        """Names of the rows that backward computes once more."""
+        return tuple(row.name for row in self.rows if row.again)
+
+    @property
     def activations(self) -> int:
         return sum(row.activations for row in self.rows)
 
@@ -103,7 +111,7 @@ class Plan:
         table = [("layers", "", "output", "parameters", "MFLOP", "activations", "gradients")]
         for row in self.rows:
             table.append((
-                row.name, " + ".join(row.layers) + (" (hook)" if row.hooked else ""), "×".join(map(str, row.output)),
+                row.name, " + ".join(row.layers) + " (hook)" * row.hooked + " (twice)" * row.again, "×".join(map(str, row.output)),
                 _count(row.parameters), _count(row.flops / 1e6), _bytes(row.activations), _bytes(row.gradients),
             ))  # fmt: skip
         table.append((
@@ -187,10 +195,11 @@ def _row(
             back = sum(target is not None for target in (*step.refs.gx[:2], *([None] * 2))[:2])
     own = [slot for slot in schedule.slots if slot.owner == index]
     return Row(
-        name, tuple(layers), g.outputs[0].shape if g.outputs else (), learned, forward * (1 + back),
+        name, tuple(layers), g.outputs[0].shape if g.outputs else (), learned,
+        forward * (1 + back + (index in schedule.again)),
         sum(slot.nbytes for slot in own if slot.kind == "activation"),
         sum(slot.nbytes for slot in own if slot.kind == "gradient"),
-        any(id(value) in hooked for value in g.outputs),
+        any(id(value) in hooked for value in g.outputs), index in schedule.again,
     )  # fmt: skip
 
 

@@ -78,6 +78,8 @@ class Schedule:
     gradients : bool
     calls_out : bool
         Whether it runs code that is not the package's: hooks, layers with a backward of their own.
+    again : list of int
+        Groups that backward runs forward once more, since their results were not kept.
     """
 
     graph: Graph
@@ -89,10 +91,13 @@ class Schedule:
     outputs: list[Ref] = field(default_factory=list)
     grads: list[Ref | None] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
+    again: list[int] = field(default_factory=list)
     nbytes: int = 0
 
 
-def schedule(graph: Graph, wanted: Sequence[bool], gradients: bool) -> Schedule:
+def schedule(
+    graph: Graph, wanted: Sequence[bool], gradients: bool, spans: Sequence[tuple[int, int]] = ()
+) -> Schedule:  # fmt: skip
     """Plan a program.
 
     Parameters
@@ -102,13 +107,22 @@ def schedule(graph: Graph, wanted: Sequence[bool], gradients: bool) -> Schedule:
         Which inputs' gradients backward returns.
     gradients : bool
         False plans forward alone: nothing is kept for backward.
+    spans : sequence of (first, last)
+        Nodes, the last not included, whose results are not kept for backward but computed once more, each span on its
+        own ("checkpointing": Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174).
     """
-    return _Scheduler(graph, wanted, gradients).run()
+    return _Scheduler(graph, wanted, gradients, spans).run()
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, wanted: Sequence[bool], gradients: bool) -> None:
+    def __init__(
+        self, graph: Graph, wanted: Sequence[bool], gradients: bool, spans: Sequence[tuple[int, int]]
+    ) -> None:  # fmt: skip
         self.plan = Schedule(graph, group(graph, gradients), gradients)
+        self.segments = list(_segments(graph, self.plan.groups, spans)) if gradients else []
+        self.inside = {i: segment for segment in self.segments for i in segment}  # groups of segments
+        self.made = {value: i for i, g in enumerate(self.plan.groups) for value in g.outputs}
+        self.copies: dict[Value, Ref] = {}  # results of segments that were computed once more
         self.plan.calls_out = any(g.op.calls_out for g in self.plan.groups)
         self.wanted = wanted
         self.refs: dict[Value, Ref] = {}
@@ -124,7 +138,7 @@ class _Scheduler:
         plan = self.plan
         for value in plan.graph.inputs:
             self.needs[value] = plan.gradients and self.wanted[value.source[1]]
-        kept = self._kept() if plan.gradients else set()
+        kept = self.kept = self._kept() if plan.gradients else set()
         left = Counter(self._home(value) for g in plan.groups for value in g.reads())
         left.update(self._home(value) for value in (*plan.graph.outputs, *kept))
         for index, g in enumerate(plan.groups):
@@ -168,17 +182,27 @@ class _Scheduler:
     def _kept(self) -> set[Value]:
         """Note which values need gradients; returns those that backward reads."""
         kept: set[Value] = set()
-        for g in self.plan.groups:
+        for index, g in enumerate(self.plan.groups):
             inputs = [value for value in (*g.inputs, g.add) if value is not None]
             needs = not g.op.blocks and (g.op.trains_itself or any(self._needs(value) for value in inputs))
             self.needs.update(dict.fromkeys(g.outputs, needs))
             if not needs:
                 continue
-            kept.update(v for v in (g.inputs[i] for i in g.op.reads(self._wanted(g))) if v is not None)
-            own = g.op.reads_outputs or g.masks or g.behind is not None
-            if own or (g.activation is not None and not g.pooled):
-                kept.update(g.outputs)
+            kept.update(value for value in self._backward_reads(g) if not self._again(index, value))
+            if index in self.inside:
+                kept.update(value for value in g.reads() if not self._again(index, value))
         return kept
+
+    def _backward_reads(self, g: Group) -> Iterator[Value]:
+        """Yield the values that a group's backward reads."""
+        yield from (v for v in (g.inputs[i] for i in g.op.reads(self._wanted(g))) if v is not None)
+        if g.op.reads_outputs or g.masks or g.behind is not None or (g.activation is not None and not g.pooled):
+            yield from g.outputs
+
+    def _again(self, index: int, value: Value) -> bool:
+        """Return whether a value that a group reads is one that its segment computes once more."""
+        segment = self.inside.get(index)
+        return segment is not None and self.made.get(value, -1) in segment
 
     def _wanted(self, g: Group) -> tuple[bool, ...]:
         return tuple(value is not None and self._needs(value) for value in g.inputs)
@@ -200,7 +224,7 @@ class _Scheduler:
         left.subtract(self._home(value) for value in g.reads())
         outputs = [self._output(g, i, value, left) for i, value in enumerate(g.outputs)]
         frame = Frame(inputs, outputs)
-        if self.plan.gradients and g.op.saved(*specs):
+        if self.plan.gradients and g.op.saved(*specs) and (index not in self.inside or g.op.keeps_saved):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
         frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *specs)]
         frame.activation = None if g.activation is None else g.activation.op.name
@@ -232,7 +256,10 @@ class _Scheduler:
         for i, value in enumerate(plan.graph.outputs):
             if self._needs(value):
                 self._give(value, Ref(value.spec, source=("grad", i)))
+        ends = {segment[-1]: segment for segment in self.segments}
         for index in reversed(range(len(plan.groups))):
+            if index in ends:
+                self._run_again(ends[index])
             self.owner = index
             self._group_backward(index, plan.groups[index])
         for value in plan.graph.inputs:
@@ -241,6 +268,49 @@ class _Scheduler:
                 grad = self._zero(value.spec)
             plan.grads.append(grad)
 
+    def _run_again(self, segment: range) -> None:
+        """Compute what backward will read of a segment once more."""
+        groups = self.plan.groups
+        wanted = {v for i in segment if self._is_needed(groups[i]) for v in self._backward_reads(groups[i])}
+        chosen: list[int] = []
+        for index in reversed(segment):
+            g = groups[index]
+            lost = [value for value in g.outputs if value in wanted and value not in self.kept]
+            saves = bool(g.op.saved(*g.nodes[0].specs())) and not g.op.keeps_saved and self._is_needed(g)
+            if lost or saves:
+                chosen.append(index)
+                wanted.update(value for value in g.reads() if self._again(index, value))
+        for index in reversed(chosen):
+            self.owner = index
+            self._group_again(index, groups[index])
+        self.plan.again += [i for i in chosen if not groups[i].op.is_view(*groups[i].nodes[0].specs())]
+
+    def _is_needed(self, g: Group) -> bool:
+        return any(self.needs.get(value, False) for value in g.outputs)
+
+    def _group_again(self, index: int, g: Group) -> None:
+        specs = g.nodes[0].specs()
+        inputs = [None if value is None else self._seen(value) for value in g.inputs]
+        if g.op.is_view(*specs):
+            self.copies[g.outputs[0]] = Ref(g.outputs[0].spec, base=inputs[0], view=_viewer(g, g.outputs[0].spec))
+            return
+        frame = Frame(inputs, [self.slot(value.spec, "activation") for value in g.outputs])
+        if g.op.keeps_saved:
+            frame.saved = self.saved[index]
+        elif g.op.saved(*specs):
+            frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
+        frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *specs)]
+        frame.activation = None if g.activation is None else g.activation.op.name
+        frame.add = None if g.add is None else self._seen(g.add)
+        self.plan.backward.append(Step(g.op.again, frame, index))
+        for value, ref in zip(g.outputs, frame.y, strict=True):
+            if value not in self.kept:
+                self.copies[value] = ref
+
+    def _seen(self, value: Value) -> Ref:
+        """Return where backward finds a value."""
+        return self.copies.get(value) or self.refs_of(value)
+
     def _group_backward(self, index: int, g: Group) -> None:
         if not any(self.needs.get(value) for value in g.outputs):
             return
@@ -248,7 +318,7 @@ class _Scheduler:
         if all(grad is None for grad in found):
             return
         grads = [grad or self._zero(value.spec) for value, grad in zip(g.outputs, found, strict=True)]
-        outputs = [self.refs_of(value) for value in g.outputs]
+        outputs = [self._seen(value) for value in g.outputs]
         if g.behind is not None:
             grads[0] = self._masked(g, _relu_of(g), grads[0], outputs[0])
         if g.activation is not None and not g.masks and not g.pooled:
@@ -267,7 +337,7 @@ class _Scheduler:
             else:
                 targets[position] = self._target(g, position, value, after)
         if any(target is not None for target in targets) or g.op.trains_itself:
-            inputs = [None if value is None else self.refs_of(value) for value in g.inputs]
+            inputs = [None if value is None else self._seen(value) for value in g.inputs]
             read = g.op.reads(self._wanted(g))
             reads = [ref if i in read else _bare(ref) for i, ref in enumerate(inputs)]
             own = g.op.reads_outputs or g.masks
@@ -348,6 +418,22 @@ class _Scheduler:
     def _own(self, ref: Ref) -> bool:
         """Return whether a contribution may be written over: it lies in a slot that no other one shares."""
         return ref.slot is not None and self.holders[ref.slot] == 1
+
+
+def _segments(graph: Graph, groups: Sequence[Group], spans: Sequence[tuple[int, int]]) -> Iterator[range]:
+    """Yield the runs of groups that lie inside a span and can run twice."""
+    places = {node: i for i, node in enumerate(graph.nodes)}
+    for first, last in spans:
+        start: int | None = None
+        for index, g in enumerate(groups):
+            inside = g.op.runs_again and all(first <= places[node] < last for node in g.nodes)
+            if inside and start is None:
+                start = index
+            if not inside and start is not None:
+                yield range(start, index)
+                start = None
+        if start is not None:
+            yield range(start, len(groups))
 
 
 def _add(f: Frame) -> Iterator[Call]:

@@ -9,6 +9,7 @@ its own calls a layer twice. Assigning an attribute of any module of the tree wr
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -124,8 +125,7 @@ class Tree:
             return found
         graph = trace(self.root, forward, specs)
         self.specs = specs
-        wanted = [self.root.need_input_grad] * len(specs)
-        found = self.schedules[key] = make_schedule(graph, wanted, gradients)
+        found = self.schedules[key] = _scheduled(self.root, graph, gradients)
         self.versions = list(map(_version, self.watched))  # a forward may keep values as attributes
         while len(self.schedules) > KEPT:
             self.schedules.popitem(last=False)
@@ -347,6 +347,40 @@ def write_opaque(graph: Graph, layer: Module, inputs: Sequence[Value]) -> Any:
     return graph.write(Opaque(layer, outputs), *inputs)
 
 
+def _scheduled(root: Module, graph: Graph, gradients: bool) -> Schedule:
+    """Plan a program; what layers ask for, and a limit of memory, decide what is kept for backward."""
+    wanted = [root.need_input_grad] * len(graph.inputs)
+    spans = [(call.first, call.last) for call in graph.calls if call.module.checkpoint]
+    spans = [a for a in spans if not any(b[0] <= a[0] and a[1] <= b[1] for b in spans if b != a)]
+    found = make_schedule(graph, wanted, gradients, spans)
+    if not gradients or root.memory_limit is None:
+        return found
+    state = sum(a.nbytes for _, a in root.named_state()) + sum(p.grad.nbytes for p in root.parameters())
+    least = found.nbytes
+    for count in range(2, max(len(found.groups), 2)):
+        if state + found.nbytes <= root.memory_limit:
+            return found
+        found = make_schedule(graph, wanted, gradients, _even(graph, count))
+        least = min(least, found.nbytes)
+        if count * count > 4 * len(found.groups):  # more pieces would not take less
+            break
+    if state + found.nbytes <= root.memory_limit:
+        return found
+    raise ValueError(
+        f"{type(root).__name__}: a memory limit of {root.memory_limit:,} bytes is below the {state + least:,} that a "
+        f"step on inputs of shape {graph.inputs[0].shape} needs with all that can be computed twice; use smaller "
+        "batches or a higher limit"
+    )
+
+
+def _even(graph: Graph, count: int) -> list[tuple[int, int]]:
+    """Return spans that cut a graph into pieces of about equal bytes of outputs."""
+    sizes = np.cumsum([sum(value.spec.nbytes for value in node.outputs) for node in graph.nodes])
+    cuts = np.searchsorted(sizes, sizes[-1] * np.arange(1, count) / count) + 1
+    ends = [0, *map(int, cuts), len(graph.nodes)]
+    return [(a, b) for a, b in itertools.pairwise(ends) if a < b]
+
+
 def plan(module: Module, input_shape: Sequence[int], training: bool) -> Plan:
     """Return what a step of a model does and holds; see `Module.plan`."""
     shape = tuple(int(n) for n in input_shape)
@@ -358,7 +392,7 @@ def plan(module: Module, input_shape: Sequence[int], training: bool) -> Plan:
         graph = trace(module, type(module).forward.raw, [Spec(shape, dtype)])  # type: ignore[attr-defined]
     finally:
         modes.reset(former)
-    found = make_schedule(graph, [module.need_input_grad], training)
+    found = _scheduled(module, graph, training)
     return make_plan(module, found, shape, dtype, training, _scratch(found))
 
 

@@ -129,6 +129,12 @@ class Module(Workspace, State):
         False lets `backward` return None instead of the gradient of the input.
     trains_itself : bool
         True says that `backward` changes more than `Parameter.grad`: it runs wherever the layer stands.
+    checkpoint : bool
+        True keeps no results inside the layer for backward, which computes them once more: the same bits, less memory,
+        more time (`plan` shows both). It is for layers inside a model.
+    memory_limit : int or None
+        Bytes that a step may hold for parameters, activations and gradients. Where it would hold more, parts of the
+        model are computed twice as with `checkpoint`. It is for the model that is called.
     buffer_names : tuple of str
         Names of attributes that are arrays of the state but not learned (running statistics).
     extra_names : tuple of str
@@ -137,6 +143,8 @@ class Module(Workspace, State):
 
     need_input_grad: bool = True
     trains_itself: bool = False
+    checkpoint: bool = False
+    memory_limit: int | None = None
     _training: bool = True
     _version: int = 0
     _hooks: tuple[Callable[..., None], ...] = ()

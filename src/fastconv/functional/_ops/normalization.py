@@ -1,7 +1,7 @@
 """Batch normalisation."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ class BatchNorm(Operation):
     masks: ClassVar[tuple[str, ...]] = ("relu",)
     accumulates: ClassVar[tuple[int, ...]] = (1, 2)
     reads_inputs = (0, 1)
+    runs_again = True
 
     @property
     def name(self) -> str:
@@ -92,6 +93,11 @@ class BatchNorm(Operation):
             yield _forward[y.dtype], (*before, self.momentum, *after)
         if count is not None:
             yield np.add, (count, 1, count)
+
+    def again(self, f: Frame) -> Iterator[Call]:
+        """Normalise once more; the running statistics have moved already."""
+        statistics = (None, None, None) if self.training else f.x[3:]
+        return replace(self, momentum=0.0).forward(replace(f, x=[*f.x[:3], *statistics]))
 
     def coefficients(self, f: Frame) -> Iterator[Call]:
         """Fill scale and shift of evaluation, for the operation before to apply."""

@@ -17,7 +17,8 @@ class Dropout(Operation):
     p: float
     layer: Any
     stateful = True
-    inplace = False
+    runs_again = True
+    keeps_saved = True
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         return (Spec(inputs[0].shape, one_dtype("dropout", inputs[0])),)
@@ -28,6 +29,9 @@ class Dropout(Operation):
     def forward(self, f: Frame) -> Iterator[Call]:
         mask = f.saved[0] if f.saved else None
         yield _drop, (self.layer, self.p, f.x[0], mask, f.y[0])
+
+    def again(self, f: Frame) -> Iterator[Call]:
+        yield _drop_back, (f.x[0], f.saved[0], self.p, f.y[0])
 
     def backward(self, f: Frame) -> Iterator[Call]:
         yield _drop_back, (f.gy[0], f.saved[0], self.p, f.gx[0])
