@@ -29,8 +29,9 @@ def alike(objective):
     return objective
 
 
-def run(out, objective=value, resume=False, trials=6):
-    return search(alike(objective), SPACE, trials=trials, seed=3, out=out, resume=resume, progress=False, command={"a": 1})
+def run(out, objective=value, resume=False):
+    options = {"trials": 6, "seed": 3, "progress": False, "command": {"a": 1}}
+    return search(alike(objective), SPACE, out=out, resume=resume, **options)
 
 
 def told(found):
