@@ -55,6 +55,7 @@ REFUSALS = {  # by the kinds that may end in them
     r"is damaged|not a record|is missing, which says|record .* is missing|No such file": {"vanish"},
     r"take \d+ bytes, the file has|takes? .* bytes": {"vanish"},
     r"not the record of a net|not a safetensors file|holds no search|no journal|not a regular file": {"vanish"},
+    r"is there already and not an empty folder": {"vanish"},  # what trials write again is no search
     r"there is no deep net|is not the folder of a run|there is no search": {"vanish"},
     r"--resume: .* tells of no run to resume": set(KINDS),  # killed before its first step
 }
@@ -181,7 +182,8 @@ class Search(Command):
                 "--json", "--out", folder / "run"]  # fmt: skip
 
     def again(self, folder):
-        there = (folder / "run" / "search.journal").exists()
+        journal = folder / "run" / "search.journal"
+        there = journal.exists() and b'"command"' in journal.read_bytes()  # else it was killed before it began
         return ["search", "--resume", "--json", "--out", folder / "run"] if there else self.begin(folder)
 
     def look(self, folder):
@@ -232,6 +234,7 @@ class Deep(Command):
         record = fastconv.deep.Record.read(paths.record)
         if record.state != "clean":
             return None, None
+        fastconv.deep.training.load(paths)  # which looks at lengths
         files = fastconv.deep.training.live_files(paths, record)
         return record.step, hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
@@ -425,7 +428,10 @@ class Matrix:
             if process.unclean:
                 raise Wrong(process.unclean)
             if process.code == 0 and hasattr(command, "told"):
-                found = command.told(process, folder)
+                try:
+                    found = command.told(process, folder)
+                except (ValueError, OSError) as error:  # the run of a trial that was over is damaged
+                    raise Refused(error) from None
                 if dict([found]) != command.expected:
                     raise Wrong(f"other trials: {process.out.splitlines()[-1][:2000]}")
                 return outcome
@@ -441,21 +447,18 @@ class Matrix:
     def look(self, command, folder):
         try:
             return command.look(folder)
-        except (ValueError, OSError) as error:  # what is damaged is refused by the command, too
-            self.run_refused(command, folder)
-            raise Refused(error) from None
+        except (ValueError, OSError):  # what is damaged is refused by the command, too
+            process = self.process(command.begin(folder))
+            process.wait()
+            if process.unclean or process.code != 2:
+                raise Wrong(process.unclean or f"not refused: {' '.join(process.args)}") from None
+            raise Refused(process.err.strip().splitlines()[-1]) from None
 
     def again(self, command, folder):
         try:
             return command.again(folder)
         except (ValueError, OSError) as error:
             raise Refused(error) from None
-
-    def run_refused(self, command, folder):
-        process = self.process(command.begin(folder))
-        process.wait()
-        if process.unclean or process.code != 2:
-            raise Wrong(process.unclean or f"not refused: {' '.join(process.args)}")
 
     def table(self):
         outcomes = ("whole", "anew", "refused", "WRONG")
