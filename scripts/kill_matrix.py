@@ -391,7 +391,7 @@ class Matrix:
                 process.wait()
                 raise Wrong(f"the second: {rival.unclean}")
         process.wait()
-        if process.unclean or (process.code and "another process" not in process.err):
+        if process.unclean or (process.code and not re.search("another process|is there already", process.err)):
             raise Wrong(process.unclean or f"the first: {process.err}")
 
     def vanish(self, command, folder, rng, size):
