@@ -147,6 +147,11 @@ class Command:
     def ahead(self, folder, run):
         """Do what comes before the case."""
 
+    def clear(self, folder):
+        """Remove all that is there."""
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
 
 class Train(Command):
     name = "train"
@@ -169,9 +174,6 @@ class Train(Command):
         if digest != record.result["state_sha256"]:
             raise Wrong(f"the model has the digest {digest}, its result tells of {record.result['state_sha256']}")
         return "end", digest
-
-    def clear(self, folder):
-        shutil.rmtree(folder / "run")
 
 
 class Search(Command):
@@ -196,9 +198,6 @@ class Search(Command):
             run = read_record(folder / "run" / f"trial-{trial['number']:04}")
             trial["state"] = run.result and run.result["state_sha256"]
         return "end", hashlib.sha256(json.dumps(trials, sort_keys=True).encode()).hexdigest()
-
-    def clear(self, folder):
-        shutil.rmtree(folder / "run")
 
 
 class Deep(Command):
@@ -238,10 +237,6 @@ class Deep(Command):
         files = fastconv.deep.training.live_files(paths, record)
         return record.step, hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
-    def clear(self, folder):
-        for path in folder.iterdir():
-            path.unlink()
-
 
 class Mlp(Command):
     name, final = "mlp", 100
@@ -264,10 +259,6 @@ class Mlp(Command):
             return None, None
         told, digest = json.loads((folder / "net.json").read_text()), state_sha256(load(folder / "net"))
         return told["step" if told["state_sha256"] == digest else "before"], digest
-
-    def clear(self, folder):
-        for path in folder.iterdir():
-            path.unlink()
 
 
 COMMANDS = (
