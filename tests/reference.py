@@ -3,6 +3,8 @@
 One section a family, in the order of fastconv.functional.
 """
 
+import math
+
 import numpy as np
 
 # --- convolution and linear -------------------------------------------------------------------------------
@@ -175,11 +177,65 @@ def avg_pool2d_backward(grad, x_shape, rows, cols, count_include_pad=True):
 
 
 def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
+    t = np.exp(-np.abs(x))
+    return np.where(x < 0, t, 1) / (1 + t)
 
 
 def softsign(x):
     return x / (1 + np.abs(x))
+
+
+def prelu(x, weight):
+    """Return x, times the weight of its channel (axis 1) where x is not above 0."""
+    slopes = weight.reshape(-1, *[1] * (x.ndim - 2)) if x.ndim > 1 else weight
+    return np.where(x > 0, x, x * slopes)
+
+
+def hardtanh(x, low=-1.0, high=1.0):
+    return np.minimum(np.maximum(x, low), high)
+
+
+def elu(x, alpha=1.0):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def normal(x):
+    """Return the normal distribution, accurate where it is small: erfc at the nearest double, then to first order."""
+    exact = -np.asarray(x, np.longdouble) / np.sqrt(np.longdouble(2))
+    near = exact.astype(np.float64)
+    erfc = np.vectorize(math.erfc, otypes=[np.float64])(near).astype(np.longdouble)
+    return (erfc - 2 / math.sqrt(math.pi) * np.exp(-(exact**2)) * (exact - near)) / 2
+
+
+def gelu(x):
+    return np.maximum(x, -1e3) * normal(np.clip(x, -1e3, 1e3))
+
+
+def gelu_tanh(x):
+    """Return x / 2 * (1 + tanh(u)) as x * sigmoid(2 u), which is accurate where it is small."""
+    near = np.clip(x, -1e3, 1e3)
+    return np.maximum(x, -1e3) * sigmoid(near * math.sqrt(8 / math.pi) * (1 + 0.044715 * near * near))
+
+
+def silu(x):
+    return np.maximum(x, -1e300) * sigmoid(x)
+
+
+def mish(x):
+    return np.maximum(x, -1e300) * np.tanh(softplus(x, 1.0, np.inf))
+
+
+def hardsigmoid(x):
+    return np.minimum(np.maximum(x + 3, 0), 6) / 6
+
+
+def hardswish(x):
+    return np.maximum(x, -3) * hardsigmoid(x)
+
+
+def softplus(x, beta=1.0, threshold=20.0):
+    z = beta * x
+    return np.where(z > threshold, x, (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta)
 
 
 def leaky_relu(x, slope=0.01):

@@ -30,7 +30,7 @@ LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
 # Within a package of several files, what all others of it may import.
 SHARED = {
     "nn": {"base", "_parameter", "_running", "_turns", "_workspace"},
-    "functional": {"_check", "_fused", "_geometry", "_ops", "_scratch", "_values", "_views"},
+    "functional": {"_check", "_epilogue", "_fused", "_geometry", "_ops", "_scratch", "_values", "_views"},
     "functional/_ops": {"_run", "activation", "convolution"},  # masks of activations; rows and vectors
 }
 
@@ -84,6 +84,29 @@ def test_the_cython_mirror_lists_the_kernels_of_ops_inc():
         return re.sub(r"\s+", " ", text.replace("ptrdiff_t", "Py_ssize_t")).strip()
 
     assert {n: plain(p) for n, p in listed} == {n: plain(p) for n, p in mirrored}
+
+
+def test_the_cython_mirror_has_the_structs_of_args_h():
+    """Every struct, and of each every field in its order and with its type; C's flags are Cython's bint or int."""
+    args = PACKAGE / "_kernels" / "args.h"
+    if not args.exists():
+        pytest.skip("the C sources are not installed")
+    header = re.sub(r"/\*.*?\*/", "", args.read_text(), flags=re.S)
+    mirror = re.sub(r"#.*", "", (PACKAGE / "_ext" / "runtime.pxd").read_text())
+
+    def fields(body, end):
+        found = []
+        for line in filter(None, (line.strip() for line in re.split(end, body))):
+            kind, names = re.match(r"(.*?[\s*])(\w+(?:\s*,\s*\**\w+)*)$", " ".join(line.split())).groups()
+            kind = kind.replace("ptrdiff_t", "Py_ssize_t").replace("bint", "int")
+            stars = "*" * kind.count("*")
+            found += [(kind.replace("*", "").strip() + stars, name.strip(" *")) for name in names.split(",")]
+        return found
+
+    structs = re.findall(r"typedef struct (\w+) \{(.*?)\} \1;", header, re.S)
+    mirrored = re.findall(r"ctypedef struct (\w+):\n((?:        .*\n|\n)+)", mirror)
+    there = {name: fields(body, "\n") for name, body in mirrored if name != "fc_ops"}
+    assert {name: fields(body, ";") for name, body in structs} == there
 
 
 def test_import_brings_in_nothing_heavy():

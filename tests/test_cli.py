@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import fastconv
-from fastconv import config, models
+from fastconv import config, models, nn, serialize
 from fastconv.cli import main
 from fastconv.data import load
 
@@ -258,3 +259,31 @@ def test_help_is_quick_and_whole(run):
     )
     loaded = python("-c", code).stdout.splitlines()[-1].split()
     assert not {"fastconv.functional", "fastconv.nn", "fastconv.data", "tqdm", "safetensors"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (lambda: nn.Conv2d(1, 2, 3, stride=2**61, padding=2**62), "larger than any memory"),
+        (lambda: nn.Conv2d(1, 2, 1, stride=2**61, dilation=2**62, padding=2**50), "larger than any memory"),
+        (lambda: nn.MaxPool2d(2**62, stride=2**61, padding=2**61), "larger than any memory"),
+        (lambda: nn.AdaptiveAvgPool2d(2**40), "larger than any memory"),
+        (lambda: nn.AdaptiveAvgPool2d(2**17), "out of memory"),
+    ],
+)
+def test_a_model_file_that_asks_for_too_much_is_refused_in_one_line(run, trained, tmp_path, layer, words):
+    shutil.copytree(trained[0], tmp_path / "run")
+    serialize.save(nn.Sequential(layer(), nn.Flatten(), nn.Linear(2, 10)), tmp_path / "run" / "model.safetensors")
+    done = run("eval", tmp_path / "run")
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_command_that_runs_out_of_memory_says_so_in_one_line(run, trained, monkeypatch):
+    def none_left(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("fastconv.train.evaluate", none_left)
+    done = run("eval", trained[0])
+    assert (done.exit_code, done.stderr) == (2, "fastconv: out of memory: the system gave no more\n")

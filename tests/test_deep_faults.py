@@ -65,6 +65,21 @@ def test_who_makes_or_reads_a_net_that_is_trained_is_refused(tmp_path, dataset, 
     assert sorted(files(tmp_path)) == ["net.bin", "net.bin.head", "net.bin.json"]
 
 
+@modes
+def test_what_was_read_of_a_net_before_it_was_ones_own_must_hold(tmp_path, dataset, mode):
+    """Else a second process goes on from where the first was when it looked."""
+    paths = make(tmp_path)
+    seen = Record.read(paths.record)
+    with Training(paths, dataset, seen=seen, **mode) as training:
+        training.step()
+        training.save()
+    before = files(tmp_path)
+    with pytest.raises(BlockingIOError, match="another process has changed this net just now"):
+        Training(paths, dataset, seen=seen, **mode)
+    assert files(tmp_path) == before
+    Training(paths, dataset, seen=Record.read(paths.record), **mode).close()
+
+
 def test_a_net_that_is_read_is_not_changed_meanwhile(tmp_path, dataset):
     pytest.importorskip("fcntl")
     paths, seen = make(tmp_path), []

@@ -75,7 +75,9 @@ def test_bias(tail, channels, batch, seed):
 
 
 ACTIVATIONS = [
-    nn.ReLU(), nn.LeakyReLU(), nn.LeakyReLU(0.3), nn.Tanh(), nn.Sigmoid(), nn.Softsign(),
+    nn.ReLU(), nn.LeakyReLU(), nn.LeakyReLU(0.3), nn.Tanh(), nn.Sigmoid(), nn.Softsign(), nn.PReLU(), nn.ReLU6(),
+    nn.Hardtanh(-0.5, 0.7), nn.ELU(), nn.ELU(0.3), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Mish(), nn.Hardswish(),
+    nn.Hardsigmoid(), nn.Softplus(), nn.Softplus(2.0, 1.0),
     nn.Softmax(), nn.LogSoftmax(), nn.Softmax(-1), nn.LogSoftmax(0),
 ]  # fmt: skip
 
@@ -85,6 +87,12 @@ ACTIVATIONS = [
 @given(st.sampled_from([(), (4,), (3, 4)]), st.integers(1, 9), batches, seeds)
 def test_activations(layer, tail, channels, batch, seed):
     check(layer, (batch, channels, *tail), seed)
+
+
+@drawn
+@given(st.sampled_from([(), (4,), (3, 4)]), st.integers(1, 9), batches, seeds)
+def test_prelu(tail, channels, batch, seed):
+    check(nn.PReLU(channels, init=0.3), (batch, channels, *tail), seed)
 
 
 @st.composite

@@ -6,8 +6,11 @@ import shutil
 import warnings
 
 import pytest
+from click.testing import CliRunner
 from test_deep_faults import disk, fill
 
+from fastconv.cli import main
+from fastconv.locks import Lock
 from fastconv.serialize.files import Room
 from fastconv.train import Callback, Checkpoint, RunWriter, read_record, state_sha256
 from fastconv.train.resume import take_up
@@ -138,3 +141,43 @@ def test_room_is_there_until_it_is_given_up(tmp_path):
             Room(small, 600_000)
         room.close()
         Room(small, 600_000).close()
+
+
+def said(*words, code=2):
+    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="fastconv")
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_an_mlp_belongs_to_one_process_and_has_room_before_its_first_step(tmp_path):
+    pytest.importorskip("sklearn")
+    with disk(tmp_path / "small") as small:
+        net = small / "net"
+        train = ("mlp", "train", "--dataset", "digits", "--hidden", 8, "--steps", 5, "--weights", net)
+        fill(small / "filler", random.Random(1))
+        text = said(*train)
+        assert text.count("\n") == 1
+        assert "no room for " in text
+        assert [path.name for path in small.iterdir()] == ["filler"]
+        (small / "filler").unlink()
+        said(*train, code=0)
+        before = net.read_bytes(), (small / "net.json").read_bytes()
+        with Lock(net, "busy"):
+            assert "another process is training this net" in said(*train)
+        fill(small / "filler", random.Random(1))
+        assert "no room for " in said(*train)
+        assert (net.read_bytes(), (small / "net.json").read_bytes()) == before
+
+
+def test_a_report_on_a_full_disk_is_one_line_and_leaves_the_former_page(tmp_path):
+    pytest.importorskip("plotly")
+    with RunWriter.start(tmp_path / "runs" / "a", {"options": {}}) as run:
+        run.write({"kind": "epoch", "epoch": 1, "loss": 1.0})
+        run.finish({"status": "finished"})
+    with disk(tmp_path / "small") as small:
+        (small / "page.html").write_text("the former one")
+        fill(small / "filler", random.Random(1))
+        text = said("report", tmp_path / "runs", "-o", small / "page.html")
+        assert text == f"fastconv report: {small / 'page.html'}: No space left on device\n"
+        assert (small / "page.html").read_text() == "the former one"
+        assert sorted(path.name for path in small.iterdir()) == ["filler", "page.html"]

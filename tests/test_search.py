@@ -676,6 +676,15 @@ def test_nothing_finished_is_exit_code_3(run):
     assert "of 2 of 2 trials not one finished" in done.output
 
 
+def test_a_search_that_is_interrupted_before_its_first_trial_gives_no_advice():
+    from pathlib import Path
+
+    from fastconv.cli.search import _closing
+
+    said = _closing(SearchResult([], None, [], [], 60, True, signal.SIGINT), Path("tries"), None)
+    assert said.strip() == "interrupted    after 0 of 60 trials; go on with: fastconv search --out tries --resume"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -66,6 +67,27 @@ def taken(path: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+@contextlib.contextmanager
+def folder(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of a folder that is there, for a block.
+
+    Raises
+    ------
+    BlockingIOError
+        If another holds it; ``busy`` is what the error says of ``path``.
+    """
+    if os.name == "nt":  # folders cannot be opened there
+        yield
+        return
+    file = os.open(path, os.O_RDONLY)
+    try:
+        if not take(file):
+            raise BlockingIOError(f"{path}: {busy}")
+        yield
+    finally:
+        os.close(file)
 
 
 class Lock:

@@ -69,7 +69,8 @@ static char *run_norm(const fc_ops *ops, const void *x, const void *w, const voi
         ops->merge_moments(n, out, out + row, n - 9, out + 2 * row, out + 3 * row, c);
         out += 4 * row;
         for (int k = 0; k < 2; k++) {
-            ops->scale_shift(x, w, n, c, k, out);
+            fc_epilogue e = {.scale = w, .shift = (const char *)w + row, .activation = k};
+            ops->finish(&e, x, out, n, c);
             out += n * row;
             memset(out, 0, 2 * row);
             ops->norm_sums(g, relu[k], x, w, n, c, out);
@@ -102,19 +103,22 @@ static size_t run(const fc_ops *ops, int kind, char *out)
                         .lanes = K, .nr = ops->nr, .panels = panels};
         ops->pack(&pack);
         fc_rows rows = {.x = x, .x_row = WIDTH * C, .x_col = C, .segments = segments, .depth = TAPS * C,
-                        .w = panels, .w_panel = TAPS * C * ops->nr, .nr = ops->nr, .bias = g,
-                        .scale = relu ? x : NULL, .shift = relu ? g : NULL, .y = out, .y_row = COLS * K, .y_col = K,
-                        .images = 1, .rows = ROWS, .cols = COLS, .channels = K, .relu = relu};
+                        .w = panels, .w_panel = TAPS * C * ops->nr, .nr = ops->nr, .y = out,
+                        .e = {.bias = g, .scale = relu ? x : NULL, .shift = relu ? g : NULL,
+                              .activation = relu ? FC_ACT_relu : FC_ACT_none},
+                        .y_row = COLS * K, .y_col = K,
+                        .images = 1, .rows = ROWS, .cols = COLS, .channels = K};
         ops->rows(&rows);
         out += ROWS * COLS * K * size;
     }
     ops->deinterleave(x, ROWS * WIDTH, C, panels, ROWS * WIDTH + 3);
     for (ptrdiff_t few = 1; few < C; few++) {
         fc_planes planes = {.x = panels, .x_plane = ROWS * WIDTH + 3, .x_row = WIDTH, .taps = taps, .ntaps = TAPS,
-                            .nc = C, .w = w, .w_row = C, .bias = g,
-                            .scale = few % 2 ? x : NULL, .shift = few % 2 ? g : NULL,
+                            .nc = C, .w = w, .w_row = C,
+                            .e = {.bias = g, .scale = few % 2 ? x : NULL, .shift = few % 2 ? g : NULL,
+                                  .activation = few % 2 ? FC_ACT_relu : FC_ACT_gelu},
                             .y = out, .y_row = COLS * few, .y_col = few,
-                            .images = 1, .rows = ROWS, .cols = COLS, .channels = few, .relu = few % 2};
+                            .images = 1, .rows = ROWS, .cols = COLS, .channels = few};
         ops->planes(&planes);
         out += ROWS * COLS * few * size;
     }
@@ -125,8 +129,8 @@ static size_t run(const fc_ops *ops, int kind, char *out)
 
     ptrdiff_t lanes[TAPS] = {0, K, 2 * K};
     fc_depthwise depthwise = {.x = x, .x_row = WIDTH * K, .x_col = K, .taps = lanes, .ntaps = TAPS, .w = w, .w_row = K,
-                              .bias = g, .scale = x, .shift = g, .y = out, .y_row = COLS * K, .y_col = K,
-                              .rows = ROWS, .cols = COLS, .channels = K, .relu = 1};
+                              .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}, .y = out, .y_row = COLS * K, .y_col = K,
+                              .rows = ROWS, .cols = COLS, .channels = K};
     ops->depthwise(&depthwise);
     out += ROWS * COLS * K * size;
     memset(out, 0, TAPS * K * size);
@@ -138,10 +142,14 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     ops->column_sum(x, 100, K, out);
     ops->accumulate(w, out, K);
     out += K * size;
-    ops->bias_add(x, w, out, 30, K, 1);
-    out += 30 * K * size;
-    ops->relu_mask(g, x, out, 1001);
-    out += 1001 * size;
+    for (int act = FC_ACT_none; act <= FC_ACT_softsign; act++) {
+        fc_epilogue e = {.bias = w, .activation = act, .a = 0.5, .b = 1.5, .slopes = g};
+        ops->finish(&e, x, out, 30, K);
+        out += 30 * K * size;
+        if (act != FC_ACT_none)
+            ops->activate_backward(&e, g, x, out, 30, K);
+        out += 30 * K * size;
+    }
     out = run_norm(ops, x, w, g, out);
     out = run_deep(ops, x, w, g, out);
     return (size_t)(out - start);

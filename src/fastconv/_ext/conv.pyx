@@ -20,8 +20,10 @@ below the image: those are left out.
 from cython.parallel cimport prange, threadid
 from libc.string cimport memcpy, memset
 
+from fastconv._ext.epilogue cimport Epilogue, epilogue_at
 from fastconv._ext.runtime cimport (
-    fc_depthwise, fc_depthwise_outer, fc_ops, fc_outer, fc_pack, fc_planes, fc_rows, fc_segment, ops, threads_for,
+    fc_depthwise, fc_depthwise_outer, fc_epilogue, fc_ops, fc_outer, fc_pack, fc_planes, fc_rows, fc_segment, ops,
+    threads_for,
 )
 
 ctypedef fused real:
@@ -147,10 +149,7 @@ cdef struct Correlation:
     bint depthwise
     const char *panels         # packed weights, panels of nr channels, `panel_pitch` elements a group
     Py_ssize_t nr, panel_pitch
-    const char *bias
-    const char *scale          # of batch normalisation by fixed statistics, or NULL
-    const char *shift
-    bint relu
+    fc_epilogue e
     char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
     Py_ssize_t y_image, y_row, y_col
     int threads
@@ -253,6 +252,11 @@ cdef void lay_out_taps(Correlation *a, char *scratch) noexcept nogil:
     a.row_segments = n // max(a.tap_rows, 1)
 
 
+cdef struct Place:
+    # a block of the result: where it begins, in elements of y and of what is added to it, and its size
+    Py_ssize_t y, add, images, rows, cols
+
+
 cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
     """Run one task: a block of rows and columns of one image, for some of the output channels."""
     cdef const Image *m = &a.image
@@ -270,7 +274,10 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     else:
         for image in range(images):
             copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
-    cdef char *y = a.y + (n * a.y_image + i0 * a.y_row + j0 * a.y_col) * size
+    cdef Place at
+    at.y = n * a.y_image + i0 * a.y_row + j0 * a.y_col
+    at.add = n * a.e.add_image + i0 * a.e.add_row + j0 * a.e.add_col
+    at.images, at.cols = images, cols
     # rows that meet the same rows of the filter go together: at the edges some of those lie outside
     cdef Py_ssize_t i = i0, rows, first, last, next_first, next_last
     filter_rows(a, i, &first, &last)
@@ -282,9 +289,11 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
             if i + rows == end:
                 break
             filter_rows(a, i + rows, &next_first, &next_last)
-        correlate_rows(a, part, x, y, images, rows, cols, first, last)
+        at.rows = rows
+        correlate_rows(a, part, x, &at, first, last)
         x += rows * m.sr * a.pitch * size
-        y += rows * a.y_row * size
+        at.y += rows * a.y_row
+        at.add += rows * a.e.add_row
         i += rows
         first, last = next_first, next_last
 
@@ -299,8 +308,8 @@ cdef inline void filter_rows(const Correlation *a, Py_ssize_t i, Py_ssize_t *fir
         last[0] -= 1
 
 
-cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, char *y, Py_ssize_t images,
-                         Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, const Place *at, Py_ssize_t first,
+                         Py_ssize_t last) noexcept nogil:
     """Run some rows of some images with the rows first .. last-1 of the filter."""
     cdef const Image *m = &a.image
     cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1)
@@ -308,23 +317,22 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
     cdef fc_depthwise d
     if a.depthwise:
         d.x, d.x_row, d.x_col = x, m.sr * a.pitch, m.sc * m.c
-        d.taps, d.ntaps, d.w, d.w_row, d.bias = a.offsets + t0, ntaps, a.panels + t0 * m.c * size, m.c, a.bias
-        d.scale, d.shift = a.scale, a.shift
-        d.y, d.y_row, d.y_col = y, a.y_row, a.y_col
-        d.rows, d.cols, d.channels, d.relu = rows, cols, m.c, a.relu
+        d.taps, d.ntaps, d.w, d.w_row = a.offsets + t0, ntaps, a.panels + t0 * m.c * size, m.c
+        d.y, d.y_row, d.y_col, d.e = a.y + at.y * size, a.y_row, a.y_col, epilogue_at(&a.e, at.y, at.add, 0, size)
+        d.rows, d.cols, d.channels = at.rows, at.cols, m.c
         a.table.depthwise(&d)
         return
     cdef fc_rows b
     b.x_image, b.x_row, b.x_col = a.x_image, m.sr * a.pitch, m.sc * m.c
     b.segments, b.depth = a.segments + first * a.row_segments, ntaps * a.cg
     b.w_panel, b.nr = a.ntaps * a.cg * a.nr, a.nr
-    b.y_image, b.y_row, b.y_col, b.relu = a.y_image, a.y_row, a.y_col, a.relu
-    b.images, b.rows, b.cols = images, rows, cols
+    b.y_image, b.y_row, b.y_col = a.y_image, a.y_row, a.y_col
+    b.images, b.rows, b.cols = at.images, at.rows, at.cols
     cdef fc_planes p
     p.x_image, p.x_plane, p.x_row = a.x_image, a.x_plane, m.sr * a.pitch
     p.taps, p.ntaps, p.nc, p.w_row = a.offsets + t0, ntaps, a.cg, a.nr
-    p.y_image, p.y_row, p.y_col, p.relu = a.y_image, a.y_row, a.y_col, a.relu
-    p.images, p.rows, p.cols = images, rows, cols
+    p.y_image, p.y_row, p.y_col = a.y_image, a.y_row, a.y_col
+    p.images, p.rows, p.cols = at.images, at.rows, at.cols
     # this part's share of the panels of all groups, one call a group
     cdef Py_ssize_t panels = ceil_div(a.kg, a.nr)
     cdef Py_ssize_t begin = part * a.groups * panels // a.parts
@@ -335,14 +343,11 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
         k0 = (begin - group * panels) * a.nr
         k1 = min(a.kg, (end - group * panels) * a.nr)
         b.w = a.panels + (group * a.panel_pitch + k0 * a.ntaps * a.cg + t0 * a.cg * a.nr) * size
-        b.bias = a.bias + (group * a.kg + k0) * size if a.bias != NULL else NULL
-        b.scale = a.scale + (group * a.kg + k0) * size if a.scale != NULL else NULL
-        b.shift = a.shift + (group * a.kg + k0) * size if a.scale != NULL else NULL
-        b.y = y + (group * a.kg + k0) * size
+        b.e = epilogue_at(&a.e, at.y, at.add, group * a.kg + k0, size)
+        b.y = a.y + (at.y + group * a.kg + k0) * size
         b.channels = k1 - k0
         if a.planes:
-            p.x, p.w, p.bias, p.y, p.channels = x + group * a.cg * a.x_plane * size, b.w, b.bias, b.y, b.channels
-            p.scale, p.shift = b.scale, b.shift
+            p.x, p.w, p.y, p.channels, p.e = x + group * a.cg * a.x_plane * size, b.w, b.y, b.channels, b.e
             a.table.planes(&p)
         else:
             b.x = x + group * a.cg * size
@@ -402,14 +407,13 @@ cdef void pack_depthwise(const char *w, const Py_ssize_t *taps, Py_ssize_t ntaps
             memcpy(out + (t * channels + c) * size, w + (c * pitch + taps[t]) * size, size)
 
 
-def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const real[::1] bias,
-            const real[:, ::1] coefficients, real[:, :, :, ::1] y, Geometry g, bint relu, scratch):
-    """Write y (N, P, Q, K) = act(fma(sums + bias, scale, shift)).
+def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, ::1] y, Geometry g,
+            Epilogue epilogue, scratch):
+    """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C/groups, R, S).
 
-    The sums are the correlation of x (N, H, W, C) with weight (K, C/groups, R, S); bias (K), and scale and shift,
-    the rows of coefficients (2, K), are left out where they are None. ``scratch`` is a function from a number of
-    bytes to a uint8 array.
+    ``scratch`` is a function from a number of bytes to a uint8 array.
     """
+    epilogue.check(sizeof(real), g.n * g.p * g.q, g.k)
     if g.n == 0:
         return
     cdef Py_ssize_t size = sizeof(real)
@@ -423,10 +427,8 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, const r
     a.image.reach_r, a.image.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
     a.n, a.ntaps, a.tap_rows = g.n, ntaps, g.r
     a.groups, a.cg, a.kg, a.depthwise = g.groups, cg, kg, g.depthwise
-    a.bias = <const char *>&bias[0] if bias is not None else NULL
-    a.scale = <const char *>&coefficients[0, 0] if coefficients is not None else NULL
-    a.shift = <const char *>&coefficients[1, 0] if coefficients is not None else NULL
-    a.relu = relu
+    a.e = epilogue.e
+    a.e.add_image, a.e.add_row = g.p * g.q * a.e.add_col, g.q * a.e.add_col
     a.y = <char *>&y[0, 0, 0, 0]
     a.y_image, a.y_row, a.y_col = g.p * g.q * g.k, g.q * g.k, g.k
     a.threads = threads_for(g.work())
@@ -496,7 +498,8 @@ cdef Phase phase_taps(Py_ssize_t first, Py_ssize_t length, Py_ssize_t pad, Py_ss
     return phase
 
 
-cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, char *grad_x) noexcept nogil:
+cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, char *grad_x,
+                     const fc_epilogue *whole) noexcept nogil:
     """Make ``a`` the correlation that writes one phase of grad_x."""
     cdef bint empty = rows.count == 0 or cols.count == 0
     a.image.h, a.image.w = g.p, g.q
@@ -506,11 +509,19 @@ cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, char *g
     a.n, a.ntaps, a.tap_rows = g.n, rows.count * cols.count, 0 if empty else rows.count
     a.y = grad_x + (rows.first * g.w + cols.first) * g.c * a.image.size
     a.y_image, a.y_row, a.y_col = g.h * g.w * g.c, g.sh * g.w * g.c, g.sw * g.c
+    a.e = epilogue_at(whole, (rows.first * g.w + cols.first) * g.c, (rows.first * g.w + cols.first) * whole.add_col, 0,
+                      a.image.size)
+    a.e.add_image, a.e.add_row = g.h * g.w * whole.add_col, g.sh * g.w * whole.add_col
+    a.e.add_col = g.sw * whole.add_col
 
 
 def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, ::1] grad_x,
-                   Geometry g, scratch):
-    """Write grad_x (N, H, W, C): correlation of grad_y (N, P, Q, K) with the flipped filters, by stride phase."""
+                   Geometry g, Epilogue epilogue, scratch):
+    """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the flipped filters.
+
+    It is done by phases of the stride. An epilogue that adds another gradient is what a value read twice needs.
+    """
+    epilogue.check(sizeof(real), g.n * g.h * g.w, g.c)
     if g.n == 0:
         return
     cdef Py_ssize_t size = sizeof(real)
@@ -523,15 +534,13 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     a.image.x = <const char *>&grad_y[0, 0, 0, 0]
     a.image.c, a.image.size = g.k, size
     a.groups, a.cg, a.kg, a.depthwise = g.groups, kg, cg, g.depthwise
-    a.bias = a.scale = a.shift = NULL
-    a.relu = False
     a.nr = panel_lanes(a.table, cg)
     a.threads = threads_for(g.work() / (g.sh * g.sw))
     a.tap_r = a.tap_c = &zero   # as for a 1x1 filter: any value serves to count bytes
     for h0 in range(min(g.sh, g.h)):
         rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, NULL, NULL)
         for w0 in range(min(g.sw, g.w)):
-            take_phase(&a, g, rows, phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, NULL, NULL), out)
+            take_phase(&a, g, rows, phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, NULL, NULL), out, &epilogue.e)
             block_bytes = max(block_bytes, plan_bytes(&a))
     # tables: tap number, row and column shifts of a phase; kernel rows, their shifts; columns; shifts
     cdef Py_ssize_t tap_bytes = aligned((3 * ntaps + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
@@ -559,7 +568,7 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
                     for j in range(cols.count):
                         taps[t], tap_r[t], tap_c[t] = kernel_r[i] * g.s + kernel_c[j], shift_r[i], shift_c[j]
                         t += 1
-                take_phase(&a, g, rows, cols, out)
+                take_phase(&a, g, rows, cols, out, &epilogue.e)
                 if g.depthwise:
                     pack_depthwise(<const char *>&weight[0, 0, 0, 0], taps, t, g.c, ntaps, size, base + tap_bytes)
                 else:
@@ -875,27 +884,3 @@ def bias_gradient(const real[:, ::1] grad_y, real[::1] grad_bias, scratch):
                              (shard + 1) * pixels // shards - shard * pixels // shards, k, sums + shard * k * size)
         add_tree(table, sums, shards, k, 0, k)
         table.accumulate(sums, &grad_bias[0], k)
-
-
-def bias_add(const real[:, ::1] x, const real[::1] bias, real[:, ::1] y, bint relu):
-    """Write y (pixels, C) = act(x + bias); y may be x."""
-    cdef Py_ssize_t pixels = x.shape[0], c = x.shape[1], task, tasks
-    if pixels == 0:
-        return
-    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef Py_ssize_t block = max(1, 16384 // c)
-    tasks = ceil_div(pixels, block)
-    cdef int threads = threads_for(<double>pixels * c)
-    for task in prange(tasks, nogil=True, schedule='static', num_threads=threads):
-        table.bias_add(&x[task * block, 0], &bias[0], &y[task * block, 0], min(block, pixels - task * block), c, relu)
-
-
-def relu_mask(const real[::1] grad_y, const real[::1] y, real[::1] grad_x):
-    """Write grad_x = 0 where y <= 0, else grad_y (so also where y is NaN)."""
-    cdef Py_ssize_t n = y.shape[0], task, block = 16384
-    if n == 0:
-        return
-    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef int threads = threads_for(<double>n)
-    for task in prange(ceil_div(n, block), nogil=True, schedule='static', num_threads=threads):
-        table.relu_mask(&grad_y[task * block], &y[task * block], &grad_x[task * block], min(block, n - task * block))

@@ -1,4 +1,4 @@
-"""Maps over contiguous memory: activations, their gradients, sums. A kernel is given by its name."""
+"""Maps over contiguous memory: exp, log, sums, differences. A kernel is given by its name."""
 
 from cython.parallel cimport prange
 
@@ -19,41 +19,21 @@ cdef double CURVED = 16
 cdef double STRAIGHT = 1
 
 
-cdef unary_kernel find_unary(const fc_ops *table, str name, double *cost) except NULL:
-    cost[0] = CURVED
-    if name == "tanh":
-        return table.tanh
-    if name == "sigmoid":
-        return table.sigmoid
+cdef unary_kernel find_unary(const fc_ops *table, str name) except NULL:
     if name == "exp":
         return table.exp
     if name == "log":
         return table.log
-    cost[0] = STRAIGHT
-    if name == "relu":
-        return table.relu
-    if name == "softsign":
-        return table.softsign
     raise KeyError(name)
 
 
 cdef binary_kernel find_binary(const fc_ops *table, str name) except NULL:
     if name == "add":
         return table.add
-    if name == "relu_mask":
-        return table.relu_mask
-    if name == "tanh_backward":
-        return table.tanh_backward
-    if name == "sigmoid_backward":
-        return table.sigmoid_backward
-    if name == "softsign_backward":
-        return table.softsign_backward
     raise KeyError(name)
 
 
 cdef scaled_kernel find_scaled(const fc_ops *table, str name) except NULL:
-    if name == "leaky_relu":
-        return table.leaky_relu
     if name == "difference":
         return table.difference
     raise KeyError(name)
@@ -62,9 +42,8 @@ cdef scaled_kernel find_scaled(const fc_ops *table, str name) except NULL:
 def unary(const real[::1] x, real[::1] y, str name):
     """Write y = f(x); y may be x."""
     cdef Py_ssize_t n = x.shape[0], begin
-    cdef double cost
-    cdef unary_kernel f = find_unary(ops(sizeof(real) // 4 - 1), name, &cost)
-    cdef int threads = threads_for(n * cost)
+    cdef unary_kernel f = find_unary(ops(sizeof(real) // 4 - 1), name)
+    cdef int threads = threads_for(n * CURVED)
     for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
         f(&x[begin], &y[begin], min(BLOCK, n - begin))
 

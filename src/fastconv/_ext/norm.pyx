@@ -9,7 +9,8 @@ from cython.parallel cimport prange
 from libc.math cimport sqrt
 from libc.stdint cimport uint8_t, uint64_t
 
-from fastconv._ext.runtime cimport fc_ops, ops, threads_for
+from fastconv._ext.epilogue cimport Epilogue, run_finish
+from fastconv._ext.runtime cimport FC_ACT_none, FC_ACT_relu, fc_epilogue, fc_ops, ops, threads_for
 
 cdef extern from "philox.h" nogil:
     void fc_philox_keep(const uint64_t *key, const uint64_t *counter, uint64_t first, Py_ssize_t blocks,
@@ -46,7 +47,7 @@ def forward(
     double eps,
     real[:, ::1] y,
     real[:, ::1] saved,
-    bint relu,
+    Epilogue epilogue,
     scratch,
 ):
     """Normalise by the batch's statistics; running ones, weight and bias may be None.
@@ -58,6 +59,8 @@ def forward(
     cdef real *coef = <real *>&arena[0]
     cdef real *sums = coef + 4 * c
     cdef double mean, var
+    epilogue.check(sizeof(real), m, c)
+    cdef fc_epilogue e = epilogue.e
     with nogil:
         batch_moments(&x[0, 0], m, c, sums)
         for j in range(c):
@@ -69,7 +72,7 @@ def forward(
             if running_var is not None:
                 var = <double>sums[c + j] / (m - 1)
                 running_var[j] = <real>(momentum * var + (1 - momentum) * running_var[j])
-        scale_shift(&x[0, 0], m, c, coef, relu, &y[0, 0])
+        scale_shift(&x[0, 0], m, c, coef, e, &y[0, 0], epilogue.cost)
 
 
 def evaluate(
@@ -81,18 +84,20 @@ def evaluate(
     double eps,
     real[:, ::1] y,
     real[:, ::1] saved,
-    bint relu,
+    Epilogue epilogue,
     scratch,
 ):
     """Normalise by given statistics; weight and bias may be None."""
     cdef Py_ssize_t m = x.shape[0], c = x.shape[1], j
     cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
     cdef real *coef = <real *>&arena[0]
+    epilogue.check(sizeof(real), m, c)
+    cdef fc_epilogue e = epilogue.e
     with nogil:
         for j in range(c):
             channel_coefficients[real](mean[j], var[j], eps, weight, bias, j, c, coef, saved)
         if m > 0:
-            scale_shift(&x[0, 0], m, c, coef, relu, &y[0, 0])
+            scale_shift(&x[0, 0], m, c, coef, e, &y[0, 0], epilogue.cost)
 
 
 def coefficients(
@@ -145,13 +150,11 @@ cdef void batch_moments(const real *x, Py_ssize_t m, Py_ssize_t c, real *sums) n
 
 
 cdef void scale_shift(
-    const real *x, Py_ssize_t m, Py_ssize_t c, const real *coef, bint relu, real *y
+    const real *x, Py_ssize_t m, Py_ssize_t c, const real *coef, fc_epilogue e, real *y, double cost
 ) noexcept nogil:
-    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef Py_ssize_t step = shard_rows(c), i, first
-    for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(2.0 * m * c)):
-        first = i * step
-        table.scale_shift(x + first * c, coef, min(step, m - first), c, relu, y + first * c)
+    # y = fma(x, coef[0], coef[1]), and what the epilogue makes of it
+    e.scale, e.shift = coef, coef + c
+    run_finish(ops(sizeof(real) // 4 - 1), e, <const char *>x, <char *>y, m, c, 1 + cost)
 
 
 def backward(
@@ -166,7 +169,8 @@ def backward(
     real[::1] dbias,
     scratch,
 ):
-    """Set dx and add to dweight and dbias, each unless it is None; g counts where y lets it through, if not None."""
+    """Set dx and add to dweight and dbias, each unless it is None; g counts where ReLU's output y lets it through,
+    if y is not None."""
     cdef Py_ssize_t m = x.shape[0], c = x.shape[1], step = shard_rows(c), i, j, first
     cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
     cdef real *coef = <real *>&arena[0]
@@ -174,6 +178,7 @@ def backward(
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef double invstd, scale
     cdef const real *passed = NULL
+    cdef fc_epilogue e = Epilogue().e
     if m == 0:
         return
     if y is not None:
@@ -205,12 +210,15 @@ def backward(
                     table.norm_backward(&g[first, 0], behind(passed, first * c), &x[first, 0], coef,
                                         min(step, m - first), c, &dx[first, 0])
             elif passed != NULL:
+                e.activation = FC_ACT_relu
                 for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(2.0 * m * c)):
                     first = i * step
-                    table.relu_mask(&g[first, 0], passed + first * c, &dx[first, 0], min(step, m - first) * c)
-                scale_shift(&dx[0, 0], m, c, coef, False, &dx[0, 0])
+                    table.activate_backward(&e, &g[first, 0], passed + first * c, &dx[first, 0],
+                                            min(step, m - first), c)
+                e.activation = FC_ACT_none
+                scale_shift(&dx[0, 0], m, c, coef, e, &dx[0, 0], 1)
             else:
-                scale_shift(&g[0, 0], m, c, coef, False, &dx[0, 0])
+                scale_shift(&g[0, 0], m, c, coef, e, &dx[0, 0], 1)
 
 
 cdef inline const real *behind(const real *y, Py_ssize_t count) noexcept nogil:

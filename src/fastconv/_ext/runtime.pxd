@@ -7,6 +7,23 @@ instruction set meanwhile changes later calls only.
 from libc.stdint cimport int64_t
 
 cdef extern from "kernels.h" nogil:
+    enum: FC_OUTPUT, FC_INPUT, FC_EITHER
+    enum: FC_ACT_none, FC_ACT_relu
+
+    ctypedef struct fc_epilogue:
+        const void *bias
+        const void *scale
+        const void *shift
+        const void *add
+        Py_ssize_t add_image
+        Py_ssize_t add_row
+        Py_ssize_t add_col
+        void *pre
+        int activation
+        double a
+        double b
+        const void *slopes
+
     ctypedef struct fc_segment:
         Py_ssize_t offset
         Py_ssize_t length
@@ -32,9 +49,6 @@ cdef extern from "kernels.h" nogil:
         const void *w
         Py_ssize_t w_panel
         Py_ssize_t nr
-        const void *bias
-        const void *scale
-        const void *shift
         void *y
         Py_ssize_t y_image
         Py_ssize_t y_row
@@ -43,7 +57,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t rows
         Py_ssize_t cols
         Py_ssize_t channels
-        bint relu
+        fc_epilogue e
 
     ctypedef struct fc_planes:
         const void *x
@@ -55,9 +69,6 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t nc
         const void *w
         Py_ssize_t w_row
-        const void *bias
-        const void *scale
-        const void *shift
         void *y
         Py_ssize_t y_image
         Py_ssize_t y_row
@@ -66,7 +77,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t rows
         Py_ssize_t cols
         Py_ssize_t channels
-        int relu
+        fc_epilogue e
+
     ctypedef struct fc_outer:
         const void *x
         Py_ssize_t x_row
@@ -90,16 +102,13 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t ntaps
         const void *w
         Py_ssize_t w_row
-        const void *bias
-        const void *scale
-        const void *shift
         void *y
         Py_ssize_t y_row
         Py_ssize_t y_col
         Py_ssize_t rows
         Py_ssize_t cols
         Py_ssize_t channels
-        bint relu
+        fc_epilogue e
 
     ctypedef struct fc_depthwise_outer:
         const void *x
@@ -224,14 +233,14 @@ cdef extern from "kernels.h" nogil:
         void (*depthwise_outer)(const fc_depthwise_outer *a) noexcept nogil
         void (*column_sum)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum) noexcept nogil
         void (*accumulate)(const void *x, void *y, Py_ssize_t n) noexcept nogil
-        void (*bias_add)(const void *x, const void *b, void *y, Py_ssize_t n, Py_ssize_t c, int relu) noexcept nogil
-        void (*relu_mask)(const void *g, const void *y, void *out, Py_ssize_t n) noexcept nogil
+        # epilogue.inc.h
+        void (*finish)(const fc_epilogue *e, const void *x, void *y, Py_ssize_t n, Py_ssize_t c) noexcept nogil
+        void (*activate_backward)(const fc_epilogue *e, const void *g, const void *known, void *dx, Py_ssize_t n,
+                                  Py_ssize_t c) noexcept nogil
         # norm.inc.h
         void (*moments)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum, void *m2) noexcept nogil
         void (*merge_moments)(Py_ssize_t n, void *sum, void *m2,
                               Py_ssize_t n2, const void *sum2, const void *m22, Py_ssize_t c) noexcept nogil
-        void (*scale_shift)(const void *x, const void *coef, Py_ssize_t n, Py_ssize_t c, int relu,
-                            void *y) noexcept nogil
         void (*norm_sums)(const void *g, const void *y, const void *x, const void *mean,
                           Py_ssize_t n, Py_ssize_t c, void *sums) noexcept nogil
         void (*norm_backward)(const void *g, const void *y, const void *x, const void *coef,
@@ -246,17 +255,9 @@ cdef extern from "kernels.h" nogil:
         void (*fma_throughput)(Py_ssize_t n, void *sink) noexcept nogil
         void (*fma_latency)(Py_ssize_t n, void *sink) noexcept nogil
         # elementwise.inc.h
-        void (*relu)(const void *x, void *y, Py_ssize_t n) noexcept nogil
-        void (*tanh)(const void *x, void *y, Py_ssize_t n) noexcept nogil
-        void (*sigmoid)(const void *x, void *y, Py_ssize_t n) noexcept nogil
-        void (*softsign)(const void *x, void *y, Py_ssize_t n) noexcept nogil
         void (*exp)(const void *x, void *y, Py_ssize_t n) noexcept nogil
         void (*log)(const void *x, void *y, Py_ssize_t n) noexcept nogil
-        void (*tanh_backward)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
-        void (*sigmoid_backward)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
-        void (*softsign_backward)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
         void (*add)(const void *a, const void *b, void *y, Py_ssize_t n) noexcept nogil
-        void (*leaky_relu)(const void *a, const void *b, double s, void *y, Py_ssize_t n) noexcept nogil
         void (*difference)(const void *a, const void *b, double s, void *y, Py_ssize_t n) noexcept nogil
         # loss.inc.h
         void (*softmax)(const void *x, void *y, Py_ssize_t rows, Py_ssize_t n) noexcept nogil

@@ -2,6 +2,29 @@
 #ifndef FC_ARGS_H
 #define FC_ARGS_H
 
+/* Activations by number; the gradient of each is made from its output, its input, or either (activations.inc). */
+enum { FC_OUTPUT, FC_INPUT, FC_EITHER };
+enum {
+    FC_ACT_none,
+#define FC_ACTIVATION(name, mathematics, known, cost, channels, a, b, parameters) FC_ACT_##name,
+#include "activations.inc"
+#undef FC_ACTIVATION
+};
+
+/* What becomes of a result before it is stored, in this order, each step where there is one:
+ *   r + bias[k];  fma(r, scale[k], shift[k]);  r + add[pixel, k];  pre[pixel, k] = r;  act(r)
+ * Pointers are those of a kernel's first pixel and channel. Neither add nor pre may lie where the result does. */
+typedef struct fc_epilogue {
+    const void *bias;          /* IN (channels) or NULL */
+    const void *scale, *shift; /* IN (channels) or NULL: batch normalisation */
+    const void *add;           /* IN: pixel (n, i, j) at add + n * add_image + i * add_row + j * add_col, or NULL */
+    ptrdiff_t add_image, add_row, add_col;
+    void *pre;                 /* OUT: what the activation was given, laid out as the result, or NULL */
+    int activation;            /* FC_ACT_... */
+    double a, b;               /* its parameters */
+    const void *slopes;        /* IN (channels): its first parameter where that is one a channel */
+} fc_epilogue;
+
 /* A run of consecutive elements that one output pixel reads, relative to that pixel's origin. */
 typedef struct fc_segment {
     ptrdiff_t offset, length;
@@ -18,7 +41,7 @@ typedef struct fc_pack {
 } fc_pack;
 
 /* Correlation of a block of output pixels of some images with packed weights:
- *   y[n, i, j, k] = act(fma(sum over segments, in order, of x[...] * w[...][k] + bias[k], scale[k], shift[k])) */
+ *   y[n, i, j, k] = epilogue(sum over segments, in order, of x[...] * w[...][k]) */
 typedef struct fc_rows {
     const void *x;             /* IN: origin of pixel (n, i, j) at x + n * x_image + i * x_row + j * x_col */
     ptrdiff_t x_image, x_row, x_col;
@@ -26,16 +49,14 @@ typedef struct fc_rows {
     ptrdiff_t depth;           /* sum of the segments' lengths */
     const void *w;             /* IN: panels (ceil(channels / nr), depth, nr), `w_panel` elements apart */
     ptrdiff_t w_panel, nr;
-    const void *bias;          /* IN (channels) or NULL */
-    const void *scale, *shift; /* IN (channels) or NULL: batch normalisation by fixed statistics */
     void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
     ptrdiff_t y_image, y_row, y_col;
     ptrdiff_t images, rows, cols, channels;
-    int relu;
+    fc_epilogue e;
 } fc_rows;
 
 /* The same for few channels, vectors running over the pixels of a row: the input lies in planes, one a channel.
- *   y[n, i, j, k] = act(sum over taps t, then channels c, of x[c][pixel + taps[t]] * w[t, c][k] + bias[k]) */
+ *   y[n, i, j, k] = epilogue(sum over taps t, then channels c, of x[c][pixel + taps[t]] * w[t, c][k]) */
 typedef struct fc_planes {
     const void *x;             /* IN: channel c of pixel (n, i, j) at x + n * x_image + c * x_plane + i * x_row + j */
     ptrdiff_t x_image, x_plane, x_row; /* LANES - 1 elements behind the last pixel are read and not used */
@@ -43,12 +64,10 @@ typedef struct fc_planes {
     ptrdiff_t ntaps, nc;
     const void *w;             /* IN (ntaps, nc, w_row), the first `channels` of each row */
     ptrdiff_t w_row;
-    const void *bias;          /* IN (channels) or NULL */
-    const void *scale, *shift; /* IN (channels) or NULL: batch normalisation by fixed statistics */
     void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
     ptrdiff_t y_image, y_row, y_col;
     ptrdiff_t images, rows, cols, channels;
-    int relu;
+    fc_epilogue e;
 } fc_planes;
 
 /* Sums of outer products over a block of pixels, added to dw in the order (i, j):
@@ -65,7 +84,7 @@ typedef struct fc_outer {
     ptrdiff_t dw_row;
 } fc_outer;
 
-/* One filter a channel: y[i, j, c] = act(sum over taps, in order, of x[pixel + taps[t] + c] * w[t, c] + bias[c]) */
+/* One filter a channel: y[i, j, c] = epilogue(sum over taps, in order, of x[pixel + taps[t] + c] * w[t, c]) */
 typedef struct fc_depthwise {
     const void *x;
     ptrdiff_t x_row, x_col;
@@ -73,12 +92,10 @@ typedef struct fc_depthwise {
     ptrdiff_t ntaps;
     const void *w;             /* IN (ntaps, w_row) */
     ptrdiff_t w_row;
-    const void *bias;          /* IN (channels) or NULL */
-    const void *scale, *shift; /* IN (channels) or NULL: batch normalisation by fixed statistics */
     void *y;
     ptrdiff_t y_row, y_col;
     ptrdiff_t rows, cols, channels;
-    int relu;
+    fc_epilogue e;
 } fc_depthwise;
 
 /* dw[t, c] += sum over pixels, in the order (i, j), of x[pixel + taps[t] + c] * g[pixel, c] */

@@ -50,21 +50,6 @@ static void FC(pack)(const fc_pack *a)
                              panel + (t * a->nc + c) * nr);
 }
 
-/* x < 0 ? 0 : x, which keeps NaN */
-FC_INLINE VEC FC(relu_vec)(VEC x) { return V(max)(V(set1)(0), x); }
-
-/* What the sums of channels k and so on become: bias, scale and shift, ReLU, each where there is one */
-FC_INLINE VEC FC(finish_vec)(VEC r, const void *bias, const void *scale, const void *shift, int relu, ptrdiff_t k,
-                             ptrdiff_t tail)
-{
-    const T *b = bias, *f = scale, *s = shift;
-    if (b)
-        r = V(add)(r, tail ? V(load_n)(b + k, tail) : V(load)(b + k));
-    if (f)
-        r = tail ? V(fma)(r, V(load_n)(f + k, tail), V(load_n)(s + k, tail)) : V(fma)(r, V(load)(f + k), V(load)(s + k));
-    return relu ? FC(relu_vec)(r) : r;
-}
-
 /* Where the pixels of a tile lie. Tiles of few pixels take any pixels of a block, so that short rows fill them too:
  * one offset a pixel stays in a register. Higher tiles stay within a row; one pointer reaches three pixels. */
 #define FC_ANY_PIXELS(nv) (FC_HEIGHT(nv) <= 9)
@@ -75,6 +60,7 @@ typedef struct FC(rows_place) {
     T *y;
     ptrdiff_t k, first, last, tail;
     ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST]; /* from x and y; of any pixels */
+    FC(stages) stages;
 } FC(rows_place);
 
 #define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? at->y_pixel[i] : (i) * a->y_col)
@@ -125,7 +111,7 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const i
             const int part = v == nv - 1 && tail;
             VEC r = acc[i][v];
             if (last == a->depth)
-                r = FC(finish_vec)(r, a->bias, a->scale, a->shift, a->relu, at->k + v * LANES, part ? tail : 0);
+                r = FC(finish_vec)(r, &a->e, at->stages.relu, at->k + v * LANES, part ? tail : 0);
             if (part)
                 V(store_n)(yi, r, tail);
             else
@@ -151,13 +137,30 @@ static void (*const FC(rows_tiles)[FC_NV][FC_HIGHEST])(const fc_rows *a, const F
 #undef FC_TILE
 #undef FC_TILES
 
+/* The rest of the epilogue for the mr pixels of a tile that has been stored, from pixel (n, i, j) on */
+static FC_NOINLINE void FC(rows_later)(const fc_rows *a, const FC(rows_place) *at, ptrdiff_t n, ptrdiff_t i,
+                                       ptrdiff_t j, ptrdiff_t mr, ptrdiff_t channels)
+{
+    while (mr > 0) {
+        const ptrdiff_t run = a->cols - j < mr ? a->cols - j : mr;
+        FC(finish_later)(&at->stages, a->y, n * a->y_image + i * a->y_row + j * a->y_col, a->y_col,
+                         n * a->e.add_image + i * a->e.add_row + j * a->e.add_col, a->e.add_col, run, at->k, channels);
+        mr -= run;
+        j = 0;
+        if (++i == a->rows) {
+            i = 0;
+            n++;
+        }
+    }
+}
+
 /* `pixels` pixels from row i of image n on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
 FC_INLINE void FC(rows_run)(const fc_rows *a, FC(rows_place) *at, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels,
                             const int nv)
 {
     ptrdiff_t j = 0;
     for (ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv); tiles > 0; tiles--) {
-        const ptrdiff_t mr = (pixels + tiles - 1) / tiles;
+        const ptrdiff_t mr = (pixels + tiles - 1) / tiles, n0 = n, i0 = i, j0 = j;
         const ptrdiff_t x0 = n * a->x_image + i * a->x_row + j * a->x_col;
         const ptrdiff_t y0 = n * a->y_image + i * a->y_row + j * a->y_col;
         at->x = (const T *)a->x + x0;
@@ -177,6 +180,8 @@ FC_INLINE void FC(rows_run)(const fc_rows *a, FC(rows_place) *at, ptrdiff_t n, p
         else
             j += mr;
         FC(rows_tiles)[nv - 1][mr - 1](a, at);
+        if (at->stages.later && at->last == a->depth)
+            FC(rows_later)(a, at, n0, i0, j0, mr, nv * LANES - (at->tail ? LANES - at->tail : 0));
         pixels -= mr;
     }
 }
@@ -196,6 +201,7 @@ static void FC(rows)(const fc_rows *a)
 {
     const ptrdiff_t nr = a->nr, kc = FC_PANEL_BYTES / (ptrdiff_t)sizeof(T) / nr;
     FC(rows_place) at;
+    at.stages = FC(stages_of)(&a->e);
     at.first = 0;
     do {
         at.last = a->depth - at.first <= kc + kc / 2 ? a->depth : at.first + kc;
@@ -246,7 +252,7 @@ enum { FC(most_vectors) = 8 };
 
 /* nv vectors of pixels, kt channels, the whole chain; vector v begins at x[v] and its n[v] results at y[v] */
 FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *y, const ptrdiff_t *n, ptrdiff_t k,
-                               const int kt, const int nv)
+                               int relu, const int kt, const int nv)
 {
     VEC acc[4][FC(most_vectors)];
     for (int i = 0; i < kt; i++)
@@ -280,15 +286,16 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
             }
         }
     }
+    const T *bias = a->e.bias, *scale = a->e.scale, *shift = a->e.shift;
     for (int i = 0; i < kt; i++) {
-        const VEC bias = V(set1)(a->bias ? ((const T *)a->bias)[k + i] : 0);
-        const VEC scale = V(set1)(a->scale ? ((const T *)a->scale)[k + i] : 0);
-        const VEC shift = V(set1)(a->scale ? ((const T *)a->shift)[k + i] : 0);
+        const VEC b = V(set1)(bias ? bias[k + i] : 0);
+        const VEC f = V(set1)(scale ? scale[k + i] : 0);
+        const VEC s = V(set1)(scale ? shift[k + i] : 0);
         for (int v = 0; v < nv; v++) {
-            VEC r = a->bias ? V(add)(acc[i][v], bias) : acc[i][v];
-            if (a->scale)
-                r = V(fma)(r, scale, shift);
-            acc[i][v] = a->relu ? FC(relu_vec)(r) : r;
+            VEC r = bias ? V(add)(acc[i][v], b) : acc[i][v];
+            if (scale)
+                r = V(fma)(r, f, s);
+            acc[i][v] = relu ? FC(relu_vec)(r) : r;
         }
     }
     for (int v = 0; v < nv; v++) {
@@ -316,7 +323,7 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
 }
 
 /* kt channels from k on of all pixels, at most FC_PV / kt vectors of pixels at a time, a third of that at the end */
-FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, const int kt)
+FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, int relu, const int kt)
 {
     const int full = FC_PV / kt < FC(most_vectors) ? FC_PV / kt : FC(most_vectors), few = full >= 3 ? full / 3 : 1;
     const ptrdiff_t across = (a->cols + LANES - 1) / LANES;
@@ -345,26 +352,50 @@ FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, const int kt)
             }
         }
         if (nv == full)
-            FC(planes_tile)(a, x, y, n, k, kt, full);
+            FC(planes_tile)(a, x, y, n, k, relu, kt, full);
         else
-            FC(planes_tile)(a, x, y, n, k, kt, few);
+            FC(planes_tile)(a, x, y, n, k, relu, kt, few);
         left -= nv;
     }
 }
 
-static void FC(planes)(const fc_planes *a)
+static void FC(planes_block)(const fc_planes *a, int relu)
 {
     const ptrdiff_t groups = (a->channels + 3) / 4;
     for (ptrdiff_t g = 0, k = 0; g < groups; g++) { /* five channels are 3 and 2, not 4 and 1 */
         const ptrdiff_t kt = (a->channels - k + groups - g - 1) / (groups - g);
         switch (kt) {
-            case 1: FC(planes_run)(a, k, 1); break;
-            case 2: FC(planes_run)(a, k, 2); break;
-            case 3: FC(planes_run)(a, k, 3); break;
-            default: FC(planes_run)(a, k, 4);
+            case 1: FC(planes_run)(a, k, relu, 1); break;
+            case 2: FC(planes_run)(a, k, relu, 2); break;
+            case 3: FC(planes_run)(a, k, relu, 3); break;
+            default: FC(planes_run)(a, k, relu, 4);
         }
         k += kt;
     }
+}
+
+static void FC(planes)(const fc_planes *a)
+{
+    const FC(stages) stages = FC(stages_of)(&a->e);
+    if (!stages.later) {
+        FC(planes_block)(a, stages.relu);
+        return;
+    }
+    /* some rows at a time, so that they stay in L1 until they are finished */
+    enum { ROOM = 16 * 1024 / sizeof(T) };
+    const ptrdiff_t most = ROOM / (a->cols * a->y_col) > 0 ? ROOM / (a->cols * a->y_col) : 1;
+    fc_planes b = *a;
+    b.images = 1;
+    for (ptrdiff_t n = 0; n < a->images; n++)
+        for (ptrdiff_t i = 0; i < a->rows; i += most) {
+            b.x = (const T *)a->x + n * a->x_image + i * a->x_row;
+            b.y = (T *)a->y + n * a->y_image + i * a->y_row;
+            b.rows = a->rows - i < most ? a->rows - i : most;
+            FC(planes_block)(&b, 0);
+            for (ptrdiff_t r = i; r < i + b.rows; r++)
+                FC(finish_later)(&stages, a->y, n * a->y_image + r * a->y_row, a->y_col,
+                                 n * a->e.add_image + r * a->e.add_row, a->e.add_col, a->cols, 0, a->channels);
+        }
 }
 
 /* One tile: mr weights, nv vectors of channels; the factors of a pixel lie side by side (near) or where taps say.
@@ -521,7 +552,7 @@ FC_INLINE int FC(in_threes)(const ptrdiff_t *taps, ptrdiff_t ntaps, ptrdiff_t x_
 
 /* mr pixels of one vector of channels, all taps */
 FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, ptrdiff_t c,
-                                  const ptrdiff_t tail, const int threes, const int mr)
+                                  int relu, const ptrdiff_t tail, const int threes, const int mr)
 {
     VEC acc[FC_DEPTHWISE];
     for (int i = 0; i < mr; i++)
@@ -538,7 +569,7 @@ FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w,
                 acc[i] = V(fma)(pixel[i + j], b[j], acc[i]);
     }
     for (int i = 0; i < mr; i++) {
-        const VEC r = FC(finish_vec)(acc[i], a->bias, a->scale, a->shift, a->relu, c, tail);
+        const VEC r = FC(finish_vec)(acc[i], &a->e, relu, c, tail);
         if (tail)
             V(store_n)(y + i * a->y_col, r, tail);
         else
@@ -549,6 +580,8 @@ FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w,
 static void FC(depthwise)(const fc_depthwise *a)
 {
     const int threes = FC(in_threes)(a->taps, a->ntaps, a->x_col);
+    const FC(stages) stages = FC(stages_of)(&a->e);
+    const int relu = stages.relu;
     const ptrdiff_t mr = a->cols < FC_DEPTHWISE ? 1 : FC_DEPTHWISE;
     /* a few columns from top to bottom: what the rows of the filter share stays in L1 */
     for (ptrdiff_t next = 0; next < a->cols; next += mr) {
@@ -560,11 +593,14 @@ static void FC(depthwise)(const fc_depthwise *a)
                 const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
                 if (tail || mr == 1)
                     for (ptrdiff_t m = 0; m < mr; m++)
-                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, c, tail, 0, 1);
+                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, c, relu, tail, 0, 1);
                 else if (threes)
-                    FC(depthwise_tile)(a, x, w, y, c, 0, 1, FC_DEPTHWISE);
+                    FC(depthwise_tile)(a, x, w, y, c, relu, 0, 1, FC_DEPTHWISE);
                 else
-                    FC(depthwise_tile)(a, x, w, y, c, 0, 0, FC_DEPTHWISE);
+                    FC(depthwise_tile)(a, x, w, y, c, relu, 0, 0, FC_DEPTHWISE);
+                if (stages.later)
+                    FC(finish_later)(&stages, a->y, i * a->y_row + j * a->y_col, a->y_col,
+                                     i * a->e.add_row + j * a->e.add_col, a->e.add_col, mr, c, tail ? tail : LANES);
             }
     }
 }
@@ -686,50 +722,4 @@ static void FC(column_sum)(const void *x, ptrdiff_t n, ptrdiff_t c, void *sum)
                     V(store)(s + k, acc);
             }
     }
-}
-
-/* y += x, elementwise */
-static void FC(accumulate)(const void *x, void *y, ptrdiff_t n)
-{
-    const T *p = x;
-    T *q = y;
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        V(store)(q + i, V(add)(V(load)(q + i), V(load)(p + i)));
-    if (i < n)
-        V(store_n)(q + i, V(add)(V(load_n)(q + i, n - i), V(load_n)(p + i, n - i)), n - i);
-}
-
-/* y[i, c] = act(x[i, c] + b[c]); y may be x */
-static void FC(bias_add)(const void *x, const void *b, void *y, ptrdiff_t n, ptrdiff_t c, int relu)
-{
-    const VEC floor = V(set1)(relu ? 0 : -(T)INFINITY); /* max(-inf, x) = x, NaN too */
-    const T *bias = b;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const T *p = (const T *)x + i * c;
-        T *q = (T *)y + i * c;
-        ptrdiff_t k = 0;
-        for (; k + LANES <= c; k += LANES)
-            V(store)(q + k, V(max)(floor, V(add)(V(load)(p + k), V(load)(bias + k))));
-        if (k < c)
-            V(store_n)(q + k, V(max)(floor, V(add)(V(load_n)(p + k, c - k), V(load_n)(bias + k, c - k))), c - k);
-    }
-}
-
-FC_INLINE VEC FC(relu_mask_vec)(VEC g, VEC y)
-{
-    const VEC zero = V(set1)(0);
-    return V(select)(V(lt)(zero, y), g, V(select)(V(isnan)(y), g, zero));
-}
-
-/* out = y <= 0 ? 0 : g, with g kept where y is NaN */
-static void FC(relu_mask)(const void *g, const void *y, void *out, ptrdiff_t n)
-{
-    const T *p = g, *q = y;
-    T *o = out;
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        V(store)(o + i, FC(relu_mask_vec)(V(load)(p + i), V(load)(q + i)));
-    if (i < n)
-        V(store_n)(o + i, FC(relu_mask_vec)(V(load_n)(p + i, n - i), V(load_n)(q + i, n - i)), n - i);
 }

@@ -12,11 +12,14 @@
 #define FC_STR(a) FC_STR_(a)
 #define FC_INLINE static inline __attribute__((always_inline))
 #define FC_NOINLINE __attribute__((noinline))
+#define FC_UNUSED __attribute__((unused))
 #if defined(_MSC_VER) && !defined(__clang__)
 #undef FC_INLINE
 #undef FC_NOINLINE
+#undef FC_UNUSED
 #define FC_INLINE static __forceinline
 #define FC_NOINLINE __declspec(noinline)
+#define FC_UNUSED
 #endif
 
 /* FC_PIN(v): v is computed before what follows. FC_AGAIN(p): what p points to is loaded again, not kept. Where all

@@ -1,4 +1,4 @@
-/* exp, log, tanh and sigmoid as polynomials over the vector vocabulary: the same operations, hence the same
+/* exp, log, tanh, sigmoid and the normal distribution as polynomials over the vector vocabulary: the same operations, hence the same
  * bits, in every table. Kernels run with denormals flushed: a result below the smallest normal number is 0.
  *
  *   exp(x)     = 2**n (1 + m),   n = round(x / ln 2),  r = x - n ln 2,  m = r + r**2 P(r)
@@ -7,8 +7,13 @@
  *                log(1 + f) = f - (f**2 / 2 - s (f**2 / 2 + R(s**2))),  s = f / (2 + f)
  *   tanh(x)    = -sign(x) t / (2 + t),  t = expm1(-2 |x|)
  *   sigmoid(x) = 1 / (1 + t) or t / (1 + t),  t = exp(-|x|)
+ *   log1p(t)   = log(u) t / (u - 1),  u = 1 + t rounded (W. Kahan, HP-15C handbook, 1982)
+ *   Phi(-z)    = exp(-z**2 / 2) S(t) / (z + 3),  t = (z - 3) / (z + 3),  z >= 0; a map of the half line to an interval
+ *                on which the scaled tail is smooth, as in M. Shepherd and J. Laframboise, "Chebyshev approximation of
+ *                (1 + 2x) exp(x**2) erfc(x) in 0 <= x < oo", Math. Comp. 36 (1981). With erf(x) = 2 Phi(sqrt(2) x) - 1,
+ *                and accurate where Phi itself is small, which erf is not
  *
- * P and R interpolate at Chebyshev nodes; tests/test_activation.py states and asserts the largest errors.
+ * P, R and S interpolate at Chebyshev nodes; tests/test_activation.py states and asserts the largest errors.
  */
 
 #ifndef FC_MATH_CONSTANTS
@@ -40,6 +45,21 @@ static const float fc_f32_log_r[] = {0.66666687f, 0.39988777f, 0.29580054f};
 static const double fc_f64_log_r[] = {
     0.666666666666667,   0.39999999999899444, 0.2857142862600327,  0.22222211130259878,
     0.18182889455674947, 0.15331710618210773, 0.14616585424888623,
+};
+
+/* S: (z + 3) exp(z**2 / 2) Phi(-z) in powers of t, on 0 <= z <= 13.3 and 0 <= z <= 37.7, beyond which Phi(-z) is no
+ * normal number; relative error 7.42e-8 and 9.59e-17, the rounding of the coefficients included */
+static const float fc_f32_tail_s[] = {
+    0.72908366f,   -0.5093321f,   0.23001844f,   -0.047259018f, -0.0104704145f,
+    0.006939723f,  0.0010463642f, -0.00093922095f, -0.00023883415f, 2.9888886e-05f,
+};
+static const double fc_f64_tail_s[] = {
+    0.729083690133373,       -0.50933198191749,       0.23001771997460413,     -0.04726302514292303,
+    -0.010462867023331811,   0.006972621238915067,    0.0010275922594306286,   -0.001045828599431761,
+    -0.00025657534806483996, 0.00015439426450285796,  7.88126708990654e-05,    -1.324494695518338e-05,
+    -2.0689096991536298e-05, -3.5216133908330577e-06, 3.639916625566716e-06,   2.265799443896134e-06,
+    8.034075495120081e-09,   -6.075958583532725e-07,  -2.728908909040796e-07,  5.7010576583732415e-08,
+    9.465302028669781e-08,   1.6458206850090955e-08,  -1.308320378227847e-08,  -4.756050907968524e-09,
 };
 #endif
 
@@ -107,12 +127,17 @@ FC_INLINE VEC FC(log_vec)(VEC x)
     return V(select)(V(isnan)(x), x, y);
 }
 
+/* exp(x) - 1 for x <= 0; of NaN it is anything */
+FC_INLINE VEC FC(expm1_falling)(VEC x)
+{
+    VEC m;
+    const VEC scale = V(pow2)(FC(exp_parts)(V(max)(x, V(set1)(FC(exp_min))), &m));
+    return V(fma)(scale, m, V(sub)(scale, V(set1)(1)));
+}
+
 FC_INLINE VEC FC(tanh_vec)(VEC x)
 {
-    const VEC twice = V(mul)(V(abs)(x), V(set1)(-2));
-    VEC m;
-    const VEC scale = V(pow2)(FC(exp_parts)(V(max)(twice, V(set1)(FC(exp_min))), &m));
-    const VEC t = V(fma)(scale, m, V(sub)(scale, V(set1)(1)));
+    const VEC t = FC(expm1_falling)(V(mul)(V(abs)(x), V(set1)(-2)));
     const VEC y = V(copysign)(V(div)(t, V(add)(t, V(set1)(2))), x);
     return V(select)(V(isnan)(x), x, y);
 }
@@ -122,4 +147,24 @@ FC_INLINE VEC FC(sigmoid_vec)(VEC x)
     const VEC one = V(set1)(1);
     const VEC t = FC(exp_falling)(V(mul)(V(abs)(x), V(set1)(-1)));
     return V(div)(V(select)(V(lt)(x, V(set1)(0)), t, one), V(add)(one, t));
+}
+
+/* log(1 + t) for 0 <= t <= 1 */
+FC_INLINE VEC FC(log1p_vec)(VEC t)
+{
+    const VEC u = V(add)(t, V(set1)(1)), rest = V(sub)(u, V(set1)(1));
+    const VEC y = V(div)(V(mul)(FC(log_vec)(u), t), rest);
+    return V(select)(V(eq)(rest, V(set1)(0)), t, y);
+}
+
+/* The normal distribution Phi(x), and exp(-x**2 / 2), for |x| <= 40 */
+FC_INLINE VEC FC(normal_vec)(VEC x, VEC *bell)
+{
+    const VEC z = V(abs)(x), r = V(div)(V(set1)(1), V(add)(z, V(set1)(3)));
+    const VEC square = V(mul)(x, x), lost = V(fma)(x, x, V(mul)(square, V(set1)(-1)));
+    const VEC e = FC(exp_falling)(V(mul)(square, V(set1)((T)-0.5)));
+    *bell = V(fma)(V(mul)(lost, V(set1)((T)-0.5)), e, e); /* what rounding took from the square counts in its exp */
+    const VEC s = FC(polynomial)(V(mul)(V(sub)(z, V(set1)(3)), r), FC(tail_s), sizeof FC(tail_s) / sizeof(T));
+    const VEC tail = V(mul)(*bell, V(mul)(s, r));
+    return V(select)(V(lt)(x, V(set1)(0)), tail, V(sub)(V(set1)(1), tail));
 }

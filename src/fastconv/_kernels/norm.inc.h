@@ -1,38 +1,9 @@
 /* Batch normalisation and dropout, over T and the vector vocabulary.
  *
- * Activations are rows of C channels, x (n, c); vectors run across channels. Rows of few channels are read
- * `fold` at a time as one wider row, so that narrow layers fill the registers too: fold depends on c alone,
- * and the partial sums of the folded rows are added in a fixed tree, so it is part of the order of the sums.
+ * Activations are rows of C channels, x (n, c); vectors run across channels. Rows of few channels are folded
+ * (common.inc.h): the partial sums of the folded rows are added in a fixed tree, so fold is part of the order of the
+ * sums.
  */
-
-/* A folded row has at least 64 elements and, unless nothing is folded, less than 128. */
-enum { FC(WIDE) = 128 };
-
-FC_INLINE ptrdiff_t FC(fold)(ptrdiff_t c)
-{
-    ptrdiff_t fold = 1;
-    while (fold * c < FC(WIDE) / 2)
-        fold *= 2;
-    return fold;
-}
-
-/* One vector, or its first `part` lanes where part is not 0. */
-FC_INLINE VEC FC(get)(const T *p, ptrdiff_t part) { return part ? V(load_n)(p, part) : V(load)(p); }
-FC_INLINE void FC(put)(T *p, VEC a, ptrdiff_t part)
-{
-    if (part)
-        V(store_n)(p, a, part);
-    else
-        V(store)(p, a);
-}
-
-/* wide (fold, c): every row a copy of the given one */
-FC_INLINE void FC(repeat)(const T *row, ptrdiff_t c, ptrdiff_t fold, T *wide)
-{
-    for (ptrdiff_t f = 0; f < fold; f++)
-        for (ptrdiff_t j = 0; j < c; j++)
-            wide[f * c + j] = row[j];
-}
 
 /* row[c] = sum of the rows of wide (fold, c), halves upon halves; wide is spent */
 FC_INLINE void FC(unfold)(T *wide, ptrdiff_t c, ptrdiff_t fold, T *row)
@@ -114,48 +85,11 @@ static void FC(merge_moments)(ptrdiff_t n, void *sum_, void *m2_, ptrdiff_t n2, 
     }
 }
 
-FC_INLINE void FC(scale_shift_row)(const T *x, const T *scale, const T *shift, ptrdiff_t width, const int relu, T *y)
-{
-    for (ptrdiff_t j = 0; j < width; j += LANES) {
-        const ptrdiff_t part = width - j < LANES ? width - j : 0;
-        const VEC a = V(fma)(FC(get)(x + j, part), FC(get)(scale + j, part), FC(get)(shift + j, part));
-        FC(put)(y + j, relu ? FC(relu_vec)(a) : a, part);
-    }
-}
-
-FC_INLINE void FC(scale_shift_rows)(const T *x, const T *scale, const T *shift, ptrdiff_t n, ptrdiff_t width,
-                                    ptrdiff_t rest, const int relu, T *y)
-{
-    for (; n > 0; n--, x += width, y += width)
-        FC(scale_shift_row)(x, scale, shift, width, relu, y);
-    FC(scale_shift_row)(x, scale, shift, rest, relu, y);
-}
-
-/* y (n, c) = fma(x, coef[0, c], coef[1, c]), and ReLU of it */
-static void FC(scale_shift)(const void *x_, const void *coef_, ptrdiff_t n, ptrdiff_t c, int relu, void *y_)
-{
-    const T *x = x_, *coef = coef_;
-    T *y = y_;
-    const ptrdiff_t fold = FC(fold)(c), width = fold * c;
-    T wide[2][FC(WIDE)];
-    const T *scale = coef, *shift = coef + c;
-    if (fold > 1) {
-        FC(repeat)(coef, c, fold, wide[0]);
-        FC(repeat)(coef + c, c, fold, wide[1]);
-        scale = wide[0];
-        shift = wide[1];
-    }
-    if (relu)
-        FC(scale_shift_rows)(x, scale, shift, n / fold, width, n % fold * c, 1, y);
-    else
-        FC(scale_shift_rows)(x, scale, shift, n / fold, width, n % fold * c, 0, y);
-}
-
 /* A gradient, or where `masked` what ReLU, whose output is y, lets through of it */
 FC_INLINE VEC FC(let_through)(const T *g, const T *y, ptrdiff_t j, ptrdiff_t part, const int masked)
 {
     const VEC a = FC(get)(g + j, part);
-    return masked ? FC(relu_mask_vec)(a, FC(get)(y + j, part)) : a;
+    return masked ? FC(relu_mask)(a, FC(get)(y + j, part)) : a;
 }
 
 /* nv vectors of columns: sum += g, dot += g * (x - mean), over the rows in order */

@@ -1,9 +1,12 @@
 /* Every template, for one element type; then each kernel behind its guard. A new family is included here. */
+#include "common.inc.h"
+#include "math.inc.h"
+#include "activation.inc.h"
+#include "epilogue.inc.h"
 #include "gemm.inc.h"
 #include "norm.inc.h"
 #include "optim.inc.h"
 #include "probe.inc.h"
-#include "math.inc.h"
 #include "elementwise.inc.h"
 #include "loss.inc.h"
 #include "pool.inc.h"

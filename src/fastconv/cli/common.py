@@ -42,7 +42,7 @@ class Commands(click.Group):
                 click.echo("\n".join(lines), err=True)
                 sys.exit(WRONG_USAGE)
             except MemoryError as error:
-                click.echo(f"fastconv: out of memory: {error or 'the system gave no more'}", err=True)
+                click.echo(f"fastconv: out of memory: {str(error) or 'the system gave no more'}", err=True)
                 sys.exit(WRONG_USAGE)
             except click.Abort:
                 click.echo("interrupted", err=True)

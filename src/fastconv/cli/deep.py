@@ -369,6 +369,7 @@ def _training(
         position=(last.get("epoch", 0), last.get("index", 0)),
         chunk=chunk,
         window=window,
+        seen=record,
     )  # fmt: skip
 
 

@@ -175,9 +175,9 @@ def _short(objective: Training) -> int:
 def _closing(found: SearchResult, out: Path | None, storage: str | None) -> str:
     done = f"{len(found.trials)} of {found.asked} trials"
     lines = [""]
-    if found.best is None:
+    if found.best is None and found.trials:
         lines.append(f"best           none: of {done} not one finished; try lower learning rates")
-    else:
+    elif found.best is not None:
         params = "  ".join(f"--{key.replace('_', '-')} {value}" for key, value in found.best["params"].items())
         lines.append(f"best           val accuracy {100 * found.best['value']:.1f} % in trial {found.best['number']}")
         lines.append(f"               {params}")

@@ -52,7 +52,14 @@ def initialize_weights(path: Path, core: ResidualCore, seed: int) -> None:
             draws = random.generator(seed, "deep weights", i // step).random((len(rows), square), np.float32)
             draws -= np.float32(0.5)  # in place: --memory-limit spares 8 MB for what is not counted
             np.multiply(draws, np.float32(2 * SPREAD), out=rows[:, :square])
+            _check_whole(path, file.fileno(), core.layers * core.row * 4)
             file.write(rows.astype("<f4", copy=False).data)
+
+
+def _check_whole(path: Path, file: int, nbytes: int) -> None:
+    """Raise ValueError if a file is shorter than it was made: what is written next would hide the hole."""
+    if os.fstat(file).st_size != nbytes:
+        raise ValueError(f"{path}: the file was truncated while it was written")
 
 
 def sha256(path: Path) -> str:
@@ -90,6 +97,7 @@ class Memory:
         preallocate(path, self.array.nbytes)
         with open(path, "r+b") as file:
             for first, end in pieces(self.core):
+                _check_whole(path, file.fileno(), self.array.nbytes)
                 file.write(self.array[first:end].astype("<f4", copy=False).data)
             file.flush()
             os.fsync(file.fileno())

@@ -71,6 +71,8 @@ class Training:
         (epoch, index) of the first batch; after an epoch's last batch comes the next epoch.
     chunk, window
         See `DeepNet`.
+    seen : Record, optional
+        What the other arguments were chosen by: a net that another process has changed since is refused.
 
     Raises
     ------
@@ -94,6 +96,7 @@ class Training:
         position: tuple[int, int] = (0, 0),
         chunk: int | None = None,
         window: int = 16 << 20,
+        seen: Record | None = None,
     ) -> None:
         if durability not in ("run", "step"):
             raise ValueError(f"durability must be 'run' or 'step', got {durability!r}")
@@ -116,13 +119,15 @@ class Training:
         self._lock = paths.lock()
         self._stores: list[Memory | Mapped] = []
         try:
-            self._open(chunk, window)
+            self._open(chunk, window, seen)
         except BaseException:
             self._close_files()
             raise
 
-    def _open(self, chunk: int | None, window: int) -> None:
+    def _open(self, chunk: int | None, window: int, seen: Record | None) -> None:
         self.record, head = load(self.paths, settle=True)
+        if seen is not None and replace(seen, generation=0) != self.record:
+            raise BlockingIOError(f"{self.paths.weights}: another process has changed this net just now; try again")
         if self.record.inputs != self.batches.batch(0, 0)[0].shape[1]:
             raise ValueError(
                 f"{self.paths.weights} takes {self.record.inputs} pixels, the images have "

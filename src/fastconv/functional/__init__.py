@@ -10,43 +10,40 @@ too, and then write down what is to be done.
 """
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
-from fastconv.functional import (
-    activation as _activation,
+from fastconv.functional import activation as _activation
+from fastconv.functional import arithmetic as _arithmetic
+from fastconv.functional import convolution as _convolution
+from fastconv.functional import linear as _linear
+from fastconv.functional import normalization as _normalization
+from fastconv.functional import pooling as _pooling
+from fastconv.functional import resampling as _resampling
+from fastconv.functional import shape as _shape
+from fastconv.functional import transposed as _transposed
+from fastconv.functional._check import (
+    release_scratch,
 )
-from fastconv.functional import (
-    arithmetic as _arithmetic,
+from fastconv.functional._epilogue import (
+    ACTIVATIONS,
 )
-from fastconv.functional import (
-    convolution as _convolution,
-)
-from fastconv.functional import (
-    linear as _linear,
-)
-from fastconv.functional import (
-    normalization as _normalization,
-)
-from fastconv.functional import (
-    pooling as _pooling,
-)
-from fastconv.functional import (
-    resampling as _resampling,
-)
-from fastconv.functional import (
-    shape as _shape,
-)
-from fastconv.functional import (
-    transposed as _transposed,
-)
-from fastconv.functional._check import release_scratch
 from fastconv.functional._values import takes_values
 from fastconv.functional.activation import (
+    elu_backward,
+    gelu_backward,
+    hardsigmoid_backward,
+    hardswish_backward,
+    hardtanh_backward,
     leaky_relu_backward,
     log_softmax_backward,
+    mish_backward,
+    prelu_backward,
+    relu6_backward,
     relu_backward,
     safe_exp,
     safe_log,
     sigmoid_backward,
+    silu_backward,
     softmax_backward,
+    softplus_backward,
     softsign_backward,
     tanh_backward,
 )
@@ -99,39 +96,54 @@ from fastconv.functional.pooling import (
     max_pool2d_backward,
     pool2d_output_shape,
 )
-from fastconv.functional.resampling import interpolate_backward
+from fastconv.functional.resampling import (
+    interpolate_backward,
+)
 from fastconv.functional.shape import (
     cat_backward,
     pad_backward,
 )
-from fastconv.functional.transposed import conv_transpose1d_backward, conv_transpose2d_backward
+from fastconv.functional.transposed import (
+    conv_transpose1d_backward,
+    conv_transpose2d_backward,
+)
 
-add = takes_values(_activation.add)
 adaptive_avg_pool2d = takes_values(_pooling.adaptive_avg_pool2d)
+add = takes_values(_activation.add)
 avg_pool2d = takes_values(_pooling.avg_pool2d)
-bias_add = takes_values(_linear.bias_add)
 batch_norm = takes_values(_normalization.batch_norm)
+bias_add = takes_values(_linear.bias_add)
 cat = takes_values(_shape.cat)
 conv1d = takes_values(_convolution.conv1d)
 conv2d = takes_values(_convolution.conv2d)
 conv_transpose1d = takes_values(_transposed.conv_transpose1d)
 conv_transpose2d = takes_values(_transposed.conv_transpose2d)
 div = takes_values(_arithmetic.div)
+elu = takes_values(_activation.elu)
 flatten = takes_values(_shape.flatten)
+gelu = takes_values(_activation.gelu)
 global_avg_pool2d = takes_values(_pooling.global_avg_pool2d)
+hardsigmoid = takes_values(_activation.hardsigmoid)
+hardswish = takes_values(_activation.hardswish)
+hardtanh = takes_values(_activation.hardtanh)
 interpolate = takes_values(_resampling.interpolate)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
 log_softmax = takes_values(_activation.log_softmax)
 max_pool2d = takes_values(_pooling.max_pool2d)
 mean = takes_values(_arithmetic.mean)
+mish = takes_values(_activation.mish)
 mul = takes_values(_arithmetic.mul)
 pad = takes_values(_shape.pad)
 permute = takes_values(_shape.permute)
+prelu = takes_values(_activation.prelu)
 relu = takes_values(_activation.relu)
+relu6 = takes_values(_activation.relu6)
 reshape = takes_values(_shape.reshape)
 sigmoid = takes_values(_activation.sigmoid)
+silu = takes_values(_activation.silu)
 softmax = takes_values(_activation.softmax)
+softplus = takes_values(_activation.softplus)
 softsign = takes_values(_activation.softsign)
 stack = takes_values(_shape.stack)
 sub = takes_values(_arithmetic.sub)
@@ -139,6 +151,7 @@ sum = takes_values(_arithmetic.sum)
 tanh = takes_values(_activation.tanh)
 
 __all__ = [
+    "ACTIVATIONS",
     "adagrad_step",
     "adam_step",
     "adaptive_avg_pool2d",
@@ -170,9 +183,19 @@ __all__ = [
     "dropout",
     "dropout_backward",
     "dropout_mask_like",
+    "elu",
+    "elu_backward",
     "flatten",
+    "gelu",
+    "gelu_backward",
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
+    "hardsigmoid",
+    "hardsigmoid_backward",
+    "hardswish",
+    "hardswish_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "im2col",
     "interpolate",
     "interpolate_backward",
@@ -187,6 +210,8 @@ __all__ = [
     "max_pool2d_backward",
     "mean",
     "mean_backward",
+    "mish",
+    "mish_backward",
     "mse_loss",
     "mse_loss_backward",
     "mul",
@@ -197,8 +222,12 @@ __all__ = [
     "pad_backward",
     "permute",
     "pool2d_output_shape",
+    "prelu",
+    "prelu_backward",
     "release_scratch",
     "relu",
+    "relu6",
+    "relu6_backward",
     "relu_backward",
     "reshape",
     "rmsprop_step",
@@ -207,8 +236,12 @@ __all__ = [
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
+    "silu",
+    "silu_backward",
     "softmax",
     "softmax_backward",
+    "softplus",
+    "softplus_backward",
     "softsign",
     "softsign_backward",
     "stack",

@@ -50,7 +50,9 @@ def check_array(where: str, name: str, a: Any) -> None:
 
 def check_count(where: str, what: str, *sizes: int) -> None:
     """Raise ValueError if an array of these sizes is larger than any memory."""
-    if math.prod(n or 1 for n in sizes) > MOST_NUMBERS:  # NumPy, too, counts an empty batch as one
+    if 0 in sizes:  # NumPy, too, counts an empty batch as one
+        sizes = tuple(n or 1 for n in sizes)
+    if math.prod(sizes) > MOST_NUMBERS:
         raise ValueError(f"{where}: {what} of {'x'.join(map(str, sizes))} is larger than any memory, "
                          f"2**{MOST_NUMBERS.bit_length() - 1} numbers at most")  # fmt: skip
 
@@ -127,17 +129,19 @@ def same_dtype(where: str, optional: Mapping[str, Array | None] | None = None, /
     TypeError
         If an argument is no array (or a masked one), has another dtype than float32 or float64, or they differ.
     """
-    found: dict[str, np.dtype[Any]] = {}
+    found: np.dtype[Any] | None = None
+    mixed = False
     if optional:
         arrays |= {name: a for name, a in optional.items() if a is not None}
     for name, a in arrays.items():
         check_array(where, name, a)
-        dtype = a.dtype.newbyteorder("=")
+        dtype = a.dtype if a.dtype.isnative else a.dtype.newbyteorder("=")
         if dtype not in FLOATS:
             raise TypeError(f"{where}: {name} must be float32 or float64, got {a.dtype}")
-        found[name] = dtype
-    if len(set(found.values())) > 1:
-        listed = ", ".join(f"{name} is {dtype}" for name, dtype in found.items())
+        mixed = mixed or dtype != (found or dtype)
+        found = dtype
+    if mixed:
+        listed = ", ".join(f"{name} is {a.dtype.newbyteorder('=')}" for name, a in arrays.items())
         raise TypeError(f"{where}: the arrays must have one dtype, but {listed}")
     return dtype
 

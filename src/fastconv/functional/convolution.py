@@ -24,7 +24,16 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
-from fastconv.functional._fused import check_epilogue, check_output, gradients, relu_flag
+from fastconv.functional._epilogue import (
+    NOTHING,
+    Activation,
+    before_activation,
+    epilogue_of,
+    known_arrays,
+    lying,
+    masking,
+)
+from fastconv.functional._fused import gradients
 from fastconv.functional._geometry import Padding, convolution
 
 _forward = by_dtype(conv.forward)
@@ -40,7 +49,9 @@ def conv2d(
     groups: int = 1,
     *,
     coefficients: Array | None = None,
-    activation: str | None = None,
+    activation: Activation = None,
+    add: Array | None = None,
+    pre: Array | None = None,
     out: Array | None = None,
 ) -> Array:
     """Correlate images with filters (the "convolution" of neural networks: the kernel is not flipped).
@@ -63,8 +74,14 @@ def conv2d(
     coefficients : ndarray of shape (2, K), optional
         Scale and shift of batch normalisation in evaluation (:func:`batch_norm_coefficients`), applied in the same
         pass before the activation, bit-equal to calling :func:`batch_norm` afterwards.
-    activation : None or "relu"
-        Applied in the same pass, bit-equal to calling it afterwards.
+    activation : None, str or tuple
+        A name of ``fastconv.functional.ACTIVATIONS``, or a tuple of one and its parameters, as
+        ``("leaky_relu", 0.1)``: applied in the same pass, bit-equal to calling it afterwards.
+    add : ndarray of shape (N, K, P, Q), optional
+        Added before the activation, bit-equal to :func:`add`.
+    pre : ndarray of shape (N, K, P, Q), optional
+        Receives what the activation is given, which some activations' gradients are made from. Like ``add`` it
+        shares no memory with ``out``.
     out : ndarray, optional
         Result buffer: NCHW shape over NHWC memory.
 
@@ -93,18 +110,20 @@ def conv2d(
     check_rank("conv2d", "input", input, 4)
     check_rank("conv2d", "weight", weight, 4)
     g = convolution("conv2d", input.shape, weight.shape, stride, padding, dilation, groups)
-    return _run_forward("conv2d", g, dtype, input, weight, bias, coefficients, activation, out)
+    return _run_forward("conv2d", g, dtype, input, weight, bias, coefficients, activation, add, pre, out)
 
 
 def _run_forward(where: str, g: Geometry, dtype: np.dtype[Any], input: Array, weight: Array, bias: Array | None,
-                 coefficients: Array | None, activation: str | None, out: Array | None) -> Array:  # fmt: skip
-    bias, coefficients = check_epilogue(where, bias, coefficients, g.k)
-    out = check_out(where, "out", out, (g.n, g.k, g.p, g.q), dtype)
-    check_apart(where, {"out": out}, {"input": input, "weight": weight, "bias": bias, "coefficients": coefficients})
-    relu = relu_flag(where, activation)
-    _forward[dtype](
-        memory(as_nhwc(input)), as_contiguous(weight), bias, coefficients, memory(out), g, relu, scratch
-    )  # fmt: skip
+                 coefficients: Array | None, activation: Activation, add: Array | None, pre: Array | None,
+                 out: Array | None) -> Array:  # fmt: skip
+    shape = (g.n, g.k, g.p, g.q)
+    out = check_out(where, "out", out, shape, dtype)
+    check_apart(where, {"out": out, "pre": pre}, {"input": input, "weight": weight, "bias": bias,
+                                                  "coefficients": coefficients, "add": add})  # fmt: skip
+    epilogue = epilogue_of(
+        where, activation, shape, dtype, bias=bias, coefficients=coefficients, add=add, pre=pre
+    )
+    _forward[dtype](memory(as_nhwc(input)), as_contiguous(weight), memory(out), g, epilogue, scratch)
     return out
 
 
@@ -119,11 +138,13 @@ def conv2d_backward(
     *,
     bias: bool = True,
     output: Array | None = None,
-    activation: str | None = None,
+    pre_activation: Array | None = None,
+    activation: Activation = None,
     need_input_grad: bool = True,
     grad_input: Array | None = None,
     grad_weight: Array | None = None,
     grad_bias: Array | None = None,
+    grad_add: Array | None = None,
 ) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients of :func:`conv2d` for its input, weight and bias.
 
@@ -134,16 +155,19 @@ def conv2d_backward(
         As given to the forward call.
     bias : bool
         Whether the forward call had a bias.
-    output : ndarray of shape (N, K, P, Q), optional
-        What the forward call returned; needed with ``activation``.
-    activation : None or "relu"
-        As given to the forward call.
+    output, pre_activation : ndarray of shape (N, K, P, Q), optional
+        What the forward call returned, and wrote to ``pre``; ``activation`` needs one of them, as
+        ``ACTIVATIONS[name].known`` says.
+    activation : None, str or tuple
+        As given to the forward call; one with learned parameters has its own backward call before this one.
     need_input_grad : bool
         False spares the gradient of the input (the first layer of a net), and None is returned for it.
     grad_input : ndarray of shape (N, C, H, W), optional
         Written over.
     grad_weight, grad_bias : ndarray of the parameters' shapes, optional
         *Added to*; fresh zeros when not given.
+    grad_add : ndarray of shape (N, K, P, Q), optional
+        Written over: the gradient of ``add``, before the activation.
 
     Returns
     -------
@@ -161,27 +185,31 @@ def conv2d_backward(
     check_rank(where, "weight", weight, 4)
     g = convolution(where, input.shape, weight.shape, stride, padding, dilation, groups)
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
-    return _run_backward(where, g, dtype, grad_output, input, weight, bias, output, activation, need_input_grad,
-                         grad_input, grad_weight, grad_bias)  # fmt: skip
+    return _run_backward(where, g, dtype, grad_output, input, weight, bias, output, pre_activation, activation,
+                         need_input_grad, grad_input, grad_weight, grad_bias, grad_add)  # fmt: skip
 
 
 def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Array, input: Array, weight: Array,
-                  bias: bool, output: Array | None, activation: str | None, need_input_grad: bool,
-                  grad_input: Array | None, grad_weight: Array | None, grad_bias: Array | None
+                  bias: bool, output: Array | None, pre_activation: Array | None, activation: Activation,
+                  need_input_grad: bool, grad_input: Array | None, grad_weight: Array | None,
+                  grad_bias: Array | None, grad_add: Array | None
                   ) -> tuple[Array | None, Array, Array | None]:  # fmt: skip
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
     if bias:
         grad_bias = check_grad(where, "grad_bias", grad_bias, (g.k,), dtype)
     if need_input_grad:
         grad_input = check_out(where, "grad_input", grad_input, (g.n, g.c, g.h, g.w), dtype)
-    known = check_output(where, grad_output, output, activation)
+    mask = masking(where, activation, grad_output, output, pre_activation)
     grad_bias = grad_bias if bias else None
     grad_input = grad_input if need_input_grad else None
+    read = {"grad_output": grad_output, **known_arrays(mask, output, pre_activation)}
+    check_apart(where, {"grad_add": grad_add}, {**read, "input": input, "weight": weight}, in_place=read)
     check_apart(where, {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
-                {"grad_output": grad_output, "input": input, "weight": weight, "output": known})  # fmt: skip
+                {**read, "input": input, "weight": weight, "grad_add": grad_add})  # fmt: skip
+    masked = before_activation(where, grad_output, mask, grad_add)
     gradients(
-        memory(as_nhwc(grad_output)), None if known is None else memory(known), memory(as_nhwc(input)),
-        as_contiguous(weight), g, grad_weight, grad_bias, None if grad_input is None else memory(grad_input),
+        lying(grad_output), mask, masked, memory(as_nhwc(input)), as_contiguous(weight), g, grad_weight, grad_bias,
+        None if grad_input is None else memory(grad_input),
     )  # fmt: skip
     return grad_input, grad_weight, grad_bias
 
@@ -224,7 +252,7 @@ def conv2d_input_grad(
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
     out = check_out(where, "out", out, (g.n, g.c, g.h, g.w), dtype)
     check_apart(where, {"out": out}, {"grad_output": grad_output, "weight": weight})
-    _input_gradient[dtype](memory(as_nhwc(grad_output)), as_contiguous(weight), memory(out), g, scratch)
+    _input_gradient[dtype](memory(as_nhwc(grad_output)), as_contiguous(weight), memory(out), g, NOTHING, scratch)
     return out
 
 
@@ -263,7 +291,9 @@ def conv1d(
     groups: int = 1,
     *,
     coefficients: Array | None = None,
-    activation: str | None = None,
+    activation: Activation = None,
+    add: Array | None = None,
+    pre: Array | None = None,
     out: Array | None = None,
 ) -> Array:
     """Correlate signals with filters: :func:`conv2d` in one dimension.
@@ -274,8 +304,8 @@ def conv1d(
     weight : ndarray of shape (K, C/groups, S)
     bias : ndarray of shape (K,), optional
     padding : int, (left, right), "same" or "valid"
-    coefficients, activation
-        As in :func:`conv2d`.
+    coefficients, activation, add, pre
+        As in :func:`conv2d`, arrays as ``out``.
     out : ndarray of shape (N, K, Q), optional
         As an earlier call returned it: a view over memory of shape (N, Q, K).
 
@@ -295,7 +325,9 @@ def conv1d(
     x, w = input[:, :, None, :], weight[:, :, None, :]
     g = convolution(where, x.shape, w.shape, _length(where, "stride", stride), _padding_1d(where, padding),
                  _length(where, "dilation", dilation), groups)  # fmt: skip
-    return _run_forward(where, g, dtype, x, w, bias, coefficients, activation, _as_image(where, "out", out))[:, :, 0, :]
+    out = _run_forward(where, g, dtype, x, w, bias, coefficients, activation, _as_image(where, "add", add),
+                       _as_image(where, "pre", pre), _as_image(where, "out", out))  # fmt: skip
+    return out[:, :, 0, :]
 
 
 def conv1d_backward(
@@ -309,11 +341,13 @@ def conv1d_backward(
     *,
     bias: bool = True,
     output: Array | None = None,
-    activation: str | None = None,
+    pre_activation: Array | None = None,
+    activation: Activation = None,
     need_input_grad: bool = True,
     grad_input: Array | None = None,
     grad_weight: Array | None = None,
     grad_bias: Array | None = None,
+    grad_add: Array | None = None,
 ) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients of :func:`conv1d`; arguments as :func:`conv2d_backward`, one dimension less.
 
@@ -331,9 +365,11 @@ def conv1d_backward(
                  _length(where, "dilation", dilation), groups)  # fmt: skip
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.q))
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
-    output, grad_input = _as_image(where, "output", output), _as_image(where, "grad_input", grad_input)
-    gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, output, activation,
-                              need_input_grad, grad_input, grad_weight[:, :, None, :], grad_bias)  # fmt: skip
+    output, pre_activation = _as_image(where, "output", output), _as_image(where, "pre_activation", pre_activation)
+    grad_input, grad_add = _as_image(where, "grad_input", grad_input), _as_image(where, "grad_add", grad_add)
+    gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, output, pre_activation,
+                              activation, need_input_grad, grad_input, grad_weight[:, :, None, :], grad_bias,
+                              grad_add)  # fmt: skip
     return (None if gx is None else gx[:, :, 0, :]), grad_weight, gb
 
 

@@ -2,8 +2,6 @@
 
 from functools import lru_cache
 
-import numpy as np
-
 from fastconv._ext import conv
 from fastconv._ext.conv import Geometry
 from fastconv.functional._check import (
@@ -20,11 +18,20 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
-from fastconv.functional._fused import check_epilogue, check_output, gradients, masked_gradient, relu_flag
+from fastconv.functional._epilogue import (
+    Activation,
+    before_activation,
+    epilogue_of,
+    finish,
+    known_arrays,
+    lying,
+    mask_into,
+    masking,
+)
+from fastconv.functional._fused import gradients
 
 _forward = by_dtype(conv.forward)
 _bias_gradient = by_dtype(conv.bias_gradient)
-_bias_add = by_dtype(conv.bias_add)
 
 
 @lru_cache(maxsize=512)
@@ -58,7 +65,9 @@ def linear(
     bias: Array | None = None,
     *,
     coefficients: Array | None = None,
-    activation: str | None = None,
+    activation: Activation = None,
+    add: Array | None = None,
+    pre: Array | None = None,
     out: Array | None = None,
 ) -> Array:
     """Return ``input @ weight.T + bias``, each output one chain of fused multiply-adds over the features.
@@ -71,8 +80,14 @@ def linear(
     coefficients : ndarray of shape (2, K), optional
         Scale and shift of batch normalisation in evaluation (:func:`batch_norm_coefficients`), applied in the same
         pass before the activation, bit-equal to calling :func:`batch_norm` afterwards.
-    activation : None or "relu"
-        Applied in the same pass, bit-equal to calling it afterwards.
+    activation : None, str or tuple
+        A name of ``fastconv.functional.ACTIVATIONS``, or a tuple of one and its parameters, as
+        ``("leaky_relu", 0.1)``: applied in the same pass, bit-equal to calling it afterwards.
+    add : ndarray of shape (N, K), optional
+        Added before the activation, bit-equal to :func:`add`.
+    pre : ndarray of shape (N, K), optional
+        Receives what the activation is given, which some activations' gradients are made from. Like ``add`` it
+        shares no memory with ``out``.
     out : ndarray of shape (N, K), optional
 
     Returns
@@ -95,11 +110,14 @@ def linear(
     dtype = same_dtype("linear", {"bias": bias, "coefficients": coefficients}, input=input, weight=weight)
     _check_sizes("linear", input, weight)
     n, k = input.shape[0], weight.shape[0]
-    bias, coefficients = check_epilogue("linear", bias, coefficients, k)
     out = check_out("linear", "out", out, (n, k), dtype)
-    check_apart("linear", {"out": out}, {"input": input, "weight": weight, "bias": bias, "coefficients": coefficients})
-    _forward[dtype](_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), bias, coefficients, _pixels(out),
-                    _geometry(*input.shape, k), relu_flag("linear", activation), scratch)  # fmt: skip
+    check_apart("linear", {"out": out, "pre": pre}, {"input": input, "weight": weight, "bias": bias,
+                                                     "coefficients": coefficients, "add": add})  # fmt: skip
+    epilogue = epilogue_of(
+        "linear", activation, (n, k), dtype, bias=bias, coefficients=coefficients, add=add, pre=pre
+    )
+    _forward[dtype](_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), _pixels(out),
+                    _geometry(*input.shape, k), epilogue, scratch)  # fmt: skip
     return out
 
 
@@ -110,11 +128,13 @@ def linear_backward(
     *,
     bias: bool = True,
     output: Array | None = None,
-    activation: str | None = None,
+    pre_activation: Array | None = None,
+    activation: Activation = None,
     need_input_grad: bool = True,
     grad_input: Array | None = None,
     grad_weight: Array | None = None,
     grad_bias: Array | None = None,
+    grad_add: Array | None = None,
 ) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients of :func:`linear` for its input, weight and bias.
 
@@ -123,7 +143,7 @@ def linear_backward(
     grad_output : ndarray of shape (N, K)
     input, weight
         As given to the forward call.
-    bias, output, activation, need_input_grad, grad_input, grad_weight, grad_bias
+    bias, output, pre_activation, activation, need_input_grad, grad_input, grad_weight, grad_bias, grad_add
         As in :func:`conv2d_backward`: ``grad_input`` is written over, the parameters' gradients are added to.
 
     Returns
@@ -144,11 +164,14 @@ def linear_backward(
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
     grad_bias = check_grad(where, "grad_bias", grad_bias, (k,), dtype) if bias else None
     grad_input = check_out(where, "grad_input", grad_input, (n, d), dtype) if need_input_grad else None
-    known = check_output(where, grad_output, output, activation)
+    mask = masking(where, activation, grad_output, output, pre_activation)
+    read = {"grad_output": grad_output, **known_arrays(mask, output, pre_activation)}
+    check_apart(where, {"grad_add": grad_add}, {**read, "input": input, "weight": weight}, in_place=read)
     check_apart(where, {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
-                {"grad_output": grad_output, "input": input, "weight": weight, "output": known})  # fmt: skip
+                {**read, "input": input, "weight": weight, "grad_add": grad_add})  # fmt: skip
+    masked = before_activation(where, grad_output, mask, grad_add)
     gradients(
-        _pixels(as_contiguous(grad_output)), None if known is None else _pixels(known),
+        _pixels(as_contiguous(grad_output)), mask, None if masked is None else _pixels(masked),
         _pixels(as_contiguous(input)), _filters(as_contiguous(weight)), _geometry(n, d, k),
         _filters(grad_weight), grad_bias, None if grad_input is None else _pixels(grad_input),
     )  # fmt: skip
@@ -162,7 +185,13 @@ def _rows(where: str, name: str, a: Array) -> Array:
 
 
 def bias_add(
-    input: Array, bias: Array, *, activation: str | None = None, out: Array | None = None
+    input: Array,
+    bias: Array,
+    *,
+    activation: Activation = None,
+    add: Array | None = None,
+    pre: Array | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Add ``bias`` along axis 1.
 
@@ -170,7 +199,14 @@ def bias_add(
     ----------
     input : ndarray of shape (N, C) or (N, C, H, W), float32 or float64
     bias : ndarray of shape (C,), same dtype
-    activation : None or "relu"
+    activation : None, str or tuple
+        A name of ``fastconv.functional.ACTIVATIONS``, or a tuple of one and its parameters, as
+        ``("leaky_relu", 0.1)``: applied in the same pass, bit-equal to calling it afterwards.
+    add : ndarray of the input's shape, optional
+        Added before the activation, bit-equal to :func:`add`.
+    pre : ndarray of the input's shape, optional
+        Receives what the activation is given, which some activations' gradients are made from. Like ``add`` it
+        shares no memory with ``out``.
     out : ndarray of the input's shape, optional
         May be ``input`` itself.
 
@@ -185,11 +221,13 @@ def bias_add(
     """
     dtype = same_dtype("bias_add", input=input, bias=bias)
     rows = _rows("bias_add", "input", input)
-    check_shape("bias_add", "bias", bias, (input.shape[1],))
     out = check_out("bias_add", "out", out, input.shape, dtype)
-    check_apart("bias_add", {"out": out}, {"input": input, "bias": bias}, in_place=("input",))
+    check_apart("bias_add", {"out": out}, {"input": input, "bias": bias, "add": add, "pre": pre}, in_place=("input",))
+    check_apart("bias_add", {"pre": pre}, {"input": input, "bias": bias, "add": add})
     target = out if out.ndim == 2 else memory(out).reshape(-1, out.shape[1])
-    _bias_add[dtype](rows, as_contiguous(bias), target, relu_flag("bias_add", activation))
+    finish[dtype](rows, target, epilogue_of(
+        "bias_add", activation, input.shape, dtype, bias=bias, add=add, pre=pre
+    ))  # fmt: skip
     return out
 
 
@@ -197,16 +235,17 @@ def bias_add_backward(
     grad_output: Array,
     *,
     output: Array | None = None,
-    activation: str | None = None,
+    pre_activation: Array | None = None,
+    activation: Activation = None,
     grad_input: Array | None = None,
     grad_bias: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Return the gradients of :func:`bias_add` for its input (a copy, masked by the activation) and its bias.
+    """Return the gradients of :func:`bias_add` for its input and its bias; that of ``add`` is the input's.
 
     Parameters
     ----------
     grad_output : ndarray of shape (N, C) or (N, C, H, W)
-    output, activation
+    output, pre_activation, activation
         As in :func:`conv2d_backward`.
     grad_input : ndarray of the same shape, optional
         Written over.
@@ -227,10 +266,11 @@ def bias_add_backward(
     check_rank(where, "grad_output", grad_output, (2, 4))
     grad_bias = check_grad(where, "grad_bias", grad_bias, (grad_output.shape[1],), dtype)
     grad_input = check_out(where, "grad_input", grad_input, grad_output.shape, dtype)
-    known = {"grad_output": grad_output, "output": output if activation else None}
-    check_apart(where, {"grad_input": grad_input, "grad_bias": grad_bias}, known, in_place=known)
-    masked = masked_gradient(where, grad_output, output, activation, grad_input)
-    if masked is not grad_input:
-        np.copyto(grad_input, masked)
+    mask = masking(where, activation, grad_output, output, pre_activation)
+    read = {"grad_output": grad_output, **known_arrays(mask, output, pre_activation)}
+    check_apart(where, {"grad_input": grad_input, "grad_bias": grad_bias}, read, in_place=read)
+    target = before_activation(where, grad_output, mask, grad_input)
+    if mask is not None and target is not None:
+        mask_into(lying(grad_output), mask, target)
     _bias_gradient[dtype](_rows(where, "grad_output", grad_input), grad_bias, scratch)
     return grad_input, grad_bias

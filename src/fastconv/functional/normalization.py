@@ -1,5 +1,7 @@
 """Batch normalisation (Ioffe and Szegedy, 2015), forward and backward."""
 
+from typing import Any
+
 import numpy as np
 
 import fastconv._ext.norm as norm
@@ -18,12 +20,29 @@ from fastconv.functional._check import (
     same_dtype,
     scratch,
 )
-from fastconv.functional._fused import check_output, relu_flag
+from fastconv.functional._epilogue import (
+    Activation,
+    Epilogue,
+    before_activation,
+    epilogue_of,
+    known_arrays,
+    lying,
+    mask_into,
+    masking,
+)
 
 _FORWARD = by_dtype(norm.forward)
 _EVALUATE = by_dtype(norm.evaluate)
 _COEFFICIENTS = by_dtype(norm.coefficients)
 _BACKWARD = by_dtype(norm.backward)
+
+
+def _masked_backward(g: Array, mask: tuple[Array, Epilogue], target: Array | None, *rest: Any) -> None:
+    """Run the gradient behind an activation's, which goes to ``target``, or to scratch memory where that is None."""
+    if target is None:
+        target = scratch(g.nbytes, "mask")[: g.nbytes].view(g.dtype)
+    mask_into(g, mask, target)
+    _BACKWARD[g.dtype](target.reshape(g.shape), None, *rest)
 
 
 def batch_norm(
@@ -36,7 +55,9 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *,
-    activation: str | None = None,
+    activation: Activation = None,
+    add: Array | None = None,
+    pre: Array | None = None,
     out: Array | None = None,
     saved: Array | None = None,
 ) -> Array:
@@ -56,8 +77,14 @@ def batch_norm(
         1 and 0 where None.
     momentum : float in [0, 1]
     eps : float >= 0
-    activation : None or "relu"
-        Applied in the same pass, bit-equal to calling it afterwards.
+    activation : None, str or tuple
+        A name of ``fastconv.functional.ACTIVATIONS``, or a tuple of one and its parameters, as
+        ``("leaky_relu", 0.1)``: applied in the same pass, bit-equal to calling it afterwards.
+    add : array of input's shape, optional
+        Added before the activation, bit-equal to :func:`add`.
+    pre : array of input's shape, optional
+        Receives what the activation is given, which some activations' gradients are made from. Like ``add`` it
+        shares no memory with ``out``.
     out : array of input's shape, optional
     saved : (2, C) array, optional
         Receives the mean and the inverse standard deviation that were used, for :func:`batch_norm_backward`.
@@ -97,9 +124,12 @@ def batch_norm(
     if saved is None:
         saved = np.empty((2, c), dtype)
     saved = check_grad(where, "saved", saved, (2, c), dtype)
-    relu = relu_flag(where, activation)
+    epilogue = epilogue_of(where, activation, input.shape, dtype, add=add, pre=pre)
     read = {"input": input, "weight": weight, "bias": bias}
     written = {"out": out, "saved": saved}
+    apart = {"weight": weight, "bias": bias, "add": add, **running, **written}
+    check_apart(where, {"pre": pre}, {"input": input, **apart})
+    check_apart(where, written, {"add": add})
     if training:
         if m < 2:
             raise ValueError(
@@ -110,11 +140,11 @@ def batch_norm(
                 _channels(where, name, statistic, input)
                 check_grad(where, name, statistic, (c,), dtype)
         check_apart(where, {**written, **running}, read, in_place=("input",))
-        _FORWARD[dtype](x, weight, bias, running_mean, running_var, momentum, eps, _rows(out), saved, relu, scratch)
+        _FORWARD[dtype](x, weight, bias, running_mean, running_var, momentum, eps, _rows(out), saved, epilogue, scratch)
     else:
         mean, var = _statistics(where, running_mean, running_var, input)
         check_apart(where, written, {**read, **running}, in_place=("input",))
-        _EVALUATE[dtype](x, weight, bias, mean, var, eps, _rows(out), saved, relu, scratch)
+        _EVALUATE[dtype](x, weight, bias, mean, var, eps, _rows(out), saved, epilogue, scratch)
     return out
 
 
@@ -170,11 +200,13 @@ def batch_norm_backward(
     *,
     bias: bool = True,
     output: Array | None = None,
-    activation: str | None = None,
+    pre_activation: Array | None = None,
+    activation: Activation = None,
     need_input_grad: bool = True,
     grad_input: Array | None = None,
     grad_weight: Array | None = None,
     grad_bias: Array | None = None,
+    grad_add: Array | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of :func:`batch_norm` with respect to input, weight and bias.
 
@@ -196,15 +228,18 @@ def batch_norm_backward(
         As in the forward pass.
     bias : bool
         False leaves out the gradient of the bias.
-    output : array of input's shape, optional
-        What the forward pass returned; needed with ``activation``.
-    activation : None or "relu"
-        As in the forward pass.
+    output, pre_activation : array of input's shape, optional
+        What the forward call returned, and wrote to ``pre``; ``activation`` needs one of them, as
+        ``ACTIVATIONS[name].known`` says.
+    activation : None, str or tuple
+        As given to the forward call; one with learned parameters has its own backward call before this one.
     need_input_grad : bool
         False leaves out the gradient of the input.
     grad_input : array of input's shape, optional
     grad_weight, grad_bias : (C,) arrays, optional
         Added to; fresh arrays when None.
+    grad_add : array of input's shape, optional
+        Written over: the gradient of ``add``, before the activation.
 
     Raises
     ------
@@ -222,16 +257,18 @@ def batch_norm_backward(
     grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype) if need_input_grad else None
     grad_weight = None if weight is None else check_grad(where, "grad_weight", grad_weight, (c,), dtype)
     grad_bias = check_grad(where, "grad_bias", grad_bias, (c,), dtype) if bias else None
-    known = check_output(where, grad_output, output, activation)
+    mask = masking(where, activation, grad_output, output, pre_activation)
+    read = {"grad_output": grad_output, **known_arrays(mask, output, pre_activation)}
+    apart = {"weight": weight, "saved": saved}
+    check_apart(where, {"grad_add": grad_add}, {**read, **apart, "input": input}, in_place=read)
     check_apart(
         where,
         {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
-        {"grad_output": grad_output, "input": input, "output": known, "weight": weight, "saved": saved},
-        in_place=("grad_output", "input", "output"),
+        {**read, **apart, "input": input, "grad_add": grad_add},
+        in_place=("input", *read),
     )
-    _BACKWARD[dtype](
-        _rows(grad_output),
-        None if known is None else _rows(known),
+    masked = before_activation(where, grad_output, mask, grad_add)
+    rest = (
         x,
         weight,
         as_contiguous(saved),
@@ -241,6 +278,11 @@ def batch_norm_backward(
         grad_bias,
         scratch,
     )
+    g = lying(grad_output).reshape(x.shape)
+    if mask is None or (activation == "relu" and masked is None):  # the kernel applies ReLU's mask itself
+        _BACKWARD[dtype](g, None if mask is None else mask[0].reshape(x.shape), *rest)
+    else:
+        _masked_backward(g, mask, masked, *rest)
     return grad_input, grad_weight, grad_bias
 
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 import fastconv._ext.deep as _ext
-from fastconv.functional._check import Array, check_apart, check_array, check_grad, check_rank, number, same_dtype
+from fastconv.functional._check import (
+    Array,
+    check_apart,
+    check_array,
+    check_count,
+    check_grad,
+    check_rank,
+    number,
+    same_dtype,
+)
 
 __all__ = [
     "ACTIVATIONS", "MAX_WIDTH", "ResidualCore", "from_blocks", "residual_backward", "residual_forward", "to_blocks",
@@ -43,6 +52,8 @@ class ResidualCore:
     ------
     ValueError
         If a parameter is out of range.
+    TypeError
+        If it is not of its type.
     """
 
     width: int
@@ -51,12 +62,17 @@ class ResidualCore:
     activation: str = "softsign"
 
     def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("layers", self.layers)):
+            if not isinstance(value, int | np.integer):
+                raise TypeError(f"a residual core's {name} must be an int, got {value!r}")
         if not 1 <= self.width <= MAX_WIDTH:
             raise ValueError(f"a residual core's width must be in [1, {MAX_WIDTH}], got {self.width}")
         if self.layers < 1:
             raise ValueError(f"a residual core needs at least 1 layer, got {self.layers}")
+        check_count("a residual core", "weights", self.layers, self.row)
         if self.alpha is None:
             object.__setattr__(self, "alpha", 1.0 / math.sqrt(self.layers))
+        object.__setattr__(self, "alpha", number("a residual core", "alpha", self.alpha))
         if not (math.isfinite(self.factor) and self.factor > 0.0):
             raise ValueError(f"alpha must be positive and finite, got {self.alpha}")
         if self.activation not in ACTIVATIONS:

@@ -81,8 +81,8 @@ class Frame:
         In backward: the outputs' gradients, and where the inputs' go (None where not wanted).
     work : list of ndarray
         Memory asked for by `Operation.work`, for this one direction.
-    activation : str or None
-        Forward: an activation to apply last. Backward of an operation that `masks`: the same.
+    activation : (str or None, tuple)
+        Forward: name and parameters of an activation to apply last. Backward of an operation that `masks`: the same.
     add : ndarray or None
         Forward: an array of the output's shape to be added before the activation.
     coefficients : ndarray or None
@@ -97,7 +97,7 @@ class Frame:
     gy: list[Any] = field(default_factory=list)
     gx: list[Any] = field(default_factory=list)
     work: list[Any] = field(default_factory=list)
-    activation: str | None = None
+    activation: tuple[Any, ...] = (None, ())
     add: Any = None
     coefficients: Any = None
     memo: dict[str, Any] = field(default_factory=dict)

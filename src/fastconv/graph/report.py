@@ -106,13 +106,14 @@ class Plan:
         return self.parameter_nbytes + self.arena + self.scratch
 
     def __str__(self) -> str:
-        what = "training step" if self.training else "evaluation"
-        lines = [f"{self.model}, {what} on {self.input_shape} of {self.dtype}", ""]
+        kind = "training step" if self.training else "evaluation"
+        lines = [f"{self.model}, {kind} on {self.input_shape} of {self.dtype}", ""]
         table = [("layers", "", "output", "parameters", "MFLOP", "activations", "gradients")]
         for row in self.rows:
+            what = " + ".join(row.layers) + " (hook)" * row.hooked + " (twice)" * row.again
             table.append((
-                row.name, " + ".join(row.layers) + " (hook)" * row.hooked + " (twice)" * row.again, "×".join(map(str, row.output)),
-                _count(row.parameters), _count(row.flops / 1e6), _bytes(row.activations), _bytes(row.gradients),
+                row.name, what, "×".join(map(str, row.output)), _count(row.parameters),
+                _count(row.flops / 1e6), _bytes(row.activations), _bytes(row.gradients),
             ))  # fmt: skip
         table.append((
             "total", "", "", _count(self.parameters), _count(self.flops / 1e6), _bytes(self.activations),

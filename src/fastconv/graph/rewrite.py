@@ -3,7 +3,8 @@
 | head | takes in the same pass, in this order | when |
 |---|---|---|
 | convolution, linear | bias, normalisation in evaluation, addition, activation | by the head's `takes` |
-| normalisation, bias, addition | activation | by the head's `takes` |
+| normalisation, bias, transposed convolution | addition, activation | by the head's `takes` |
+| addition | activation | always |
 | max pooling | the gradient of the ReLU before it | in training |
 
 A value is not merged away where somebody looks at it: a hook, a second reader, the model's caller; with gradients,
@@ -60,7 +61,7 @@ class Group:
     @property
     def masks(self) -> bool:
         """Whether the first one's backward takes the activation's gradient along."""
-        return self.activation is not None and self.activation.op.name in self.op.masks
+        return self.activation is not None and self.add is None and self.activation.op.name in self.op.masks
 
     def reads(self) -> Iterable[Value]:
         """Yield the values that forward reads."""

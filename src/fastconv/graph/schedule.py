@@ -227,7 +227,7 @@ class _Scheduler:
         if self.plan.gradients and g.op.saved(*specs) and (index not in self.inside or g.op.keeps_saved):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
         frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *specs)]
-        frame.activation = None if g.activation is None else g.activation.op.name
+        frame.activation = _activation(g)
         frame.add = None if g.add is None else self.refs_of(g.add)
         if g.scale is not None:
             spec = Spec((2, outputs[0].spec.shape[1]), outputs[0].spec.dtype)
@@ -243,7 +243,8 @@ class _Scheduler:
         first = g.inputs[0] if g.inputs else None
         if i == 0 and g.op.inplace and first is not None and first.spec == value.spec:
             before = self.refs_of(first)
-            if before.slot is not None and left[self._home(first)] == 0:
+            adds = g.add is not None and self._home(g.add) is self._home(first)
+            if before.slot is not None and left[self._home(first)] == 0 and not adds:
                 self.refs[value] = Ref(value.spec, before.slot)
                 return self.refs[value]
         self.refs[value] = self.slot(value.spec, "activation")
@@ -300,7 +301,7 @@ class _Scheduler:
         elif g.op.saved(*specs):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
         frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *specs)]
-        frame.activation = None if g.activation is None else g.activation.op.name
+        frame.activation = _activation(g)
         frame.add = None if g.add is None else self._seen(g.add)
         self.plan.backward.append(Step(g.op.again, frame, index))
         for value, ref in zip(g.outputs, frame.y, strict=True):
@@ -344,7 +345,7 @@ class _Scheduler:
             frame = Frame(reads, outputs if own else [_bare(ref) for ref in outputs], self.saved.get(index, []),
                           grads, targets)  # fmt: skip
             frame.work = [self.slot(spec, "work") for spec in g.op.work(True, *specs)]
-            frame.activation = g.activation.op.name if g.masks and g.activation is not None else None
+            frame.activation = _activation(g) if g.masks else (None, ())
             self.plan.backward.append(Step(g.op.backward, frame, index))
         for value, ref in after:
             self._give(value, ref)
@@ -452,6 +453,12 @@ def _viewer(g: Group, spec: Spec) -> Callable[[Array], Array]:
         return output
 
     return view
+
+
+def _activation(g: Group) -> tuple[Any, ...]:
+    """Return name and parameters of the activation that a group applies last."""
+    op: Any = None if g.activation is None else g.activation.op
+    return (None, ()) if op is None else (op.kind, op.params)
 
 
 def _relu_of(g: Group) -> Bind:

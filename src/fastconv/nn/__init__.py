@@ -4,7 +4,26 @@ Each layer has ``forward`` and ``backward`` and keeps its buffers; shapes are NC
 parameters PyTorch's. All arithmetic happens in `fastconv.functional`.
 """
 
-from fastconv.nn.activation import Identity, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Softsign, Tanh
+from fastconv.nn.activation import (
+    ELU,
+    GELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    Identity,
+    LeakyReLU,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from fastconv.nn.base import Module, Parameter, blank
 from fastconv.nn.collections import ModuleDict, ModuleList
 from fastconv.nn.containers import Sequential
@@ -20,6 +39,8 @@ from fastconv.nn.resampling import Upsample
 from fastconv.nn.residual import Residual
 
 __all__ = [
+    "ELU",
+    "GELU",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm1d",
@@ -35,6 +56,9 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "GraphModule",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "Identity",
     "LeakyReLU",
     "Linear",
@@ -42,16 +66,21 @@ __all__ = [
     "Loss",
     "MSELoss",
     "MaxPool2d",
+    "Mish",
     "Module",
     "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
+    "PReLU",
     "Parameter",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Softsign",
     "Tanh",
     "Upsample",

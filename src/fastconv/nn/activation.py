@@ -1,9 +1,9 @@
-"""Nonlinearities without parameters, element by element or along an axis."""
+"""Nonlinearities, element by element or along an axis."""
 
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Module, integer, real
+from fastconv.nn.base import Module, Parameter, initial, integer, real, size
 
 
 class Identity(Module):
@@ -31,6 +31,119 @@ class LeakyReLU(Module):
 
     def forward(self, input: Any) -> Any:
         return F.leaky_relu(input, self.negative_slope)
+
+
+class PReLU(Module):
+    """x where x > 0, else `weight` · x, the weight learned (He et al., "Delving deep into rectifiers", ICCV 2015).
+
+    Parameters
+    ----------
+    num_parameters : int
+        1, or the channels of the input, axis 1.
+    init : float
+        The weight's first value.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (num_parameters,)
+
+    Raises
+    ------
+    ValueError
+        If `num_parameters` is below 1; in forward, if the channels do not fit.
+    """
+
+    weight: Parameter
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        self.num_parameters, self.init = size("PReLU", "num_parameters", num_parameters), real("PReLU", "init", init)
+        self.weight = Parameter(initial((self.num_parameters,), self.init))
+
+    def forward(self, input: Any) -> Any:
+        return F.prelu(input, self.weight)
+
+
+class ReLU6(Module):
+    """min(max(x, 0), 6); NaN stays NaN."""
+
+    def forward(self, input: Any) -> Any:
+        return F.relu6(input)
+
+
+class Hardtanh(Module):
+    """min(max(x, `min_val`), `max_val`); NaN stays NaN."""
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        self.min_val, self.max_val = real("Hardtanh", "min_val", min_val), real("Hardtanh", "max_val", max_val)
+        if not self.min_val < self.max_val:
+            raise ValueError(f"Hardtanh: min_val must be less than max_val, got {min_val} and {max_val}")
+
+    def forward(self, input: Any) -> Any:
+        return F.hardtanh(input, self.min_val, self.max_val)
+
+
+class ELU(Module):
+    """x where x > 0, else `alpha` · (exp(x) - 1), `alpha` at least 0 (Clevert et al., 2015)."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = real("ELU", "alpha", alpha)
+        if not self.alpha >= 0:
+            raise ValueError(f"ELU: alpha must be at least 0, got {alpha}")
+
+    def forward(self, input: Any) -> Any:
+        return F.elu(input, self.alpha)
+
+
+class GELU(Module):
+    """x · Φ(x), Φ the normal distribution, or with `approximate`="tanh" its approximation by tanh."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+
+    def forward(self, input: Any) -> Any:
+        return F.gelu(input, self.approximate)
+
+
+class SiLU(Module):
+    """x · sigmoid(x)."""
+
+    def forward(self, input: Any) -> Any:
+        return F.silu(input)
+
+
+class Mish(Module):
+    """x · tanh(log(1 + exp(x)))."""
+
+    def forward(self, input: Any) -> Any:
+        return F.mish(input)
+
+
+class Hardswish(Module):
+    """x · min(max(x + 3, 0), 6) / 6."""
+
+    def forward(self, input: Any) -> Any:
+        return F.hardswish(input)
+
+
+class Hardsigmoid(Module):
+    """min(max(x + 3, 0), 6) / 6."""
+
+    def forward(self, input: Any) -> Any:
+        return F.hardsigmoid(input)
+
+
+class Softplus(Module):
+    """log(1 + exp(`beta` · x)) / `beta`, and x itself where `beta` · x > `threshold`."""
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        self.beta, self.threshold = real("Softplus", "beta", beta), real("Softplus", "threshold", threshold)
+        if not self.beta > 0:
+            raise ValueError(f"Softplus: beta must be greater than 0, got {beta}")
+
+    def forward(self, input: Any) -> Any:
+        return F.softplus(input, self.beta, self.threshold)
 
 
 class Tanh(Module):

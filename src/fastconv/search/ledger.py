@@ -30,6 +30,7 @@ from fastconv.search.space import Space
 
 BEAT = 10.0  # seconds between signs of life of a worker
 _LOST = 60.0  # seconds without one, after which it counts as dead
+_UNNAMED = 5.0  # seconds in which whoever takes a trial has put its name there
 _LAYING_OUT = 30.0  # seconds that another process is given to lay out the trials
 _TRIES = 2
 
@@ -185,7 +186,7 @@ class Ledger:
                 self._beats[trial.number] = sign, now
                 since = now
             here = [worker[k] for k in ("pid", "searcher") if k in worker and worker.get("host") == platform.node()]
-            if (here and not any(map(_alive, here))) or now - since > _LOST:
+            if (here and not any(map(_alive, here))) or now - since > (_LOST if worker else _UNNAMED):
                 del self._beats[trial.number]
                 self.put_back(trial._trial_id, worker=worker)
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from fastconv import config
+from fastconv import config, locks
 from fastconv.paths import expand, inside
 from fastconv.search.crew import Alone, Crew, Spawned, share_threads
 from fastconv.search.ledger import Ledger, stored_command
@@ -131,6 +131,11 @@ def search(
             stack.enter_context(config.threads(threads))
         if storage is None and out is not None:
             _check_folder(out, resume)
+            busy = f"another process searches here; who wants to take part names the storage journal:{out / JOURNAL}"
+            stack.enter_context(locks.folder(out, busy))
+            if not resume:
+                _check_folder(out, resume)  # as it is now that nobody else is there
+                (out / JOURNAL).unlink(missing_ok=True)
             storage = f"journal:{out / JOURNAL}"
         elif storage is None and resume:
             raise ValueError("resume: name the storage or the folder of the search to go on with")
@@ -199,10 +204,22 @@ def _check_folder(out: Path, resume: bool) -> None:
         for path in (out / JOURNAL, out / f"{JOURNAL}.lock", *out.glob("trial-*")):
             inside(out, path.name)
         return
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and _vacant(out)):
         hint = "; to go on with its search resume it" if (out / JOURNAL).is_file() else ""
         raise FileExistsError(f"{out} is there already and not an empty folder{hint}")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _vacant(out: Path) -> bool:
+    """Whether a folder has nothing in it, or what a search leaves that was killed before it had anything to go on with.
+
+    Its own first look may come in between: a journal that is read again under the folder's lock.
+    """
+    names = {path.name for path in out.iterdir()}
+    if JOURNAL not in names or not names <= {JOURNAL, f"{JOURNAL}.lock"}:
+        return not names
+    studies = open_storage(f"journal:{out / JOURNAL}").get_all_studies()
+    return not any("search" in study.user_attrs for study in studies)
 
 
 class _Search:

@@ -10,41 +10,9 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from fastconv.search.journal import Journal
 from fastconv.search.shapes import check_journal
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-
-class _KernelLock(JournalFileOpenLock):
-    """A lock that the kernel gives back when its holder dies, whatever kills it.
-
-    Optuna's own locks are files; one left by a killed worker would stop all others for half a minute.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._path = path + ".lock"
-        self._file: int | None = None
-
-    def acquire(self) -> bool:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(file)
-            raise
-        self._file = file
-        return True
-
-    def release(self) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
-            os.close(file)
 
 
 @contextmanager
@@ -101,14 +69,13 @@ def open_storage(where: str | None) -> BaseStorage:
 def _journal(path: str) -> BaseStorage:
     if not path:
         raise ValueError("storage journal: lacks the path of a file: write journal:PATH")
-    lock = JournalFileOpenLock(path) if fcntl is None else _KernelLock(path)
     try:
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             raise OSError("not a regular file")  # to open a pipe would wait for its other end
         with open(path, "ab"):
             pass
         check_journal(path)
-        return JournalStorage(JournalFileBackend(path, lock_obj=lock))
+        return JournalStorage(Journal(path))
     except OSError as error:
         raise OSError(f"storage journal:{path} cannot be used: {error.strerror or error}") from error
     except Exception as error:  # lines of the right form that contradict each other: whatever Optuna makes of them

@@ -27,6 +27,7 @@ from fastconv.search.plan import Plan
 from fastconv.search.space import Space
 from fastconv.search.storage import database_errors, open_storage, quiet
 from fastconv.train import Diverged
+from fastconv.train.run import is_run, is_running
 
 Objective = Callable[[Attempt], float]
 
@@ -69,7 +70,9 @@ def run_next(
         return False
     number = ledger.plan.before(ledger.stage) + trial.number + 1
     folder = None if out is None else trial_folder(out, number)
-    if folder is not None and folder.exists():  # of a try that was not finished
+    if folder is not None and is_run(folder) and is_running(folder):
+        folder = None  # somebody who was given up for lost is at this trial still: to the same end, with its run
+    elif folder is not None and folder.exists():  # of a try that was not finished
         shutil.rmtree(folder)
     attempt = Attempt(
         number, ledger.stage + 1, dict(trial.params), ledger.plan.budgets[ledger.stage], folder, _reporter(trial),

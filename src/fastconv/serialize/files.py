@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -72,7 +73,7 @@ def allocate(file: int, nbytes: int) -> None:
 
 
 class Room:
-    """Room on a disk, kept for later by an open file without a name: it goes with its process.
+    """Room on a disk, kept for later by an open file without a name: it goes with its process, or with this.
 
     Parameters
     ----------
@@ -86,16 +87,17 @@ class Room:
     """
 
     def __init__(self, folder: PathLike, nbytes: int) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._close = weakref.finalize(self, file.close)
         try:
-            allocate(self._file.fileno(), nbytes)
+            allocate(file.fileno(), nbytes)
         except OSError as error:
-            self._file.close()
+            self.close()
             raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
 
     def close(self) -> None:
         """Give it back."""
-        self._file.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self

@@ -113,6 +113,7 @@ class RunWriter(Callback):
                 if there:
                     _move_up(draft, (ENV, METRICS, CONFIG))  # with the last of them it is a run
                 else:
+                    check_vacant(folder)  # somebody else may have begun here meanwhile
                     draft.rename(folder)
             except BaseException:
                 if file is not None:

@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext import conv, elementwise, loss
+from fastconv._ext import loss
 from fastconv.functional import activation as F
 from fastconv.functional._check import by_dtype
+from fastconv.functional._epilogue import ACTIVATIONS, Epilogue, activate_backward, alone, finish, known_of, parse
 from fastconv.functional._ops._run import describes
 from fastconv.functional._views import check_batch
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype, one_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype
 from fastconv.graph.value import write
 
-_unary = by_dtype(elementwise.unary)
-_binary = by_dtype(elementwise.binary)
-_scaled = by_dtype(elementwise.scaled)
 _softmax = by_dtype(loss.softmax)
 _softmax_backward = by_dtype(loss.softmax_backward)
-relu_mask = by_dtype(conv.relu_mask)
 
 
 class Elementwise(Operation):
@@ -35,55 +32,91 @@ class Elementwise(Operation):
 
 
 @dataclass(frozen=True)
-class Map(Elementwise):
-    """An activation without parameters, by its name in the kernels' table."""
+class Activate(Elementwise):
+    """An activation of the kernels' table (`activations.inc`) by name, with all its parameters."""
 
     kind: str
+    params: tuple[float, ...] = ()
+    takes_part_as = "activation"
 
     def __post_init__(self) -> None:
-        one_of(self.kind, ("relu", "tanh", "sigmoid", "softsign"))
+        row, params = parse(str(self.kind), (self.kind, *self.params))
+        if row is None or row.channels:
+            raise ValueError(f"{self.kind!r} is no activation without weights")
+        object.__setattr__(self, "params", params)
 
     @property
     def name(self) -> str:
         return self.kind
 
     @property
-    def takes_part_as(self) -> str:  # type: ignore[override]
-        return "activation" if self.kind == "relu" else ""
-
-    @property
     def reads_inputs(self) -> tuple[int, ...]:  # type: ignore[override]
-        return (0,) if self.kind == "softsign" else ()
+        return (0,) if known_of(ACTIVATIONS[self.kind], self.params) == "input" else ()
 
     @property
     def reads_outputs(self) -> bool:  # type: ignore[override]
-        return self.kind != "softsign"
+        return not self.reads_inputs
 
     def forward(self, f: Frame) -> Iterator[Call]:
-        yield _unary[f.y[0].dtype], (flat(f.x[0]), flat(f.y[0]), self.kind)
+        yield finish[f.y[0].dtype], (_column(f.x[0]), _column(f.y[0]), alone(self.kind, self.params))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         known = f.y[0] if self.reads_outputs else f.x[0]
-        kernel = "relu_mask" if self.kind == "relu" else f"{self.kind}_backward"
-        yield _binary[f.gx[0].dtype], (flat(f.gy[0]), flat(known), flat(f.gx[0]), kernel)
+        [gy], [gx] = f.gy, f.gx
+        arrays = (_column(gy), _column(known), _column(gx))
+        yield activate_backward[gx.dtype], (*arrays, alone(self.kind, self.params))
+
+
+def _column(a: Array) -> Array:
+    """Return the elements in the order of their memory, as pixels of one channel."""
+    return flat(a).reshape(-1, 1)
 
 
 @dataclass(frozen=True)
-class LeakyReLU(Elementwise):
-    negative_slope: float
-    reads_inputs = (0,)
+class PReLU(Elementwise):
+    """x where x > 0, else weight * x; inputs are x and the weight, one number or one a channel."""
 
-    @property
-    def name(self) -> str:
-        return "leaky_relu"
+    accumulates = (1,)
+    reads_inputs = (0, 1)
+    inplace = False
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x, weight = inputs
+        channels = x.shape[1] if x.ndim > 1 else 1
+        if weight.shape not in ((1,), (channels,)):
+            raise ValueError(
+                f"prelu: weight must have shape (1,) or ({channels},), one a channel of the input of shape {x.shape}, "
+                f"got {weight.shape}"
+            )
+        return super().infer(x, weight)
+
+    def _slopes(self, f: Frame, rows: Array) -> tuple[Epilogue, list[Call]]:
+        slopes = np.empty(rows.shape[1], rows.dtype)
+        return Epilogue("prelu", (slopes,)), [(np.copyto, (slopes, f.x[1]))]
 
     def forward(self, f: Frame) -> Iterator[Call]:
-        x = flat(f.x[0])
-        yield _scaled[x.dtype], (x, x, self.negative_slope, flat(f.y[0]), "leaky_relu")
+        rows = channel_rows(f.x[0])
+        epilogue, calls = self._slopes(f, rows)
+        yield from calls
+        yield finish[rows.dtype], (rows, channel_rows(f.y[0]), epilogue)
 
     def backward(self, f: Frame) -> Iterator[Call]:
-        g = flat(f.gy[0])
-        yield _scaled[g.dtype], (g, flat(f.x[0]), self.negative_slope, flat(f.gx[0]), "leaky_relu")
+        x, gy = channel_rows(f.x[0]), channel_rows(f.gy[0])
+        gx, grad_weight = f.gx
+        if gx is not None:
+            epilogue, calls = self._slopes(f, x)
+            yield from calls
+            yield activate_backward[x.dtype], (gy, x, channel_rows(gx), epilogue)
+        if grad_weight is not None and x.size:
+            yield F.add_slope_sums, (gy, x, grad_weight)
+
+
+def channel_rows(a: Array) -> Array:
+    """Return an array that lies well as rows of its channels, (pixels, C)."""
+    if a.ndim < 2:
+        return a.reshape(-1, 1)
+    moved = np.moveaxis(a, 1, -1)
+    return (moved if moved.flags.c_contiguous else np.ascontiguousarray(moved)).reshape(-1, a.shape[1])
 
 
 @dataclass(frozen=True)
@@ -135,29 +168,44 @@ class Softmax(Elementwise):
         return [copy.reshape(-1, size) for copy in copies], there, [(np.copyto, (moved[-1], copies[-1]))]
 
 
-@describes("relu")
-def relu(input: Any) -> Any:
-    return write(Map("relu"), input)
+def _described(kind: str) -> None:
+    @describes(kind)
+    def activate(input: Any, *params: Any) -> Any:
+        return write(Activate(kind, params), input)
 
 
-@describes("tanh")
-def tanh(input: Any) -> Any:
-    return write(Map("tanh"), input)
-
-
-@describes("sigmoid")
-def sigmoid(input: Any) -> Any:
-    return write(Map("sigmoid"), input)
-
-
-@describes("softsign")
-def softsign(input: Any) -> Any:
-    return write(Map("softsign"), input)
+for _kind in ("relu", "tanh", "sigmoid", "softsign", "relu6", "silu", "mish", "hardswish", "hardsigmoid"):
+    _described(_kind)
 
 
 @describes("leaky_relu")
 def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
-    return write(LeakyReLU(float(negative_slope)), input)
+    return write(Activate("leaky_relu", (negative_slope,)), input)
+
+
+@describes("prelu")
+def prelu(input: Any, weight: Any) -> Any:
+    return write(PReLU(), input, weight)
+
+
+@describes("hardtanh")
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    return write(Activate("hardtanh", (min_val, max_val)), input)
+
+
+@describes("elu")
+def elu(input: Any, alpha: float = 1.0) -> Any:
+    return write(Activate("elu", (alpha,)), input)
+
+
+@describes("gelu")
+def gelu(input: Any, approximate: str = "none") -> Any:
+    return write(Activate(F._gelu_name("gelu", approximate)), input)
+
+
+@describes("softplus")
+def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    return write(Activate("softplus", (beta, threshold)), input)
 
 
 @describes("softmax")

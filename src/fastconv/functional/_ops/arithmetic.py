@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext import conv, elementwise
+from fastconv._ext import conv
 from fastconv.functional._check import by_dtype, scratch
+from fastconv.functional._epilogue import Epilogue, finish
 from fastconv.functional._ops._run import describes
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, lies_well, one_dtype, one_of
 from fastconv.graph.value import Value, write
 
-_binary = by_dtype(elementwise.binary)
 _sum_rows = by_dtype(conv.bias_gradient)
 
 _UFUNCS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
@@ -31,6 +31,14 @@ class Arithmetic(Operation):
 
     def __post_init__(self) -> None:
         one_of(self.kind, _UFUNCS)
+
+    @property
+    def takes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("activation",) if self.kind == "add" else ()
+
+    @property
+    def takes_part_as(self) -> str:  # type: ignore[override]
+        return "add" if self.kind == "add" else ""
 
     @property
     def name(self) -> str:
@@ -67,10 +75,15 @@ class Arithmetic(Operation):
     def forward(self, f: Frame) -> Iterator[Call]:
         a, b = f.x
         [y] = f.y
+        name, params = f.activation
         if self.kind == "add" and a.shape == b.shape and lies_well(a) and lies_well(b):
-            yield _binary[y.dtype], (flat(a), flat(b), flat(y), "add")
-        else:
-            yield _UFUNCS[self.kind], (a, b, y)
+            x, other, out = (flat(array).reshape(-1, 1) for array in (a, b, y))
+            yield finish[y.dtype], (x, out, Epilogue(name, params, None, None, other))
+            return
+        yield _UFUNCS[self.kind], (a, b, y)
+        if name is not None:
+            out = flat(y).reshape(-1, 1)
+            yield finish[y.dtype], (out, out, Epilogue(name, params))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         [gy] = f.gy

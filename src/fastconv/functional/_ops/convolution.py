@@ -9,6 +9,7 @@ import numpy as np
 from fastconv._ext import conv
 from fastconv.functional import convolution, linear
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
+from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._ops._run import describes
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
@@ -18,7 +19,6 @@ _forward = by_dtype(conv.forward)
 _input_gradient = by_dtype(conv.input_gradient)
 _weight_gradient = by_dtype(conv.weight_gradient)
 _bias_gradient = by_dtype(conv.bias_gradient)
-_bias_add = by_dtype(conv.bias_add)
 
 
 def ready(a: Array) -> tuple[Array, list[Call]]:
@@ -32,7 +32,7 @@ def ready(a: Array) -> tuple[Array, list[Call]]:
 class _Products(Operation):
     """What convolutions and linear layers share: x, weight and bias in; one kernel forward, three backward."""
 
-    takes = ("bias", "scale", "activation")
+    takes = ("bias", "scale", "add", "activation")
     accumulates = (1, 2)
     reads_inputs = (0, 1)
 
@@ -64,10 +64,9 @@ class _Products(Operation):
             yield from calls
         [y] = f.y
         g = self._known(f, x, weight)
-        yield _forward[y.dtype], (
-            self.images(x), self.filters(weight), bias, f.coefficients, self.images(y), g, f.activation is not None,
-            scratch,
-        )  # fmt: skip
+        add = None if f.add is None else self.images(f.add)
+        epilogue = Epilogue(*f.activation, bias, f.coefficients, add)
+        yield _forward[y.dtype], (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
@@ -83,7 +82,7 @@ class _Products(Operation):
         if gx is not None:
             weight, calls = ready(weight)
             yield from calls
-            yield _input_gradient[gy.dtype], (gy, self.filters(weight), self.images(gx), g, scratch)
+            yield _input_gradient[gy.dtype], (gy, self.filters(weight), self.images(gx), g, NOTHING, scratch)
 
     def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
         g = self.geometry(inputs[0], inputs[1])
@@ -173,7 +172,7 @@ class Linear(_Products):
 class Bias(Operation):
     """One number a channel, added along axis 1."""
 
-    takes: ClassVar[tuple[str, ...]] = ("activation",)
+    takes: ClassVar[tuple[str, ...]] = ("add", "activation")
     takes_part_as = "bias"
     accumulates: ClassVar[tuple[int, ...]] = (1,)
     inplace = True
@@ -192,7 +191,8 @@ class Bias(Operation):
         bias, calls = ready(f.x[1])
         yield from calls
         [y] = f.y
-        yield _bias_add[y.dtype], (_rows(f.x[0]), bias, _rows(y), f.activation is not None)
+        add = None if f.add is None else _rows(f.add)
+        yield finish[y.dtype], (_rows(f.x[0]), _rows(y), Epilogue(*f.activation, bias, None, add))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         rows = _rows(f.gy[0])

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastconv._ext import norm
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, scratch
+from fastconv.functional._epilogue import Epilogue
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import _rows, ready
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype
@@ -29,7 +30,7 @@ class BatchNorm(Operation):
     training: bool
     momentum: float | None
     eps: float
-    takes: ClassVar[tuple[str, ...]] = ("activation",)
+    takes: ClassVar[tuple[str, ...]] = ("add", "activation")
     masks: ClassVar[tuple[str, ...]] = ("relu",)
     accumulates: ClassVar[tuple[int, ...]] = (1, 2)
     reads_inputs = (0, 1)
@@ -77,16 +78,16 @@ class BatchNorm(Operation):
         saved = f.saved[0] if f.saved else np.empty((2, y.shape[1]), y.dtype)
         (weight, bias), calls = _vectors(weight, bias)
         yield from calls
-        relu = f.activation is not None
+        epilogue = Epilogue(*f.activation, None, None, None if f.add is None else _rows(f.add))
         if not self.training:
             (mean, var), calls = _vectors(mean, var)
             yield from calls
-            yield _evaluate[y.dtype], (_rows(x), weight, bias, mean, var, self.eps, _rows(y), saved, relu, scratch)
+            yield _evaluate[y.dtype], (_rows(x), weight, bias, mean, var, self.eps, _rows(y), saved, epilogue, scratch)
             return
         for name, running in (("running_mean", mean), ("running_var", var)):
             if running is not None:
                 check_grad(self.name, name, running, running.shape, running.dtype)
-        before, after = (_rows(x), weight, bias, mean, var), (self.eps, _rows(y), saved, relu, scratch)
+        before, after = (_rows(x), weight, bias, mean, var), (self.eps, _rows(y), saved, epilogue, scratch)
         if self.momentum is None:
             yield _averaging, (_forward[y.dtype], count, before, after)
         else:
@@ -111,7 +112,7 @@ class BatchNorm(Operation):
         (weight,), calls = _vectors(weight)
         yield from calls
         gx, grad_weight, grad_bias = f.gx[:3]
-        y = _rows(f.y[0]) if f.activation else None
+        y = _rows(f.y[0]) if f.activation[0] else None
         yield _backward[gy.dtype], (
             _rows(gy), y, _rows(x), weight, saved, self.training, None if gx is None else _rows(gx), grad_weight,
             grad_bias, scratch,

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from fastconv._ext import pool
 from fastconv.functional import pooling
 from fastconv.functional._check import by_dtype, check_rank, memory
+from fastconv.functional._epilogue import activate_backward, alone
 from fastconv.functional._geometry import Windows, adaptive_windows, sliding_windows
 from fastconv.functional._ops._run import describes
-from fastconv.functional._ops.activation import relu_mask
 from fastconv.graph.operation import Call, Frame, Operation, Spec, flat, one_dtype
 from fastconv.graph.value import write
 
@@ -68,7 +68,8 @@ class MaxPool(_Pool):
     def mask(self, f: Frame) -> Iterator[Call]:
         """Take the gradient through the ReLU before the pooling: where the largest element is 0, all are."""
         [gy], [y], [gx] = f.gy, f.y, f.gx
-        yield relu_mask[gy.dtype], (flat(gy), flat(y), flat(gx))
+        columns = (flat(a).reshape(-1, 1) for a in (gy, y, gx))
+        yield activate_backward[gy.dtype], (*columns, alone("relu", ()))
 
 
 class _Mean(_Pool):

@@ -6,10 +6,10 @@ from typing import Any
 
 from fastconv.functional import convolution
 from fastconv.functional._check import check_count, check_rank, check_shape, memory, pair, scratch
+from fastconv.functional._epilogue import NOTHING, Epilogue
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import (
-    _bias_add,
     _bias_gradient,
     _fixed,
     _forward,
@@ -33,6 +33,7 @@ class TransposedConvolution(Operation):
     output_padding: Any
     dilation: Any
     groups: int
+    takes = ("add", "activation")
     accumulates = (1, 2)
 
     def __post_init__(self) -> None:
@@ -122,12 +123,12 @@ class TransposedConvolution(Operation):
         [y] = f.y
         weight, calls = ready(weight)
         yield from calls
-        g = self._known(f, x, weight)
-        yield _input_gradient[y.dtype], (self._image(x), self._filters(weight), self._image(y), g, scratch)
         if bias is not None:
             bias, calls = ready(bias)
             yield from calls
-            yield _bias_add[y.dtype], (_rows(y), bias, _rows(y), False)
+        g = self._known(f, x, weight)
+        epilogue = Epilogue(*f.activation, bias, None, None if f.add is None else self._image(f.add))
+        yield _input_gradient[y.dtype], (self._image(x), self._filters(weight), self._image(y), g, epilogue, scratch)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
@@ -144,7 +145,7 @@ class TransposedConvolution(Operation):
             weight, calls = ready(weight)
             yield from calls
             yield _forward[gy.dtype], (
-                self._image(gy), self._filters(weight), None, None, self._image(gx), g, False, scratch
+                self._image(gy), self._filters(weight), self._image(gx), g, NOTHING, scratch
             )  # fmt: skip
 
     def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
