@@ -74,6 +74,78 @@ def conv2d_backward(g, x, w, stride=1, padding=0, dilation=1, groups=1):
     return grad_x, grad_w, g.sum((0, 2, 3))
 
 
+def _scattered(x, w, stride, groups, dilation):
+    """Yield, for each tap and group, channels of x, of y, and the pixels of the uncut y that x goes to."""
+    (H, W), (C, Kg, R, S) = x.shape[2:], w.shape
+    for r in range(R):
+        for s in range(S):
+            rows = slice(r * dilation[0], r * dilation[0] + (H - 1) * stride[0] + 1, stride[0])
+            cols = slice(s * dilation[1], s * dilation[1] + (W - 1) * stride[1] + 1, stride[1])
+            for i in range(groups):
+                c = slice(i * (C // groups), (i + 1) * (C // groups))
+                yield r, s, c, slice(i * Kg, (i + 1) * Kg), rows, cols
+
+
+def _uncut(x, w, stride, output_padding, groups, dilation):
+    return (
+        x.shape[0], w.shape[1] * groups,
+        *((x.shape[i] - 1) * stride[i - 2] + dilation[i - 2] * (w.shape[i] - 1) + 1 + output_padding[i - 2]
+          for i in (2, 3)),
+    )  # fmt: skip
+
+
+def _cut(y, padding):
+    return y[:, :, padding[0] : y.shape[2] - padding[0], padding[1] : y.shape[3] - padding[1]]
+
+
+def conv_transpose2d(x, w, b=None, stride=(1, 1), padding=(0, 0), output_padding=(0, 0), groups=1, dilation=(1, 1)):
+    """Return what every pixel of x, times the kernel, adds to the output around its place, plus b."""
+    y = np.zeros(_uncut(x, w, stride, output_padding, groups, dilation))
+    for r, s, c, k, rows, cols in _scattered(x, w, stride, groups, dilation):
+        y[:, k, rows, cols] += np.einsum("nchw,ck->nkhw", x[:, c].astype(np.float64), w[c, :, r, s])
+    return _cut(y, padding) + (0 if b is None else b[:, None, None])
+
+
+def conv_transpose2d_backward(
+    g, x, w, stride=(1, 1), padding=(0, 0), output_padding=(0, 0), groups=1, dilation=(1, 1)
+):
+    """Return the gradients of x, w and b: each product of the forward sum, turned around."""
+    whole = np.zeros(_uncut(x, w, stride, output_padding, groups, dilation))
+    _cut(whole, padding)[...] = g
+    grad_x, grad_w = np.zeros(x.shape), np.zeros(w.shape)
+    for r, s, c, k, rows, cols in _scattered(x, w, stride, groups, dilation):
+        grad_x[:, c] += np.einsum("nkhw,ck->nchw", whole[:, k, rows, cols], w[c, :, r, s])
+        grad_w[c, :, r, s] = np.einsum("nkhw,nchw->ck", whole[:, k, rows, cols], x[:, c])
+    return grad_x, grad_w, g.astype(np.float64).sum((0, 2, 3))
+
+
+# --- images in another size ---------------------------------------------------------------------------------
+
+
+def nearest(inputs, outputs, factor=None):
+    """Return, for each pixel of an axis, the pixel it is, as PyTorch counts it: in single precision."""
+    if outputs == inputs:
+        return list(range(outputs))
+    if outputs == 2 * inputs:
+        return [p // 2 for p in range(outputs)]
+    step = np.float32(inputs) / np.float32(outputs) if factor is None else np.float32(1 / factor)
+    return [min(int(np.floor(np.float32(p) * step)), inputs - 1) for p in range(outputs)]
+
+
+def interpolate(x, rows, cols):
+    """Return the image whose rows and columns are those of x."""
+    return np.stack([np.stack([x[:, :, i, j] for j in cols], -1) for i in rows], -2)
+
+
+def interpolate_backward(g, x, rows, cols):
+    """Return for each pixel the sum of its copies' gradients, row by row."""
+    grad = np.zeros_like(x)
+    for p, i in enumerate(rows):
+        for q, j in enumerate(cols):
+            grad[:, :, i, j] += g[:, :, p, q]
+    return grad
+
+
 def numerical_gradient(f, x, eps=1e-6):
     """Return the central differences of the scalar function f at x, float64, one element at a time."""
     x = x.copy()

@@ -15,6 +15,8 @@ def interpolate(
 ) -> Array:
     """Return images in another size: pixel (p, q) is pixel (floor(p * H / P), floor(q * W / Q)) of the input.
 
+    A scale factor's inverse stands in the place of H / P, as in PyTorch, whose float32 arithmetic this is.
+
     Parameters
     ----------
     input : ndarray of shape (N, C, H, W), float32 or float64

@@ -15,10 +15,29 @@ from fastconv.graph.value import write
 
 @dataclass(frozen=True)
 class Nearest(Operation):
-    """Every pixel of the output is a pixel of the input: row ``p`` is row ``floor(p * H / P)``, columns alike."""
+    """Every pixel of the output is a pixel of the input: row ``p`` is row ``floor(p * step)``, columns alike.
+
+    The step is H / P, or one over the scale factor, and counts as PyTorch's do: in float32 arithmetic.
+    """
 
     size: tuple[int, int] | None
     scale_factor: tuple[float, float] | None
+
+    def __post_init__(self) -> None:
+        if (self.size is None) == (self.scale_factor is None):
+            raise ValueError(f"interpolate: either size or scale_factor, got {self.size!r} and {self.scale_factor!r}")
+        if self.size is not None:
+            pair(self.name, "size", self.size)
+            return
+        factors: Any = self.scale_factor
+        if (
+            not isinstance(factors, tuple | list)
+            or len(factors) != 2
+            or not all(isinstance(f, int | float | np.number) and 1e-9 < f < 1e9 for f in factors)
+        ):
+            raise ValueError(
+                f"interpolate: scale_factor must be a number in (1e-9, 1e9) or two, got {str(factors)[:80]}"
+            )
 
     @property
     def name(self) -> str:
@@ -40,28 +59,37 @@ class Nearest(Operation):
         assert self.scale_factor is not None
         return math.floor(shape[2] * self.scale_factor[0]), math.floor(shape[3] * self.scale_factor[1])
 
+    def _sources(self, x: Array, y: Array) -> Iterator[Array]:
+        """Yield the rows of x that the rows of y are, then the columns."""
+        for axis, factor in zip((2, 3), self.scale_factor or (None, None), strict=True):
+            yield _source(x.shape[axis], y.shape[axis], factor)
+
     def forward(self, f: Frame) -> Iterator[Call]:
         [x], [y] = f.x, f.y
-        rows, columns = (_source(x.shape[i], y.shape[i]) for i in (2, 3))
+        rows, columns = self._sources(x, y)
         yield _gather, (x, rows, columns, y)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         """Add the gradients of a pixel's copies row by row, from left to right."""
         [gx], [gy] = f.gx, f.gy
-        rows, columns = (_copies(gx.shape[i], gy.shape[i]) for i in (2, 3))
+        rows, columns = (
+            _copies(source, inputs) for source, inputs in zip(self._sources(gx, gy), gx.shape[2:], strict=True)
+        )
         yield gx.fill, (0,)
         for to_row, from_row in rows:
             for to_column, from_column in columns:
                 yield _scatter, (gx, to_row, to_column, gy, from_row, from_column)
 
 
-def _source(inputs: int, outputs: int) -> Array:
-    return np.arange(outputs) * inputs // outputs
+def _source(inputs: int, outputs: int, factor: float | None) -> Array:
+    if outputs in (inputs, 2 * inputs):
+        return np.arange(outputs) * inputs // outputs
+    step = np.float32(inputs) / np.float32(outputs) if factor is None else np.float32(1 / factor)
+    return np.minimum(np.floor(np.arange(outputs, dtype=np.float32) * step), inputs - 1).astype(np.intp)
 
 
-def _copies(inputs: int, outputs: int) -> list[tuple[Array, Array]]:
+def _copies(source: Array, inputs: int) -> list[tuple[Array, Array]]:
     """Return, for the first copy of each pixel, the second and so on: which pixels have one, and where it is."""
-    source = _source(inputs, outputs)
     first, count = np.searchsorted(source, np.arange(inputs)), np.bincount(source, minlength=inputs)
     found = []
     for k in range(int(count.max(initial=0))):
@@ -81,14 +109,11 @@ def _scatter(gx: Array, to_row: Array, to_column: Array, gy: Array, from_row: Ar
 def resampling(size: Any, scale_factor: Any, mode: str) -> Nearest:
     """Return the operation of `interpolate`."""
     one_of(mode, ("nearest",))
-    if (size is None) == (scale_factor is None):
-        raise ValueError(f"interpolate: either size or scale_factor, got {size!r} and {scale_factor!r}")
-    if size is not None:
-        return Nearest(pair("interpolate", "size", size), None)
-    factors = scale_factor if isinstance(scale_factor, tuple | list) else (scale_factor, scale_factor)
-    if len(factors) != 2 or not all(math.isfinite(factor) and factor > 0 for factor in factors):
-        raise ValueError(f"interpolate: scale_factor must be a positive number or two, got {scale_factor!r}")
-    return Nearest(None, (float(factors[0]), float(factors[1])))
+    size, scale_factor = (
+        tuple(value) if isinstance(value, tuple | list) else None if value is None else (value, value)
+        for value in (size, scale_factor)
+    )
+    return Nearest(size, scale_factor)
 
 
 @describes("interpolate")

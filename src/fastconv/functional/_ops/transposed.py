@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from fastconv._ext import conv
 from fastconv.functional import convolution
 from fastconv.functional._check import check_count, check_rank, check_shape, memory, pair, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue
@@ -38,6 +41,9 @@ class TransposedConvolution(Operation):
 
     def __post_init__(self) -> None:
         one_of(self.dimensions, (1, 2))
+        self._sizes()
+        if not isinstance(self.groups, int | np.integer) or self.groups < 1:
+            raise ValueError(f"{self.where}: groups must be an int >= 1, got {self.groups!r}")
 
     @property
     def where(self) -> str:
@@ -79,10 +85,10 @@ class TransposedConvolution(Operation):
         """Return (N, K, P, Q); one dimension less has P = 1."""
         x, weight = (shape if self.dimensions == 2 else (*shape[:2], 1, shape[2]) for shape in (x, weight))
         stride, padding, more, dilation = self._sizes()
-        if not isinstance(self.groups, int) or self.groups < 1 or x[1] % self.groups or x[1] != weight[0]:
+        if x[1] % self.groups or x[1] != weight[0]:
             raise ValueError(
-                f"{self.where}: weight expects {weight[0]} input channels in groups, input has {x[1]} "
-                f"(input.shape={x}, weight.shape={weight}, groups={self.groups})"
+                f"{self.where}: weight expects {weight[0]} input channels, input has {x[1]}, and groups must divide "
+                f"them (input.shape={x}, weight.shape={weight}, groups={self.groups})"
             )
         p, q = (
             (x[i] - 1) * stride[i - 2] - 2 * padding[i - 2] + dilation[i - 2] * (weight[i] - 1) + more[i - 2] + 1
@@ -103,8 +109,11 @@ class TransposedConvolution(Operation):
             weight, x = (*weight[:2], 1, weight[2]), (*x[:2], 1, x[2])
         stride, padding, _, dilation = self._sizes()
         g = geometry_of(self.where, y, weight, stride, padding, dilation, self.groups)
-        if (g.p, g.q) != x[2:]:
-            raise ValueError(f"{self.where}: output_padding {self.output_padding} does not fit stride {self.stride}")
+        if (g.p, g.q) != x[2:]:  # an output padding of a stride and more: the convolution's last pixels have no twin
+            p, q = x[2:]
+            g = conv.Geometry(
+                g.n, g.c, g.h, g.w, g.k, g.r, g.s, p, q, g.sh, g.sw, g.top, g.left, g.dh, g.dw, g.groups
+            )
         return g
 
     def _image(self, a: Array) -> Array:
