@@ -175,7 +175,7 @@ def test_gradients_match_central_differences(case, seed):
 @given(case=drawn_cases(), bias=st.booleans(), seed=st.integers(0, 2**16))
 @settings(max_examples=25, deadline=None)
 def test_the_layers_pass_the_gradient_check(case, bias, seed):
-    n, c, h, w = case.x
+    n, c, _, w = case.x
     settings_2d = (case.w[2:], case.stride, case.padding, case.output_padding, case.groups, bias, case.dilation)
     gradcheck(nn.ConvTranspose2d(c, case.channels, *settings_2d), case.x, seed=seed)
     settings_1d = [value[1] if isinstance(value, tuple) else value for value in settings_2d]
