@@ -50,7 +50,7 @@ def recipes(draw, moves=MOVES, max_moves=8, max_inputs=2):
     number = st.integers(0, 99)
     steps = draw(st.lists(st.tuples(st.sampled_from(moves), number, number, number), min_size=1, max_size=max_moves))
     outputs = draw(st.lists(st.integers(0, 4), min_size=1, max_size=3))
-    return Recipe(shapes, tuple(steps), tuple([0, *outputs[1:]]), draw(st.integers(0, 9)))
+    return Recipe(shapes, tuple(steps), (0, *outputs[1:]), draw(st.integers(0, 9)))
 
 
 @dataclass
@@ -105,13 +105,13 @@ def _layer(b, at, i, j):
 
 
 def _activation(b, at, i, j):
-    layers = (nn.ReLU(), nn.Tanh(), nn.ReLU(), nn.Sigmoid(), nn.LeakyReLU(), nn.Softmax(1), nn.LogSoftmax(1), nn.Softsign())
+    kinds = (nn.ReLU, nn.Tanh, nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.Softmax, nn.LogSoftmax, nn.Softsign)
     if i % 2:
         functions = (F.relu, F.tanh, F.sigmoid, F.leaky_relu, F.softmax, F.softsign)
         function = functions[j % len(functions)]
         b.emit(lambda net, v: function(v[at]), b.shapes[at])
     else:
-        b.add_layer(layers[j % len(layers)], at, b.shapes[at])
+        b.add_layer(kinds[j % len(kinds)](), at, b.shapes[at])
 
 
 def _shared(b, at, i, j):
@@ -217,7 +217,7 @@ def _pad(b, at, i, j):
 
 
 def _permute(b, at, i, j):
-    n, *rest = b.shapes[at]
+    rest = b.shapes[at][1:]
     if len(rest) > 1:
         axes = (0, *range(2, len(rest) + 1), 1) if i % 2 else (0, *range(len(rest), 0, -1))
         b.emit(lambda net, v: v[at].permute(*axes), [b.shapes[at][k] for k in axes])
@@ -341,7 +341,6 @@ class Poisoned(Program):
     make a NaN of any float, so that a value which is read too late, or before it is written, shows."""
 
     def _run(self, phase):
-        self._check_parameters()
         start = phase * len(self.schedule.forward)
         for time, step in enumerate(self._steps[phase], start):
             self._fill(slot for slot in self.schedule.slots if slot.first == time)
