@@ -61,8 +61,8 @@ def test_blocks_show_what_they_are_made_of():
     rows = {row.name: row for row in plan.rows}
     assert rows["1-2"].layers == rows["3.body.1-2"].layers == ("BatchNorm2d", "ReLU")
     assert rows["6.shortcut.0"].output == (2, 32, 8, 8)
-    assert rows["3"].layers == ("add",)
-    assert rows["3"].activations == 2 * 16 * 16 * 16 * 4
+    assert rows["3.body.4-activation"].layers == ("BatchNorm2d", "add", "ReLU")
+    assert rows["3.body.4-activation"].activations == 2 * 16 * 16 * 16 * 4 + 2 * 16 * 4  # and its statistics
     assert plan.parameters == sum(p.data.size for p in models.build("resnet20", (3, 16, 16), 10).parameters())
 
 
