@@ -262,7 +262,7 @@ def prelu_backward(
     check_apart(where, {"grad_input": grad_input}, {**known, "weight": weight}, in_place=known)
     check_apart(where, {"grad_weight": grad_weight}, {**known, "weight": weight, "grad_input": grad_input})
     g, x, dx = _channel_rows(grad_output), _channel_rows(input), _channel_rows(grad_input)
-    add_slope_sums(g, x, grad_weight)
+    _add_slope_sums(g, x, grad_weight)
     activate_backward[dtype](g, x, dx, Epilogue("prelu", (slopes,)))
     if not np.may_share_memory(dx, grad_input):
         _channel_view(grad_input)[...] = dx.reshape(_channel_view(grad_input).shape)
@@ -293,7 +293,7 @@ def _slopes(where: str, input: Array, weight: Array) -> Array:
     return np.full(channels, weight[0], weight.dtype.newbyteorder("="))
 
 
-def add_slope_sums(g: Array, x: Array, grad_weight: Array) -> None:
+def _add_slope_sums(g: Array, x: Array, grad_weight: Array) -> None:
     """Add to the gradient of PReLU's weight: batch normalisation's sum of g * (x - 0) over x cut off above 0."""
     channels, dtype = x.shape[1], x.dtype
     below = scratch(x.nbytes, "mask")[: x.nbytes].view(dtype).reshape(x.shape)

@@ -108,7 +108,7 @@ class PReLU(Elementwise):
             yield from calls
             yield activate_backward[x.dtype], (gy, x, channel_rows(gx), epilogue)
         if grad_weight is not None and x.size:
-            yield F.add_slope_sums, (gy, x, grad_weight)
+            yield F._add_slope_sums, (gy, x, grad_weight)
 
 
 def channel_rows(a: Array) -> Array:
