@@ -416,3 +416,15 @@ def test_the_latest_schedules_are_those_that_are_kept():
     schedule_of(model, (99, 3))
     assert schedule_of(model, (2, 3)) is second
     assert schedule_of(model, (1, 3)) is first
+
+
+def test_the_data_of_a_parameter_is_no_constant():
+    class Scaled(nn.Module):
+        def __init__(self):
+            self.scale = nn.Parameter(np.full(3, 2, np.float32))
+
+        def forward(self, x):
+            return x * self.scale.data[:]
+
+    with pytest.raises(TraceError, match="use the parameter itself"):
+        Scaled()(np.ones((2, 3), np.float32))

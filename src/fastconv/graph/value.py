@@ -275,6 +275,7 @@ class Graph:
         self.arrays: dict[int, Value] = {}
         self.modules: list[Any] = []  # the layers that are being described, outermost first
         self.calls: list[Call] = []
+        self.weights: list[np.ndarray] = []  # data of parameters, which are to come as parameters
         self.known: Any = None  # which layers somebody wants to tell apart by their outputs
         self.fuse = [True]  # the word of the innermost container that has one
         self.single = True  # whether forward returned one value, no tuple
@@ -300,6 +301,11 @@ class Graph:
         if not isinstance(operand, np.ndarray):
             raise TypeError(
                 f"{_place()}: expected a value, a parameter, an array or a number, got {type(operand).__name__}"
+            )
+        if operand.ndim and any(np.may_share_memory(operand, weight) for weight in self.weights):
+            raise TraceError(
+                f"{_place()}: the data of a parameter would be a constant here, without a gradient and left behind by "
+                "the next update; use the parameter itself"
             )
         if id(operand) not in self.arrays:
             spec = Spec(operand.shape, operand.dtype.newbyteorder("="))

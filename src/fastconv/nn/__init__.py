@@ -4,6 +4,7 @@ Each layer has ``forward`` and ``backward`` and keeps its buffers; shapes are NC
 parameters PyTorch's. All arithmetic happens in `fastconv.functional`.
 """
 
+from fastconv.graph.value import TraceError
 from fastconv.nn.activation import (
     ELU,
     GELU,
@@ -83,6 +84,7 @@ __all__ = [
     "Softplus",
     "Softsign",
     "Tanh",
+    "TraceError",
     "Upsample",
     "blank",
 ]

@@ -296,6 +296,7 @@ def trace(
     """Write a module's forward down for inputs of these shapes; layers that are ``known`` always give new values."""
     graph = Graph()
     graph.known = known
+    graph.weights = [parameter.data for parameter in root.parameters()]
     values = [graph.input(spec) for spec in specs]
     with graph.inside(root):
         found = forward(root, *values)
