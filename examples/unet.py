@@ -1,8 +1,17 @@
-"""A U-Net that says for every pixel which digit it belongs to, on masks made of the digits themselves.
+"""A U-Net that says for every pixel which digit it belongs to, on masks made of scikit-learn's digits themselves.
 
 The net is written as one would write it for PyTorch: layers as attributes, a forward of calls, `cat` for the skip
-connections. Its backward follows.
+connections. Its backward follows. A digit of 8x8 pixels is drawn twice as large; where it has ink the mask holds its
+class, elsewhere "paper". The loss is the mean of the cross-entropies of all pixels.
+
+    python examples/unet.py
+
+Measured: mean loss 1.548 in the first epoch and 0.076 in the eighth; of the test digits 99.7 % of all pixels are right
+and 99.3 % of those with ink; 22 s of processor time. Seed 0, 2-core AMD EPYC (AVX-512), 2026-11-28.
 """
+
+import argparse
+import time
 
 import numpy as np
 
@@ -50,26 +59,41 @@ def segmented(samples):
     return images - images.mean(), np.where(images[:, 0] > 0.3, samples.labels[:, None, None] + 1, 0)
 
 
-def main(epochs=4, batch_size=32):
-    fastconv.manual_seed(0)
+def main(argv: list[str] | None = None) -> list[float]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="two epochs on a few images: only to see it run")
+    args = parser.parse_args(argv)
+    epochs, images = (2, 320) if args.quick else (args.epochs, None)
+
     digits = data.load("digits")
-    x, y = segmented(digits.train)
+    pictures, masks = segmented(digits.train)
+    x, y = pictures[:images], masks[:images]
+    fastconv.manual_seed(args.seed)
     model, loss = UNet(1, 11), nn.CrossEntropyLoss()
-    optimizer = optim.Adam(model.parameters(), lr=2e-3)
-    for epoch in range(epochs):
-        order = np.random.default_rng(epoch).permutation(len(x))
+    optimizer = optim.Adam(model.parameters(), lr=args.lr)
+    rng, begin = np.random.default_rng(args.seed), time.process_time()
+    history = []
+    for epoch in range(1, epochs + 1):
         losses = []
-        for start in range(0, len(x), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in np.array_split(rng.permutation(len(x)), -(-len(x) // 32)):
             optimizer.zero_grad()
             losses.append(loss(model(x[rows]), y[rows]))
             model.backward(loss.backward())
             optimizer.step()
-        print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}")
+        history.append(float(np.mean(losses)))
+        print(f"epoch {epoch}: loss {history[-1]:.4f}", flush=True)
+
+    seconds = time.process_time() - begin
     x, y = segmented(digits.test)
-    found = model.predict(x).argmax(axis=1)
-    ink = y > 0
-    print(f"test: {(found == y).mean():.1%} of all pixels, {(found == y)[ink].mean():.1%} of the ink")
+    right, ink = model.predict(x).argmax(axis=1) == y, y > 0
+    print(
+        f"test: {100 * right.mean():.1f} % of all pixels right, {100 * right[ink].mean():.1f} % of the ink; "
+        f"{seconds:.0f} s of processor time"
+    )
+    return history
 
 
 if __name__ == "__main__":

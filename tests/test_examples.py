@@ -96,3 +96,10 @@ def test_random_vs_grid(capsys):
     grid, drawn = example("random_vs_grid").main(["--quick"])
     assert grid.shape == drawn.shape == (2, 2)
     assert "random ahead" in capsys.readouterr().out
+
+
+def test_unet(capsys):
+    losses = example("unet").main(["--quick"])
+    assert len(losses) == 2
+    assert losses[1] < losses[0] < np.log(11)
+    assert "of the ink" in capsys.readouterr().out
