@@ -43,7 +43,7 @@ def test_a_folder_that_cannot_be_filled_stays_empty(tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("fastconv.train.writer._open_locked", full)
+    monkeypatch.setattr("fastconv.train.writer.open_locked", full)
     with pytest.raises(OSError, match="No space left") as caught:
         RunWriter.start(tmp_path, {})
     assert caught.value.filename == str(tmp_path / "metrics.jsonl")

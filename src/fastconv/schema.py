@@ -13,7 +13,7 @@ import math
 import os
 import reprlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
@@ -27,77 +27,66 @@ DEEPEST = 64
 class Shape:
     """Anything that JSON can say."""
 
-    def words(self) -> str:
-        """Say what is expected."""
-        return "anything"
+    words = "anything"
 
     def fits(self, value: Any) -> bool:
-        """Whether a value by itself, apart from what is inside it, is right."""
+        """Whether a value has this shape, with all that is in it."""
         return True
 
     def check(self, value: Any, at: str = "it") -> None:
-        """Raise ValueError, with the place, unless a value has this shape."""
+        """Raise ValueError, which says where, unless a value has this shape."""
         if not self.fits(value):
-            raise ValueError(f"{at} is {reprlib.repr(value)}, expected {self.words()}")
+            if not at and self.words == "an object":
+                raise ValueError("not a JSON object")
+            raise ValueError(f"{at or 'it'} is {reprlib.repr(value)}, expected {self.words}")
 
 
-@dataclass(frozen=True)
-class Flag(Shape):
-    """True or false."""
+class Leaf(Shape):
+    """What is tested by itself."""
 
-    def words(self) -> str:
-        return "true or false"
-
-    def fits(self, value: Any) -> bool:
-        return isinstance(value, bool)
-
-
-@dataclass(frozen=True)
-class Integer(Shape):
-    """A whole number, both ends included."""
-
-    low: int = 0
-    high: int = 2**63 - 1
-
-    def words(self) -> str:
-        return f"a whole number from {self.low} to {self.high}"
+    def __init__(self, words: str, test: Callable[[Any], bool]) -> None:
+        self.words, self._test = words, test
 
     def fits(self, value: Any) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high
+        return self._test(value)
 
 
-@dataclass(frozen=True)
-class Number(Shape):
-    """A finite number, both ends included; ``nan``: or NaN or an infinity."""
+def Flag() -> Shape:
+    """Return the shape of true and false."""
+    return Leaf("true or false", lambda value: isinstance(value, bool))
 
-    low: float = -math.inf
-    high: float = math.inf
-    nan: bool = False
 
-    def words(self) -> str:
-        return "a finite number" if self.low == -math.inf else f"a finite number from {self.low:g} to {self.high:g}"
+def Integer(low: int = 0, high: int = 2**63 - 1) -> Shape:
+    """Return the shape of whole numbers, both ends included."""
 
-    def fits(self, value: Any) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
+    def test(value: Any) -> bool:
+        if type(value) is not int and (not isinstance(value, Integral) or isinstance(value, bool)):
+            return False
+        return low <= int(value) <= high
+
+    return Leaf(f"a whole number from {low} to {high}", test)
+
+
+def Number(low: float = -math.inf, high: float = math.inf, *, nan: bool = False) -> Shape:
+    """Return the shape of finite numbers, both ends included; ``nan``: and of NaN and the infinities."""
+
+    def test(value: Any) -> bool:
+        if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
             return False
         try:
             number = float(value)
         except OverflowError:
             return False
-        return self.low <= number <= self.high if math.isfinite(number) else self.nan
+        return low <= number <= high if math.isfinite(number) else nan
+
+    return Leaf("a finite number" + ("" if low == -math.inf else f" from {low:g} to {high:g}"), test)
 
 
-@dataclass(frozen=True)
-class Text(Shape):
-    """A string; one of some, where there are ``choices``."""
-
-    choices: tuple[str, ...] = ()
-
-    def words(self) -> str:
-        return f"one of {', '.join(self.choices)}" if self.choices else "a text"
-
-    def fits(self, value: Any) -> bool:
-        return isinstance(value, str) and (not self.choices or value in self.choices)
+def Text(choices: tuple[str, ...] = ()) -> Shape:
+    """Return the shape of strings, or of some."""
+    if choices:
+        return Leaf(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
+    return Leaf("a text", lambda value: isinstance(value, str))
 
 
 @dataclass(frozen=True)
@@ -105,6 +94,9 @@ class Null(Shape):
     """Null, or what has a shape."""
 
     of: Shape
+
+    def fits(self, value: Any) -> bool:
+        return value is None or self.of.fits(value)
 
     def check(self, value: Any, at: str = "it") -> None:
         if value is not None:
@@ -118,83 +110,109 @@ class Either(Shape):
     first: Shape
     second: Shape
 
+    def fits(self, value: Any) -> bool:
+        return self.first.fits(value) or self.second.fits(value)
+
     def check(self, value: Any, at: str = "it") -> None:
-        try:
+        if not self.second.fits(value):
             self.first.check(value, at)
-        except ValueError as error:
-            try:
-                self.second.check(value, at)
-            except ValueError:
-                raise error from None
 
 
 @dataclass(frozen=True)
-class Items(Shape):
+class Choose(Shape):
+    """What has the shape that a function finds for it."""
+
+    by: Callable[[Any], Shape]
+
+    def fits(self, value: Any) -> bool:
+        return self.by(value).fits(value)
+
+    def check(self, value: Any, at: str = "it") -> None:
+        self.by(value).check(value, at)
+
+
+class _Whole(Shape):
+    """What has parts, each with its name or number and the shape it must have."""
+
+    def _parts(self, value: Any) -> Iterator[tuple[Any, Any, Shape]]:
+        raise NotImplementedError
+
+    def _itself(self, value: Any) -> bool:
+        """Whether a value is right, apart from its parts."""
+        return isinstance(value, dict)
+
+    def fits(self, value: Any) -> bool:
+        return self._itself(value) and all(shape.fits(item) for _, item, shape in self._parts(value))
+
+    def check(self, value: Any, at: str = "it") -> None:
+        if not self._itself(value):
+            super().check(value, at)
+        for name, item, shape in self._parts(value):
+            if not shape.fits(item):  # the place is worked out for what is wrong alone
+                where = f"{at}[{name}]" if isinstance(name, int) else f"{at}.{name}" if at else f"{name}"
+                if item is _MISSING:
+                    raise ValueError(f"{where[:200]!r} is missing")
+                if isinstance(shape, _Unknown):
+                    raise ValueError(f"{where[:200]} is unknown")
+                shape.check(item, where[:200])
+
+
+@dataclass(frozen=True)
+class Items(_Whole):
     """A list whose items have a shape."""
 
     of: Shape
     least: int = 0
     most: float = math.inf
 
-    def words(self) -> str:
-        if self.least == self.most:
-            return f"a list of {self.least} items"
-        return f"a list of at least {self.least} items" if self.most == math.inf else f"a list of up to {self.most:g}"
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        most = "any number" if self.most == math.inf else f"{self.most:g}"
+        return f"a list of {self.least} to {most} items"
 
-    def fits(self, value: Any) -> bool:
+    def _itself(self, value: Any) -> bool:
         return isinstance(value, list | tuple) and self.least <= len(value) <= self.most
 
-    def check(self, value: Any, at: str = "it") -> None:
-        super().check(value, at)
-        for i, item in enumerate(value):
-            self.of.check(item, f"{at}[{i}]")
+    def _parts(self, value: Any) -> Iterator[tuple[Any, Any, Shape]]:
+        return ((i, item, self.of) for i, item in enumerate(value))
 
 
 @dataclass(frozen=True)
-class Names(Shape):
+class Names(_Whole):
     """An object whose entries, whatever their names, have a shape."""
 
     of: Shape
+    words = "an object"
 
-    def words(self) -> str:
-        return "an object"
+    def _parts(self, value: Any) -> Iterator[tuple[Any, Any, Shape]]:
+        return ((name, item, self.of) for name, item in value.items())
+
+
+class _Unknown(Shape):
+    """What must not be there."""
 
     def fits(self, value: Any) -> bool:
-        return isinstance(value, dict)
+        return False
 
-    def check(self, value: Any, at: str = "it") -> None:
-        super().check(value, at)
-        for name, item in value.items():
-            self.of.check(item, _below(at, name))
+
+_MISSING, _ANYTHING, _UNKNOWN = object(), Shape(), _Unknown()
 
 
 @dataclass(frozen=True)
-class Record(Shape):
+class Record(_Whole):
     """An object with entries that must be there, entries that may, and, of a shape, what else there is."""
 
     must: Mapping[str, Shape] = field(default_factory=dict)
     may: Mapping[str, Shape] = field(default_factory=dict)
-    rest: Shape | None = Shape()  # noqa: RUF009
+    rest: Shape | None = _ANYTHING
+    words = "an object"
 
-    def words(self) -> str:
-        return "an object"
-
-    def fits(self, value: Any) -> bool:
-        return isinstance(value, dict)
-
-    def check(self, value: Any, at: str = "it") -> None:
-        super().check(value, at)
-        for name, shape in self.must.items():
-            if name not in value:
-                raise ValueError(f"'{_below(at, name)}' is missing")
-            shape.check(value[name], _below(at, name))
+    def _parts(self, value: Any) -> Iterator[tuple[Any, Any, Shape]]:
+        yield from ((name, _MISSING, _UNKNOWN) for name in self.must if name not in value)
         for name, item in value.items():
-            if name in self.must:
-                continue
-            among = self.may.get(name, self.rest)
-            if among is None:
-                raise ValueError(f"{_below(at, name)} is unknown")
-            among.check(item, _below(at, name))
+            shape = self.must.get(name) or self.may.get(name) or self.rest or _UNKNOWN
+            if shape is not _ANYTHING:
+                yield name, item, shape
 
 
 def read(path: str | os.PathLike[str], shape: Shape, *, longest: int = LONGEST) -> Any:
@@ -235,18 +253,12 @@ def parse(text: bytes | str, shape: Shape, what: str, *, nan: bool = False, deep
             text = text.decode("utf-8-sig")
         value = json.loads(text, parse_constant=None if nan else _refuse)
         _plain(value, nan, deepest)
-        if isinstance(shape, Record) and not isinstance(value, dict):
-            raise ValueError("not a JSON object")
         shape.check(value, "")
     except RecursionError:
         raise ValueError(f"{what} is damaged: nested more than {deepest} levels deep") from None
     except ValueError as error:
         raise ValueError(f"{what} is damaged: {error}") from error
     return value
-
-
-def _below(at: str, name: Any) -> str:
-    return f"{at}.{name}"[:200] if at else f"{name}"[:200]
 
 
 def _refuse(constant: str) -> Any:
@@ -261,12 +273,11 @@ def _plain(value: Any, nan: bool, deepest: int) -> None:
             raise ValueError(f"nested more than {deepest} levels deep")
         below: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
+            kind = type(item)
+            if kind is dict:
                 below.extend(item.values())
-            elif isinstance(item, list):
+            elif kind is list:
                 below.extend(item)
-            elif (isinstance(item, float) and not nan and not math.isfinite(item)) or (
-                isinstance(item, int) and item.bit_length() > 1000
-            ):
+            elif (kind is float and not nan and not math.isfinite(item)) or (kind is int and item.bit_length() > 1000):
                 raise ValueError("a number is too large")
         level, depth = below, depth + 1

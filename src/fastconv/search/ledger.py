@@ -214,6 +214,9 @@ class Ledger:
         params = {name: trial.params[name] for name in self.space if name in trial.params}
         if (facts["status"] == "finished") != (values is not None and len(values) == 1 and math.isfinite(values[0])):
             raise ValueError(f"trial {trial.number} in the storage is {facts['status']} with the values {values}")
+        if facts["status"] == "finished" and len(params) < len(self.space):
+            lacking = ", ".join(name for name in self.space if name not in params)
+            raise ValueError(f"trial {trial.number} in the storage is finished without {lacking}")
         for name, value in params.items():
             if not self.space[name].holds(value):
                 raise ValueError(f"trial {trial.number} in the storage has {name} {value!r}, not of {self.space[name]}")

@@ -164,8 +164,7 @@ def stored(storage: str | None, out: str | Path | None = None, name: str = "sear
     if storage is None:
         if out is None:
             raise ValueError("resume: name the storage or the folder of the search to go on with")
-        if not (expand(out) / JOURNAL).is_file():
-            raise FileNotFoundError(f"resume: {out} holds no search: it has no {JOURNAL}")
+        _check_folder(expand(out), resume=True)
         storage = f"journal:{expand(out) / JOURNAL}"
     elif storage.startswith("journal:") and not expand(storage.partition(":")[2]).is_file():
         raise FileNotFoundError(f"resume: there is no {storage.partition(':')[2]}")

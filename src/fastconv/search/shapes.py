@@ -7,9 +7,8 @@ them is looked at where it is used.
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from fastconv.schema import Integer, Items, Names, Null, Number, Record, Shape, Text, content, parse
+from fastconv.schema import Choose, Integer, Items, Names, Null, Number, Record, Shape, Text, content, parse
 
 _ID, _MANY = Integer(), 2**53
 _FIGURE = Number(nan=True)
@@ -36,15 +35,10 @@ _MORE: dict[str, Shape] = {
 }  # fmt: skip
 
 
-class _Line(Record):
-    """One operation, with what its number asks for."""
-
-    def check(self, value: Any, at: str = "it") -> None:
-        super().check(value, at)
-        Record(_OPERATIONS[value["op_code"]], _MORE).check(value, at)
-
-
-LINE = _Line({"op_code": Integer(0, max(_OPERATIONS)), "worker_id": Text()})
+_BASE = Record({"op_code": Integer(0, max(_OPERATIONS)), "worker_id": Text()})
+_LINES = {code: Record({**_BASE.must, **must}, _MORE) for code, must in _OPERATIONS.items()}
+LINE = Choose(lambda value: _LINES[value["op_code"]] if _BASE.fits(value) else _BASE)
+"""One operation, with what its number asks for."""
 
 SEARCH = Record({"plan": Record(), "command": Record()})
 """The attribute of a study that says which search it is."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.schema import Either, Flag, Integer, Items, Names, Null, Number, Record, Shape, Text
+from fastconv.schema import Choose, Either, Flag, Integer, Items, Names, Null, Number, Record, Shape, Text
 
 _MANY = 2**53  # counts beyond this are not exact in every reader
 COUNT, FIGURE, NOTE = Null(Integer(0, _MANY)), Null(Number()), Null(Text())
@@ -47,16 +47,15 @@ _KINDS = {
 }  # fmt: skip
 
 
-class _Metric(Record):
-    """A line of metrics.jsonl; of kinds beside the three of `fastconv.train.Trainer.log`, anything."""
-
-    def check(self, value: Any, at: str = "it") -> None:
-        super().check(value, at)
-        if (shape := _KINDS.get(value.get("kind", "epoch"))) is not None:
-            shape.check(value, at)
+_KIND = Record({}, {"kind": Text()})
 
 
-METRIC = _Metric({}, {"kind": Text()})
+def _metric(value: Any) -> Shape:
+    return _KINDS.get(value.get("kind", "epoch"), _KIND) if _KIND.fits(value) else _KIND
+
+
+METRIC = Choose(_metric)
+"""A line of metrics.jsonl; of kinds beside the three of `fastconv.train.Trainer.log`, anything."""
 
 OPTIONS = Record({
     "dataset": Text(), "model": Text(), "epochs": Integer(1, _MANY), "batch_size": Integer(1, _MANY),
@@ -90,11 +89,15 @@ class Array(Shape):
 
     ndim: int | None = None
 
-    def words(self) -> str:
+    @property
+    def words(self) -> str:  # type: ignore[override]
         return "an array of real numbers" + ("" if self.ndim is None else f" with {self.ndim} dimensions")
 
     def fits(self, value: Any) -> bool:
         return isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and self.ndim in (None, value.ndim)
+
+
+_ARRAY = Array()
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,19 @@ class Like(Shape):
 
     of: Mapping[str, np.ndarray]
 
-    def words(self) -> str:
-        return f"arrays {', '.join(self.of)}"[:200]
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        return f"arrays {', '.join(f'{name} {a.dtype} {a.shape}' for name, a in self.of.items())}"[:400]
 
     def fits(self, value: Any) -> bool:
-        return isinstance(value, dict) and value.keys() == self.of.keys()
-
-    def check(self, value: Any, at: str = "it") -> None:
-        super().check(value, at)
-        for name, array in self.of.items():
-            Array().check(value[name], f"{at}.{name}")
-            if (found := value[name]).shape != array.shape or found.dtype.kind != array.dtype.kind:
-                raise ValueError(
-                    f"{at}.{name} is {found.dtype} {found.shape}, expected {array.dtype} {array.shape}"
-                )
+        return (
+            isinstance(value, dict)
+            and value.keys() == self.of.keys()
+            and all(
+                _ARRAY.fits(value[name]) and value[name].shape == a.shape and value[name].dtype.kind == a.dtype.kind
+                for name, a in self.of.items()
+            )
+        )
 
 
 def kept(arrays: Mapping[str, np.ndarray]) -> Shape:

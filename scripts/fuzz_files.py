@@ -1,0 +1,540 @@
+"""Mutations of every file the package reads: what comes of them is a result or one clear error, never anything else.
+
+    scripts/fuzz_files.py --cases 3000 --seed 0
+
+Each case copies files made beforehand, changes one of them (bits, length, JSON types, depth, huge numbers, links; with
+digests and lengths made right again, too) and hands it to the commands and functions that read it. It fails if there
+is a traceback, a signal, an answer that takes a minute, more than 1 GB of memory asked for in vain, a file changed
+outside of the case's own folder, or a list of runs that lacks the sound one. A case depends on the seed and its number
+alone: ``--only N`` repeats one and shows what it says.
+
+Cases run one after another in a few processes, under a limit on their memory; one that dies is begun anew after the
+case it died in.
+"""
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import os
+import random
+import resource
+import selectors
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+LIMIT = 1 << 30  # bytes that a case may take beyond what the process has
+SECONDS = 4.0  # after which a training that goes on is cut short, which is no fault
+SILENCE = 60.0  # seconds without an answer that are one
+CODES = {0, 2, 3, 4, 130, 143}
+CLEAN = (ValueError, OSError, ImportError)
+
+DEEP = "[" * 900 + "]" * 900
+RAW = [
+    "null", "true", "false", "-1", "0", "1", "2", "1.5", "-0.0", "1e-320", "1e308", "1e400", "NaN", "-Infinity", "1e30",
+    str(2**31), str(2**63), str(2**64), str(10**30), "9" * 400, "9" * 5000, '""', '"x"', '"' + "y" * 10_000 + '"',
+    '"\\ud800"', '"\\u0000"', '"\\u001b[31m"', '"../../../outside/kept"', '"/etc/passwd"', "[]", "{}", "[[]]", "[null]",
+    '{"array": 2}', '{"array": []}', '{"array": "x"}', '{"dict": []}', '{"dict": {}}', "[" + "1," * 999 + "1]",
+    '{"type": "Sequential", "config": {}}', DEEP, "[" * 100_000 + "]" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000,
+]  # fmt: skip
+
+
+def command(*words):
+    """Run the command line in this process; return its exit code and what it wrote."""
+    from fastconv.cli import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(word) for word in words], prog_name="fastconv")
+        except SystemExit as end:
+            code = end.code
+    told, complaints = (stream.buffer.getvalue().decode("utf-8", "replace") for stream in (out, err))
+    if "TimeUp" in complaints:  # it came where Python lets nothing through, in a destructor
+        raise TimeUp
+    if code not in CODES:
+        raise AssertionError(f"exit code {code}: {complaints[-300:]}")
+    if "Traceback" in complaints or ("\x1b[31m" in told + complaints and "--json" not in words):
+        raise AssertionError(f"a traceback or control characters: {complaints[-300:]}")
+    return code, told
+
+
+def listed(*words):
+    """A list or page of runs: one that cannot be read takes the others from nobody."""
+    code, told = command(*words)
+    if code != 0 or ("list" in words and "other" not in told):
+        raise AssertionError(f"exit code {code}; the sound run is listed: {'other' in told}")
+
+
+def function(call):
+    with contextlib.suppress(*CLEAN):
+        call()
+
+
+def net(path):
+    from fastconv import serialize
+
+    function(lambda: serialize.load(path).predict(np.zeros((1, 1, 8, 8), np.float32)))
+
+
+def idx(path):
+    from fastconv.data import read_idx
+
+    function(lambda: read_idx(path))
+
+
+def cifar(path):
+    from fastconv.data import read_cifar
+
+    function(lambda: read_cifar(path, 3))
+
+
+def picture(path):
+    from fastconv.data import load_image
+
+    for shape in ((1, 8, 8), (3, 32, 32)):
+        function(lambda shape=shape: load_image(path, shape))
+
+
+def runs(folder):
+    """What reads the run in ``done``, beside a sound one."""
+    run, image = folder / "done", folder / "x.npy"
+    return [
+        lambda: listed("runs", "list", folder), lambda: listed("runs", "list", folder, "--json"),
+        lambda: listed("report", folder, "-o", folder / "page.html"),
+        lambda: command("runs", "show", run), lambda: command("runs", "show", run, "--json"),
+        lambda: command("runs", "diff", run, folder / "other"), lambda: command("predict", run, image),
+        lambda: command("eval", run), lambda: command("plot", run, "--only", "curves", "--only", "updates"),
+        lambda: command("plot", run, "--only", "dead", "--only", "gradients", "--only", "filters"),
+        lambda: command("check", "--run", run, "--seconds", "0.02"),
+    ]  # fmt: skip
+
+
+def resumed(folder):
+    return [lambda: command("train", "--resume", folder / "killed"), lambda: listed("runs", "list", folder)]
+
+
+def searched(folder):
+    return [lambda: command("search", "--out", folder / "search", "--resume")]
+
+
+def deep(folder):
+    weights = ("--dataset", "digits", "--weights", folder / "deep.bin")
+    return [
+        lambda: command("deep", "inspect", folder / "deep.bin"),
+        lambda: command("deep", "eval", *weights, "--limit", 9),
+        lambda: command("deep", "train", *weights, "--resume", "--steps", 1),
+        lambda: command("deep", "train", *weights, "--resume", "--steps", 1, "--durability", "step"),
+    ]  # fmt: skip
+
+
+def mlp(folder):
+    weights = ("--dataset", "digits", "--weights", folder / "mlp.safetensors")
+    return [lambda: command("mlp", "train", *weights, "--steps", 1), lambda: command("mlp", "eval", *weights)]
+
+
+def of(read):
+    """What reads one file by a function."""
+    return lambda path: [lambda: read(path)]
+
+
+# How often, what is copied, which file of it is changed, how, and what reads it (the folder, or the file itself).
+TARGETS = [
+    *((5, "runs", f"done/{name}.json", "json", runs) for name in ("config", "env", "result")),
+    (5, "runs", "done/metrics.jsonl", "lines", runs),
+    (4, "runs", "done/model.safetensors", "model", runs),
+    (4, "runs", "done/model.safetensors", "model", of(net)),
+    *((3, "killed", f"killed/{name}.json", "json", resumed) for name in ("config", "env")),
+    (3, "killed", "killed/metrics.jsonl", "lines", resumed),
+    (10, "killed", "killed/checkpoints/NEWEST", "checkpoint", resumed),
+    (6, "search", "search/search.journal", "lines", searched),
+    (6, "deep", "deep.bin.json", "json", deep), (1, "deep", "deep.bin", "bytes", deep),
+    (1, "deep", "deep.bin.head", "bytes", deep),
+    (3, "mlp", "mlp.safetensors.json", "json", mlp), (3, "mlp", "mlp.safetensors", "model", mlp),
+    *((2, "data", name, "bytes", of(idx)) for name in ("images.gz", "labels", "members.gz")),
+    *((2, "data", name, "bytes", of(cifar)) for name in ("batch.bin", "batch.bin.gz")),
+    *((2, "images", name, "bytes", of(picture)) for name in ("x.npy", "x.png", "rgba.png", "deep.png", "x.jpg")),
+]  # fmt: skip
+
+
+def make(root):
+    """Write one of each file that is read."""
+    from PIL import Image
+
+    digits = ("--dataset", "digits")
+    short = (*digits, "--model", "mlp", "--epochs", 1, "--batch-size", 256, "--watch-every", 2)
+    for folder in ("runs", "killed", "search", "deep", "mlp", "data", "images"):
+        (root / folder).mkdir(parents=True)
+    for words in (
+        ("train", *short, "--out", root / "runs" / "done"), ("train", *short, "--out", root / "runs" / "other"),
+        ("train", *short, "--epochs", 2, "--chill-out", 1, "--checkpoint-every", 2,
+         "--out", root / "killed" / "killed"),
+        ("search", *digits, "--model", "linear", "--epochs", 1, "--trials", 2, "--out", root / "search" / "search"),
+        ("deep", "train", *digits, "--layers", 20, "--steps", 2, "--weights", root / "deep" / "deep.bin"),
+        ("mlp", "train", *digits, "--hidden", 8, "--steps", 2, "--weights", root / "mlp" / "mlp.safetensors"),
+    ):  # fmt: skip
+        code, _ = command(*words)
+        assert code == 0, words
+    killed = root / "killed" / "killed"
+    for name in ("result.json", "model.safetensors"):
+        (killed / name).unlink()
+    sorted((killed / "checkpoints").iterdir())[-1].unlink()  # so that there is something left to do
+    shutil.copytree(root / "runs" / "other", root / "killed" / "other")
+    rng = np.random.default_rng(0)
+    np.save(root / "runs" / "x.npy", np.zeros((8, 8), np.uint8))
+    pixels = rng.integers(0, 256, (40, 30, 4)).astype(np.uint8)
+    plain = struct.pack(">HBB3I", 0, 8, 3, 5, 28, 28) + rng.integers(0, 256, 5 * 784).astype(np.uint8).tobytes()
+    batch = rng.integers(0, 10, (3, 3073)).astype(np.uint8).tobytes()
+    for name, content in {
+        "images.gz": gzip.compress(plain), "labels": struct.pack(">HBBI", 0, 8, 1, 300) + bytes(300),
+        "members.gz": gzip.compress(plain[:999]) + gzip.compress(plain[999:]),
+        "batch.bin": batch, "batch.bin.gz": gzip.compress(batch),
+    }.items():  # fmt: skip
+        (root / "data" / name).write_bytes(content)
+    np.save(root / "images" / "x.npy", rng.integers(0, 17, (8, 8)).astype(np.float32))
+    Image.fromarray(pixels[:, :, 0]).save(root / "images" / "x.png")
+    Image.fromarray(pixels).save(root / "images" / "rgba.png")
+    Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257).save(root / "images" / "deep.png")
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + bytes(9)
+    Image.fromarray(pixels[:, :, :3]).save(root / "images" / "x.jpg", exif=exif)
+
+
+def mutate_bytes(data, rng):
+    data = bytearray(data)
+    at = lambda: rng.randrange(len(data) + 1)  # noqa: E731
+    kind = rng.choice(["flip", "flip", "cut", "cut", "grow", "block", "number", "double", "empty", "head"])
+    if kind == "flip":
+        for _ in range(rng.choice([1, 1, 2, 8, 64])):
+            if data:
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == "cut":
+        del data[at() :]
+    elif kind == "grow":
+        data += rng.randbytes(rng.choice([1, 7, 1000]))
+    elif kind == "block":
+        start, what = at(), rng.choice([b"\0", b"\xff", rng.randbytes(8)])
+        data[start : start + rng.choice([1, 4, 64])] = what * rng.choice([1, 8])
+    elif kind == "number":
+        start, size = at(), rng.choice([1, 2, 4, 8])
+        value = rng.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]) % 256**size
+        data[start : start + size] = value.to_bytes(size, rng.choice(["big", "little"]))
+    elif kind == "double":
+        start = at()
+        data[start:start] = data[start : start + rng.choice([1, 16, 1000])]
+    elif kind == "empty":
+        data = bytearray(rng.choice([b"", b"\0" * 64, b"{}", b"[]", b"null\n", b"\xef\xbb\xbf{}"]))
+    elif data:
+        for i in range(min(32, len(data))):
+            if rng.random() < 0.1:
+                data[i] = rng.randrange(256)
+    return bytes(data)
+
+
+def places(value, found=None):
+    """Return (container, key) of all that is in a JSON value."""
+    found = [] if found is None else found
+    for key, item in list(value.items()) if isinstance(value, dict) else enumerate(value):
+        found.append((value, key))
+        if isinstance(item, dict | list):
+            places(item, found)
+    return found
+
+
+def mutate_json(text, rng):
+    """Return a JSON text with one or a few entries changed; any text, not all of it JSON."""
+    value = [json.loads(text)]
+    raw = {}
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        spots = places(value)
+        container, key = rng.choice(spots)
+        item = container[key]
+        kind = rng.choice(["raw", "raw", "raw", "raw", "delete", "rename", "swap", "wrap", "number", "text"])
+        if kind == "number" and isinstance(item, int | float):
+            container[key] = rng.choice([-item, item + 1, item * 10**6, item / 3, str(item), [item], not item])
+        elif kind == "delete" and container is not value:
+            del container[key]
+        elif kind == "rename" and isinstance(container, dict):
+            container[rng.choice(["", "x", "__class__", key + "x", "\x1b[31m"])] = container.pop(key)
+        elif kind == "swap":
+            other, at = rng.choice(spots)
+            container[key] = json.loads(json.dumps(other[at]))
+        elif kind == "wrap":
+            container[key] = rng.choice([[item], {"x": item}, [item] * 3])
+        elif kind == "text" and isinstance(item, str):
+            container[key] = mutate_bytes(item.encode(), rng).decode("utf-8", "replace")
+        else:
+            mark = f"@@{len(raw)}@@"
+            raw[mark] = rng.choice(RAW)
+            container[key] = mark
+    text = json.dumps(value)[1:-1]
+    for mark, what in raw.items():
+        text = text.replace(f'"{mark}"', what)
+    return text
+
+
+def mutate_lines(data, rng):
+    lines = data.decode("utf-8", "replace").splitlines()
+    kind = rng.choice(["json", "json", "json", "bytes", "swap", "delete", "double"])
+    if kind == "bytes" or not lines:
+        return mutate_bytes(data, rng)
+    at = rng.randrange(len(lines))
+    if kind == "json":
+        lines[at] = mutate_json(lines[at], rng)
+    elif kind == "swap":
+        other = rng.randrange(len(lines))
+        lines[at], lines[other] = lines[other], lines[at]
+    elif kind == "delete":
+        del lines[at]
+    else:
+        lines.insert(rng.randrange(len(lines)), lines[at])
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+
+
+def mutate_model(data, rng):
+    """Change a safetensors file: anywhere, or its header, or the JSON in its metadata, with the length made right."""
+    kind = rng.choice(["bytes", "header", "inner", "inner"])
+    if kind == "bytes":
+        return mutate_bytes(data, rng)
+    size = int.from_bytes(data[:8], "little")
+    header, rest = data[8 : 8 + size].decode(), data[8 + size :]
+    if kind == "header":
+        header = mutate_json(header, rng)
+    else:
+        parsed = json.loads(header)
+        metadata = parsed["__metadata__"]
+        metadata["fastconv"] = mutate_json(metadata["fastconv"], rng)
+        header = json.dumps(parsed)
+    text = header.encode("utf-8", "replace")
+    return len(text).to_bytes(8, "little") + text + rest
+
+
+def mutate_checkpoint(path, rng):
+    """Change the state of a checkpoint or its arrays, with the digest made right again; or just its bytes."""
+    from fastconv.serialize import load_arrays, save_arrays
+    from fastconv.train.digest import arrays_sha256
+
+    kind = rng.choice(["bytes", "state", "state", "state", "arrays"])
+    if kind == "bytes":
+        path.write_bytes(mutate_bytes(path.read_bytes(), rng))
+        return
+    arrays, strings = load_arrays(path)
+    text = strings["fastconv.checkpoint"]
+    if kind == "state":
+        text = mutate_json(text, rng).encode("utf-8", "replace").decode()
+    else:
+        name = rng.choice(sorted(arrays))
+        array = arrays[name]
+        changed = [
+            array * np.float64(np.nan), array.astype(np.float64), array.ravel(), array[..., None],
+            array.astype(np.int64), np.zeros((0, *array.shape[1:])), -array, array + 2**40, np.float32([]),
+            np.full(array.shape, np.inf),
+        ]  # fmt: skip
+        arrays[name] = np.ascontiguousarray(rng.choice(changed))
+        if rng.random() < 0.2:
+            arrays[rng.choice(["x", "../x"])] = arrays.pop(name)
+    save_arrays(path, arrays, {"fastconv.checkpoint": text, "sha256": arrays_sha256(sorted(arrays.items()), text)})
+
+
+def mutate(path, kind, rng, outside):
+    """Change a file in its place."""
+    if rng.random() < 0.03 and path.parent.name in ("done", "killed", "checkpoints", "search"):  # not named by hand
+        path.unlink()
+        path.symlink_to(rng.choice([outside / "kept", outside, path, "/dev/null"]))
+    elif kind == "checkpoint":
+        mutate_checkpoint(path, rng)
+    else:
+        data = path.read_bytes()
+        if kind == "json" and rng.random() < 0.85:
+            changed = mutate_json(data.decode(), rng).encode("utf-8", "replace")
+        else:
+            changed = {"lines": mutate_lines, "model": mutate_model}.get(kind, mutate_bytes)(data, rng)
+        path.write_bytes(changed)
+
+
+class TimeUp(BaseException):
+    """A case goes on and on, as a training may."""
+
+
+class Guard:
+    """Notes what is written outside of a folder: what Python writes by an audit hook, the rest by what it changes."""
+
+    def __init__(self, root):
+        self.root, self.trespasses = os.path.realpath(root), []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event, args):
+        if event == "open":
+            path, _mode, flags = args
+            if not isinstance(path, str | bytes) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+                return
+            paths = [path]
+        elif event in ("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "shutil.rmtree"):
+            paths = [args[0]] if event in ("os.truncate", "shutil.rmtree") or args[-1] == -1 else []
+        elif event in ("os.rename", "os.link", "os.symlink"):
+            paths = args[1:2]
+        else:
+            return
+        for path in paths:
+            if isinstance(path, int):
+                continue
+            real = os.path.realpath(os.fsdecode(path))
+            if not real.startswith((self.root, "/dev/null", "/proc/self")):
+                self.trespasses.append(f"{event} {real}")
+
+
+def case(number, seed, root, guard):
+    """Run one case; return its kind and what went wrong, None if nothing did."""
+    rng = random.Random(f"{seed} {number}")
+    _, source, name, kind, readers = rng.choices(TARGETS, [target[0] for target in TARGETS])[0]
+    what, outside = f"{source}/{name.partition('/')[2] or name} {kind}", root / "outside"
+    place = root / "scratch"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(root / "made" / source, place)
+    shutil.rmtree(outside, ignore_errors=True)
+    outside.mkdir()
+    (outside / "kept").write_text('{"kept": 1}\n')
+    path = place / name
+    if path.name == "NEWEST":
+        path = sorted(path.parent.glob("step-*.safetensors"))[-1]
+    mutate(path, kind, rng, outside)
+    read = rng.choice(readers(path if (name in ("done/model.safetensors",) and readers is not runs) or source in
+                              ("data", "images") else place))  # fmt: skip
+    guard.trespasses.clear()
+    guard.root = os.path.realpath(place)
+    wrong = None
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read()
+    except TimeUp:
+        what += " (went on)"
+    except BaseException as error:
+        where = error.__traceback__
+        while where.tb_next is not None:
+            where = where.tb_next
+        line = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
+        wrong = f"{type(error).__name__} in {line}: {str(error)[:200]}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    guard.root = os.path.realpath(root)
+    if wrong is None and guard.trespasses:
+        wrong = f"written outside: {guard.trespasses[:3]}"
+    if wrong is None and [(p.name, p.read_text()) for p in outside.iterdir()] != [("kept", '{"kept": 1}\n')]:
+        wrong = "what was outside is changed"
+    return what, wrong
+
+
+def work(arguments):
+    """Run cases and tell of each on standard output: the main function of a worker."""
+    root = Path(arguments.root)
+    guard = Guard(root)
+
+    def time_up(*_):
+        raise TimeUp
+
+    signal.signal(signal.SIGALRM, time_up)
+    for source, readers in {"runs": runs, "killed": resumed, "deep": deep, "mlp": mlp, "search": searched}.items():
+        shutil.copytree(root / "made" / source, root / "scratch")  # so that libraries are there before the limit is
+        for read in readers(root / "scratch"):
+            read()
+        shutil.rmtree(root / "scratch")
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + LIMIT
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with os.fdopen(os.dup(1), "w", buffering=1) as told:
+        for number in arguments.numbers:
+            print(json.dumps({"begun": number}), file=told)
+            what, wrong = case(number, arguments.seed, root, guard)
+            print(json.dumps({"done": number, "what": what, "wrong": wrong}), file=told)
+
+
+def watch(process):
+    """Yield what a worker tells; end with its end, or kill it after a minute of silence."""
+    ready = selectors.DefaultSelector()
+    ready.register(process.stdout, selectors.EVENT_READ)
+    rest = b""
+    while ready.select(SILENCE):
+        data = os.read(process.stdout.fileno(), 1 << 16)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield from map(json.loads, lines)
+    process.kill()
+
+
+def fuzz(numbers, seed, root):
+    """Run cases in a process of its own, begun anew when it dies; return the kinds and the findings."""
+    kinds, findings, numbers = Counter(), {}, list(numbers)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FASTCONV_NUM_THREADS": "1",
+                   "MPLBACKEND": "Agg", "MPLCONFIGDIR": str(root / "mpl"), "PYTHONDONTWRITEBYTECODE": "1",
+                   "TMPDIR": str(root)}  # fmt: skip
+    while numbers:
+        shutil.rmtree(root / "scratch", ignore_errors=True)
+        words = [sys.executable, __file__, "--worker", "--seed", str(seed), "--root", str(root)]
+        chunk = numbers[:1000]
+        process = subprocess.Popen([*words, *map(str, chunk)], stdout=subprocess.PIPE, env=environment, cwd=root)
+        begun, done = None, 0
+        for told in watch(process):
+            if "begun" in told:
+                begun = told["begun"]
+                continue
+            begun, done = None, done + 1
+            kinds[told["what"]] += 1
+            if told["wrong"] is not None:
+                findings[told["done"]] = f"{told['what']}: {told['wrong']}"
+        code = process.wait()
+        process.stdout.close()
+        if begun is not None:
+            findings[begun], done = f"the process ended by {code}", done + 1
+            kinds["died"] += 1
+        elif code != 0:
+            raise RuntimeError(f"a worker ended by {code} outside of a case")
+        numbers = numbers[done:]
+    return kinds, findings
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--only", type=int, help="run one case")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--root", help=argparse.SUPPRESS)
+    parser.add_argument("numbers", type=int, nargs="*", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments)
+        return
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        root = Path(os.path.realpath(folder))
+        make(root / "made")
+        last = arguments.first + arguments.cases
+        numbers = range(arguments.first, last) if arguments.only is None else [arguments.only]
+        kinds, findings = fuzz(numbers, arguments.seed, root)
+    for what, count in sorted(kinds.items()):
+        print(f"{count:6} {what}")
+    for number, text in sorted(findings.items()):
+        print(f"case {number}: {text}")
+    print(f"{sum(kinds.values())} cases, seed {arguments.seed}: {len(findings)} findings, "
+          f"{time.monotonic() - started:.0f} s")  # fmt: skip
+    sys.exit(bool(findings))
+
+
+if __name__ == "__main__":
+    main()
