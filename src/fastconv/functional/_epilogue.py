@@ -16,6 +16,7 @@ from fastconv.functional._check import (
     as_contiguous,
     as_nhwc,
     by_dtype,
+    check_array,
     check_out,
     check_shape,
     is_nhwc,
@@ -105,9 +106,10 @@ def parse(where: str, activation: Activation) -> tuple[Row | None, tuple[Any, ..
 
 
 def _number(where: str, name: str, parameter: str, value: Any) -> float:
-    result = number(where, f"{parameter} of {name}", value)
+    what = parameter if where.removesuffix("_backward") in (name, name.removesuffix("_tanh")) else f"{parameter} of {name}"
+    result = number(where, what, value)
     if math.isnan(result):
-        raise ValueError(f"{where}: {parameter} of {name} must be a number, got nan")
+        raise ValueError(f"{where}: {what} must be a number, got nan")
     return result
 
 
@@ -164,9 +166,9 @@ def epilogue_of(
 
 
 def _check_dtype(where: str, name: str, a: Array, dtype: np.dtype[Any], like: str = "input") -> None:
-    if not isinstance(a, np.ndarray) or a.dtype.newbyteorder("=") != dtype:
-        found = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
-        raise TypeError(f"{where}: {name} must be {dtype} as the {like} is, got {found}")
+    check_array(where, name, a)
+    if a.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{where}: {name} must be {dtype} as the {like} is, got {a.dtype}")
 
 
 def _spaced(a: Array) -> Array:

@@ -260,9 +260,12 @@ class Module(Workspace, State):
         if len(inputs) > 1 and not isinstance(inputs[-1], np.ndarray):  # as the second argument
             *arrays, batch_size = inputs
             inputs = tuple(arrays)
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
-        return self._running().predict(inputs, batch_size or max(len(inputs[0]), 1))
+        for a in inputs:
+            check_array(type(self).__name__, "input", a)
+            if not a.ndim:
+                raise ValueError(f"{type(self).__name__}: input must have a batch, got shape ()")
+        count = max(len(inputs[0]), 1) if batch_size is None else size("predict", "batch_size", batch_size)
+        return self._running().predict(inputs, count)
 
     def register_forward_hook(self, hook: Callable[..., None]) -> Callable[[], None]:
         """Call ``hook(module, input, output)`` after every forward; returns a function that removes it.

@@ -76,6 +76,7 @@ def save(model: nn.Module, path: PathLike) -> None:
     OSError
         If the file cannot be written; what was there before is untouched.
     """
+    _check_module(model)
     description = _describe(_written(model))
     save_arrays(path, dict(model.named_state()), {_KEY: description})
 
@@ -85,6 +86,7 @@ def check(model: nn.Module) -> None:
 
     Of a model that has not run yet, what its own forward does is not looked at.
     """
+    _check_module(model)
     if _registered(model) or model._running().specs is not None:
         _describe(_written(model))
     else:
@@ -135,6 +137,11 @@ def load(path: PathLike) -> Any:
         model = _build(path, description)
         _fill(path, model, file)
     return model.train(description["training"])
+
+
+def _check_module(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"save: expected a Module, got {type(model).__name__}")
 
 
 def _registered(model: nn.Module) -> bool:

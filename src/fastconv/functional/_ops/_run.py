@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastconv.functional._check import same_dtype
+from fastconv.functional._check import check_apart, check_array, check_count, same_dtype
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, lies_well, place
 from fastconv.graph.value import functions, graph_of, write
 
@@ -82,14 +82,17 @@ def _checked(where: str, a: Any) -> Any:
 
 def _result(where: str, out: Array | None, spec: Spec, operands: Sequence[Array | None]) -> Array:
     """Return ``out`` if it can take the result, or a new array."""
+    check_count(where, "an output", *(max(n, 1) for n in spec.shape))
     if out is None:
         return _memory((spec,))[0]
+    check_array(where, "out", out)
     if out.shape != spec.shape or out.dtype != spec.dtype or not lies_well(out) or not out.flags.writeable:
         wanted = "channels-last" if spec.ndim in (3, 4) else "C-contiguous"
         raise ValueError(
             f"{where}: out must be writable, {wanted}, of shape {spec.shape} and {spec.dtype}, got {out.shape} and "
             f"{out.dtype} with strides {out.strides}"
         )
+    check_apart(where, {"out": out}, {f"operand {i}": a for i, a in enumerate(operands)})
     return out
 
 
