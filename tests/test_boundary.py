@@ -3,9 +3,8 @@
 `scripts/fuzz_functional.py` draws such calls by the ten thousand; here is what each of its parts found or proves.
 """
 
-from functools import partial
-
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest

@@ -106,7 +106,8 @@ def parse(where: str, activation: Activation) -> tuple[Row | None, tuple[Any, ..
 
 
 def _number(where: str, name: str, parameter: str, value: Any) -> float:
-    what = parameter if where.removesuffix("_backward") in (name, name.removesuffix("_tanh")) else f"{parameter} of {name}"
+    own = where.removesuffix("_backward") in (name, name.removesuffix("_tanh"))
+    what = parameter if own else f"{parameter} of {name}"
     result = number(where, what, value)
     if math.isnan(result):
         raise ValueError(f"{where}: {what} must be a number, got nan")
