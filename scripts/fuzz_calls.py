@@ -631,37 +631,146 @@ binary_backward("sigmoid_backward", "output", lambda g, y: g * (1 - y) * y)
 binary_backward("softsign_backward", "input", lambda g, x: g / (1 + abs(x)) ** 2)
 
 
-def slope_of(a):
-    slope = float(a.get("negative_slope", 0.01))
-    if not abs(slope) < 1e20:
+def sized(a, **defaults):
+    """The settings of an activation as numbers, none so large that float32 has another answer."""
+    values = [float(a.get(name, default)) for name, default in defaults.items()]
+    if not all(abs(value) < 1e20 for value in values):
         raise Unchecked
-    return slope
+    return values
 
 
-@draws("leaky_relu")
+def with_settings(name, known, function, slope, ulps=16.0, **defaults):
+    """An activation that takes numbers, and its gradient made from what is known; both twins take them last."""
+
+    def settings(d):
+        return {setting: d.one_of(default, default / 2) for setting, default in defaults.items()}
+
+    def make(d):
+        shape = d.shape()
+        args = dict(input=d.real(*shape), **settings(d), out=d.maybe(d.whole(*shape)))
+
+        def twin(a):
+            y = function(f64(a["input"]), *sized(a, **defaults))
+            return y, {"out": y}
+
+        return Call(args, twin, ("out",), ulps)
+
+    def make_backward(d):
+        shape = d.shape()
+        args = {"grad_output": d.whole(*shape), known: d.whole(*shape), **settings(d),
+                "grad_input": d.maybe(d.whole(*shape))}  # fmt: skip
+
+        def twin(a):
+            gx = f64(a["grad_output"]) * slope(f64(a[known]), *sized(a, **defaults))
+            return gx, {"grad_input": gx}
+
+        return Call(args, twin, ("grad_input",), ulps)
+
+    DRAWS[name], DRAWS[f"{name}_backward"] = make, make_backward
+
+
+def near(x):
+    """Where every smooth slope has its limit already; the limits of products are those of numbers there."""
+    return np.clip(x, -1e3, 1e3)
+
+
+def between(y, low, high):
+    return ~((y <= low) | (high <= y))
+
+
+def gelu_slope(x):
+    return ref.normal(near(x)).astype(np.float64) + near(x) * np.exp(-near(x) ** 2 / 2) / np.sqrt(2 * np.pi)
+
+
+def gelu_tanh_slope(x):
+    p, q = np.sqrt(8 / np.pi), np.sqrt(8 / np.pi) * 0.044715
+    x = np.clip(x, -100, 100)
+    s, rest = (ref.sigmoid(sign * x * (p + q * x * x)) for sign in (1, -1))
+    return s + x * s * rest * (p + 3 * q * x * x)
+
+
+def silu_slope(x):
+    return ref.sigmoid(near(x)) * (1 + near(x) * ref.sigmoid(-near(x)))
+
+
+def mish_slope(x):
+    w = np.tanh(ref.softplus(near(x), 1.0, np.inf))
+    return w + near(x) * (1 - w * w) * ref.sigmoid(near(x))
+
+
+with_settings("leaky_relu", "input", ref.leaky_relu, lambda x, a: np.where(x > 0, 1, a), 2.0, negative_slope=0.01)
+with_settings("relu6", "output", lambda x: ref.hardtanh(x, 0, 6), lambda y: between(y, 0, 6), 0.0)
+with_settings("hardtanh", "output", ref.hardtanh, between, 0.0, min_val=-1.0, max_val=1.0)
+with_settings("elu", "output", ref.elu, lambda y, a: np.where(y <= 0, y + a, 1), alpha=1.0)
+with_settings("silu", "input", ref.silu, silu_slope)
+with_settings("mish", "input", ref.mish, mish_slope)
+with_settings("hardswish", "input", ref.hardswish,
+              lambda x: np.where(x <= -3, 0, np.where(x < 3, x / 3 + 0.5, 1)))  # fmt: skip
+with_settings("hardsigmoid", "input", ref.hardsigmoid, lambda x: between(x, -3, 3) / 6)
+with_settings("softplus", "input", ref.softplus,
+              lambda x, beta, most: np.where(beta * x > most, 1, ref.sigmoid(beta * x)),
+              beta=1.0, threshold=20.0)  # fmt: skip
+
+
+@draws("gelu")
 def _(d):
     shape = d.shape()
-    args = dict(input=d.whole(*shape), negative_slope=d.one_of(0.01, 0.5), out=d.maybe(d.whole(*shape)))
+    args = dict(input=d.real(*shape), approximate=d.one_of("none", "tanh"), out=d.maybe(d.whole(*shape)))
 
     def twin(a):
-        y = ref.leaky_relu(f64(a["input"]), slope_of(a))
+        y = (ref.gelu_tanh if a.get("approximate") == "tanh" else ref.gelu)(f64(a["input"]))
+        return y, {"out": y}
+
+    return Call(args, twin, ("out",), 16.0)
+
+
+@draws("gelu_backward")
+def _(d):
+    shape = d.shape()
+    args = dict(grad_output=d.whole(*shape), input=d.whole(*shape), approximate=d.one_of("none", "tanh"),
+                grad_input=d.maybe(d.whole(*shape)))  # fmt: skip
+
+    def twin(a):
+        slope = (gelu_tanh_slope if a.get("approximate") == "tanh" else gelu_slope)(f64(a["input"]))
+        return f64(a["grad_output"]) * slope, {"grad_input": f64(a["grad_output"]) * slope}
+
+    return Call(args, twin, ("grad_input",), 16.0)
+
+
+def slopes_of(d, shape):
+    """A weight of PReLU: one number, or one a channel."""
+    return d.whole(1 if len(shape) < 2 or d.chance(0.3) else shape[1]) / d.dtype(4)
+
+
+@draws("prelu")
+def _(d):
+    shape = d.shape()
+    args = dict(input=d.real(*shape), weight=slopes_of(d, shape), out=d.maybe(d.whole(*shape)))
+
+    def twin(a):
+        x = f64(a["input"])
+        y = ref.prelu(x, f64(a["weight"])).reshape(x.shape)  # of an array without axes, too
         return y, {"out": y}
 
     return Call(args, twin, ("out",), 2.0)
 
 
-@draws("leaky_relu_backward")
+@draws("prelu_backward")
 def _(d):
     shape = d.shape()
-    args = dict(grad_output=d.whole(*shape), input=d.whole(*shape), negative_slope=d.one_of(0.01, 0.5),
-                grad_input=d.maybe(d.whole(*shape)))  # fmt: skip
+    weight = slopes_of(d, shape)
+    args = dict(grad_output=d.whole(*shape), input=d.whole(*shape), weight=weight,
+                grad_input=d.maybe(d.whole(*shape)), grad_weight=d.maybe(d.whole(*weight.shape)))  # fmt: skip
 
     def twin(a):
-        g = f64(a["grad_output"])
-        gx = np.where(f64(a["input"]) > 0, g, slope_of(a) * g)
-        return gx, {"grad_input": gx}
+        g, x, weight = (f64(a[name]) for name in ("grad_output", "input", "weight"))
+        gx = np.where(x > 0, g, ref.prelu(-np.ones_like(x), weight).reshape(x.shape) * -g)
+        sums = (g * np.minimum(x, 0)).sum(tuple(i for i in range(x.ndim) if i != 1))
+        before = 0 if a.get("grad_weight") is None else f64(a["grad_weight"])
+        gw = before + (sums if weight.size == np.size(sums) else np.sum(sums)) * np.ones(weight.shape)
+        return (gx, gw), {"grad_input": gx, "grad_weight": gw}
 
-    return Call(args, twin, ("grad_input",), 2.0)
+    return Call(args, twin, ("grad_input", "grad_weight"), 8.0)
 
 
 @draws("add")
