@@ -323,9 +323,14 @@ def write(graph: Graph, module: Module, forward: Forward, inputs: Sequence[Any])
     else:
         with graph.inside(module):
             found = forward(module, *values)
-    if graph.known is not None and graph.known(module) and found in values:
-        found = graph.write(Same(), found)
     outputs = list(found) if isinstance(found, tuple | list) else [found]
+    if graph.known is not None and graph.known(module):
+        seen = {id(value) for value in values}
+        for i, value in enumerate(outputs):
+            if id(value) in seen:
+                outputs[i] = graph.write(Same(), value)
+            seen.add(id(outputs[i]))
+        found = tuple(outputs) if isinstance(found, tuple | list) else outputs[0]
     graph.calls.append(Call(module, values, outputs, first, len(graph.nodes)))
     observe(graph, module, values, outputs)
     return found

@@ -72,7 +72,7 @@ _PLAIN = (list, tuple, dict, set, frozenset)
 _LOOK = 1000  # items of a container that are looked at for modules; a longer one holds data
 
 # Attributes that belong to running: to assign one changes nothing that a forward has written down.
-_OWN = frozenset({"training", "need_input_grad", "_hooks", "_saved", "_tree", "_arrays", "_storage", "_version"})
+OWN = frozenset({"training", "need_input_grad", "_hooks", "_saved", "_tree", "_arrays", "_storage", "_version"})
 
 
 def _items(container: Any) -> Iterator[Any]:
@@ -227,7 +227,7 @@ class Module(Workspace, State):
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = vars(self)
-        if name not in _OWN and not (name in known and known[name] is value):
+        if name not in OWN and not (name in known and known[name] is value):
             known["_version"] = self._version + 1
         super().__setattr__(name, value)
 
@@ -327,7 +327,7 @@ class Module(Workspace, State):
                 continue
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, _PLAIN) and name not in _OWN:
+            elif isinstance(value, _PLAIN) and name not in OWN:
                 self._refuse_hidden(name, value, [v for _, v in attributes])
 
     def _refuse_hidden(self, name: str, value: Any, known: list[Any]) -> None:

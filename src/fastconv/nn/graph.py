@@ -1,9 +1,11 @@
 """GraphModule: a model whose forward is data, so that a file can hold it without the class that wrote it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from fastconv.functional import _ops
 from fastconv.graph.operation import Operation, Spec
 from fastconv.graph.value import Value, write
 from fastconv.nn import _running
-from fastconv.nn.base import Module, Parameter, in_mode, initial
+from fastconv.nn.base import OWN, Module, Parameter, initial
 
 _FAMILIES = (
     _ops.activation, _ops.arithmetic, _ops.convolution, _ops.normalization, _ops.pooling, _ops.resampling, _ops.shape,
@@ -23,9 +25,17 @@ _OPERATIONS: dict[str, type[Operation]] = {
     for kind in vars(family).values()
     if isinstance(kind, type) and issubclass(kind, Operation) and dataclasses.is_dataclass(kind)
 }
+_OPERATIONS |= {"Detach": _ops.Detach}
 
 
-class _Part(Module):
+_DTYPES = (
+    "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+)  # fmt: skip
+_TAKEN = frozenset((*OWN, "_entries_written", "_specs_written", "_shape_written"))
+_MOST = 2**40  # bytes of one value in a file's model
+
+
+class Part(Module):
     """A place in the tree that holds parameters, buffers and layers, and does not run."""
 
 
@@ -45,8 +55,8 @@ class GraphModule(Module):
         "settings": {...}, "inputs": [...]}`` for an operation. An input is the number of a value (the model's inputs,
         then each entry's outputs), None, ``{"state": name}`` or ``{"number": value}``.
     outputs : sequence of int
-    inputs : int
-        How many the model takes.
+    inputs : sequence of (shape, dtype)
+        What the model was written down for; it takes as many, and other sizes where its operations do.
     single : bool
         Whether it returns one array, no tuple.
 
@@ -57,26 +67,51 @@ class GraphModule(Module):
     """
 
     def __init__(
-        self, tree: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], outputs: Sequence[int], inputs: int = 1,
-        single: bool = True,
+        self, tree: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], outputs: Sequence[int],
+        inputs: Sequence[tuple[Sequence[int], str]], single: bool = True,
     ) -> None:  # fmt: skip
         _plant(self, tree)
         self._entries_written = [dict(entry) for entry in entries]
-        self._shape_written = (tuple(outputs), int(inputs), bool(single))
+        self._specs_written = tuple(Spec(_sizes(tuple(shape)), _dtype(dtype)) for shape, dtype in inputs)
+        self._shape_written = (tuple(outputs), len(self._specs_written), bool(single))
+        if single and len(self._shape_written[0]) != 1:
+            raise ValueError(f"GraphModule: outputs {outputs} for a model that returns one array")
         self._read()
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Build it, and follow it once through the shapes it was written for: what it says may come from a file.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            If a setting is none that the operation can have, or operands do not fit each other.
+        """
+        graph = super().from_config(config)
+        if not any(module.is_opaque() for module in graph.modules()):  # which would run to tell their shapes
+            dtype = next((p.data.dtype for p in graph.parameters()), np.dtype(np.float32))
+            specs = [Spec(s.shape, dtype) if s.dtype.kind == "f" else s for s in graph._specs_written]
+            traced = _running.trace(graph, cls.forward.raw, specs)  # type: ignore[attr-defined]
+            for value in (*traced.inputs, *(value for node in traced.nodes for value in node.outputs)):
+                if value.spec.nbytes > _MOST:
+                    raise ValueError(f"GraphModule: a value of shape {value.shape} takes more than {_MOST:,} bytes")
+        return graph
 
     def forward(self, *inputs: Any) -> Any:
         outputs, count, single = self._shape_written
         if len(inputs) != count:
             raise ValueError(f"GraphModule: {len(inputs)} inputs for a model that takes {count}")
         values = list(inputs)
-        for run, operands in self._read():
+        for run, operands, made in self._read():
             found = run(*[operand(values) for operand in operands])
-            values += found if isinstance(found, tuple) else [found]
+            results = found if isinstance(found, tuple) else (found,)
+            if len(results) != made:
+                raise ValueError(f"GraphModule: an entry has {len(results)} outputs, its description says {made}")
+            values += results
         results = tuple(values[i] for i in outputs)
         return results[0] if single else results
 
-    def _read(self) -> list[tuple[Callable[..., Any], list[Callable[[list[Any]], Any]]]]:
+    def _read(self) -> list[tuple[Callable[..., Any], list[Callable[[list[Any]], Any]], int]]:
         """Return what each entry runs and where its operands come from, after a check that all of it is there."""
         outputs, values, _ = self._shape_written
         layers = dict(self.named_modules())
@@ -89,14 +124,15 @@ class GraphModule(Module):
                 if type(ref) is int and not 0 <= ref < values:
                     raise ValueError(f"GraphModule: an entry reads value {ref} of {values} that are there")
                 operands.append(_operand(ref, state))
-            steps.append((run, operands))
+            steps.append((run, operands, count))
             values += count
         if not all(type(i) is int and 0 <= i < values for i in outputs):
             raise ValueError(f"GraphModule: outputs {outputs} of {values} values")
         return steps
 
     def config(self) -> dict[str, Any]:
-        outputs, inputs, single = self._shape_written
+        outputs, _, single = self._shape_written
+        inputs = [(spec.shape, str(spec.dtype)) for spec in self._specs_written]
         entries = [dict(entry) for entry in self._entries_written]
         return {
             "tree": _tree(self, None), "entries": entries, "outputs": outputs, "inputs": inputs, "single": single,
@@ -130,14 +166,23 @@ class GraphModule(Module):
             raise TypeError(f"{type(model).__name__} has not run yet, so that what its forward does is not known")
         written = cls._written(model, known, specs)
         for mode in (True, False):  # a layer that is known decides by its mode when it runs, other code cannot
-            with in_mode(model, mode), suppress(ValueError):
-                other = cls._written(model, known, specs)
-                if other[1] != written[1]:
-                    raise TypeError(
-                        f"{type(model).__name__}: what forward does depends on the mode, so no file can hold it "
-                        "without its class; see serialize.register"
-                    )
-        return cls(*written)
+            former = _running.modes.set({**_running.modes.get(), **{id(m): mode for m in model.modules()}})
+            try:
+                with suppress(ValueError):
+                    other = cls._written(model, known, specs)
+                    if other[1:] != written[1:]:
+                        raise TypeError(
+                            f"{type(model).__name__}: what forward does depends on the mode, so no file can hold it "
+                            "without its class; see serialize.register"
+                        )
+            finally:
+                _running.modes.reset(former)
+        graph = cls(*written)
+        places = {name: (owner, attribute) for name, owner, attribute, _ in graph._entries()}
+        for name, owner, attribute, _ in model._entries():
+            here, at = places[name]
+            vars(here)[at] = getattr(owner, attribute)
+        return graph.train(model.training)
 
     @staticmethod
     def _written(model: Module, known: Callable[[Module], bool], specs: Sequence[Spec]) -> tuple[Any, ...]:
@@ -159,8 +204,9 @@ class GraphModule(Module):
                 continue
             else:
                 if type(node.op).__name__ not in _OPERATIONS:
+                    layer = getattr(node.op, "layer", node.module)
                     raise TypeError(
-                        f"layer class {type(node.module).__name__} is not registered, and its {node.op.name} cannot be "
+                        f"layer class {type(layer).__name__} is not registered, and its {node.op.name} cannot be "
                         "written as an operation; see serialize.register"
                     )
                 entry = {"op": type(node.op).__name__, "settings": dict(vars(node.op))}
@@ -169,23 +215,54 @@ class GraphModule(Module):
             for value in made:
                 numbers[value] = len(numbers)
             entries.append(entry)
-        return _tree(model, known), entries, [numbers[v] for v in graph.outputs], len(specs), graph.single
+        inputs = [(spec.shape, str(spec.dtype)) for spec in specs]
+        return _tree(model, known), entries, [numbers[v] for v in graph.outputs], inputs, graph.single
 
 
 def _runner(entry: Mapping[str, Any], layers: Mapping[str, Module]) -> tuple[Callable[..., Any], int]:
     """Return what an entry runs, and how many values come out."""
     if entry.keys() == {"layer", "inputs", "outputs"}:
-        if entry["layer"] not in layers or not entry["layer"] or type(entry["outputs"]) is not int:
+        count = entry["outputs"]
+        if entry["layer"] not in layers or not entry["layer"] or type(count) is not int or count < 1:
             raise ValueError(f"GraphModule: no layer {str(entry['layer'])[:80]!r}")
-        return layers[entry["layer"]], entry["outputs"]
+        return layers[entry["layer"]], count
     if entry.keys() != {"op", "settings", "inputs"} or entry["op"] not in _OPERATIONS:
         raise ValueError(f"GraphModule: unknown operation {str(entry.get('op'))[:80]!r}")
     kind: Any = _OPERATIONS[entry["op"]]
     wanted = {field.name for field in dataclasses.fields(kind)}
     if entry["settings"].keys() != wanted:
         raise ValueError(f"GraphModule: {entry['op']} needs settings {sorted(wanted)}, got {sorted(entry['settings'])}")
+    for name, hint in get_type_hints(kind, include_extras=False).items():
+        if name in wanted and not _is_setting(entry["settings"][name], hint):
+            raise ValueError(f"GraphModule: {entry['op']} cannot have {name} {str(entry['settings'][name])[:80]!r}")
     op = kind(**entry["settings"])
     return lambda *operands: write(op, *operands), 1
+
+
+def _is_setting(value: Any, hint: Any) -> bool:
+    """Return whether a setting is of the kind that a field's type names; Any stands for numbers, words and tuples."""
+    if hint is Any:
+        plain = value is None or isinstance(value, bool | str) or _is_setting(value, float)
+        return plain or (isinstance(value, tuple) and all(_is_setting(v, Any) for v in value))
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_is_setting(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(kinds) == len(value) and all(map(_is_setting, value, kinds))
+    if hint is float:
+        return (type(value) is int and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
+    if hint is int:
+        return type(value) is int and abs(value) < 2**63
+    return type(value) is (type(None) if hint is None else hint)
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if name not in _DTYPES:
+        raise ValueError(f"GraphModule: an array of dtype {str(name)[:80]}")
+    return np.dtype(name)
 
 
 def _operand(ref: Any, state: Mapping[str, tuple[Any, str]]) -> Callable[[list[Any]], Any]:
@@ -222,12 +299,13 @@ def _tree(module: Module, known: Callable[[Module], bool] | None) -> dict[str, A
     for name, value in vars(module).items():
         if isinstance(value, Parameter):
             tree[name] = ("parameter", value.shape, value.requires_grad)
-        elif name in module.buffer_names:
-            tree[name] = ("buffer", value.shape, str(value.dtype.newbyteorder("=")))
-        elif name in module.extra_names:
-            tree[name] = ("extra", int(value))
+    for name in module.buffer_names:
+        value = getattr(module, name)
+        tree[name] = ("buffer", value.shape, str(value.dtype.newbyteorder("=")))
+    for name in module.extra_names:
+        tree[name] = ("extra", int(getattr(module, name)))
     for name, child in children.items():
-        part = type(child) is _Part if known is None else not known(child)
+        part = type(child) is Part if known is None else not known(child)
         tree[name] = _tree(child, known) if part else child
     return tree
 
@@ -236,21 +314,22 @@ def _plant(module: Module, tree: Mapping[str, Any]) -> None:
     """Build what `_tree` returned inside a module."""
     buffers, extras = [], []
     for name, value in tree.items():
-        if not isinstance(name, str) or not name or "." in name or hasattr(Module, name):
+        if not isinstance(name, str) or not name or "." in name or hasattr(Module, name) or name in _TAKEN:
             raise ValueError(f"GraphModule: {str(name)[:80]!r} cannot be the name of a part")
         if isinstance(value, Mapping):
-            part = _Part()
+            part = Part()
             _plant(part, value)
             vars(module)[name] = part
         elif isinstance(value, Module):
             vars(module)[name] = value
         elif isinstance(value, tuple) and len(value) == 3 and value[0] == "parameter":
+            if type(value[2]) is not bool:
+                raise ValueError(f"GraphModule: requires_grad of {name} must be true or false")
             vars(module)[name] = Parameter(initial(_sizes(value[1]), 0.0), bool(value[2]))
         elif isinstance(value, tuple) and len(value) == 3 and value[0] == "buffer":
-            dtype = np.dtype(str(value[2]))
-            if dtype.kind not in "fiub":
-                raise ValueError(f"GraphModule: a buffer of dtype {dtype}")
-            vars(module)[name] = np.broadcast_to(dtype.type(0), _sizes(value[1]))
+            dtype = _dtype(value[2])  # of floats, that of the parameters, as layers make theirs
+            zero = np.float32(0) if dtype.kind == "f" else dtype.type(0)
+            vars(module)[name] = np.broadcast_to(zero, _sizes(value[1]))
             buffers.append(name)
         elif isinstance(value, tuple) and len(value) == 2 and value[0] == "extra":
             vars(module)[name] = int(value[1])

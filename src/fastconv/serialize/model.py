@@ -17,6 +17,7 @@ import numpy as np
 
 from fastconv import nn
 from fastconv.nn.base import blank
+from fastconv.nn.graph import Part
 from fastconv.paths import PathLike
 from fastconv.schema import Record, parse
 from fastconv.serialize.arrays import ModelFileError, check_dtypes, layout, opened, read, save_arrays
@@ -146,7 +147,7 @@ def _check_module(model: Any) -> None:
 
 def _registered(model: nn.Module) -> bool:
     """Return whether a layer and all below it are of registered classes."""
-    return all(LAYERS.get(type(module).__name__) is type(module) for module in model.modules())
+    return all(LAYERS.get(type(m).__name__) is type(m) or isinstance(m, Part) for m in model.modules())
 
 
 def _written(model: nn.Module) -> nn.Module:

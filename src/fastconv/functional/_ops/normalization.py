@@ -49,12 +49,14 @@ class BatchNorm(Operation):
         return self.training
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
-        x, weight, bias, mean, var, _ = inputs
+        x, weight, bias, mean, var, count = inputs
         where = self.name
         dtype = one_dtype(where, x, weight, bias, mean, var)
         check_rank(where, "input", x, (2, 3, 4))
         if self.momentum is not None and not 0 <= self.momentum <= 1:
             raise ValueError(f"{where}: momentum must be in [0, 1], got {self.momentum}")
+        if self.training and self.momentum is None and count is None:
+            raise ValueError(f"{where}: momentum None averages over all batches, which takes the count of them")
         if not self.eps >= 0:
             raise ValueError(f"{where}: eps must be >= 0, got {self.eps}")
         for name, a in (("weight", weight), ("bias", bias), ("running_mean", mean), ("running_var", var)):

@@ -254,7 +254,12 @@ def permute(input: Any, *axes: Any) -> Any:
 
 @describes("getitem")
 def getitem(input: Any, index: Any) -> Any:
-    return write(Slice(index_of(index)), input)
+    parts = index_of(index)
+    at = next((i for i, part in enumerate(parts) if part is Ellipsis), None)
+    if at is not None:  # as the slices that it stands for: settings have a JSON form
+        left = input.ndim - sum(part is not None and part is not Ellipsis for part in parts)
+        parts = (*parts[:at], *(("slice", None, None, None),) * left, *parts[at + 1 :])
+    return write(Slice(parts), input)
 
 
 @describes("pad")
