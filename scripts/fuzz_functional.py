@@ -53,6 +53,14 @@ FOREIGN = (None, "3", b"x", 1.5, float("nan"), float("inf"), 2j, [1, 2], (1, 2, 
            [[]], np.float32(2), np.int64(2), np.array(2.0, np.float32))  # fmt: skip
 
 
+# Functions of the graph whose draws are still to be written; tests/test_boundary.py asks them about arrays meanwhile.
+NOT_YET = frozenset(
+    "cat cat_backward conv_transpose1d conv_transpose1d_backward conv_transpose2d conv_transpose2d_backward div "
+    "div_backward flatten interpolate interpolate_backward mean mean_backward mul mul_backward pad pad_backward permute "
+    "reshape stack sub sub_backward sum sum_backward".split()
+)
+
+
 def public():
     """Find every public function of the package, wherever in it it is defined."""
     package, found = fastconv.functional, {}
@@ -388,7 +396,7 @@ def main():
     options = parser.parse_args()
     if options.only is None and not options.seconds and options.calls == 1 << 40:
         parser.error("give --calls or --seconds")
-    functions = public()
+    functions = {name: function for name, function in public().items() if name not in NOT_YET}
     missing, extra = sorted(set(functions) - set(DRAWS)), sorted(set(DRAWS) - set(functions))
     if missing or extra:
         sys.exit(f"without a draw in fuzz_calls.py: {missing}; drawn, but no public function: {extra}")
