@@ -218,7 +218,7 @@ def test_a_run_of_ones_own_class_resumes_and_is_used_without_it(tmp_path):
                 raise ZeroDivisionError
 
     first = trainer()
-    with pytest.raises(ZeroDivisionError), RunWriter.start(folder, about.describe(), first.model) as writer:
+    with pytest.raises(ZeroDivisionError), RunWriter.start(folder, about.describe(), first.model) as writer:  # noqa: PT012
         first.callbacks += [writer, Checkpoint(writer.checkpoints, steps=5, signals=False), Killed()]
         first.fit(batches(), epochs=3)
     later = trainer()
