@@ -427,7 +427,7 @@ def test_prelu_has_the_same_bits_everywhere(every_setting, dtype, shape):
         (lambda x: F.elu_backward(x, x, -0.5), "elu_backward: alpha must be at least 0, got -0.5"),
         (lambda x: F.hardtanh(x, 2, 1), "hardtanh: min_val must be less than max_val, got 2.0, 1.0"),
         (lambda x: F.softplus(x, 0), "softplus: beta must be greater than 0, got 0.0"),
-        (lambda x: F.leaky_relu(x, nan), "negative_slope of leaky_relu must be a number, got nan"),
+        (lambda x: F.leaky_relu(x, nan), "leaky_relu: negative_slope must be a number, got nan"),
         (lambda x: F.gelu(x, "erf"), "gelu: approximate must be 'none' or 'tanh', got 'erf'"),
         (lambda x: F.prelu(x, np.ones(2)), r"prelu: weight must have shape \(1,\) or \(3,\).*got \(2,\)"),
     ],

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastconv import config
+from fastconv.functional._check import MOST_NUMBERS
 from fastconv.functional.residual import (
     ACTIVATIONS,
     ResidualCore,
@@ -118,6 +119,7 @@ def test_same_bits_on_any_number_of_threads(width, batch, layers):
 
 @given(width=st.integers(1, 512), layers=st.integers(1, 10**9), samples=st.integers(1, 5000))
 def test_a_chunk_is_short_unless_that_takes_much_memory(width, layers, samples):
+    layers = min(layers, MOST_NUMBERS // (width * width + width))  # more is refused
     core = ResidualCore(width, layers)
     chunk, state = core.chunk(samples), -(-samples // 16) * 64 * width
     usual = max(16, min(256, (256 << 10) // state))
