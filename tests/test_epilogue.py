@@ -265,7 +265,7 @@ SLOPES = np.ones(4, np.float32)
         (TypeError, {"activation": ("prelu", SLOPES.astype(np.float64))}, "weight of prelu must be float32"),
         (ValueError, {"add": np.ones((2, 3), np.float32)}, r"add must have shape \(2, 4\), got \(2, 3\)"),
         (TypeError, {"add": np.ones((2, 4))}, "add must be float32 as the input is, got float64"),
-        (TypeError, {"add": [[1.0] * 4] * 2}, "add must be float32 as the input is, got list"),
+        (TypeError, {"add": [[1.0] * 4] * 2}, "add must be a NumPy array, got list"),
         (ValueError, {"add": OUT}, "linear: out shares memory with add; pass another array"),
         (ValueError, {"pre": OUT}, "linear: pre shares memory with out; pass another array"),
         (ValueError, {"pre": np.empty((2, 3), np.float32)}, r"pre must have shape \(2, 4\)"),
