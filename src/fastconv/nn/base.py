@@ -144,7 +144,7 @@ class Module(Workspace, State):
     need_input_grad: bool = True
     trains_itself: bool = False
     checkpoint: bool = False
-    memory_limit: int | None = None
+    _memory_limit: int | None = None
     _training: bool = True
     _version: int = 0
     _hooks: tuple[Callable[..., None], ...] = ()
@@ -350,6 +350,17 @@ class Module(Workspace, State):
     def modules(self) -> Iterator["Module"]:
         """Yield this module and all below it."""
         yield from (module for _, module in self.named_modules())
+
+    @property
+    def memory_limit(self) -> int | None:
+        return self._memory_limit
+
+    @memory_limit.setter
+    def memory_limit(self, nbytes: int | None) -> None:
+        whole = isinstance(nbytes, int | np.integer) and not isinstance(nbytes, bool)
+        if nbytes is not None and not (whole and nbytes >= 1):
+            raise ValueError(f"memory_limit must be a whole number of bytes, at least 1, or None, got {nbytes!r}")
+        self._memory_limit = None if nbytes is None else int(nbytes)
 
     # ---- modes
 
