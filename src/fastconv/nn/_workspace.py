@@ -77,4 +77,5 @@ class Workspace:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry parameters and settings, no buffers."""
-        return {k: v for k, v in vars(self).items() if k not in (*_MEMORY, "_saved", "_hooks", "_threads")}
+        known = list(vars(self).items())  # at once: another thread may run the layer meanwhile
+        return {k: v for k, v in known if k not in (*_MEMORY, "_saved", "_hooks", "_threads")}
