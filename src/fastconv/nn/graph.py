@@ -296,7 +296,7 @@ def _tree(module: Module, known: Callable[[Module], bool] | None) -> dict[str, A
     """Return what stands in a module that is not known: layers, parts, parameters, buffers, counters."""
     tree: dict[str, Any] = {}
     children = dict(module.named_children())
-    for name, value in vars(module).items():
+    for name, value in list(vars(module).items()):
         if isinstance(value, Parameter):
             tree[name] = ("parameter", value.shape, value.requires_grad)
     for name in module.buffer_names:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -65,8 +64,8 @@ class Journal(JournalFileBackend):
         self._size = 0
         self._room: Room | None = None
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """Yield the records from a number on."""
+    def read_logs(self, log_number_from: int) -> Any:
+        """Return an iterator over the records from a number on."""
         self._look()
         yield from super().read_logs(log_number_from)
 
