@@ -635,7 +635,7 @@ binary_backward("softsign_backward", "input", lambda g, x: g / (1 + abs(x)) ** 2
 def sized(a, **defaults):
     """The settings of an activation as numbers, none so large that float32 has another answer."""
     values = [float(a.get(name, default)) for name, default in defaults.items()]
-    if not all(abs(value) < 1e20 for value in values):
+    if not all(abs(value) < 2**24 for value in values):
         raise Unchecked
     return values
 

@@ -507,6 +507,7 @@ def test_numbers_that_are_none():
         (lambda: F.sgd_step(p, array(3), None, 10**400), ValueError, "lr is larger than any float"),
         (lambda: F.sgd_step(p, array(3), None, "0.1"), TypeError, "lr must be a number, got '0.1'"),
         (lambda: F.leaky_relu(p, None), TypeError, "negative_slope must be a number, got None"),
+        (lambda: F.leaky_relu(p, np.ma.masked_array(1.0, True)), TypeError, "negative_slope is a masked array"),
         (lambda: F.mse_loss_backward([1, 2], p, p), TypeError, "grad_output must be a number"),
         (lambda: F.softmax(array(2, 2), 1.0), TypeError, "axis must be an int, got 1.0"),
     ):

@@ -111,6 +111,7 @@ def number(where: str, name: str, value: Any) -> float:
     """
     if type(value) is float:
         return value
+    unmasked(where, name, value)
     if isinstance(value, str | bytes):
         raise TypeError(f"{where}: {name} must be a number, got {value!r}")
     try:
