@@ -89,6 +89,14 @@ def small(a):
     return is_array(a) and max((a.size, *a.shape)) < 2**16 and not a.dtype.hasobject
 
 
+def flushed(a):
+    """The same array with zeros for denormal numbers, as kernels see it; bytes laid over others may hold some."""
+    if not is_array(a) or a.dtype.kind != "f" or not small(a):
+        return a
+    tiny = abs(a) < np.finfo(a.dtype).tiny
+    return np.where(tiny, a.dtype.type(0), a).astype(a.dtype) if (tiny & (a != 0)).any() else a
+
+
 def relaid(rng, a):
     """The same numbers, lying otherwise."""
     kind = rng.integers(8)
@@ -151,7 +159,6 @@ def recast(rng, a):
     dtypes = (np.float32, np.float64, np.int32, np.int64, np.uint8, np.complex64, np.float16, bool, object, "U3")
     with np.errstate(all="ignore"):
         dtype = dtypes[rng.integers(len(dtypes))]
-        a = np.asarray(a)  # NumPy itself dies of casting a matrix that was bent to three axes
         return a if a.dtype.kind == "U" else a.astype(dtype)
 
 
@@ -190,7 +197,8 @@ def bend(rng, args, written):
 
 def bend_one(rng, args, written):
     kind = rng.random()
-    arrays = [k for k, v in args.items() if small(v)]
+    # a matrix is bent no further: NumPy itself dies of one that has three axes
+    arrays = [k for k, v in args.items() if small(v) and not isinstance(v, np.matrix)]
     if kind < 0.50 and not arrays:
         return
     if kind < 0.35:
@@ -198,7 +206,7 @@ def bend_one(rng, args, written):
         args[name] = relaid(rng, args[name])
     elif kind < 0.50 and written:
         out, other = written[rng.integers(len(written))], arrays[rng.integers(len(arrays))]
-        if out != other and small(args.get(out)):
+        if out != other and small(args.get(out)) and not isinstance(args[out], np.matrix):
             args[out], args[other] = laid_over(rng, args[out], args[other])
     elif kind < 0.66 and arrays:
         name = arrays[rng.integers(len(arrays))]
@@ -269,7 +277,7 @@ def judge(name, function, call, error_prefixes):
         return "right"
     with np.errstate(all="ignore"):
         try:
-            want, contents = call.twin(seen)
+            want, contents = call.twin({k: flushed(v) for k, v in seen.items()})
         except (Unchecked, MemoryError):
             return "right"
         except Exception as error:

@@ -395,7 +395,7 @@ class Matrix:
             elif rng.random() < 0.5:
                 victim.unlink()
             else:
-                os.truncate(victim, rng.randrange(victim.stat().st_size))
+                os.truncate(victim, rng.randrange(max(victim.stat().st_size, 1)))
             self.now += f", {victim.relative_to(folder)}"
         process.wait()
         if process.unclean:
