@@ -89,6 +89,17 @@ def test_activations(layer, tail, channels, batch, seed):
     check(layer, (batch, channels, *tail), seed)
 
 
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 2, 2, 2), (2, 3, 1, 2, 3, 2)], ids=len)
+@pytest.mark.parametrize("layer", [*ACTIVATIONS, nn.PReLU(3)], ids=repr)
+def test_activations_on_any_rank(layer, shape):
+    """Also where channels are neither the only axis nor the last in memory."""
+    if len(shape) == 1 and isinstance(layer, nn.PReLU):
+        layer = nn.PReLU()
+    elif len(shape) == 1 and getattr(layer, "axis", 0) == 1:
+        layer = type(layer)(0)
+    check(layer, shape, 0)
+
+
 @drawn
 @given(st.sampled_from([(), (4,), (3, 4)]), st.integers(1, 9), batches, seeds)
 def test_prelu(tail, channels, batch, seed):

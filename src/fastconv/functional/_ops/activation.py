@@ -90,33 +90,54 @@ class PReLU(Elementwise):
             )
         return super().infer(x, weight)
 
+    def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        return _copies(outputs[0], 1, 3 if backward else 2) if outputs[0].ndim > 1 else ()
+
     def _slopes(self, f: Frame, rows: Array) -> tuple[Epilogue, list[Call]]:
         slopes = np.empty(rows.shape[1], rows.dtype)
         return Epilogue("prelu", (slopes,)), [(np.copyto, (slopes, f.x[1]))]
 
     def forward(self, f: Frame) -> Iterator[Call]:
-        rows = channel_rows(f.x[0])
-        epilogue, calls = self._slopes(f, rows)
+        (x, y), calls, back = _rows_along(1, f.work, [f.x[0]], f.y[0])
         yield from calls
-        yield finish[rows.dtype], (rows, channel_rows(f.y[0]), epilogue)
+        epilogue, calls = self._slopes(f, x)
+        yield from calls
+        yield finish[x.dtype], (x, y, epilogue)
+        yield from back
 
     def backward(self, f: Frame) -> Iterator[Call]:
-        x, gy = channel_rows(f.x[0]), channel_rows(f.gy[0])
         gx, grad_weight = f.gx
+        target = f.gy[0] if gx is None else gx  # rows to nowhere where no gradient is wanted
+        (gy, x, to), calls, back = _rows_along(1, f.work, [f.gy[0], f.x[0]], target)
+        yield from calls
+        if grad_weight is not None and x.size:
+            yield F._add_slope_sums, (gy, x, grad_weight)
         if gx is not None:
             epilogue, calls = self._slopes(f, x)
             yield from calls
-            yield activate_backward[x.dtype], (gy, x, channel_rows(gx), epilogue)
-        if grad_weight is not None and x.size:
-            yield F._add_slope_sums, (gy, x, grad_weight)
+            yield activate_backward[x.dtype], (gy, x, to, epilogue)
+            yield from back
 
 
-def channel_rows(a: Array) -> Array:
-    """Return an array that lies well as rows of its channels, (pixels, C)."""
-    if a.ndim < 2:
-        return a.reshape(-1, 1)
-    moved = np.moveaxis(a, 1, -1)
-    return (moved if moved.flags.c_contiguous else np.ascontiguousarray(moved)).reshape(-1, a.shape[1])
+def _copies(spec: Spec, axis: int, count: int) -> tuple[Spec, ...]:
+    """Return the memory for copies of arrays whose rows along an axis are no rows of their memory."""
+    if axis % spec.ndim == layout(spec.ndim)[-1]:
+        return ()
+    return (Spec((math.prod(spec.shape),), spec.dtype),) * count
+
+
+def _rows_along(
+    axis: int, work: list[Array], inputs: list[Array], out: Array
+) -> tuple[list[Array], list[Call], list[Call]]:  # fmt: skip
+    """Return arrays as rows along an axis (of one number where there is none), and what copies them there and back."""
+    size = out.shape[axis] if axis < out.ndim else 1
+    arrays = [*inputs, out]
+    if not work:
+        return [flat(a).reshape(-1, size) for a in arrays], [], []
+    moved = [np.moveaxis(a, axis, -1) for a in arrays]
+    copies = [w.reshape(moved[0].shape) for w in work]
+    there = [(np.copyto, pair) for pair in zip(copies[:-1], moved[:-1], strict=True)]
+    return [copy.reshape(-1, size) for copy in copies], there, [(np.copyto, (moved[-1], copies[-1]))]
 
 
 @dataclass(frozen=True)
@@ -137,35 +158,21 @@ class Softmax(Elementwise):
         return super().infer(*inputs)
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        [y] = outputs
-        if self.axis % y.ndim == layout(y.ndim)[-1]:
-            return ()
-        return (Spec((math.prod(y.shape),), y.dtype),) * (3 if backward else 2)
+        return _copies(outputs[0], self.axis, 3 if backward else 2)
 
     def forward(self, f: Frame) -> Iterator[Call]:
         if f.y[0].size:
-            rows, calls, back = self._rows(f.work, [f.x[0]], f.y[0])
+            rows, calls, back = _rows_along(self.axis, f.work, [f.x[0]], f.y[0])
             yield from calls
             yield _softmax[f.y[0].dtype], (*rows, self.logarithm)
             yield from back
 
     def backward(self, f: Frame) -> Iterator[Call]:
         if f.gx[0].size:
-            rows, calls, back = self._rows(f.work, [f.gy[0], f.y[0]], f.gx[0])
+            rows, calls, back = _rows_along(self.axis, f.work, [f.gy[0], f.y[0]], f.gx[0])
             yield from calls
             yield _softmax_backward[f.gx[0].dtype], (*rows, self.logarithm)
             yield from back
-
-    def _rows(self, work: list[Array], inputs: list[Array], out: Array) -> tuple[list[Array], list[Call], list[Call]]:
-        """Return arrays as rows along the axis, and what copies them there and back where they lie otherwise."""
-        size = out.shape[self.axis]
-        arrays = [*inputs, out]
-        if not work:
-            return [flat(a).reshape(-1, size) for a in arrays], [], []
-        moved = [np.moveaxis(a, self.axis, -1) for a in arrays]
-        copies = [w.reshape(moved[0].shape) for w in work]
-        there = [(np.copyto, pair) for pair in zip(copies[:-1], moved[:-1], strict=True)]
-        return [copy.reshape(-1, size) for copy in copies], there, [(np.copyto, (moved[-1], copies[-1]))]
 
 
 def _described(kind: str) -> None:
