@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv import functional as F
+from fastconv.functional._check import number
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
-from fastconv.nn._parameter import real
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
@@ -70,7 +70,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Parameter], lr: float) -> None:
         name = type(self).__name__
         self.params = self._collect(params)
-        self.lr = real(name, "lr", lr)
+        self.lr = number(name, "lr", lr)
         self.steps = 0
         self._updates = [0] * len(self.params)  # of each parameter, when they were last counted
         if not self.params:
@@ -118,7 +118,7 @@ class Optimizer:
 
     def _check(self, name: str, value: Any, low: float, high: float) -> None:
         """Refuse a hyperparameter that is no number, or outside ``low <= value < high`` (NaN among them)."""
-        if not low <= real(type(self).__name__, name, value) < high:
+        if not low <= number(type(self).__name__, name, value) < high:
             raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), got {value!r}")
 
     def _add_state(self, name: str, value: float = 0.0) -> None:
@@ -159,13 +159,13 @@ class Optimizer:
         self._count()
         self._known, self._runs, self._loose = known, [], []
         places = {id(param): index for index, param in enumerate(self.params)}
-        for number, block in enumerate(self._blocks):
+        for place, block in enumerate(self._blocks):
             members = [places[id(param)] for param in block.params]
             at_home = [block.holds(param) for param in block.params]
             trained = [home and param.requires_grad for home, param in zip(at_home, block.params, strict=True)]
             labels = [self._phase(self._updates[k]) if take else None for k, take in zip(members, trained, strict=True)]
             for span, inside in block.runs(labels):
-                state = {name: flat[number][span] for name, flat in self._flat.items()}
+                state = {name: flat[place][span] for name, flat in self._flat.items()}
                 self._add_run(block.data[span], block.grad[span], state, [members[k] for k in inside])
             self._loose += [param for param, home in zip(block.params, at_home, strict=True) if not home]
         for param in self._loose:

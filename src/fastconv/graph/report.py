@@ -171,22 +171,23 @@ def _row(
 ) -> Row:  # fmt: skip
     layers: list[str] = []
     paths: list[str] = []
+    before = None
     for node in g.nodes:
         module = node.module
-        leaf = next(iter(module.named_children()), None) is None
-        layers.append(type(module).__name__ if leaf or node.op.name == "Opaque" else node.op.name)
+        leaf = node.op.name == "Opaque" or next(iter(module.named_children()), None) is None
+        if not (leaf and module is before):  # a leaf layer is named once, whatever it wrote
+            layers.append(type(module).__name__ if leaf else node.op.name)
         path = names.get(id(module), "")
         if not paths or paths[-1] != path:
             paths.append(path)
-    layers = [name for i, name in enumerate(layers) if not i or g.nodes[i].module is not g.nodes[i - 1].module
-              or next(iter(g.nodes[i].module.named_children()), None) is not None]  # fmt: skip
+        before = module
     first, last = paths[0], paths[-1]
     tail = last.rpartition(".")[2]
     name = first if first == last or not tail else f"{first}-{tail}"
     learned = 0
     for node in g.nodes:
         for value in node.inputs:
-            if value is not None and hasattr(value.source, "requires_grad") and id(value.source) not in seen:
+            if value is not None and value.learned and id(value.source) not in seen:
                 seen.add(id(value.source))
                 learned += value.source.data.size
     forward = g.op.flops(*g.nodes[0].specs())

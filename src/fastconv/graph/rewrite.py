@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastconv.graph.operation import Operation
 from fastconv.graph.value import Graph, Node, Value
@@ -37,6 +37,8 @@ class Group:
         Of the last.
     nodes : list of Node
         All of them, in order.
+    place : int
+        Among the groups: they run in this order.
     scale, activation : Node or None
         A normalisation in evaluation, and the activation, if they are among them.
     add : Value or None
@@ -51,12 +53,13 @@ class Group:
     inputs: list[Value | None]
     outputs: list[Value]
     nodes: list[Node]
+    place: int
     scale: Node | None = None
     add: Value | None = None
     activation: Node | None = None
     pooled: bool = False
     behind: str | None = None
-    stage: int = field(default=-1)
+    stage: int = -1
 
     @property
     def masks(self) -> bool:
@@ -89,7 +92,7 @@ def group(graph: Graph, gradients: bool) -> list[Group]:
     for node in nodes:
         host = _host(node, made, readers, gradients) if node.fuse else None
         if host is None:
-            host = Group(node.op, list(node.inputs), list(node.outputs), [node])
+            host = Group(node.op, list(node.inputs), list(node.outputs), [node], len(groups))
             groups.append(host)
         made.update(dict.fromkeys(host.outputs, host))
         if node.fuse and gradients and len(node.inputs) == 1 and node.inputs[0] is not None:
@@ -152,8 +155,7 @@ def _earlier(value: Value, host: Group, made: dict[Value, Group]) -> bool:
     maker = made.get(value)
     if maker is None:
         return value.node is None
-    order = list(dict.fromkeys(made.values()))
-    return order.index(maker) < order.index(host)
+    return maker.place < host.place
 
 
 def _mask_behind(pool: Group, before: Group | None, readers: Counter[Value]) -> None:

@@ -214,21 +214,14 @@ class _Scheduler:
 
     def _forward(self, index: int, g: Group, left: Counter[Value]) -> None:
         specs = g.nodes[0].specs()
-        inputs = [None if value is None else self.refs_of(value) for value in g.inputs]
-        if g.op.is_view(*specs):
-            [output] = g.outputs
-            assert inputs[0] is not None
-            self.refs[output] = Ref(output.spec, base=inputs[0], view=_viewer(g, output.spec))
-            left.subtract(self._home(value) for value in g.reads())
-            return
         left.subtract(self._home(value) for value in g.reads())
+        if g.op.is_view(*specs):
+            self.refs[g.outputs[0]] = self._viewed(g, self.refs_of)
+            return
         outputs = [self._output(g, i, value, left) for i, value in enumerate(g.outputs)]
-        frame = Frame(inputs, outputs)
+        frame = self._frame(g, outputs, self.refs_of)
         if self.plan.gradients and g.op.saved(*specs) and (index not in self.inside or g.op.keeps_saved):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
-        frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *specs)]
-        frame.activation = _activation(g)
-        frame.add = None if g.add is None else self.refs_of(g.add)
         if g.scale is not None:
             spec = Spec((2, outputs[0].spec.shape[1]), outputs[0].spec.dtype)
             scale = g.scale
@@ -237,6 +230,20 @@ class _Scheduler:
             work = Frame(first, [frame.coefficients], [self.slot(spec, "work")])
             self.plan.forward.append(Step(scale.op.coefficients, work, index))  # type: ignore[attr-defined]
         self.plan.forward.append(Step(g.op.forward, frame, index))
+
+    def _frame(self, g: Group, outputs: list[Ref], find: Callable[[Value], Ref]) -> Frame:
+        """Return what a group's forward is bound to, where `find` tells where values are."""
+        frame = Frame([None if value is None else find(value) for value in g.inputs], outputs)
+        frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *g.nodes[0].specs())]
+        frame.activation = _activation(g)
+        frame.add = None if g.add is None else find(g.add)
+        return frame
+
+    def _viewed(self, g: Group, find: Callable[[Value], Ref]) -> Ref:
+        """Return the output of a group that is a view of its first input."""
+        [output], first = g.outputs, g.inputs[0]
+        assert first is not None
+        return Ref(output.spec, base=find(first), view=_viewer(g, output.spec))
 
     def _output(self, g: Group, i: int, value: Value, left: Counter[Value]) -> Ref:
         """Return where an output goes: where the first input lies, if that is not needed any more, or a new slot."""
@@ -291,18 +298,14 @@ class _Scheduler:
 
     def _group_again(self, index: int, g: Group) -> None:
         specs = g.nodes[0].specs()
-        inputs = [None if value is None else self._seen(value) for value in g.inputs]
         if g.op.is_view(*specs):
-            self.copies[g.outputs[0]] = Ref(g.outputs[0].spec, base=inputs[0], view=_viewer(g, g.outputs[0].spec))
+            self.copies[g.outputs[0]] = self._viewed(g, self._seen)
             return
-        frame = Frame(inputs, [self.slot(value.spec, "activation") for value in g.outputs])
+        frame = self._frame(g, [self.slot(value.spec, "activation") for value in g.outputs], self._seen)
         if g.op.keeps_saved:
             frame.saved = self.saved[index]
         elif g.op.saved(*specs):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
-        frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *specs)]
-        frame.activation = _activation(g)
-        frame.add = None if g.add is None else self._seen(g.add)
         self.plan.backward.append(Step(g.op.again, frame, index))
         for value, ref in zip(g.outputs, frame.y, strict=True):
             if value not in self.kept:
@@ -321,9 +324,9 @@ class _Scheduler:
         grads = [grad or self._zero(value.spec) for value, grad in zip(g.outputs, found, strict=True)]
         outputs = [self._seen(value) for value in g.outputs]
         if g.behind is not None:
-            grads[0] = self._masked(g, _relu_of(g), grads[0], outputs[0])
+            grads[0] = self._masked(g.op.mask, grads[0], outputs[0])  # type: ignore[attr-defined]
         if g.activation is not None and not g.masks and not g.pooled:
-            grads[0] = self._masked(g, g.activation.op.backward, grads[0], outputs[0])
+            grads[0] = self._masked(g.activation.op.backward, grads[0], outputs[0])
         if g.add is not None and self._needs(g.add):
             self._give(g.add, grads[0])
         specs = g.nodes[0].specs()
@@ -352,7 +355,7 @@ class _Scheduler:
         for ref in grads:
             self._release(ref)
 
-    def _masked(self, g: Group, bind: Bind, grad: Ref, output: Ref) -> Ref:
+    def _masked(self, bind: Bind, grad: Ref, output: Ref) -> Ref:
         """Take a gradient through an activation, in place where nobody else reads it."""
         target = grad if self._own(grad) else self.slot(grad.spec, "gradient")
         self.plan.backward.append(Step(bind, Frame([None], [output], [], [grad], [target]), self.owner))
@@ -364,7 +367,7 @@ class _Scheduler:
     def _target(self, g: Group, position: int, value: Value, after: list[tuple[Value, Ref]]) -> Ref:
         """Return where an operation puts the gradient of an input."""
         adds = position in g.op.accumulates
-        if hasattr(value.source, "requires_grad") and adds:
+        if value.learned and adds:
             return Ref(value.spec, source=("sink", value.source))
         target = self._zero(value.spec) if adds else self.slot(value.spec, "gradient")
         if adds:
@@ -379,7 +382,7 @@ class _Scheduler:
 
     def _give(self, value: Value, ref: Ref) -> None:
         """Note a contribution to the gradient of a value."""
-        if hasattr(value.source, "requires_grad"):
+        if value.learned:
             sink = Ref(value.spec, source=("sink", value.source))
             self.plan.backward.append(Step(_add, Frame([sink, ref], [sink]), self.owner))
             return
@@ -459,12 +462,6 @@ def _activation(g: Group) -> tuple[Any, ...]:
     """Return name and parameters of the activation that a group applies last."""
     op: Any = None if g.activation is None else g.activation.op
     return (None, ()) if op is None else (op.kind, op.params)
-
-
-def _relu_of(g: Group) -> Bind:
-    """Return the backward of the activation that a pooling takes along."""
-    bind: Bind = g.op.mask  # type: ignore[attr-defined]
-    return bind
 
 
 def _bare(ref: Ref | None) -> Ref | None:

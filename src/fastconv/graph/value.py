@@ -46,6 +46,10 @@ def refuse(what: str) -> NoReturn:
     )
 
 
+def _is_parameter(operand: Any) -> bool:
+    return hasattr(operand, "requires_grad") and hasattr(operand, "data")  # its class belongs to `nn`, above
+
+
 class Value:
     """An array to come: `shape` and `dtype` are known, its numbers are not.
 
@@ -69,6 +73,11 @@ class Value:
     @property
     def ndim(self) -> int:
         return len(self.spec.shape)
+
+    @property
+    def learned(self) -> bool:
+        """Whether it is a parameter."""
+        return _is_parameter(self.source)
 
     def size(self, axis: int | None = None) -> Any:
         """Return the shape, or the size of one axis."""
@@ -290,7 +299,7 @@ class Graph:
             if operand is not None and operand.graph is not self:
                 raise TraceError(f"{_place()}: a value of another forward is used; keep no values between calls")
             return operand
-        if hasattr(operand, "requires_grad") and hasattr(operand, "data"):
+        if _is_parameter(operand):
             if id(operand) not in self.parameters:
                 data = operand.data
                 spec = Spec(data.shape, data.dtype.newbyteorder("="))

@@ -60,26 +60,6 @@ def writable(array: Array) -> Array:
     return array if array.flags.writeable else array.copy()
 
 
-def real(where: str, name: str, value: Any) -> float:
-    """Return a number as a float.
-
-    Raises
-    ------
-    TypeError
-        If it is none.
-    ValueError
-        If no float is as large.
-    """
-    try:
-        if not isinstance(value, str | bytes):
-            return float(value)
-    except OverflowError:
-        raise ValueError(f"{where}: {name} is beyond all floats") from None
-    except (TypeError, ValueError):
-        pass
-    raise TypeError(f"{where}: {name} must be a number, got {value!r}")
-
-
 def integer(where: str, name: str, value: Any) -> int:
     """Return an integer, also one of NumPy's, as an int; a TypeError if it is none."""
     try:

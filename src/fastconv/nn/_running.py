@@ -151,7 +151,11 @@ class Tree:
             if used is not None:
                 used.add(id(self.root))
             session = self.sessions.pop() if self.sessions else Session()
-            run = Run(session, self._program(session, forward, inputs, None), forward)
+            try:
+                run = Run(session, self._program(session, forward, inputs, None), forward)
+            except BaseException:  # inputs that are refused, most often: the memory is there for the next
+                self.sessions.append(session)
+                raise
             self.runs.append(run)
             return self._walk(run.program, inputs)
         finally:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn.base import Module, Parameter, initial, integer, real, size
+from fastconv.functional._check import number
+from fastconv.nn.base import Module, Parameter, initial, integer, size
 
 
 class Identity(Module):
@@ -27,7 +28,7 @@ class LeakyReLU(Module):
     """x where x > 0, else `negative_slope` · x (Maas et al., "Rectifier nonlinearities...", ICML 2013)."""
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = real("LeakyReLU", "negative_slope", negative_slope)
+        self.negative_slope = number("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, input: Any) -> Any:
         return F.leaky_relu(input, self.negative_slope)
@@ -56,7 +57,7 @@ class PReLU(Module):
     weight: Parameter
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
-        self.num_parameters, self.init = size("PReLU", "num_parameters", num_parameters), real("PReLU", "init", init)
+        self.num_parameters, self.init = size("PReLU", "num_parameters", num_parameters), number("PReLU", "init", init)
         self.weight = Parameter(initial((self.num_parameters,), self.init))
 
     def forward(self, input: Any) -> Any:
@@ -74,7 +75,7 @@ class Hardtanh(Module):
     """min(max(x, `min_val`), `max_val`); NaN stays NaN."""
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
-        self.min_val, self.max_val = real("Hardtanh", "min_val", min_val), real("Hardtanh", "max_val", max_val)
+        self.min_val, self.max_val = number("Hardtanh", "min_val", min_val), number("Hardtanh", "max_val", max_val)
         if not self.min_val < self.max_val:
             raise ValueError(f"Hardtanh: min_val must be less than max_val, got {min_val} and {max_val}")
 
@@ -86,7 +87,7 @@ class ELU(Module):
     """x where x > 0, else `alpha` · (exp(x) - 1), `alpha` at least 0 (Clevert et al., 2015)."""
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = real("ELU", "alpha", alpha)
+        self.alpha = number("ELU", "alpha", alpha)
         if not self.alpha >= 0:
             raise ValueError(f"ELU: alpha must be at least 0, got {alpha}")
 
@@ -138,7 +139,7 @@ class Softplus(Module):
     """log(1 + exp(`beta` · x)) / `beta`, and x itself where `beta` · x > `threshold`."""
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
-        self.beta, self.threshold = real("Softplus", "beta", beta), real("Softplus", "threshold", threshold)
+        self.beta, self.threshold = number("Softplus", "beta", beta), number("Softplus", "threshold", threshold)
         if not self.beta > 0:
             raise ValueError(f"Softplus: beta must be greater than 0, got {beta}")
 

@@ -54,7 +54,6 @@ from fastconv.nn._parameter import (
     integer,
     next_generator,
     next_key,
-    real,
     size,
 )
 from fastconv.nn._running import modes
@@ -64,7 +63,7 @@ from fastconv.nn._workspace import Workspace
 
 __all__ = [
     "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "integer", "next_generator", "next_key",
-    "real", "size", "turn",
+    "size", "turn",
 ]  # fmt: skip
 
 _LEAVES = frozenset((bool, int, float, str, type(None), np.ndarray, Parameter))  # passed by without a look

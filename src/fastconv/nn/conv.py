@@ -9,8 +9,8 @@ from fastconv.functional._check import pair
 from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
 
-class _Conv(Module):
-    """What both convolutions share: channels, groups, parameters."""
+class _Filters(Module):
+    """What convolutions and transposed ones share: channels, groups, sizes of each dimension, weight and bias."""
 
     dimensions: ClassVar[int]
     operation: ClassVar[Callable[..., Any]]
@@ -19,6 +19,49 @@ class _Conv(Module):
     dilation: tuple[int, ...]
     weight: Parameter
     bias: Parameter | None
+
+    def _set_channels(self, in_channels: int, out_channels: int, groups: int) -> None:
+        where = type(self).__name__
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            size(where, name, value)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{where}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+
+    def _draw(self, outer: int, inner: int, bias: bool) -> None:
+        """Draw weight (outer, inner / groups, ...) and bias as PyTorch does, by the size of one outer filter."""
+        inner //= self.groups
+        fan_in = size(type(self).__name__, "the fan-in", inner * math.prod(self.kernel_size))
+        bound, generator = 1 / math.sqrt(fan_in), next_generator()
+        self.weight = Parameter(initial((outer, inner, *self.kernel_size), -bound, bound, generator))
+        self.bias = Parameter(initial((self.out_channels,), -bound, bound, generator)) if bias else None
+
+    def _sizes(self, name: str, value: Any, least: int = 1) -> tuple[int, ...]:
+        if self.dimensions == 1:
+            value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
+            return pair(type(self).__name__, name, (value, value), least)[:1]
+        return pair(type(self).__name__, name, value, least)
+
+    def _paddings(self) -> list[str]:
+        """Return what the repr says of padding."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        parts = [f"{self.in_channels}, {self.out_channels}", f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
+        parts += self._paddings()
+        if set(self.dilation) != {1}:
+            parts.append(f"dilation={self.dilation}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.bias is None:
+            parts.append("bias=False")
+        return ", ".join(parts)
+
+
+class _Conv(_Filters):
+    """What both convolutions share."""
 
     def __init__(
         self,
@@ -31,31 +74,14 @@ class _Conv(Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        where = type(self).__name__
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            size(where, name, value)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"{where}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
-            )
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self._set_channels(in_channels, out_channels, groups)
         self.kernel_size = self._sizes("kernel_size", kernel_size)
         self.stride = self._sizes("stride", stride)
         self.dilation = self._sizes("dilation", dilation)
         self.padding = self._borders(padding)
         if self.padding == "same" and set(self.stride) != {1}:
-            raise ValueError(f"{where}: padding='same' needs stride 1, got {stride}")
-        fan_in = size(where, "the fan-in", in_channels // groups * math.prod(self.kernel_size))
-        bound, generator = 1 / math.sqrt(fan_in), next_generator()
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight = Parameter(initial(shape, -bound, bound, generator))
-        self.bias = Parameter(initial((out_channels,), -bound, bound, generator)) if bias else None
-
-    def _sizes(self, name: str, value: Any) -> tuple[int, ...]:
-        if self.dimensions == 1:
-            value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
-            return pair(type(self).__name__, name, (value, value))[:1]
-        return pair(type(self).__name__, name, value)
+            raise ValueError(f"{type(self).__name__}: padding='same' needs stride 1, got {stride}")
+        self._draw(out_channels, in_channels, bias)
 
     def _borders(self, padding: Any) -> Any:
         where = type(self).__name__
@@ -69,25 +95,11 @@ class _Conv(Module):
         return pair(where, "padding", padding, 0)
 
     def forward(self, input: Any) -> Any:
-        return self.operation(input, self.weight, self.bias, *self._window())
+        stride, dilation = (sizes if self.dimensions == 2 else sizes[0] for sizes in (self.stride, self.dilation))
+        return self.operation(input, self.weight, self.bias, stride, self.padding, dilation, self.groups)
 
-    def _window(self) -> tuple[Any, ...]:
-        if self.dimensions == 1:
-            return self.stride[0], self.padding, self.dilation[0], self.groups
-        return self.stride, self.padding, self.dilation, self.groups
-
-    def extra_repr(self) -> str:
-        channels = f"{self.in_channels}, {self.out_channels}"
-        parts = [channels, f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
-        if self.padding not in ((0, 0), "valid"):
-            parts.append(f"padding={self.padding}")
-        if set(self.dilation) != {1}:
-            parts.append(f"dilation={self.dilation}")
-        if self.groups != 1:
-            parts.append(f"groups={self.groups}")
-        if self.bias is None:
-            parts.append("bias=False")
-        return ", ".join(parts)
+    def _paddings(self) -> list[str]:
+        return [] if self.padding in ((0, 0), "valid") else [f"padding={self.padding}"]
 
 
 class Conv1d(_Conv):
@@ -154,13 +166,11 @@ class Conv2d(_Conv):
     operation = staticmethod(F.conv2d)
 
 
-class _ConvTranspose(Module):
+class _ConvTranspose(_Filters):
     """What both transposed convolutions share."""
 
-    dimensions: ClassVar[int]
-    operation: ClassVar[Callable[..., Any]]
-    weight: Parameter
-    bias: Parameter | None
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
 
     def __init__(
         self,
@@ -174,52 +184,22 @@ class _ConvTranspose(Module):
         bias: bool = True,
         dilation: Any = 1,
     ) -> None:
-        where = type(self).__name__
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            size(where, name, value)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"{where}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
-            )
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        for name, sizes, least in (
-            ("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0),
-            ("output_padding", output_padding, 0), ("dilation", dilation, 1),
-        ):  # fmt: skip
-            setattr(self, name, self._sizes(name, sizes, least))
-        fan_in = size(where, "the fan-in", out_channels // groups * math.prod(self.kernel_size))  # as PyTorch counts it
-        bound, generator = 1 / math.sqrt(fan_in), next_generator()
-        shape = (in_channels, out_channels // groups, *self.kernel_size)
-        self.weight = Parameter(initial(shape, -bound, bound, generator))
-        self.bias = Parameter(initial((out_channels,), -bound, bound, generator)) if bias else None
-
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    output_padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-
-    def _sizes(self, name: str, value: Any, least: int) -> tuple[int, ...]:
-        if self.dimensions == 1:
-            value = value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
-            return pair(type(self).__name__, name, (value, value), least)[:1]
-        return pair(type(self).__name__, name, value, least)
+        self._set_channels(in_channels, out_channels, groups)
+        self.kernel_size = self._sizes("kernel_size", kernel_size)
+        self.stride = self._sizes("stride", stride)
+        self.padding = self._sizes("padding", padding, 0)
+        self.output_padding = self._sizes("output_padding", output_padding, 0)
+        self.dilation = self._sizes("dilation", dilation)
+        self._draw(in_channels, out_channels, bias)
 
     def forward(self, input: Any) -> Any:
         sizes = (self.stride, self.padding, self.output_padding, self.dilation)
         stride, padding, more, dilation = sizes if self.dimensions == 2 else [values[0] for values in sizes]
         return self.operation(input, self.weight, self.bias, stride, padding, more, self.groups, dilation)
 
-    def extra_repr(self) -> str:
-        parts = [f"{self.in_channels}, {self.out_channels}", f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
-        for name, usual in (("padding", 0), ("output_padding", 0), ("dilation", 1)):
-            if set(getattr(self, name)) != {usual}:
-                parts.append(f"{name}={getattr(self, name)}")
-        if self.groups != 1:
-            parts.append(f"groups={self.groups}")
-        if self.bias is None:
-            parts.append("bias=False")
-        return ", ".join(parts)
+    def _paddings(self) -> list[str]:
+        names = ("padding", "output_padding")
+        return [f"{name}={getattr(self, name)}" for name in names if set(getattr(self, name)) != {0}]
 
 
 class ConvTranspose1d(_ConvTranspose):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastconv.functional._check import check_array
+from fastconv.functional._check import check_array, number
 from fastconv.functional.residual import (
     ResidualCore,
     backward_workspace,
@@ -15,7 +15,7 @@ from fastconv.functional.residual import (
     to_blocks,
 )
 from fastconv.graph.operation import Spec
-from fastconv.nn.base import Array, Module, initial, next_generator, real, size
+from fastconv.nn.base import Array, Module, initial, next_generator, size
 
 
 class DeepResidual(Module):
@@ -64,9 +64,9 @@ class DeepResidual(Module):
         file: str | Path | None = None,
     ) -> None:
         width, layers = size("DeepResidual", "width", width), size("DeepResidual", "layers", layers)
-        alpha = None if alpha is None else real("DeepResidual", "alpha", alpha)
+        alpha = None if alpha is None else number("DeepResidual", "alpha", alpha)
         self._core = ResidualCore(width, layers, alpha, activation)
-        lr = real("DeepResidual", "lr", lr)
+        lr = number("DeepResidual", "lr", lr)
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"DeepResidual: lr must be finite and not negative, got {lr}")
         self.width, self.layers, self.alpha, self.activation = width, layers, self._core.factor, activation

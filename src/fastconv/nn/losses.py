@@ -4,7 +4,8 @@ import threading
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.nn._parameter import Array, real
+from fastconv.functional._check import number
+from fastconv.nn._parameter import Array
 from fastconv.nn._workspace import Workspace
 
 
@@ -60,7 +61,7 @@ class Loss(Workspace):
         """Return `scale` times the gradient of the latest loss, in an array that belongs to the loss."""
         if not self._saved:
             raise RuntimeError(f"{type(self).__name__}.backward: called before forward")
-        scale = real(f"{type(self).__name__}.backward", "scale", scale)
+        scale = number(f"{type(self).__name__}.backward", "scale", scale)
         output, *known = self._saved[1]
         grad_input = self._buffer("grad_input", output.shape, output.dtype.newbyteorder("="))
         return self._gradient(scale, output, *known, grad_input)
@@ -118,7 +119,7 @@ class MultiMarginLoss(Loss):
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.margin = real("MultiMarginLoss", "margin", margin)
+        self.margin = number("MultiMarginLoss", "margin", margin)
 
     def forward(self, output: Array, target: Array) -> float:
         output = self._accept(output)

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.nn.base import Module, Parameter, initial, real, size
+from fastconv.functional._check import number
+from fastconv.nn.base import Module, Parameter, initial, size
 
 
 class _BatchNorm(Module):
@@ -16,8 +17,8 @@ class _BatchNorm(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         num_features = size(type(self).__name__, "num_features", num_features)
-        eps = real(type(self).__name__, "eps", eps)
-        momentum = None if momentum is None else real(type(self).__name__, "momentum", momentum)
+        eps = number(type(self).__name__, "eps", eps)
+        momentum = None if momentum is None else number(type(self).__name__, "momentum", momentum)
         if not eps >= 0 or not (momentum is None or 0 <= momentum <= 1):
             raise ValueError(f"{type(self).__name__}: eps must be >= 0 and momentum in [0, 1] or None, "
                              f"got {eps} and {momentum}")  # fmt: skip
