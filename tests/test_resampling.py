@@ -88,7 +88,7 @@ def image(*shape, dtype=np.float32):
             (ValueError, f"scale_factor must be a number .*{shown}", lambda factor=factor: nn.Upsample(None, factor))
             for factor, shown in ((0, "0"), (-2, "-2"), (np.nan, "nan"), (np.inf, "inf"), ("2", "2"), ((1, 2, 3), "3"))
         ),
-        (ValueError, "'bilinear' is none of nearest", lambda: nn.Upsample(2, mode="bilinear")),
+        (ValueError, "interpolate: mode must be 'nearest', got 'bilinear'", lambda: nn.Upsample(2, mode="bilinear")),
         (ValueError, r"an image of \(2, 2\) pixels would have \(0, 0\)",
          lambda: F.interpolate(image(1, 1, 2, 2), scale_factor=0.4)),
         (ValueError, "larger than any memory", lambda: F.interpolate(image(1, 1, 2, 2), scale_factor=1e8 * 9)),

@@ -213,7 +213,7 @@ def one_dtype(where: str, *specs: Any) -> np.dtype[Any]:
     return found.pop()
 
 
-def one_of(value: Any, choices: Collection[Any]) -> None:
-    """Raise ValueError unless a setting is one of these: it may come from a file."""
+def one_of(what: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise ValueError unless a setting, named by ``what``, is one of these: it may come from a file."""
     if value not in choices:
-        raise ValueError(f"{str(value)[:80]!r} is none of {', '.join(map(str, choices))}")
+        raise ValueError(f"{what} must be {' or '.join(map(repr, choices))}, got {repr(value)[:80]}")

@@ -217,10 +217,11 @@ class Value:
             return other is self
         refuse("comparing it")
 
-    def _refused(self, *args: Any, **kwargs: Any) -> NoReturn:
-        refuse("looking at its numbers")
 
-    max = min = item = numpy = tolist = any = all = argmax = argmin = std = var = astype = copy = _refused
+for _name in (
+    "max", "min", "item", "numpy", "tolist", "any", "all", "argmax", "argmin", "std", "var", "astype", "copy",
+):  # fmt: skip
+    setattr(Value, _name, lambda self, *args, _name=_name, **kwargs: refuse(f"{_name}()"))
 
 
 class Node:

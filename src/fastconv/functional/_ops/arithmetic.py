@@ -30,7 +30,7 @@ class Arithmetic(Operation):
     kind: str
 
     def __post_init__(self) -> None:
-        one_of(self.kind, _UFUNCS)
+        one_of("Arithmetic: kind", self.kind, _UFUNCS)
 
     @property
     def takes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -143,7 +143,7 @@ class Reduce(Operation):
     keepdims: bool
 
     def __post_init__(self) -> None:
-        one_of(self.kind, ("sum", "mean"))
+        one_of("Reduce: kind", self.kind, ("sum", "mean"))
 
     @property
     def name(self) -> str:

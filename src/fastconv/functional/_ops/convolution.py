@@ -111,7 +111,7 @@ class Convolution(_Products):
     groups: int
 
     def __post_init__(self) -> None:
-        one_of(self.dimensions, (1, 2))
+        one_of("Convolution: dimensions", self.dimensions, (1, 2))
 
     @property
     def where(self) -> str:

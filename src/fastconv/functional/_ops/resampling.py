@@ -108,7 +108,7 @@ def _scatter(gx: Array, to_row: Array, to_column: Array, gy: Array, from_row: Ar
 
 def resampling(size: Any, scale_factor: Any, mode: str) -> Nearest:
     """Return the operation of `interpolate`."""
-    one_of(mode, ("nearest",))
+    one_of("interpolate: mode", mode, ("nearest",))
     size, scale_factor = (
         tuple(value) if isinstance(value, tuple | list) else None if value is None else (value, value)
         for value in (size, scale_factor)

@@ -40,7 +40,7 @@ class TransposedConvolution(Operation):
     accumulates = (1, 2)
 
     def __post_init__(self) -> None:
-        one_of(self.dimensions, (1, 2))
+        one_of("TransposedConvolution: dimensions", self.dimensions, (1, 2))
         self._sizes()
         if not isinstance(self.groups, int | np.integer) or self.groups < 1:
             raise ValueError(f"{self.where}: groups must be an int >= 1, got {self.groups!r}")
