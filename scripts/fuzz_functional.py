@@ -14,7 +14,7 @@ without end in the place of sizes and settings, things that are no argument at a
 - or TypeError, ValueError or MemoryError, with a message that names the function called, and all arrays as they were.
 
 Anything else is a failure, and so are a signal and a call that computes for 30 seconds: calls run in a child process
-that writes down which one it is at. A public function without a draw in scripts/fuzz_calls.py is a failure too. For
+that writes down which one it is at. A public function without a draw in scripts/fuzz_calls/ is a failure too. For
 memory errors that no check sees, build with FASTCONV_SANITIZE=address,undefined (CONTRIBUTING.md has the environment).
 """
 
@@ -412,7 +412,7 @@ def main():
     functions = {name: function for name, function in public().items() if name not in NOT_YET}
     missing, extra = sorted(set(functions) - set(DRAWS)), sorted(set(DRAWS) - set(functions))
     if missing or extra:
-        sys.exit(f"without a draw in fuzz_calls.py: {missing}; drawn, but no public function: {extra}")
+        sys.exit(f"without a draw in fuzz_calls/: {missing}; drawn, but no public function: {extra}")
     names = sorted(options.function or functions)
     limit_memory()
     if options.only is not None:

@@ -1,0 +1,136 @@
+"""Batch normalisation and dropout."""
+
+import numpy as np
+import reference as ref
+
+from fastconv import random
+
+from .drawing import Call, Unchecked, channels, draws, f64, gradients_of, masked, nhwc, rows_or_image
+
+
+def eps_of(a):
+    eps = float(a.get("eps", 1e-5))
+    if not 1e-3 <= eps < 1e6:
+        raise Unchecked
+    return eps
+
+
+def statistic(a, name, like, default):
+    return np.full(like.shape[1], default) if a.get(name) is None else f64(a[name])
+
+
+@draws("batch_norm")
+def _(d):
+    shape = rows_or_image(d)
+    c, training = shape[1], d.chance()
+    args = dict(input=d.whole(*shape), running_mean=d.whole(c), running_var=d.positive(c), weight=d.maybe(d.whole(c)),
+                bias=d.maybe(d.whole(c)), training=training, momentum=0.25, eps=d.one_of(0.5, 1.0),
+                activation=d.one_of(None, "relu"), out=d.maybe(d.whole(*shape)),
+                saved=d.maybe(d.whole(2, c)))  # fmt: skip
+    if training and d.chance(0.3):
+        args["running_mean"] = args["running_var"] = None
+
+    def twin(a):
+        x, eps, contents = f64(a["input"]), eps_of(a), {}
+        mean, var = f64(a["running_mean"]), f64(a["running_var"])
+        if a["training"]:
+            m = x.size // x.shape[1]
+            over = (0, *range(2, x.ndim))
+            momentum, batch = float(a["momentum"]), (x.mean(over), x.var(over))
+            if mean is not None:
+                contents["running_mean"] = (1 - momentum) * mean + momentum * batch[0]
+            if var is not None:
+                contents["running_var"] = (1 - momentum) * var + momentum * batch[1] * m / (m - 1)
+            mean, var = batch
+        if (var + eps < 1e-3).any():
+            raise Unchecked
+        y = ref.batch_norm(x, mean, var, statistic(a, "weight", x, 1.0), statistic(a, "bias", x, 0.0), eps)
+        y = np.maximum(y, 0) if a["activation"] == "relu" else y
+        return y, {**contents, "out": y, "saved": np.stack([mean, 1 / np.sqrt(var + eps)])}
+
+    return Call(args, twin, ("out", "saved", "running_mean", "running_var"), 1000.0)
+
+
+@draws("batch_norm_coefficients")
+def _(d):
+    c = d.channels()
+    args = dict(running_mean=d.whole(c), running_var=d.positive(c), weight=d.maybe(d.whole(c)),
+                bias=d.maybe(d.whole(c)), eps=d.one_of(0.5, 1.0), out=d.maybe(d.whole(2, c)),
+                saved=d.maybe(d.whole(2, c)))  # fmt: skip
+
+    def twin(a):
+        mean, var = f64(a["running_mean"]), f64(a["running_var"]) + eps_of(a)
+        if (var < 1e-3).any():
+            raise Unchecked
+        inverse = 1 / np.sqrt(var)
+        like = mean[None]
+        scale = inverse * statistic(a, "weight", like, 1.0)
+        both = np.stack([scale, statistic(a, "bias", like, 0.0) - mean * scale])
+        return both, {"out": both, "saved": np.stack([mean, inverse])}
+
+    return Call(args, twin, ("out", "saved"), 16.0)
+
+
+@draws("batch_norm_backward")
+def _(d):
+    shape = rows_or_image(d)
+    c = shape[1]
+    args = dict(grad_output=d.whole(*shape), input=d.whole(*shape), weight=d.maybe(d.whole(c), 0.8),
+                saved=d.whole(2, c) / d.dtype(4), training=d.chance(), bias=d.chance(0.8), output=d.whole(*shape),
+                activation=d.one_of(None, "relu"), need_input_grad=d.chance(0.8), grad_input=d.maybe(d.whole(*shape)),
+                grad_weight=d.maybe(d.whole(c)), grad_bias=d.maybe(d.whole(c)))  # fmt: skip
+
+    def twin(a):
+        g, x = masked(a), f64(a["input"])
+        mean, inverse = f64(a["saved"])
+        m = max(x.size // x.shape[1], 1)
+        xhat = (x - channels(mean, x)) * channels(inverse, x)
+        gw, gb = ref._sum_channels(g * xhat), ref._sum_channels(g)
+        gx = g - channels(gb / m, x) - xhat * channels(gw / m, x) if a["training"] else g
+        gx = gx * channels(inverse * statistic(a, "weight", x, 1.0), x)
+        if a["weight"] is None:
+            (gx, _, gb), contents = gradients_of({**a, "grad_weight": None}, gx, gw, gb)
+            del contents["grad_weight"]
+            return (gx, None, gb), contents
+        return gradients_of(a, gx, gw, gb)
+
+    return Call(args, twin, ("grad_input", "grad_weight", "grad_bias"), 1000.0)
+
+
+@draws("dropout")
+def _(d):
+    shape = d.shape()
+    mask = np.zeros(shape, np.uint8)
+    args = dict(input=d.whole(*shape), p=d.one_of(0.0, 0.25, 0.5, 1.0), training=d.chance(0.8), seed=d.size(1000),
+                stream=d.one_of(3, "dropout"), step=d.size(1000), mask=d.maybe(nhwc(mask) if mask.ndim == 4 else mask),
+                out=d.maybe(d.whole(*shape)))  # fmt: skip
+
+    def twin(a):
+        x, p = f64(a["input"]), float(a["p"])
+        if not a["training"]:
+            return x, {"out": x}
+        keep = ref.dropout_mask(x.shape, p, random.generator(a["seed"], a["stream"], a["step"]))
+        y = x * (keep / (1 - p) if p < 1 else 0.0)
+        return y, {"out": y, "mask": keep}
+
+    return Call(args, twin, ("out", "mask"), 4.0)
+
+
+@draws("dropout_backward")
+def _(d):
+    shape = d.shape()
+    mask = d.rng.integers(0, 2, shape).astype(np.uint8)
+    args = dict(grad_output=d.whole(*shape), mask=nhwc(mask) if mask.ndim == 4 else mask, p=d.one_of(0.25, 0.5),
+                grad_input=d.maybe(d.whole(*shape)))  # fmt: skip
+
+    def twin(a):
+        p = float(a["p"])
+        gx = f64(a["grad_output"]) * (f64(a["mask"]) / (1 - p) if p < 1 else 0.0)
+        return gx, {"grad_input": gx}
+
+    return Call(args, twin, ("grad_input",), 4.0)
+
+
+@draws("dropout_mask_like")
+def _(d):
+    return Call(dict(input=d.whole(*d.shape())), None)
