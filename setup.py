@@ -93,9 +93,11 @@ def debug_flags(msvc: bool) -> list[str]:
 
 
 def extensions() -> list[Extension]:
-    pyx = sorted(Path("src/fastconv/_ext").glob("*.pyx"))
+    pyx = sorted(Path("src/fastconv/_ext").rglob("*.pyx"))
+    names = [".".join(p.with_suffix("").parts[1:]) for p in pyx]
     return [
-        Extension(f"fastconv._ext.{p.stem}", [str(p)], include_dirs=[str(KERNELS)], depends=HEADERS) for p in pyx
+        Extension(name, [str(p)], include_dirs=[str(KERNELS)], depends=HEADERS)
+        for name, p in zip(names, pyx, strict=True)
     ]
 
 

@@ -228,7 +228,7 @@ def test_the_gradient_of_a_sum_without_activation_is_the_gradient():
 @settings(max_examples=60, deadline=None)
 def test_an_input_gradient_takes_up_another(stride, dilation, groups, dtype, seed):
     """What a value read twice needs: one gradient is added while the other is stored, phases of the stride too."""
-    from fastconv._ext import conv
+    from fastconv._ext.conv.algorithms import kernel
     from fastconv.functional._check import memory, scratch
     from fastconv.functional._geometry import convolution
 
@@ -239,7 +239,7 @@ def test_an_input_gradient_takes_up_another(stride, dilation, groups, dtype, see
     g = draw(rng, (2, geometry.p, geometry.q, k), dtype)
     other = draw(rng, (2, size, size, c + 2), dtype)[..., 1:-1]
     out = np.empty((2, size, size, c), dtype)
-    run = conv.input_gradient["float" if dtype == np.float32 else "double"]
+    run = kernel("input_gradient", geometry, np.dtype(dtype).itemsize)
     run(g, w, out, geometry, Epilogue(add=other), scratch)
     plain = F.conv2d_input_grad(g.transpose(0, 3, 1, 2), (2, c, size, size), w, stride, 1, dilation, groups)
     assert_array_equal(out, memory(plain) + other)

@@ -1,13 +1,12 @@
 """The gradients of a convolution or linear layer, as one call."""
 
-from fastconv._ext import conv
-from fastconv._ext.conv import Geometry
+from fastconv._ext.bias import bias_gradient
+from fastconv._ext.conv.algorithms import kernel
+from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import Array, by_dtype, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, mask_into
 
-_weight_gradient = by_dtype(conv.weight_gradient)
-_bias_gradient = by_dtype(conv.bias_gradient)
-_input_gradient = by_dtype(conv.input_gradient)
+_bias_gradient = by_dtype(bias_gradient)
 
 
 def gradients(
@@ -25,8 +24,8 @@ def gradients(
             masked = scratch(gy.nbytes, "mask")[: gy.nbytes].view(gy.dtype).reshape(gy.shape)
         mask_into(gy, mask, masked)
         gy = masked
-    _weight_gradient[gy.dtype](x, gy, grad_weight, geometry, scratch)
+    kernel("weight_gradient", geometry, gy.itemsize)(x, gy, grad_weight, geometry, scratch)
     if grad_bias is not None:
         _bias_gradient[gy.dtype](gy.reshape(-1, gy.shape[3]), grad_bias, scratch)
     if grad_input is not None:
-        _input_gradient[gy.dtype](gy, weight, grad_input, geometry, NOTHING, scratch)
+        kernel("input_gradient", geometry, gy.itemsize)(gy, weight, grad_input, geometry, NOTHING, scratch)

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext import conv, pool
+from fastconv._ext import pool
+from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import Array, check_count, pair
 
 Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -44,7 +45,7 @@ def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[in
 @lru_cache(maxsize=512)
 def _convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: tuple[int, int],
                  borders: tuple[int, int, int, int], dilation: tuple[int, int], groups: int
-                 ) -> conv.Geometry:  # fmt: skip
+                 ) -> Geometry:  # fmt: skip
     """Check the sizes of a convolution (cached: a layer sees few shapes)."""
     (n, c, h, w), (k, cg, r, s) = x_shape, w_shape
     if k < 1:
@@ -66,11 +67,11 @@ def _convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...],
     # a stride beyond the image, which takes no second step, is as good as one to its end; 1 says something else
     sh, sw = min(stride[0], max(height, 2)), min(stride[1], max(width, 2))
     dh, dw = dilation[0] if r > 1 else 1, dilation[1] if s > 1 else 1
-    return conv.Geometry(n, c, h, w, k, r, s, p, q, sh, sw, top, left, dh, dw, groups)
+    return Geometry(n, c, h, w, k, r, s, p, q, sh, sw, top, left, dh, dw, groups)
 
 
 def convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any,
-                dilation: Any, groups: Any) -> conv.Geometry:  # fmt: skip
+                dilation: Any, groups: Any) -> Geometry:  # fmt: skip
     """Return the geometry of a convolution whose settings are as the caller gave them."""
     steps, dilations = pair(where, "stride", stride), pair(where, "dilation", dilation)
     if not isinstance(groups, int | np.integer):

@@ -11,7 +11,7 @@ import numpy as np
 import fastconv._ext.elementwise as elementwise
 import fastconv._ext.loss as loss
 import fastconv._ext.norm as norm
-from fastconv._ext import conv
+from fastconv._ext.bias import bias_gradient
 from fastconv.functional._check import (
     Array,
     as_contiguous,
@@ -37,7 +37,7 @@ _binary = by_dtype(elementwise.binary)
 _softmax = by_dtype(loss.softmax)
 _softmax_backward = by_dtype(loss.softmax_backward)
 _norm_backward = by_dtype(norm.backward)
-_column_sums = by_dtype(conv.bias_gradient)
+_column_sums = by_dtype(bias_gradient)
 
 
 def _output(where: str, input: Array, out: Array | None, dtype: np.dtype[Any]) -> Array:

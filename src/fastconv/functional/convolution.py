@@ -4,13 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext import conv
-from fastconv._ext.conv import Geometry
+from fastconv._ext.conv.algorithms import kernel
+from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import (
     Array,
     as_contiguous,
     as_nhwc,
-    by_dtype,
     check_apart,
     check_array,
     check_count,
@@ -36,8 +35,6 @@ from fastconv.functional._epilogue import (
 from fastconv.functional._fused import gradients
 from fastconv.functional._geometry import Padding, convolution
 
-_forward = by_dtype(conv.forward)
-_input_gradient = by_dtype(conv.input_gradient)
 
 def conv2d(
     input: Array,
@@ -123,7 +120,8 @@ def _run_forward(where: str, g: Geometry, dtype: np.dtype[Any], input: Array, we
     epilogue = epilogue_of(
         where, activation, shape, dtype, bias=bias, coefficients=coefficients, add=add, pre=pre
     )
-    _forward[dtype](memory(as_nhwc(input)), as_contiguous(weight), memory(out), g, epilogue, scratch)
+    run = kernel("forward", g, dtype.itemsize)
+    run(memory(as_nhwc(input)), as_contiguous(weight), memory(out), g, epilogue, scratch)
     return out
 
 
@@ -252,7 +250,8 @@ def conv2d_input_grad(
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
     out = check_out(where, "out", out, (g.n, g.c, g.h, g.w), dtype)
     check_apart(where, {"out": out}, {"grad_output": grad_output, "weight": weight})
-    _input_gradient[dtype](memory(as_nhwc(grad_output)), as_contiguous(weight), memory(out), g, NOTHING, scratch)
+    run = kernel("input_gradient", g, dtype.itemsize)
+    run(memory(as_nhwc(grad_output)), as_contiguous(weight), memory(out), g, NOTHING, scratch)
     return out
 
 

@@ -2,8 +2,9 @@
 
 from functools import lru_cache
 
-from fastconv._ext import conv
-from fastconv._ext.conv import Geometry
+from fastconv._ext.bias import bias_gradient
+from fastconv._ext.conv.algorithms import kernel
+from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import (
     Array,
     as_contiguous,
@@ -30,8 +31,7 @@ from fastconv.functional._epilogue import (
 )
 from fastconv.functional._fused import gradients
 
-_forward = by_dtype(conv.forward)
-_bias_gradient = by_dtype(conv.bias_gradient)
+_bias_gradient = by_dtype(bias_gradient)
 
 
 @lru_cache(maxsize=512)
@@ -116,8 +116,9 @@ def linear(
     epilogue = epilogue_of(
         "linear", activation, (n, k), dtype, bias=bias, coefficients=coefficients, add=add, pre=pre
     )
-    _forward[dtype](_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), _pixels(out),
-                    _geometry(*input.shape, k), epilogue, scratch)  # fmt: skip
+    g = _geometry(*input.shape, k)
+    run = kernel("forward", g, dtype.itemsize)
+    run(_pixels(as_contiguous(input)), _filters(as_contiguous(weight)), _pixels(out), g, epilogue, scratch)
     return out
 
 

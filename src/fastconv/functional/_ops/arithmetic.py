@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext import conv
+from fastconv._ext.bias import bias_gradient
 from fastconv.functional._check import by_dtype, scratch
 from fastconv.functional._epilogue import Epilogue, finish
 from fastconv.functional._ops._run import describes
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, lies_well, one_dtype, one_of
 from fastconv.graph.value import Value, write
 
-_sum_rows = by_dtype(conv.bias_gradient)
+_sum_rows = by_dtype(bias_gradient)
 
 _UFUNCS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv._ext import conv
+from fastconv._ext.bias import bias_gradient
+from fastconv._ext.conv.algorithms import kernel
 from fastconv.functional import convolution, linear
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, finish
@@ -15,10 +16,7 @@ from fastconv.functional._ops._run import describes
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
 from fastconv.graph.value import write
 
-_forward = by_dtype(conv.forward)
-_input_gradient = by_dtype(conv.input_gradient)
-_weight_gradient = by_dtype(conv.weight_gradient)
-_bias_gradient = by_dtype(conv.bias_gradient)
+_bias_gradient = by_dtype(bias_gradient)
 
 
 def ready(a: Array) -> tuple[Array, list[Call]]:
@@ -66,7 +64,8 @@ class _Products(Operation):
         g = self._known(f, x, weight)
         add = None if f.add is None else self.images(f.add)
         epilogue = Epilogue(*f.activation, bias, f.coefficients, add)
-        yield _forward[y.dtype], (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
+        run = kernel("forward", g, y.itemsize)
+        yield run, (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
@@ -74,15 +73,16 @@ class _Products(Operation):
         gy = self.images(f.gy[0])
         g = self._known(f, x, weight)
         if grad_weight is not None:
-            yield from _into(grad_weight, lambda to: (
-                _weight_gradient[gy.dtype], (self.images(x), gy, self.filters(to), g, scratch)))  # fmt: skip
+            run = kernel("weight_gradient", g, gy.itemsize)
+            yield from _into(grad_weight, lambda to: (run, (self.images(x), gy, self.filters(to), g, scratch)))
         if grad_bias is not None:
             rows = gy.reshape(-1, gy.shape[3])
             yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (rows, to, scratch)))
         if gx is not None:
             weight, calls = ready(weight)
             yield from calls
-            yield _input_gradient[gy.dtype], (gy, self.filters(weight), self.images(gx), g, NOTHING, scratch)
+            run = kernel("input_gradient", g, gy.itemsize)
+            yield run, (gy, self.filters(weight), self.images(gx), g, NOTHING, scratch)
 
     def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
         g = self.geometry(inputs[0], inputs[1])

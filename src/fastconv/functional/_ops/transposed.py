@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext import conv
+from fastconv._ext.conv.algorithms import kernel
+from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional import convolution
 from fastconv.functional._check import check_count, check_rank, check_shape, memory, pair, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue
@@ -15,11 +16,8 @@ from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import (
     _bias_gradient,
     _fixed,
-    _forward,
-    _input_gradient,
     _into,
     _rows,
-    _weight_gradient,
     ready,
 )
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
@@ -111,7 +109,7 @@ class TransposedConvolution(Operation):
         g = geometry_of(self.where, y, weight, stride, padding, dilation, self.groups)
         if (g.p, g.q) != x[2:]:  # an output padding of a stride and more: the convolution's last pixels have no twin
             p, q = x[2:]
-            g = conv.Geometry(
+            g = Geometry(
                 g.n, g.c, g.h, g.w, g.k, g.r, g.s, p, q, g.sh, g.sw, g.top, g.left, g.dh, g.dw, g.groups
             )
         return g
@@ -137,7 +135,8 @@ class TransposedConvolution(Operation):
             yield from calls
         g = self._known(f, x, weight)
         epilogue = Epilogue(*f.activation, bias, None, None if f.add is None else self._image(f.add))
-        yield _input_gradient[y.dtype], (self._image(x), self._filters(weight), self._image(y), g, epilogue, scratch)
+        run = kernel("input_gradient", g, y.itemsize)
+        yield run, (self._image(x), self._filters(weight), self._image(y), g, epilogue, scratch)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
@@ -145,17 +144,17 @@ class TransposedConvolution(Operation):
         [gy] = f.gy
         g = self._known(f, x, weight)
         if grad_weight is not None:
-            yield from _into(grad_weight, lambda to: (
-                _weight_gradient[gy.dtype], (self._image(gy), self._image(x), self._filters(to), g, scratch)
-            ))  # fmt: skip
+            run = kernel("weight_gradient", g, gy.itemsize)
+            yield from _into(
+                grad_weight, lambda to: (run, (self._image(gy), self._image(x), self._filters(to), g, scratch))
+            )
         if grad_bias is not None:
             yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (_rows(gy), to, scratch)))
         if gx is not None:
             weight, calls = ready(weight)
             yield from calls
-            yield _forward[gy.dtype], (
-                self._image(gy), self._filters(weight), self._image(gx), g, NOTHING, scratch
-            )  # fmt: skip
+            run = kernel("forward", g, gy.itemsize)
+            yield run, (self._image(gy), self._filters(weight), self._image(gx), g, NOTHING, scratch)
 
     def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
         x, weight = inputs[:2]

@@ -1,0 +1,26 @@
+"""Convolution and linear layers: im2col folded into the GEMM.
+
+    algorithms        the ordered list of them; forward and both gradients choose from it, by shape alone
+    geometry          the sizes of a convolution
+    scratch           memory of a call in regions: booked, then got
+    windows           blocks of input rows with their zero border
+    packing           weights in panels, as wide as a register tile
+    correlation       images with packed weights: blocks, and their order
+    forward, input_gradient, weight_gradient          the algorithm `direct`
+
+The column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is one run
+of consecutive elements; register tiles walk such runs ("segments") for several pixels at once:
+
+    input (N, H, W, C) --copy with zero border, a block of rows a task (skipped where nothing is padded)--> window
+    weight (K, C, R, S) --pack: nr filters side by side--> panels
+    window x panels --kernel `rows`--> output (N, P, Q, K)                        forward, epilogue included
+        (few filters: the window in planes, one a channel; kernel `planes`, vectors over pixels)
+    grad_output x flipped panels --kernel `rows`, one call a phase of the stride--> grad_input
+    window x grad_output --kernel `outer`--> shards of (R * S * C, K) --fixed tree--> grad_weight
+        (where a filter row's weights fill vectors better: shards of (K, R * S * C), the operands swapped)
+
+Order of sums of `direct`, whatever the blocking: forward (r, s, c) ascending; grad_input ascending addresses of
+grad_output, that is (r, s) descending, then k; grad_weight pixels (n, p, q) ascending within a shard, shards cut by
+shape alone and added pairwise. Zero padding takes part in the sums as zeros, but for rows of the filter that lie
+wholly above or below the image: those are left out.
+"""

@@ -1,0 +1,88 @@
+"""The algorithms of a convolution, in the order in which they are asked whether they pay.
+
+An algorithm has an order of sums of its own, so which one runs decides bits. Therefore its tests read the shape and the
+dtype alone: never the instruction set, the number of threads or a timing.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fastconv._ext.conv.forward import forward
+from fastconv._ext.conv.geometry import Geometry
+from fastconv._ext.conv.input_gradient import input_gradient
+from fastconv._ext.conv.packing import pack, packed_bytes
+from fastconv._ext.conv.weight_gradient import weight_gradient
+
+# forward, input_gradient or weight_gradient; the sizes; bytes of an element
+Test = Callable[[str, Geometry, int], Any]
+
+
+class Algorithm(NamedTuple):
+    """One way to compute a convolution and its gradients.
+
+    Attributes
+    ----------
+    name : str
+        As ``algorithm=`` takes it.
+    refusal : callable
+        Given an operation, the sizes and the bytes of an element: why it cannot be done so, or "".
+    pays : callable
+        Given the same: whether ``"auto"`` takes it.
+    forward, input_gradient, weight_gradient, pack : dict
+        Kernels by the bytes of an element.
+    packed_bytes : callable
+        Given the sizes and the bytes of an element: the bytes of weights packed for ``forward``.
+    """
+
+    name: str
+    refusal: Test
+    pays: Test
+    forward: dict[int, Any]
+    input_gradient: dict[int, Any]
+    weight_gradient: dict[int, Any]
+    pack: dict[int, Any]
+    packed_bytes: Callable[[Geometry, int], int]
+
+
+def instances(function: Any) -> dict[int, Any]:
+    """Return the instances of a fused function by the bytes of an element."""
+    return {4: function["float"], 8: function["double"]}
+
+
+DIRECT = Algorithm(
+    "direct",
+    refusal=lambda operation, geometry, itemsize: "",
+    pays=lambda operation, geometry, itemsize: True,
+    forward=instances(forward),
+    input_gradient=instances(input_gradient),
+    weight_gradient=instances(weight_gradient),
+    pack=instances(pack),
+    packed_bytes=packed_bytes,
+)
+
+# The last one takes everything.
+ALGORITHMS = [DIRECT]
+
+
+def choose(operation: str, geometry: Geometry, itemsize: int, algorithm: str = "auto") -> Algorithm:
+    """Return the algorithm of this name, or the first that pays.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name, or it cannot do the operation with these sizes.
+    """
+    for one in ALGORITHMS:
+        if algorithm in ("auto", one.name):
+            refusal = one.refusal(operation, geometry, itemsize)
+            if algorithm == one.name and refusal:
+                raise ValueError(f"algorithm {algorithm!r} cannot compute this {operation}: {refusal}")
+            if not refusal and (algorithm == one.name or one.pays(operation, geometry, itemsize)):
+                return one
+    names = ", ".join(repr(one.name) for one in ALGORITHMS)
+    raise ValueError(f"algorithm must be 'auto' or one of {names}, got {algorithm!r}")
+
+
+def kernel(operation: str, geometry: Geometry, itemsize: int, algorithm: str = "auto") -> Any:
+    """Return the kernel that computes an operation: forward, input_gradient or weight_gradient."""
+    return getattr(choose(operation, geometry, itemsize, algorithm), operation)[itemsize]

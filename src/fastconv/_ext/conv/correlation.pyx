@@ -1,0 +1,242 @@
+"""Correlation of images with packed weights: forward, and one phase of the input gradient.
+
+`book_correlation` cuts the result into blocks, which are tasks for threads, and says how they read pixels; `correlate`
+runs them. Neither has an influence on any bit: each result is one chain, taps and channels in their order.
+"""
+
+from cython.parallel cimport prange, threadid
+
+from fastconv._ext.conv.geometry cimport ceil_div
+from fastconv._ext.conv.scratch cimport SEGMENTS, WINDOWS, Scratch, book, get
+from fastconv._ext.conv.windows cimport (
+    WINDOW_BYTES, Image, copy_window, in_bounds, plane_pitch, planes_bytes, window_bytes, window_width,
+)
+from fastconv._ext.epilogue cimport epilogue_at
+from fastconv._ext.runtime cimport fc_depthwise, fc_planes, fc_rows, fc_segment
+
+# Several small images together should stay in L2.
+cdef Py_ssize_t IMAGES_BYTES = 384 * 1024
+
+
+# --- blocks -----------------------------------------------------------------------------------------------
+
+
+cdef bint planes_pay(const Correlation *a) noexcept nogil:
+    """Return whether vectors over pixels beat vectors over channels.
+
+    Cycles a pixel: the former spend half a cycle on each multiply-add of a vector and one on each element that changes
+    places; the latter as much when they fill a tile, more when one vector of channels is all there is: each
+    multiply-add then loads a factor of its own.
+    """
+    cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
+    if a.depthwise or a.image.sc != 1 or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
+        return False
+    cdef double depth = a.ntaps * a.cg
+    cdef double lanes_used = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
+    cdef double over_pixels = 0.55 * depth * a.kg / (lanes * lanes_used) + a.kg + a.cg
+    return over_pixels < depth * vectors * (0.85 if vectors == 1 else 0.55)
+
+
+cdef bint is_flat(const Correlation *a) noexcept nogil:
+    """Return whether each pixel reads itself alone, and results follow each other as pixels do."""
+    cdef const Image *m = &a.image
+    return (a.ntaps == 1 and m.sr == 1 and m.sc == 1 and m.top == 0 and m.left == 0 and m.h == m.rows and m.w == m.cols
+            and a.y_row == a.y_col * m.cols and a.y_image == a.y_row * m.rows)
+
+
+cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
+    """Choose how pixels are read, and blocks; book what `correlate` needs. Reads sizes and the number of threads."""
+    cdef Image *m = &a.image
+    cdef Py_ssize_t tasks, limit
+    if planes_pay(a):
+        a.way = PLANES
+    elif is_flat(a):
+        a.way = FLAT
+    elif in_bounds(m):
+        a.way = LYING
+    else:
+        a.way = WINDOWED
+    cdef bint copied = a.way == PLANES or a.way == WINDOWED
+    a.pitch = (window_width(m) if copied else m.w) * (1 if a.way == PLANES else m.c)
+    if a.way == FLAT:  # all pixels of all images are one long row
+        m.cols = a.n * m.rows * m.cols
+        m.w = m.cols
+        m.h = m.rows = a.n = 1
+        a.pitch = m.cols * m.c
+    a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
+    if a.way == FLAT:
+        a.col_block = min(a.col_block, max(8 * a.table.mr, WINDOW_BYTES // (m.c * m.size)))
+        if m.cols > a.kg:   # threads share the pixels; else the weights, which are more to fetch (see parts)
+            while a.threads > 1 and ceil_div(m.cols, a.col_block) < 2 * a.threads and a.col_block > 2 * a.table.mr:
+                a.col_block = ceil_div(a.col_block, 2)
+        a.col_block = ceil_div(ceil_div(m.cols, max(1, ceil_div(m.cols, a.col_block))), a.table.mr) * a.table.mr
+    else:
+        limit = WINDOW_BYTES // max(1, m.sr * window_width(m) * m.c * m.size)
+        a.row_block = max(1, min(a.row_block, limit))
+        while a.threads > 1 and a.n * ceil_div(m.rows, a.row_block) < 4 * a.threads and a.row_block > 1:
+            a.row_block = ceil_div(a.row_block, 2)
+        a.row_block = max(1, ceil_div(m.rows, max(1, ceil_div(m.rows, a.row_block))))
+    a.row_blocks = ceil_div(m.rows, a.row_block)
+    a.col_blocks = ceil_div(m.cols, a.col_block)
+    a.window = 0
+    if a.way == PLANES:
+        a.window = planes_bytes(m, a.row_block)
+    elif a.way == WINDOWED:
+        a.window = window_bytes(m, a.row_block)
+    # whole images go together as long as they stay in L2: each panel of weights is met by more pixels
+    a.images = 1
+    if a.row_blocks == 1 and a.col_blocks == 1 and not a.depthwise:
+        limit = IMAGES_BYTES // max(1, a.window if a.window else m.h * a.pitch * m.size)
+        if a.groups * a.kg * a.ntaps * a.cg * m.size > 4 * IMAGES_BYTES:
+            limit *= 2   # weights come from beyond L2, and cost more than the images would
+        a.images = max(1, min(limit, ceil_div(a.n, a.threads)))
+        a.images = ceil_div(a.n, ceil_div(a.n, a.images * a.threads) * a.threads)
+    a.image_blocks = ceil_div(a.n, a.images)
+    a.x_image = a.window // m.size if a.window else m.h * a.pitch
+    a.x_plane = plane_pitch(m, a.row_block) if a.way == PLANES else 0
+    tasks = a.image_blocks * a.row_blocks * a.col_blocks
+    a.parts = 1
+    if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
+        a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
+    a.window *= a.images
+    book(s, SEGMENTS, max(a.ntaps, 1) * sizeof(fc_segment))
+    book(s, WINDOWS, a.threads * a.window)
+
+
+# --- tasks ------------------------------------------------------------------------------------------------
+
+
+cdef void correlate(Correlation *a, const Scratch *s) noexcept nogil:
+    """Run all tasks; taps and panels are in their places."""
+    cdef Py_ssize_t tasks = a.image_blocks * a.row_blocks * a.col_blocks * a.parts
+    cdef char *windows = get(s, WINDOWS)
+    cdef Py_ssize_t task
+    lay_out_taps(a, get(s, SEGMENTS))
+    if a.threads == 1:
+        for task in range(tasks):
+            correlate_block(a, task, windows)
+    else:
+        for task in prange(tasks, schedule='static', num_threads=a.threads):
+            correlate_block(a, task, windows + threadid() * a.window)
+
+
+cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
+    """Write where the taps lie: segments of memory, as many for each row of the filter, or one offset a tap."""
+    cdef Py_ssize_t t, offset, n = 0, in_row = a.ntaps // max(a.tap_rows, 1)
+    cdef Py_ssize_t pixel = 1 if a.way == PLANES else a.image.c
+    a.segments = <fc_segment *>region
+    a.offsets = <Py_ssize_t *>region
+    for t in range(a.ntaps):
+        offset = a.tap_r[t] * a.pitch + a.tap_c[t] * pixel
+        if a.depthwise or a.way == PLANES:
+            a.offsets[t] = offset
+        elif t % in_row and a.segments[n - 1].offset + a.segments[n - 1].length == offset:
+            a.segments[n - 1].length += a.cg
+        else:
+            a.segments[n].offset = offset
+            a.segments[n].length = a.cg
+            n += 1
+    a.row_segments = n // max(a.tap_rows, 1)
+
+
+cdef struct Place:
+    # a block of the result: where it begins, in elements of y and of what is added to it, and its size
+    Py_ssize_t y, add, images, rows, cols
+
+
+cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
+    """Run one task: a block of rows and columns of one image, for some of the output channels."""
+    cdef const Image *m = &a.image
+    cdef Py_ssize_t size = m.size
+    cdef Py_ssize_t part = task % a.parts
+    task //= a.parts
+    cdef Py_ssize_t j0 = task % a.col_blocks * a.col_block
+    task //= a.col_blocks
+    cdef Py_ssize_t i0 = task % a.row_blocks * a.row_block
+    cdef Py_ssize_t n = task // a.row_blocks * a.images, images = min(a.images, a.n - n), image
+    cdef Py_ssize_t end = min(i0 + a.row_block, m.rows), cols = min(a.col_block, m.cols - j0)
+    cdef const char *x = window
+    if a.way == LYING or a.way == FLAT:
+        x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
+    else:
+        for image in range(images):
+            copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
+    cdef Place at
+    at.y = n * a.y_image + i0 * a.y_row + j0 * a.y_col
+    at.add = n * a.e.add_image + i0 * a.e.add_row + j0 * a.e.add_col
+    at.images, at.cols = images, cols
+    # rows that meet the same rows of the filter go together: at the edges some of those lie outside
+    cdef Py_ssize_t i = i0, rows, first, last, next_first, next_last
+    filter_rows(a, i, &first, &last)
+    while i < end:
+        rows = 0
+        next_first, next_last = first, last
+        while next_first == first and next_last == last:
+            rows += 1
+            if i + rows == end:
+                break
+            filter_rows(a, i + rows, &next_first, &next_last)
+        at.rows = rows
+        correlate_rows(a, part, x, &at, first, last)
+        x += rows * m.sr * a.pitch * size
+        at.y += rows * a.y_row
+        at.add += rows * a.e.add_row
+        i += rows
+        first, last = next_first, next_last
+
+
+cdef inline void filter_rows(const Correlation *a, Py_ssize_t i, Py_ssize_t *first, Py_ssize_t *last) noexcept nogil:
+    """Find the rows of the filter that lie on the image where it stands on grid row i."""
+    cdef Py_ssize_t in_row = a.ntaps // max(a.tap_rows, 1), row = i * a.image.sr - a.image.top
+    first[0], last[0] = 0, a.tap_rows
+    while first[0] < last[0] and row + a.tap_r[first[0] * in_row] < 0:
+        first[0] += 1
+    while first[0] < last[0] and row + a.tap_r[(last[0] - 1) * in_row] >= a.image.h:
+        last[0] -= 1
+
+
+cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, const Place *at, Py_ssize_t first,
+                         Py_ssize_t last) noexcept nogil:
+    """Run some rows of some images with the rows first .. last-1 of the filter."""
+    cdef const Image *m = &a.image
+    cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1)
+    cdef Py_ssize_t t0 = first * in_row, ntaps = (last - first) * in_row
+    cdef fc_depthwise d
+    if a.depthwise:
+        d.x, d.x_row, d.x_col = x, m.sr * a.pitch, m.sc * m.c
+        d.taps, d.ntaps, d.w, d.w_row = a.offsets + t0, ntaps, a.panels + t0 * m.c * size, m.c
+        d.y, d.y_row, d.y_col, d.e = a.y + at.y * size, a.y_row, a.y_col, epilogue_at(&a.e, at.y, at.add, 0, size)
+        d.rows, d.cols, d.channels = at.rows, at.cols, m.c
+        a.table.depthwise(&d)
+        return
+    cdef fc_rows b
+    b.x_image, b.x_row, b.x_col = a.x_image, m.sr * a.pitch, m.sc * m.c
+    b.segments, b.depth = a.segments + first * a.row_segments, ntaps * a.cg
+    b.w_panel, b.nr = a.ntaps * a.cg * a.nr, a.nr
+    b.y_image, b.y_row, b.y_col = a.y_image, a.y_row, a.y_col
+    b.images, b.rows, b.cols = at.images, at.rows, at.cols
+    cdef fc_planes p
+    p.x_image, p.x_plane, p.x_row = a.x_image, a.x_plane, m.sr * a.pitch
+    p.taps, p.ntaps, p.nc, p.w_row = a.offsets + t0, ntaps, a.cg, a.nr
+    p.y_image, p.y_row, p.y_col = a.y_image, a.y_row, a.y_col
+    p.images, p.rows, p.cols = at.images, at.rows, at.cols
+    # this part's share of the panels of all groups, one call a group
+    cdef Py_ssize_t panels = ceil_div(a.kg, a.nr)
+    cdef Py_ssize_t begin = part * a.groups * panels // a.parts
+    cdef Py_ssize_t end = (part + 1) * a.groups * panels // a.parts
+    cdef Py_ssize_t group, k0, k1
+    while begin < end:
+        group = begin // panels
+        k0 = (begin - group * panels) * a.nr
+        k1 = min(a.kg, (end - group * panels) * a.nr)
+        b.w = a.panels + (group * a.panel_pitch + k0 * a.ntaps * a.cg + t0 * a.cg * a.nr) * size
+        b.e = epilogue_at(&a.e, at.y, at.add, group * a.kg + k0, size)
+        b.y = a.y + (at.y + group * a.kg + k0) * size
+        b.channels = k1 - k0
+        if a.way == PLANES:
+            p.x, p.w, p.y, p.channels, p.e = x + group * a.cg * a.x_plane * size, b.w, b.y, b.channels, b.e
+            a.table.planes(&p)
+        else:
+            b.x = x + group * a.cg * size
+            a.table.rows(&b)
+        begin = (group + 1) * panels

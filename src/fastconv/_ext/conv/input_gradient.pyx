@@ -1,0 +1,129 @@
+"""The gradient of the input: correlation of grad_output with the flipped filters, by phases of the stride.
+
+Input positions a stride apart meet the same taps: each phase is one correlation, whose results lie a stride apart.
+"""
+
+from fastconv._ext.conv.correlation cimport Correlation, book_correlation, correlate
+from fastconv._ext.conv.geometry cimport Geometry, ceil_div
+from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panel_pitch
+from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
+from fastconv._ext.epilogue cimport Epilogue, epilogue_at
+from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef struct Phase:
+    # Along one axis: the positions first, first + stride, ... of the input, and the kernel positions that reach them
+    # from output positions: `count` of them, the first `shift` ahead, `reach` from the first to the last.
+    Py_ssize_t first, positions, count, shift, reach
+
+
+cdef Phase phase_taps(Py_ssize_t first, Py_ssize_t length, Py_ssize_t pad, Py_ssize_t stride, Py_ssize_t dilation,
+                      Py_ssize_t kernel, Py_ssize_t *taps, Py_ssize_t *shifts) noexcept nogil:
+    """Describe a phase; list the kernel positions and their distances from the first, unless ``taps`` is NULL.
+
+    Input position u = first + pad meets output position (u - r * dilation) / stride. Positions come in ascending
+    order of that shift, r descending.
+    """
+    cdef Phase phase
+    cdef Py_ssize_t r, shift = 0, u = first + pad
+    phase.first, phase.positions = first, ceil_div(length - first, stride)
+    phase.count = phase.shift = phase.reach = 0
+    for r in range(kernel - 1, -1, -1):
+        if (u - r * dilation) % stride == 0:
+            shift = (u - r * dilation) // stride
+            if phase.count == 0:
+                phase.shift = shift
+            if taps != NULL:
+                taps[phase.count] = r
+                shifts[phase.count] = shift - phase.shift
+            phase.reach = shift - phase.shift + 1
+            phase.count += 1
+    return phase
+
+
+cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, Scratch *s) noexcept nogil:
+    """Make ``a`` the correlation that writes one phase of the gradient, and book the memory it needs beside panels."""
+    cdef bint empty = rows.count == 0 or cols.count == 0
+    a.image.h, a.image.w = g.p, g.q
+    a.image.rows, a.image.cols, a.image.sr, a.image.sc = rows.positions, cols.positions, 1, 1
+    a.image.top, a.image.left = 0 if empty else -rows.shift, 0 if empty else -cols.shift
+    a.image.reach_r, a.image.reach_c = 0 if empty else rows.reach, 0 if empty else cols.reach
+    a.n, a.ntaps, a.tap_rows = g.n, rows.count * cols.count, 0 if empty else rows.count
+    a.y_image, a.y_row, a.y_col = g.h * g.w * g.c, g.sh * g.w * g.c, g.sw * g.c
+    a.panel_pitch = panel_pitch(a.nr, a.kg, a.ntaps * a.cg)
+    book_correlation(a, s)
+
+
+cdef void place_phase(Correlation *a, Geometry g, Phase rows, Phase cols, char *grad_x,
+                      const fc_epilogue *whole) noexcept nogil:
+    """Say where the results of a phase go, and what is added to them."""
+    cdef Py_ssize_t first = rows.first * g.w + cols.first
+    a.y = grad_x + first * g.c * a.image.size
+    a.e = epilogue_at(whole, first * g.c, first * whole.add_col, 0, a.image.size)
+    a.e.add_image, a.e.add_row = g.h * g.w * whole.add_col, g.sh * g.w * whole.add_col
+    a.e.add_col = g.sw * whole.add_col
+
+
+cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Scratch *s) noexcept nogil:
+    """Set what all phases share; book the memory of the largest."""
+    cdef Py_ssize_t h0, w0
+    cdef Phase rows
+    a.table = table
+    a.image.c, a.image.size = g.k, table.size
+    a.groups, a.cg, a.kg, a.depthwise = g.groups, g.k // g.groups, g.c // g.groups, g.depthwise
+    a.nr = panel_lanes(table, a.kg)
+    a.threads = threads_for(g.work() / (g.sh * g.sw))
+    for h0 in range(min(g.sh, g.h)):
+        rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, NULL, NULL)
+        for w0 in range(min(g.sw, g.w)):
+            take_phase(a, g, rows, phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, NULL, NULL), s)
+    book(s, PANELS, panel_bytes(table, g, True))
+    book(s, TAPS, (3 * g.r * g.s + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
+
+
+def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, ::1] grad_x,
+                   Geometry g, Epilogue epilogue, scratch):
+    """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the flipped filters.
+
+    An epilogue that adds another gradient is what a value read twice needs.
+    """
+    epilogue.check(sizeof(real), g.n * g.h * g.w, g.c)
+    if g.n == 0:
+        return
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Correlation a
+    cdef Scratch s
+    nothing_booked(&s)
+    describe(&a, g, table, &s)
+    cdef unsigned char[::1] arena = scratch(booked(&s))
+    s.base = <char *>&arena[0]
+    # tap number, row and column shifts of a phase; kernel rows, their shifts; kernel columns, their shifts
+    cdef Py_ssize_t ntaps = g.r * g.s, h0, w0, i, j, t
+    cdef Py_ssize_t *taps = <Py_ssize_t *>get(&s, TAPS)
+    cdef Py_ssize_t *tap_r = taps + ntaps
+    cdef Py_ssize_t *tap_c = tap_r + ntaps
+    cdef Py_ssize_t *kernel_r = tap_c + ntaps
+    cdef Py_ssize_t *shift_r = kernel_r + g.r
+    cdef Py_ssize_t *kernel_c = shift_r + g.r
+    cdef Py_ssize_t *shift_c = kernel_c + g.s
+    cdef Phase rows, cols
+    a.image.x = <const char *>&grad_y[0, 0, 0, 0]
+    a.tap_r, a.tap_c, a.panels = tap_r, tap_c, get(&s, PANELS)
+    with nogil:
+        for h0 in range(min(g.sh, g.h)):
+            rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, kernel_r, shift_r)
+            for w0 in range(min(g.sw, g.w)):
+                cols = phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, kernel_c, shift_c)
+                t = 0
+                for i in range(rows.count):
+                    for j in range(cols.count):
+                        taps[t], tap_r[t], tap_c[t] = kernel_r[i] * g.s + kernel_c[j], shift_r[i], shift_c[j]
+                        t += 1
+                take_phase(&a, g, rows, cols, &s)
+                place_phase(&a, g, rows, cols, <char *>&grad_x[0, 0, 0, 0], &epilogue.e)
+                pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, True, taps, t, get(&s, PANELS))
+                correlate(&a, &s)

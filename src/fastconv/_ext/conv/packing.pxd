@@ -1,0 +1,18 @@
+"""Weights in panels: packing.pyx."""
+
+from fastconv._ext.conv.geometry cimport Geometry
+from fastconv._ext.runtime cimport fc_ops
+
+# What stands before packed weights: for which tile they were packed.
+cdef struct Header:
+    Py_ssize_t nr, size
+
+cdef enum:
+    HEADER_BYTES = 64
+
+cdef Py_ssize_t panel_lanes(const fc_ops *table, Py_ssize_t lanes) noexcept nogil
+cdef Py_ssize_t panel_pitch(Py_ssize_t nr, Py_ssize_t lanes, Py_ssize_t depth) noexcept nogil
+cdef Py_ssize_t panel_bytes(const fc_ops *table, Geometry g, bint flipped) noexcept nogil
+cdef void pack_taps(const fc_ops *table, const char *w, Geometry g, bint flipped, const Py_ssize_t *taps,
+                    Py_ssize_t ntaps, char *panels) noexcept nogil
+cdef const char *panels_of(const fc_ops *table, Geometry g, const unsigned char[::1] packed) except? NULL

@@ -1,0 +1,110 @@
+"""Weights in panels: nr filters side by side, one panel after the other, group after group.
+
+Where each filter has one channel (depthwise) they lie tap after tap, all channels side by side.
+"""
+
+from cython.parallel cimport prange
+from libc.string cimport memcpy
+
+from fastconv._ext.conv.geometry cimport Geometry, ceil_div
+from fastconv._ext.runtime cimport fc_ops, fc_pack, ops, threads_for
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef Py_ssize_t panel_lanes(const fc_ops *table, Py_ssize_t lanes) noexcept nogil:
+    """Return the channels of a panel of packed weights: as few panels as tiles allow, of equal width."""
+    cdef Py_ssize_t vectors = ceil_div(lanes, table.lanes)
+    return ceil_div(vectors, max(1, ceil_div(vectors * table.lanes, table.nr))) * table.lanes
+
+
+cdef Py_ssize_t panel_pitch(Py_ssize_t nr, Py_ssize_t lanes, Py_ssize_t depth) noexcept nogil:
+    """Return the elements of one group's panels, of ``depth`` weights a lane."""
+    return ceil_div(lanes, nr) * nr * depth
+
+
+cdef Py_ssize_t panel_bytes(const fc_ops *table, Geometry g, bint flipped) noexcept nogil:
+    """Return the bytes of all panels, whose lanes are filters or, where ``flipped``, channels."""
+    cdef Py_ssize_t cg = g.c // g.groups, kg = g.k // g.groups
+    cdef Py_ssize_t lanes = cg if flipped else kg, nc = kg if flipped else cg
+    if g.depthwise:
+        return g.r * g.s * g.c * table.size
+    return g.groups * panel_pitch(panel_lanes(table, lanes), lanes, g.r * g.s * nc) * table.size
+
+
+cdef void pack_taps(const fc_ops *table, const char *w, Geometry g, bint flipped, const Py_ssize_t *taps,
+                    Py_ssize_t ntaps, char *panels) noexcept nogil:
+    """Pack some taps of the weights (K, C/groups, R, S) in the order given: as ``panel_bytes`` says."""
+    cdef Py_ssize_t cg = g.c // g.groups, kg = g.k // g.groups, whole = g.r * g.s, count, task
+    cdef fc_pack a
+    cdef int threads
+    if g.depthwise:
+        pack_depthwise(w, taps, ntaps, g.c, whole, table.size, panels)
+        return
+    a.w, a.taps, a.ntaps, a.panels = w, taps, ntaps, panels
+    if flipped:
+        a.lane_pitch, a.c_pitch, a.lanes, a.nc = whole, cg * whole, cg, kg
+    else:
+        a.lane_pitch, a.c_pitch, a.lanes, a.nc = cg * whole, whole, kg, cg
+    a.nr = panel_lanes(table, a.lanes)
+    count = ceil_div(a.lanes, a.nr)
+    threads = threads_for(8.0 * g.k * cg * ntaps)
+    for task in prange(g.groups * count, schedule='static', num_threads=threads):
+        pack_panel(&a, table, task // count * kg * cg * whole, task % count * a.nr, task * a.nr * ntaps * a.nc)
+
+
+cdef void pack_panel(const fc_pack *whole, const fc_ops *table, Py_ssize_t base, Py_ssize_t lane,
+                     Py_ssize_t out) noexcept nogil:
+    cdef fc_pack one = whole[0]
+    one.w = <const char *>whole.w + (base + lane * whole.lane_pitch) * table.size
+    one.lanes = min(whole.nr, whole.lanes - lane)
+    one.panels = <char *>whole.panels + out * table.size
+    table.pack(&one)
+
+
+cdef void pack_depthwise(const char *w, const Py_ssize_t *taps, Py_ssize_t ntaps, Py_ssize_t channels,
+                         Py_ssize_t pitch, Py_ssize_t size, char *out) noexcept nogil:
+    """Turn (channels, taps) into (taps, channels), taps in the order given."""
+    cdef Py_ssize_t t, c
+    for t in range(ntaps):
+        for c in range(channels):
+            memcpy(out + (t * channels + c) * size, w + (c * pitch + taps[t]) * size, size)
+
+
+def packed_bytes(Geometry g, Py_ssize_t itemsize):
+    """Return the bytes of weights that `pack` packs for `forward`, on the active instruction set."""
+    return HEADER_BYTES + panel_bytes(ops(itemsize // 4 - 1), g, False)
+
+
+def pack(const real[:, :, :, ::1] weight, Geometry g, unsigned char[::1] packed, scratch):
+    """Pack weight (K, C/groups, R, S) into ``packed``, of `packed_bytes`, so that many calls of `forward` can read it.
+
+    ``packed`` begins on a cache line.
+    """
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t ntaps = g.r * g.s, t, wanted = HEADER_BYTES + panel_bytes(table, g, False)
+    if packed.shape[0] != wanted:
+        raise ValueError(f"pack: packed weights need {wanted} bytes here, got {packed.shape[0]}")
+    cdef unsigned char[::1] arena = scratch(ntaps * sizeof(Py_ssize_t))
+    cdef Py_ssize_t *taps = <Py_ssize_t *>&arena[0]
+    cdef Header *header = <Header *>&packed[0]
+    with nogil:
+        for t in range(ntaps):
+            taps[t] = t
+        pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, False, taps, ntaps, <char *>&packed[HEADER_BYTES])
+    header.nr, header.size = panel_lanes(table, g.k // g.groups), table.size
+
+
+cdef const char *panels_of(const fc_ops *table, Geometry g, const unsigned char[::1] packed) except? NULL:
+    """Return the panels of weights that `pack` has packed, or NULL if that was for another instruction set."""
+    cdef Py_ssize_t wanted = HEADER_BYTES + panel_bytes(table, g, False), given = packed.shape[0]
+    cdef const Header *header
+    if given > HEADER_BYTES:
+        header = <const Header *>&packed[0]
+        if header.size == table.size and header.nr != panel_lanes(table, g.k // g.groups):
+            return NULL
+        if header.size == table.size and given == wanted:
+            return <const char *>&packed[HEADER_BYTES]
+    raise ValueError(f"forward: packed weights need {wanted} bytes here, got {given}")

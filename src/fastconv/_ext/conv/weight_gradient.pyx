@@ -1,0 +1,294 @@
+"""The gradient of the weights: sums over pixels in shards, added in a fixed tree."""
+
+from cython.parallel cimport prange, threadid
+from libc.string cimport memset
+
+from fastconv._ext.conv.geometry cimport Geometry, ceil_div
+from fastconv._ext.conv.packing cimport panel_lanes
+from fastconv._ext.conv.scratch cimport SUMS, TAPS, WINDOWS, Scratch, book, booked, get, nothing_booked
+from fastconv._ext.conv.windows cimport WINDOW_BYTES, Image, copy_window, in_bounds, window_bytes, window_width
+from fastconv._ext.runtime cimport fc_depthwise_outer, fc_ops, fc_outer, ops, threads_for
+from fastconv._ext.shards cimport add_tree
+
+ctypedef fused real:
+    float
+    double
+
+# Pixels that the kernel `outer` takes at a time: what it reads of one panel stays in L1.
+cdef Py_ssize_t OUTER_PIXELS = 64
+# Sums of weight gradients beyond this do not stay in L2: they are taken a part at a time, over all pixels.
+cdef Py_ssize_t SUMS_BYTES = 192 * 1024
+
+
+cdef struct WeightGradient:
+    const fc_ops *table
+    Image image
+    const char *g              # grad_output (n, rows, cols, k)
+    Py_ssize_t k, groups, cg, kg
+    bint depthwise, direct
+    bint swapped               # vectors run over a filter row's weights, not over the filters; of no influence on bits
+    Py_ssize_t pitch, total    # elements of a row of the window; grid rows of all images
+    const Py_ssize_t *taps     # (m) offsets of a group's weights, in the order (r, s, c)
+    const Py_ssize_t *filters  # (kg) 0, 1, 2, ...: offsets of a group's filters in grad_output, where swapped
+    Py_ssize_t m, run          # weights of a group; how many of them have neighbouring offsets
+    Py_ssize_t row_weights, dilation   # weights of one row of the filter, and how far the next is
+    Py_ssize_t shards, parts, chunk, row_block, call_rows
+    bint bordered              # the windows are all images with their borders; else they are copied block by block
+    const char *windows
+    char *dw                   # shards of (groups, m, kg); swapped (groups, kg, m); depthwise (m, k)
+    Py_ssize_t window, images
+    int threads
+
+
+cdef Py_ssize_t count_shards(Py_ssize_t pixels, Py_ssize_t rows, Py_ssize_t weights) noexcept nogil:
+    """Return into how many shards the sum over pixels is cut: by shape alone, since it decides the bits.
+
+    Enough to occupy cores, each with 256 pixels or more, together at most 1 Mi elements.
+    """
+    return max(1, min(min(16, rows), min(pixels // 256, (1 << 20) // weights)))
+
+
+cdef void outer_block(const WeightGradient *a, Py_ssize_t task, char *window) noexcept nogil:
+    """Run one task: the pixels of one shard, some of the weights."""
+    cdef Py_ssize_t part = task % a.parts, shard = task // a.parts
+    cdef Py_ssize_t row = shard * a.total // a.shards, end = (shard + 1) * a.total // a.shards
+    cdef Py_ssize_t m0 = part * a.m // a.parts, m1 = (part + 1) * a.m // a.parts
+    cdef char *dw = a.dw + shard * a.groups * a.m * a.kg * a.image.size
+    clear_sums(dw, a, m0, m1)
+    while m0 < m1:
+        outer_rows(a, row, end, m0, min(m0 + a.chunk, m1), dw, window)
+        m0 += a.chunk
+
+
+cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py_ssize_t m0, Py_ssize_t m1,
+                     char *dw, char *window) noexcept nogil:
+    """Add the grid rows row .. end-1 of all images to the weights m0 .. m1-1 of each group."""
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t size = im.size
+    cdef Py_ssize_t n, i, rows, done, step
+    cdef const char *x
+    cdef const char *g
+    while row < end:
+        n, i = row // im.rows, row % im.rows
+        rows = min(min(a.row_block, im.rows - i), end - row)
+        if a.direct:
+            x = im.x + ((n * im.h + i * im.sr - im.top) * im.w - im.left) * im.c * size
+        elif a.bordered:
+            x = a.windows + n * a.window + i * im.sr * a.pitch * size
+        else:
+            copy_window(a.table, im, n, i, rows, 0, window)
+            x = window
+        g = a.g + row * im.cols * a.k * size
+        done = 0
+        while done < rows:
+            step = min(a.call_rows, rows - done)
+            outer_step(a, x, g, i, i + done, i + done + step, m0, m1, dw)
+            done += step
+        row += rows
+
+
+cdef void outer_step(const WeightGradient *a, const char *x, const char *g, Py_ssize_t origin, Py_ssize_t first,
+                     Py_ssize_t last, Py_ssize_t m0, Py_ssize_t m1, char *dw) noexcept nogil:
+    """Add the grid rows first .. last-1 of one image, whose row ``origin`` is at x and g, to the weights m0 .. m1-1.
+
+    Where a row of the filter lies off the image, its weights are left out: near the edges each row of the filter
+    takes the grid rows that it meets, elsewhere all take them together.
+    """
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t size = im.size, top = first * im.sr - im.top, bottom = (last - 1) * im.sr - im.top
+    cdef Py_ssize_t r = m0 // a.row_weights, end = ceil_div(m1, a.row_weights), begin, stop
+    cdef bint inside = top + r * a.dilation >= 0 and bottom + (end - 1) * a.dilation < im.h
+    while r < end:
+        begin, stop = first, last
+        while begin < stop and begin * im.sr - im.top + r * a.dilation < 0:
+            begin += 1
+        while begin < stop and (stop - 1) * im.sr - im.top + r * a.dilation >= im.h:
+            stop -= 1
+        if begin < stop:
+            outer_call(a, x + (begin - origin) * im.sr * a.pitch * size, g + (begin - origin) * im.cols * a.k * size,
+                       stop - begin, max(m0, r * a.row_weights),
+                       m1 if inside else min(m1, (r + 1) * a.row_weights), dw)
+        if inside:
+            break
+        r += 1
+
+
+cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_ssize_t rows, Py_ssize_t m0,
+                     Py_ssize_t m1, char *dw) noexcept nogil:
+    """Add some rows of one image to the weights m0 .. m1-1 of each group."""
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t size = im.size, group
+    cdef fc_outer b
+    cdef fc_depthwise_outer d
+    if a.depthwise:
+        d.x, d.x_row, d.x_col, d.taps, d.ntaps = x, im.sr * a.pitch, im.sc * im.c, a.taps + m0, m1 - m0
+        d.g, d.g_row, d.g_col = g, im.cols * a.k, a.k
+        d.rows, d.cols, d.channels = rows, im.cols, a.k
+        d.dw, d.dw_row = dw + m0 * a.k * size, a.k
+        a.table.depthwise_outer(&d)
+        return
+    cdef Py_ssize_t t, end
+    for group in range(a.groups):
+        if a.swapped:
+            b.x = g + group * a.kg * size
+            b.taps, b.m, b.dw_row = a.filters, a.kg, a.m
+            t = m0
+            while t < m1:
+                end = min(m1, (t // a.run + 1) * a.run)
+                b.g = x + (group * a.cg + a.taps[t]) * size
+                b.channels = end - t
+                b.dw = dw + (group * a.kg * a.m + t) * size
+                lay_pixels(&b, rows, im.cols, im.cols * a.k, a.k, im.sr * a.pitch, im.sc * im.c)
+                a.table.outer(&b)
+                t = end
+        else:
+            b.x, b.g = x + group * a.cg * size, g + group * a.kg * size
+            b.taps, b.m, b.channels = a.taps + m0, m1 - m0, a.kg
+            b.dw, b.dw_row = dw + (group * a.m + m0) * a.kg * size, a.kg
+            lay_pixels(&b, rows, im.cols, im.sr * a.pitch, im.sc * im.c, im.cols * a.k, a.k)
+            a.table.outer(&b)
+
+
+cdef inline void lay_pixels(fc_outer *b, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t x_row, Py_ssize_t x_col,
+                            Py_ssize_t g_row, Py_ssize_t g_col) noexcept nogil:
+    """Say where the pixels lie; a single column becomes a row, since the kernel's inner loop runs along rows."""
+    if cols == 1:
+        b.rows, b.cols, b.x_row, b.x_col, b.g_row, b.g_col = 1, rows, 0, x_row, 0, g_row
+    else:
+        b.rows, b.cols, b.x_row, b.x_col, b.g_row, b.g_col = rows, cols, x_row, x_col, g_row, g_col
+
+
+cdef void clear_sums(char *dw, const WeightGradient *a, Py_ssize_t m0, Py_ssize_t m1) noexcept nogil:
+    """Set the sums of the weights m0 .. m1-1 to zero."""
+    cdef Py_ssize_t block, size = a.image.size
+    cdef Py_ssize_t width = a.k if a.depthwise else a.kg
+    if a.swapped:
+        for block in range(a.groups * a.kg):
+            memset(dw + (block * a.m + m0) * size, 0, (m1 - m0) * size)
+    else:
+        for block in range(1 if a.depthwise else a.groups):
+            memset(dw + (block * a.m + m0) * width * size, 0, (m1 - m0) * width * size)
+
+
+cdef void finish(const fc_ops *table, const WeightGradient *a, real *grad, Py_ssize_t task,
+                 Py_ssize_t block) noexcept nogil:
+    """Add the shards for a block of one group and scatter them: grad (K, C/groups, R*S) += dw."""
+    cdef Py_ssize_t length = a.kg if a.swapped else a.cg, blocks = ceil_div(length, block)
+    cdef Py_ssize_t group = task // blocks, first = task % blocks * block, last = min(length, first + block)
+    cdef Py_ssize_t taps = a.m // a.cg, pitch = a.groups * a.m * a.kg
+    cdef Py_ssize_t c, t, k, k0
+    cdef const real *dw
+    cdef real *out
+    if a.swapped:
+        add_tree(table, a.dw, a.shards, pitch, (group * a.kg + first) * a.m, (last - first) * a.m)
+        if taps == 1:
+            table.accumulate(a.dw + (group * a.kg + first) * a.m * sizeof(real),
+                             grad + (group * a.kg + first) * a.m, (last - first) * a.m)
+            return
+        for k in range(group * a.kg + first, group * a.kg + last):
+            dw, out = <const real *>a.dw + k * a.m, grad + k * a.m
+            for t in range(taps):
+                for c in range(a.cg):
+                    out[c * taps + t] += dw[t * a.cg + c]
+        return
+    for t in range(taps):
+        add_tree(table, a.dw, a.shards, pitch, (group * a.m + t * a.cg + first) * a.kg, (last - first) * a.kg)
+    # sixteen filters at a time: whole cache lines are read, and each filter is written from end to end
+    for k0 in range(0, a.kg, 16):
+        for c in range(first, last):
+            for t in range(taps):
+                dw = <const real *>a.dw + (group * a.m + t * a.cg + c) * a.kg
+                out = grad + group * a.kg * a.m + c * taps + t
+                for k in range(k0, min(k0 + 16, a.kg)):
+                    out[k * a.m] += dw[k]
+
+
+cdef double tile_cost(const fc_ops *table, Py_ssize_t lanes, Py_ssize_t rows) noexcept nogil:
+    """Return about how many cycles a pixel takes with vectors over ``lanes`` sums and a broadcast for each row.
+
+    Narrow tiles load more for each multiply-add.
+    """
+    cdef Py_ssize_t vectors = ceil_div(lanes, table.lanes), width = panel_lanes(table, lanes) // table.lanes
+    return vectors * rows * (0.9 if width == 1 else 0.6 if width == 2 else 0.53)
+
+
+cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *s) noexcept nogil:
+    """Make ``a`` the weight gradient of these sizes, and book the memory it needs."""
+    cdef Py_ssize_t size = table.size
+    cdef Image *im = &a.image
+    a.table, a.images = table, g.n
+    im.h, im.w, im.c, im.size = g.h, g.w, g.c, size
+    im.rows, im.cols, im.sr, im.sc, im.top, im.left = g.p, g.q, g.sh, g.sw, g.top, g.left
+    im.reach_r, im.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
+    a.direct = in_bounds(im)
+    if a.direct and g.r == 1 and g.s == 1 and g.sh == 1 and g.sw == 1 and g.h == g.p and g.w == g.q:
+        im.rows = im.h = g.n * g.h * g.w   # each pixel is a row of its own: shards and blocks of any size
+        im.cols = im.w = a.images = 1
+    a.total = a.images * im.rows
+    a.pitch = (im.w if a.direct else window_width(im)) * im.c
+    a.k, a.depthwise = g.k, g.depthwise
+    a.groups, a.cg, a.kg = g.groups, g.c // g.groups, g.k // g.groups
+    if a.depthwise:  # the channels are the lanes, the taps the weights
+        a.groups, a.cg, a.kg = 1, 1, g.k
+    a.row_weights, a.dilation = g.s * a.cg, g.dh
+    a.m = g.r * a.row_weights
+    a.run = a.row_weights if g.dw == 1 and a.groups == 1 else a.cg
+    # sums with vectors over the channels of one tap lie as grad_weight does: preferred where the cost is the same
+    a.swapped = (not a.depthwise and tile_cost(a.table, a.run, a.kg) * (a.m // a.run)
+                 < tile_cost(a.table, a.kg, a.m) * (1.05 if g.r == 1 and g.s == 1 else 1))
+    cdef Py_ssize_t weights = a.groups * a.m * a.kg
+    a.shards = count_shards(g.n * g.p * g.q, a.total, weights)
+    a.threads = threads_for(g.work())
+    a.parts = 1
+    if a.threads > 1 and a.shards < 2 * a.threads:
+        a.parts = max(1, min(ceil_div(2 * a.threads, a.shards), a.m // a.table.mr))
+    a.row_block = im.rows
+    if not a.direct:
+        a.row_block = max(1, min(im.rows, WINDOW_BYTES // (im.sr * window_width(im) * im.c * size)))
+    a.call_rows = max(1, OUTER_PIXELS * a.table.nr // (im.cols * min(a.table.nr, a.run if a.swapped else a.kg)))
+    a.chunk = max(a.table.mr, SUMS_BYTES // (a.groups * a.kg * size) // a.table.mr * a.table.mr)
+    a.bordered = not a.direct and a.chunk < a.m
+    if a.bordered:
+        a.row_block = im.rows
+    if a.chunk < a.m:   # tiles are set down once in many pixels
+        a.call_rows = max(a.call_rows, min(im.rows, ceil_div(64, im.cols)))
+    a.window = 0 if a.direct else window_bytes(im, a.row_block)
+    book(s, TAPS, (a.m + a.kg) * sizeof(Py_ssize_t))
+    book(s, SUMS, a.shards * weights * size)
+    book(s, WINDOWS, (a.images if a.bordered else a.threads) * a.window)
+
+
+def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_weight,
+                    Geometry g, scratch):
+    """Add to grad_weight (K, C/groups, R, S) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K)."""
+    if g.n == 0:
+        return
+    cdef WeightGradient a
+    cdef Scratch s
+    nothing_booked(&s)
+    describe(&a, g, ops(sizeof(real) // 4 - 1), &s)
+    cdef unsigned char[::1] arena = scratch(booked(&s))
+    s.base = <char *>&arena[0]
+    cdef Py_ssize_t *taps = <Py_ssize_t *>get(&s, TAPS)
+    cdef char *windows = get(&s, WINDOWS)
+    a.image.x, a.g = <const char *>&x[0, 0, 0, 0], <const char *>&grad_y[0, 0, 0, 0]
+    a.taps, a.filters, a.dw, a.windows = taps, taps + a.m, get(&s, SUMS), windows
+    cdef Py_ssize_t m, n, task
+    cdef Py_ssize_t tasks = a.shards * a.parts
+    cdef Py_ssize_t block = max(1, 8192 // (a.kg * g.r * g.s))
+    if a.swapped:
+        block = max(1, 8192 // a.m)
+    cdef Py_ssize_t finish_tasks = a.groups * ceil_div(a.kg if a.swapped else a.cg, block)
+    cdef real *grad = &grad_weight[0, 0, 0, 0]
+    with nogil:
+        for m in range(a.m):
+            taps[m] = m // a.cg // g.s * g.dh * a.pitch + m // a.cg % g.s * g.dw * g.c + m % a.cg
+        for m in range(a.kg):
+            taps[a.m + m] = m
+        if a.bordered:
+            for n in prange(a.images, schedule='static', num_threads=a.threads):
+                copy_window(a.table, &a.image, n, 0, a.image.rows, 0, windows + n * a.window)
+        for task in prange(tasks, schedule='static', num_threads=a.threads):
+            outer_block(&a, task, windows + threadid() * a.window)
+        for task in prange(finish_tasks, schedule='static', num_threads=a.threads):
+            finish(a.table, &a, grad, task, block)

@@ -1,0 +1,158 @@
+"""The list of algorithms, packed weights and booked scratch memory, beneath the boundary."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from problems import TEST
+
+import fastconv._ext.conv.algorithms as algorithms
+from fastconv import config
+from fastconv._ext.conv.algorithms import ALGORITHMS, choose, kernel
+from fastconv.functional._epilogue import NOTHING
+from fastconv.functional._geometry import convolution
+from fastconv.functional._scratch import empty_aligned
+
+OPERATIONS = ("forward", "input_gradient", "weight_gradient")
+
+
+def geometry_of(problem):
+    return convolution("test", problem.input_shape, problem.weight_shape, *problem.options)
+
+
+def normal(rng, shape, dtype):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def drawn_arrays(g, dtype, seed=0):
+    """Return x, weight and a gradient of the output as kernels take them."""
+    rng = np.random.default_rng(seed)
+    shapes = (g.n, g.h, g.w, g.c), (g.k, g.c // g.groups, g.r, g.s), (g.n, g.p, g.q, g.k)
+    return [normal(rng, shape, dtype) for shape in shapes]
+
+
+def exactly(nbytes):
+    """Return scratch memory of just this size, full of NaNs: nothing may be read that was not written."""
+    arena = empty_aligned(nbytes, np.uint8)
+    arena[:] = 255
+    return arena
+
+
+def computed(algorithm, operation, g, arrays, scratch=exactly):
+    x, weight, grad = arrays
+    run = getattr(algorithm, operation)[x.itemsize]
+    if operation == "forward":
+        out = np.empty_like(grad)
+        run(x, weight, out, g, NOTHING, scratch)
+    elif operation == "input_gradient":
+        out = np.empty_like(x)
+        run(grad, weight, out, g, NOTHING, scratch)
+    else:
+        out = np.zeros_like(weight)
+        run(x, grad, out, g, scratch)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("problem", TEST, ids=str)
+def test_every_algorithm_gives_the_same_bits_in_every_setting(problem, dtype, every_setting):
+    g = geometry_of(problem)
+    arrays = drawn_arrays(g, dtype)
+    for algorithm in ALGORITHMS:
+        for operation in OPERATIONS:
+            if not algorithm.refusal(operation, g, arrays[0].itemsize):
+                results = every_setting(lambda a=algorithm, o=operation: computed(a, o, g, arrays).tobytes())
+                assert len(set(results.values())) == 1, (algorithm.name, operation)
+
+
+@pytest.mark.parametrize("problem", TEST, ids=str)
+def test_the_choice_reads_neither_instruction_set_nor_threads(problem, every_setting):
+    g = geometry_of(problem)
+    for operation in OPERATIONS:
+        for itemsize in (4, 8):
+            chosen = every_setting(lambda o=operation, i=itemsize: choose(o, g, i).name)
+            assert len(set(chosen.values())) == 1
+
+
+@given(st.sampled_from(TEST), st.sampled_from([np.float32, np.float64]), st.integers(0, 2**16))
+@settings(max_examples=40, deadline=None)
+def test_packed_weights_give_the_bits_of_weights(problem, dtype, seed):
+    """Weights packed for one instruction set are packed again for another, whose tiles may be of another width."""
+    g = geometry_of(problem)
+    arrays = drawn_arrays(g, dtype, seed)
+    x, weight, grad = arrays
+    for algorithm in ALGORITHMS:
+        if algorithm.refusal("forward", g, x.itemsize):
+            continue
+        want = computed(algorithm, "forward", g, arrays)
+        for packing in config.available_isas():
+            with config.isa(packing):
+                packed = exactly(algorithm.packed_bytes(g, x.itemsize))
+                algorithm.pack[x.itemsize](weight, g, packed, exactly)
+            for running in config.available_isas():
+                unread = np.full_like(weight, np.nan) if running == packing else weight
+                with config.isa(running):
+                    out = np.empty_like(grad)
+                    algorithm.forward[x.itemsize](x, unread, out, g, NOTHING, exactly, packed)
+                assert_array_equal(out, want, err_msg=f"{algorithm.name}: packed by {packing}, run by {running}")
+
+
+def test_packed_weights_of_another_size_are_refused():
+    [g, other] = (convolution("test", (1, 8, 6, 6), (8, 8, side, side), 1, 1, 1, 1) for side in (3, 5))
+    x, weight, grad = drawn_arrays(g, np.float32)
+    direct = choose("forward", g, 4, "direct")
+    packed = exactly(direct.packed_bytes(other, 4))
+    with pytest.raises(ValueError, match=rf"pack: packed weights need \d+ bytes here, got {packed.nbytes}"):
+        direct.pack[4](weight, g, packed, exactly)
+    direct.pack[4](drawn_arrays(other, np.float32)[1], other, packed, exactly)
+    for wrong in (packed, packed[:8], packed[:0]):
+        with pytest.raises(ValueError, match=f"forward: packed weights need .* got {wrong.size}"):
+            direct.forward[4](x, weight, grad, g, NOTHING, exactly, wrong)
+
+
+@pytest.mark.parametrize("problem", TEST, ids=str)
+def test_scratch_memory_is_all_that_was_booked_and_no_more(problem, every_setting):
+    """The memory lies between guards, which stay as they are."""
+    g = geometry_of(problem)
+    arrays = drawn_arrays(g, np.float32)
+
+    def guarded(nbytes):
+        arena = exactly(nbytes + 512)
+        arena[:256] = arena[256 + nbytes :] = 77
+        lent.append(arena)
+        return arena[256 : 256 + nbytes]
+
+    def run():
+        for algorithm in ALGORITHMS:
+            for operation in OPERATIONS:
+                if not algorithm.refusal(operation, g, 4):
+                    computed(algorithm, operation, g, arrays, guarded)
+
+    lent = []
+    every_setting(run)
+    assert lent
+    for arena in lent:
+        assert (arena[:256] == 77).all()
+        assert (arena[-256:] == 77).all()
+
+
+def test_algorithms_by_name(monkeypatch):
+    g = geometry_of(TEST[0])
+    direct = choose("forward", g, 4, "direct")
+    assert direct.name == "direct"
+    assert kernel("input_gradient", g, 8, "direct") is direct.input_gradient[8]
+    with pytest.raises(ValueError, match=r"algorithm must be 'auto' or one of .*'direct', got 'fft'"):
+        choose("forward", g, 4, "fft")
+    picky = direct._replace(
+        name="picky",
+        refusal=lambda operation, g, itemsize: "" if itemsize == 4 else "it computes float32 alone",
+        pays=lambda operation, g, itemsize: operation == "forward",
+    )
+    monkeypatch.setattr(algorithms, "ALGORITHMS", [picky, direct])
+    assert choose("forward", g, 4) is picky
+    assert choose("forward", g, 8) is direct
+    assert choose("weight_gradient", g, 4) is direct
+    assert choose("weight_gradient", g, 4, "picky") is picky
+    with pytest.raises(ValueError, match="algorithm 'picky' cannot compute this forward: it computes float32 alone"):
+        choose("forward", g, 8, "picky")
