@@ -16,8 +16,10 @@ from fastconv.functional import convolution as _convolution
 from fastconv.functional import linear as _linear
 from fastconv.functional import normalization as _normalization
 from fastconv.functional import pooling as _pooling
+from fastconv.functional import prelu as _prelu
 from fastconv.functional import resampling as _resampling
 from fastconv.functional import shape as _shape
+from fastconv.functional import softmax as _softmax
 from fastconv.functional import transposed as _transposed
 from fastconv.functional._check import (
     release_scratch,
@@ -33,16 +35,11 @@ from fastconv.functional.activation import (
     hardswish_backward,
     hardtanh_backward,
     leaky_relu_backward,
-    log_softmax_backward,
     mish_backward,
-    prelu_backward,
     relu6_backward,
     relu_backward,
-    safe_exp,
-    safe_log,
     sigmoid_backward,
     silu_backward,
-    softmax_backward,
     softplus_backward,
     softsign_backward,
     tanh_backward,
@@ -96,12 +93,23 @@ from fastconv.functional.pooling import (
     max_pool2d_backward,
     pool2d_output_shape,
 )
+from fastconv.functional.prelu import (
+    prelu_backward,
+)
 from fastconv.functional.resampling import (
     interpolate_backward,
+)
+from fastconv.functional.safe import (
+    safe_exp,
+    safe_log,
 )
 from fastconv.functional.shape import (
     cat_backward,
     pad_backward,
+)
+from fastconv.functional.softmax import (
+    log_softmax_backward,
+    softmax_backward,
 )
 from fastconv.functional.transposed import (
     conv_transpose1d_backward,
@@ -109,7 +117,7 @@ from fastconv.functional.transposed import (
 )
 
 adaptive_avg_pool2d = takes_values(_pooling.adaptive_avg_pool2d)
-add = takes_values(_activation.add)
+add = takes_values(_arithmetic.add)
 avg_pool2d = takes_values(_pooling.avg_pool2d)
 batch_norm = takes_values(_normalization.batch_norm)
 bias_add = takes_values(_linear.bias_add)
@@ -129,20 +137,20 @@ hardtanh = takes_values(_activation.hardtanh)
 interpolate = takes_values(_resampling.interpolate)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
-log_softmax = takes_values(_activation.log_softmax)
+log_softmax = takes_values(_softmax.log_softmax)
 max_pool2d = takes_values(_pooling.max_pool2d)
 mean = takes_values(_arithmetic.mean)
 mish = takes_values(_activation.mish)
 mul = takes_values(_arithmetic.mul)
 pad = takes_values(_shape.pad)
 permute = takes_values(_shape.permute)
-prelu = takes_values(_activation.prelu)
+prelu = takes_values(_prelu.prelu)
 relu = takes_values(_activation.relu)
 relu6 = takes_values(_activation.relu6)
 reshape = takes_values(_shape.reshape)
 sigmoid = takes_values(_activation.sigmoid)
 silu = takes_values(_activation.silu)
-softmax = takes_values(_activation.softmax)
+softmax = takes_values(_softmax.softmax)
 softplus = takes_values(_activation.softplus)
 softsign = takes_values(_activation.softsign)
 stack = takes_values(_shape.stack)

@@ -1,10 +1,20 @@
 """Arrays as the kernels of activations and losses read them: flat, or in rows along one axis."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from fastconv.functional._check import Array, as_contiguous, as_nhwc, memory
+from fastconv.functional._check import (
+    Array,
+    as_contiguous,
+    as_nhwc,
+    check_apart,
+    check_out,
+    check_shape,
+    memory,
+    same_dtype,
+)
 
 
 def check_batch(where: str, name: str, a: Array) -> None:
@@ -41,3 +51,21 @@ def write_rows(out: Array, axis: int, write: Callable[[Array], None]) -> None:
     write(target.reshape(-1, out.shape[axis]))
     if not direct:
         moved[...] = target
+
+
+def output_like(where: str, input: Array, out: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Return where a result of the input's shape goes: ``out``, which may be the input itself, or a new array."""
+    out = check_out(where, "out", out, input.shape, dtype)
+    check_apart(where, {"out": out}, {"input": input}, in_place=("input",))
+    return out
+
+
+def gradient_like(where: str, name: str, grad_output: Array, known: Array, grad_input: Array | None) -> Array:
+    """Check the arrays of a gradient, and return the one it is written to."""
+    dtype = same_dtype(where, grad_output=grad_output, **{name: known})
+    check_batch(where, name, known)
+    check_shape(where, "grad_output", grad_output, known.shape)
+    grad_input = check_out(where, "grad_input", grad_input, known.shape, dtype)
+    arrays = {"grad_output": grad_output, name: known}
+    check_apart(where, {"grad_input": grad_input}, arrays, in_place=arrays)
+    return grad_input

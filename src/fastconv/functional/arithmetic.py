@@ -2,9 +2,31 @@
 
 from typing import Any
 
-from fastconv.functional._check import Array
+import numpy as np
+
+from fastconv._ext import elementwise
+from fastconv.functional._check import Array, by_dtype, check_apart, check_out, same_dtype
 from fastconv.functional._ops._run import apply, apply_backward
 from fastconv.functional._ops.arithmetic import Arithmetic, Reduce, axes_of
+from fastconv.functional._views import check_batch, flat
+
+_kernel = by_dtype(elementwise.binary)
+
+
+def add(a: Array | float, b: Array | float, *, out: Array | None = None) -> Array:
+    """Return ``a + b``, broadcast as by NumPy.
+
+    Parameters, result and errors are those of :func:`sub`. Arrays of one shape, the joint of a residual block, have a
+    kernel of their own; then ``out`` may be ``a`` or ``b`` itself, and a signal (N, C, L) comes back in C order.
+    """
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape):
+        return _binary("add", a, b, out)
+    dtype = same_dtype("add", a=a, b=b)
+    check_batch("add", "a", a)
+    out = check_out("add", "out", out, a.shape, dtype)
+    check_apart("add", {"out": out}, {"a": a, "b": b}, in_place=("a", "b"))
+    _kernel[dtype](flat(a), flat(b), flat(out), "add")
+    return out
 
 
 def sub(a: Array | float, b: Array | float, *, out: Array | None = None) -> Array:

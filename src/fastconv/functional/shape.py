@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastconv.functional._check import Array
+from fastconv.functional._check import Array, check_array
 from fastconv.functional._ops import shape as _shape
 from fastconv.functional._ops._run import apply, apply_backward
+from fastconv.graph.operation import axis_of
 
 
 def cat(arrays: Sequence[Array], axis: int = 0) -> Array:
@@ -57,7 +58,9 @@ def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Return arrays of one shape along a new axis; errors as of :func:`cat`."""
     if not len(arrays):
         raise ValueError("stack: there is no array")
-    at = axis % (arrays[0].ndim + 1)
+    for a in arrays:
+        check_array("stack", "an array", a)
+    at = axis_of("stack", axis, arrays[0].shape, 1)
     return cat([a.reshape(*a.shape[:at], 1, *a.shape[at:]) for a in arrays], at)
 
 

@@ -213,6 +213,16 @@ def one_dtype(where: str, *specs: Any) -> np.dtype[Any]:
     return found.pop()
 
 
+def axis_of(where: str, axis: Any, shape: tuple[int, ...], more: int = 0) -> int:
+    """Return an axis counted from the first one; ``more`` axes are to be added to those of the shape."""
+    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+        raise TypeError(f"{where}: axis must be an int, got {axis!r}")
+    ndim = len(shape) + more
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{where}: axis {axis} is out of range for shape {shape}")
+    return int(axis) % ndim
+
+
 def one_of(what: str, value: Any, choices: Collection[Any]) -> None:
     """Raise ValueError unless a setting, named by ``what``, is one of these: it may come from a file."""
     if value not in choices:

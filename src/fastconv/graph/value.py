@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from fastconv.graph.operation import Operation, Spec
+from fastconv.graph.operation import Operation, Spec, axis_of
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -142,15 +142,16 @@ class Value:
 
     def transpose(self, first: int, second: int) -> Any:
         axes = list(range(self.ndim))
+        first, second = (axis_of("transpose", axis, self.shape) for axis in (first, second))
         axes[first], axes[second] = axes[second], axes[first]
         return functions["permute"](self, axes)
 
     def unsqueeze(self, axis: int) -> Any:
-        at = axis % (self.ndim + 1)
+        at = axis_of("unsqueeze", axis, self.shape, 1)
         return functions["reshape"](self, (*self.shape[:at], 1, *self.shape[at:]))
 
     def squeeze(self, axis: int) -> Any:
-        at = axis % self.ndim
+        at = axis_of("squeeze", axis, self.shape)
         if self.shape[at] != 1:
             return self
         return functions["reshape"](self, (*self.shape[:at], *self.shape[at + 1 :]))

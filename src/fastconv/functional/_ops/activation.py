@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from fastconv._ext import loss
-from fastconv.functional import activation as F
 from fastconv.functional._check import by_dtype
 from fastconv.functional._epilogue import ACTIVATIONS, Epilogue, activate_backward, alone, finish, known_of, parse
 from fastconv.functional._ops._run import describes
 from fastconv.functional._views import check_batch
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype
+from fastconv.functional.activation import _gelu_name
+from fastconv.functional.prelu import _add_slope_sums
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, axis_of, flat, layout, one_dtype
 from fastconv.graph.value import write
 
 _softmax = by_dtype(loss.softmax)
@@ -111,7 +112,7 @@ class PReLU(Elementwise):
         (gy, x, to), calls, back = _rows_along(1, f.work, [f.gy[0], f.x[0]], target)
         yield from calls
         if grad_weight is not None and x.size:
-            yield F._add_slope_sums, (gy, x, grad_weight)
+            yield _add_slope_sums, (gy, x, grad_weight)
         if gx is not None:
             epilogue, calls = self._slopes(f, x)
             yield from calls
@@ -154,7 +155,7 @@ class Softmax(Elementwise):
         return "log_softmax" if self.logarithm else "softmax"
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
-        F._check_axis(self.name, inputs[0], self.axis)
+        axis_of(self.name, self.axis, inputs[0].shape)
         return super().infer(*inputs)
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
@@ -207,7 +208,7 @@ def elu(input: Any, alpha: float = 1.0) -> Any:
 
 @describes("gelu")
 def gelu(input: Any, approximate: str = "none") -> Any:
-    return write(Activate(F._gelu_name("gelu", approximate)), input)
+    return write(Activate(_gelu_name("gelu", approximate)), input)
 
 
 @describes("softplus")

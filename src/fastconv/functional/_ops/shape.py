@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, layout, one_dtype, same_order
-from fastconv.graph.value import refuse, write
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, axis_of, layout, one_dtype, same_order
+from fastconv.graph.value import Value, graph_of, refuse, write
 
 
 def _move(source: Array, target: Array) -> Iterator[Call]:
@@ -178,9 +178,7 @@ class Cat(Operation):
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         dtype, first = one_dtype("cat", *inputs), inputs[0]
-        if not -first.ndim <= self.axis < first.ndim:
-            raise ValueError(f"cat: axis {self.axis} is out of range for shape {first.shape}")
-        axis = self.axis % first.ndim
+        axis = axis_of("cat", self.axis, first.shape)
         for other in inputs:
             if other.ndim != first.ndim or any(
                 a != b for i, (a, b) in enumerate(zip(first.shape, other.shape, strict=True)) if i != axis
@@ -274,7 +272,11 @@ def cat(arrays: Any, axis: int = 0) -> Any:
 
 @describes("stack")
 def stack(arrays: Any, axis: int = 0) -> Any:
-    first = arrays[0]
-    at = axis % (first.ndim + 1)
-    parts = [reshape(a, (*a.shape[:at], 1, *a.shape[at:])) for a in arrays]
-    return write(Cat(at), *parts)
+    graph = graph_of(arrays)
+    assert graph is not None
+    dtype = next(a.dtype for a in arrays if isinstance(a, Value))
+    values: list[Any] = [graph.operand(a, dtype) for a in arrays]
+    if None in values:
+        raise TypeError("stack: an array is missing (None)")
+    at = axis_of("stack", axis, values[0].shape, 1)
+    return write(Cat(at), *(value.unsqueeze(at) for value in values))
