@@ -34,12 +34,3 @@ def copy(const unsigned char[::1] source, unsigned char[::1] target, int threads
     for i in prange(threads, nogil=True, schedule='static', num_threads=threads):
         memcpy(&target[i * n], &source[i * n], n)
     return 2.0 * n * threads
-
-
-def quotient_errors(Py_ssize_t first, Py_ssize_t n, double nudge):
-    """Count the floats, n from bits ``first`` on, whose softsign by a nudged estimate is not that by division."""
-    cdef const fc_ops *table = ops(0)
-    cdef Py_ssize_t wrong
-    with nogil:
-        table.deep_quotient_errors(first, n, nudge, &wrong)
-    return wrong

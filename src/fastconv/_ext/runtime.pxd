@@ -290,7 +290,6 @@ cdef extern from "kernels.h" nogil:
         void (*deep_gradient)(const fc_deep *a) noexcept nogil
         void (*deep_update)(const fc_deep *a, const fc_deep *c) noexcept nogil
         void (*deep_both)(const fc_deep *a, const fc_deep *c) noexcept nogil
-        void (*deep_quotient_errors)(Py_ssize_t first, Py_ssize_t n, double nudge, Py_ssize_t *wrong) noexcept nogil
 
 
 # kind: 0 float32, 1 float64 (sizeof(real) // 4 - 1 in a fused function)
