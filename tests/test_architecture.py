@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastconv
 
@@ -73,40 +75,95 @@ def test_imports_point_downward(path):
             assert room in ("config", "functional", "deep"), f"{room} reaches past the boundary: {name}"
 
 
+KERNELS, EXT = PACKAGE / "_kernels", PACKAGE / "_ext"
+headers = pytest.mark.skipif(not (KERNELS / "args.h").exists(), reason="the C sources are not installed")
+
+
+def declared(line):
+    """Return (type, name) of each name that a line of C or Cython declares; C's flags are Cython's bint or int."""
+    first, *others = line.replace("ptrdiff_t", "Py_ssize_t").replace("bint", "int").split(",")
+    kind, *first = re.fullmatch(r"\s*(.*?)\s*(\**)\s*(\w+)\s*((?:\[\w+\])*)\s*", first).groups()
+    names = [first, *(re.fullmatch(r"\s*(\**)\s*(\w+)\s*((?:\[\w+\])*)\s*", other).groups() for other in others)]
+    return [(kind + stars + size, name) for stars, name, size in names]
+
+
+def structs_of_c(text):
+    """Return {name: fields} of the structs of a header; of the table, the fields before its kernels."""
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    found = re.findall(r"typedef struct (\w+) \{(.*?)\} \1;", re.sub(r"^#.*\n", "", text, flags=re.M), re.S)
+    return {n: [f for line in body.split(";") if line.strip() for f in declared(line)] for n, body in found}
+
+
+def structs_of_cython(text):
+    """Return {name: fields} of the structs that are declared; kernels of the table left out."""
+    found = re.findall(r"ctypedef struct (\w+):\n((?:        .*\n|\n)+)", re.sub(r" *#.*", "", text))
+    bodies = {name: re.sub(r"\n +void \(\*.*", "", body, flags=re.S) for name, body in found}
+    return {name: [field for line in body.splitlines() if line.strip() for field in declared(line)]
+            for name, body in bodies.items()}  # fmt: skip
+
+
+def mirrors():
+    """Give the text of every declaration from our headers."""
+    for path in sorted([*EXT.rglob("*.pxd"), *EXT.rglob("*.pyx")]):
+        yield from re.findall(r'^cdef extern from "\w+\.h".*\n((?: {4}.*\n|\n)+)', path.read_text(), re.M)
+
+
+@headers
 def test_the_cython_mirror_lists_the_kernels_of_ops_inc():
-    kernels = PACKAGE / "_kernels" / "ops.inc"
-    if not kernels.exists():
-        pytest.skip("the C sources are not installed")
-    listed = re.findall(r"^FC_OP\((\w+),\s*\((.*?)\),\s*\(", kernels.read_text(), re.M | re.S)
-    mirrored = re.findall(r"void \(\*(\w+)\)\((.*?)\) noexcept", (PACKAGE / "_ext" / "runtime.pxd").read_text(), re.S)
+    """In their order, each with the types and names of its parameters."""
+    listed = re.findall(r"^FC_OP\((\w+),\s*\((.*?)\),\s*\(", (KERNELS / "ops.inc").read_text(), re.M | re.S)
+    mirrored = re.findall(r"void \(\*(\w+)\)\((.*?)\) noexcept", (EXT / "runtime.pxd").read_text(), re.S)
 
     def plain(text):
         return re.sub(r"\s+", " ", text.replace("ptrdiff_t", "Py_ssize_t")).strip()
 
-    assert {n: plain(p) for n, p in listed} == {n: plain(p) for n, p in mirrored}
+    assert [(n, plain(p)) for n, p in listed] == [(n, plain(p)) for n, p in mirrored]
 
 
-def test_the_cython_mirror_has_the_structs_of_args_h():
-    """Every struct, and of each every field in its order and with its type; C's flags are Cython's bint or int."""
-    args = PACKAGE / "_kernels" / "args.h"
-    if not args.exists():
-        pytest.skip("the C sources are not installed")
-    header = re.sub(r"/\*.*?\*/", "", args.read_text(), flags=re.S)
-    mirror = re.sub(r"#.*", "", (PACKAGE / "_ext" / "runtime.pxd").read_text())
+@headers
+def test_the_cython_mirror_has_every_struct_of_the_headers():
+    """Of each every field, in its order and with its type."""
+    structs = structs_of_c((KERNELS / "args.h").read_text()) | structs_of_c((KERNELS / "kernels.h").read_text())
+    found = [structs_of_cython(text).items() for text in mirrors()]
+    assert dict(pair for pairs in found for pair in pairs) == structs
+    assert sum(map(len, found)) == len(structs), "a struct is declared twice"
 
-    def fields(body, end):
-        found = []
-        for line in filter(None, (line.strip() for line in re.split(end, body))):
-            kind, names = re.match(r"(.*?[\s*])(\w+(?:\s*,\s*\**\w+)*)$", " ".join(line.split())).groups()
-            kind = kind.replace("ptrdiff_t", "Py_ssize_t").replace("bint", "int")
-            stars = "*" * kind.count("*")
-            found += [(kind.replace("*", "").strip() + stars, name.strip(" *")) for name in names.split(",")]
-        return found
 
-    structs = re.findall(r"typedef struct (\w+) \{(.*?)\} \1;", header, re.S)
-    mirrored = re.findall(r"ctypedef struct (\w+):\n((?:        .*\n|\n)+)", mirror)
-    there = {name: fields(body, "\n") for name, body in mirrored if name != "fc_ops"}
-    assert {name: fields(body, ";") for name, body in structs} == there
+@headers
+def test_the_cython_mirror_names_constants_that_there_are():
+    text = (KERNELS / "args.h").read_text() + (KERNELS / "kernels.h").read_text()
+    rows = re.findall(r"^FC_ACTIVATION\((\w+)", (KERNELS / "activations.inc").read_text(), re.M)
+    there = set(re.findall(r"\bFC_\w+", re.sub(r"/\*.*?\*/", "", text, flags=re.S))) | {f"FC_ACT_{row}" for row in rows}
+    named = {n for body in mirrors() for line in re.findall(r"enum:(.*)", body) for n in re.findall(r"\w+", line)}
+    assert named
+    assert named - there == set()
+
+
+@settings(max_examples=200)
+@given(st.data())
+@headers
+def test_a_field_that_is_changed_is_noticed(data):
+    """Renamed, given another type, left out, or in another place: the reading of both files misses none of it."""
+    text = next(text for text in mirrors() if "fc_rows" in text)
+    lines = text.splitlines(keepends=True)
+    table = next(i for i, line in enumerate(lines) if "(*" in line)
+    fields = [i for i in range(table) if lines[i].startswith(" " * 8) and lines[i].strip()[:1] != "#"]
+    at = data.draw(st.sampled_from(fields))
+    how = data.draw(st.sampled_from(["renamed", "retyped", "pointed", "left out", "moved"]))
+    changed = lines.copy()
+    if how == "renamed":
+        changed[at] = re.sub(r"(\w+)(\W*)$", r"\1_\2", lines[at])
+    elif how == "retyped":
+        changed[at] = re.sub(r"\b(Py_ssize_t|int|bint|double|void|fc_\w+)\b", "float", lines[at], count=1)
+    elif how == "pointed":
+        changed[at] = re.sub(r"(\w+)(\W*)$", r"*\1\2", lines[at])
+    elif how == "left out":
+        del changed[at]
+    elif at - 1 in fields:
+        changed[at - 1], changed[at] = lines[at], lines[at - 1]
+    else:
+        return
+    assert structs_of_cython("".join(changed)) != structs_of_cython(text)
 
 
 def test_import_brings_in_nothing_heavy():
