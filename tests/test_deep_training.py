@@ -406,6 +406,12 @@ def test_a_streamed_step_takes_what_it_was_fitted_to(width, layers, samples, thr
         assert plan.chunk == min(chunk, layers)
 
 
+sanitized = pytest.mark.skipif(
+    "ASAN_OPTIONS" in os.environ, reason="AddressSanitizer's shadow and what it keeps of freed memory are resident too"
+)
+
+
+@sanitized
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs to know what is resident")
 def test_what_cannot_be_trained_within_memory_or_samples_is_refused_before_anything_is_written(tmp_path):
     ask = ("train", "--dataset", "digits", "--layers", "100000", "--steps", "1")
@@ -430,6 +436,7 @@ def test_images_that_fill_the_usual_memory_limit_raise_it_and_no_other(monkeypat
         deep._within(256 << 20, record, 16, 256, 1)
 
 
+@sanitized
 @pytest.mark.slow
 @pytest.mark.parametrize(("batch", "limit"), [(16, 256), (64, 160)])
 def test_a_hundred_million_layers_streamed(tmp_path, batch, limit):

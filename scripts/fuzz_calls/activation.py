@@ -1,9 +1,10 @@
-"""Activations, softmax and sums of two arrays."""
+"""Activations and softmax."""
 
 import numpy as np
 import reference as ref
 
-from .drawing import DRAWS, Call, Draw, Unchecked, draws, f64
+from .drawing import DRAWS, Call, Draw, draws, f64
+from .epilogue import CURVES, gelu_slope, gelu_tanh_slope, sized, sloped, softsign
 
 
 def unary(name, function, ulps=4.0, draw=Draw.real):
@@ -34,10 +35,6 @@ def binary_backward(name, known, function, draw=Draw.whole, ulps=8.0):
     DRAWS[name] = make
 
 
-def softsign(x):
-    return np.where(np.isinf(x), np.sign(x), x / (1 + abs(x)))
-
-
 def clipped(function, ranges):
     def make(d):
         shape = d.shape()
@@ -66,26 +63,22 @@ binary_backward("sigmoid_backward", "output", lambda g, y: g * (1 - y) * y)
 binary_backward("softsign_backward", "input", lambda g, x: g / (1 + abs(x)) ** 2)
 
 
-def sized(a, **defaults):
-    """The settings of an activation as numbers, none so large that float32 has another answer."""
-    values = [float(a.get(name, default)) for name, default in defaults.items()]
-    if not all(abs(value) < 2**24 for value in values):
-        raise Unchecked
-    return values
-
-
-def with_settings(name, known, function, slope, ulps=16.0, **defaults):
+def with_settings(name, known, ulps=16.0):
     """An activation that takes numbers, and its gradient made from what is known; both twins take them last."""
+    function, slope, defaults = CURVES[name]
 
     def settings(d):
         return {setting: d.one_of(default, default / 2) for setting, default in defaults.items()}
+
+    def values(a):
+        return sized(a.get(setting, default) for setting, default in defaults.items())
 
     def make(d):
         shape = d.shape()
         args = dict(input=d.real(*shape), **settings(d), out=d.maybe(d.whole(*shape)))
 
         def twin(a):
-            y = function(f64(a["input"]), *sized(a, **defaults))
+            y = function(f64(a["input"]), *values(a))
             return y, {"out": y}
 
         return Call(args, twin, ("out",), ulps)
@@ -96,7 +89,7 @@ def with_settings(name, known, function, slope, ulps=16.0, **defaults):
                 "grad_input": d.maybe(d.whole(*shape))}  # fmt: skip
 
         def twin(a):
-            gx = f64(a["grad_output"]) * slope(f64(a[known]), *sized(a, **defaults))
+            gx = sloped(f64(a["grad_output"]), slope(f64(a[known]), *values(a)))
             return gx, {"grad_input": gx}
 
         return Call(args, twin, ("grad_input",), ulps)
@@ -104,47 +97,12 @@ def with_settings(name, known, function, slope, ulps=16.0, **defaults):
     DRAWS[name], DRAWS[f"{name}_backward"] = make, make_backward
 
 
-def near(x):
-    """Where every smooth slope has its limit already; the limits of products are those of numbers there."""
-    return np.clip(x, -1e3, 1e3)
-
-
-def between(y, low, high):
-    return ~((y <= low) | (high <= y))
-
-
-def gelu_slope(x):
-    return ref.normal(near(x)).astype(np.float64) + near(x) * np.exp(-near(x) ** 2 / 2) / np.sqrt(2 * np.pi)
-
-
-def gelu_tanh_slope(x):
-    p, q = np.sqrt(8 / np.pi), np.sqrt(8 / np.pi) * 0.044715
-    x = np.clip(x, -100, 100)
-    s, rest = (ref.sigmoid(sign * x * (p + q * x * x)) for sign in (1, -1))
-    return s + x * s * rest * (p + 3 * q * x * x)
-
-
-def silu_slope(x):
-    return ref.sigmoid(near(x)) * (1 + near(x) * ref.sigmoid(-near(x)))
-
-
-def mish_slope(x):
-    w = np.tanh(ref.softplus(near(x), 1.0, np.inf))
-    return w + near(x) * (1 - w * w) * ref.sigmoid(near(x))
-
-
-with_settings("leaky_relu", "input", ref.leaky_relu, lambda x, a: np.where(x > 0, 1, a), 2.0, negative_slope=0.01)
-with_settings("relu6", "output", lambda x: ref.hardtanh(x, 0, 6), lambda y: between(y, 0, 6), 0.0)
-with_settings("hardtanh", "output", ref.hardtanh, between, 0.0, min_val=-1.0, max_val=1.0)
-with_settings("elu", "output", ref.elu, lambda y, a: np.where(y <= 0, y + a, 1), alpha=1.0)
-with_settings("silu", "input", ref.silu, silu_slope)
-with_settings("mish", "input", ref.mish, mish_slope)
-with_settings("hardswish", "input", ref.hardswish,
-              lambda x: np.where(x <= -3, 0, np.where(x < 3, x / 3 + 0.5, 1)))  # fmt: skip
-with_settings("hardsigmoid", "input", ref.hardsigmoid, lambda x: between(x, -3, 3) / 6)
-with_settings("softplus", "input", ref.softplus,
-              lambda x, beta, most: np.where(beta * x > most, 1, ref.sigmoid(beta * x)),
-              beta=1.0, threshold=20.0)  # fmt: skip
+with_settings("leaky_relu", "input", 2.0)
+with_settings("relu6", "output", 0.0)
+with_settings("hardtanh", "output", 0.0)
+with_settings("elu", "output")
+for name in ("silu", "mish", "hardswish", "hardsigmoid", "softplus"):
+    with_settings(name, "input")
 
 
 @draws("gelu")
@@ -206,17 +164,6 @@ def _(d):
         return (gx, gw), {"grad_input": gx, "grad_weight": gw}
 
     return Call(args, twin, ("grad_input", "grad_weight"), 8.0)
-
-
-@draws("add")
-def _(d):
-    shape = d.shape()
-
-    def twin(a):
-        y = f64(a["a"]) + f64(a["b"])
-        return y, {"out": y}
-
-    return Call(dict(a=d.whole(*shape), b=d.whole(*shape), out=d.maybe(d.whole(*shape))), twin, ("out",))
 
 
 def along_axis(name, function):

@@ -3,7 +3,10 @@
 import numpy as np
 import reference as ref
 
-from .drawing import Call, added, c_order, channels, draws, f64, finished, gradients_of, masked, rows_or_image, two
+from .drawing import Call, added, c_order, channels, draws, f64, gradients_of, rows_or_image, two
+from .epilogue import before, epilogue, finish, masked, ulps_of
+
+GRADIENTS = ("grad_input", "grad_weight", "grad_bias", "grad_add")
 
 
 def padding_of(value):
@@ -62,19 +65,17 @@ def _(d):
     x, w, settings = geometry(d)
     y = output_shape(x, w, settings)
     args = dict(input=d.whole(*x), weight=c_order(d.whole(*w)), bias=d.maybe(d.whole(w[0])), **settings,
-                coefficients=d.maybe(d.whole(2, w[0]), 0.2), activation=d.one_of(None, "relu"),
-                out=d.maybe(d.whole(*y)))  # fmt: skip
+                coefficients=d.maybe(d.whole(2, w[0]), 0.2), **epilogue(d, y), out=d.maybe(d.whole(*y)))  # fmt: skip
 
     def twin(a):
-        y = finished(ref.conv2d(f64(a["input"]), f64(a["weight"]), f64(a["bias"]), **windows(a)), a)
-        return y, {"out": y}
+        return finish(ref.conv2d(f64(a["input"]), f64(a["weight"]), f64(a["bias"]), **windows(a)), a)
 
-    return Call(args, twin, ("out",))
+    return Call(args, twin, ("out", "pre"), ulps_of(args["activation"]))
 
 
 def image_gradients(a, settings):
     g, x, w = masked(a), f64(a["input"]), f64(a["weight"])
-    return ref.conv2d_backward(g, x, w, **settings)
+    return g, *ref.conv2d_backward(g, x, w, **settings)
 
 
 @draws("conv2d_backward")
@@ -82,11 +83,11 @@ def _(d):
     x, w, settings = geometry(d)
     y = output_shape(x, w, settings)
     args = dict(grad_output=d.whole(*y), input=d.whole(*x), weight=c_order(d.whole(*w)), **settings, bias=d.chance(),
-                output=d.whole(*y), activation=d.one_of(None, "relu"), need_input_grad=d.chance(0.8),
-                grad_input=d.maybe(d.whole(*x)), grad_weight=d.maybe(c_order(d.whole(*w))),
-                grad_bias=d.maybe(d.whole(w[0])))  # fmt: skip
-    return Call(args, lambda a: gradients_of(a, *image_gradients(a, windows(a))),
-                ("grad_input", "grad_weight", "grad_bias"))  # fmt: skip
+                **before(d, y), need_input_grad=d.chance(0.8), grad_input=d.maybe(d.whole(*x)),
+                grad_weight=d.maybe(c_order(d.whole(*w))), grad_bias=d.maybe(d.whole(w[0])),
+                grad_add=d.maybe(d.whole(*y), 0.3))  # fmt: skip
+    return Call(args, lambda a: gradients_of(a, *image_gradients(a, windows(a))), GRADIENTS,
+                ulps_of(args["activation"], 2000.0))  # fmt: skip
 
 
 @draws("conv2d_input_grad")
@@ -112,7 +113,7 @@ def geometry_1d(d):
 
 
 def signal(d, shape):
-    return d.whole(*shape)[:, :, 0]
+    return d.placed(shape[0], shape[1], shape[3])
 
 
 def as_images(a):
@@ -123,31 +124,30 @@ def as_images(a):
 def _(d):
     x, w, settings, y = geometry_1d(d)
     args = dict(input=signal(d, x), weight=c_order(signal(d, w)), bias=d.maybe(d.whole(w[0])), **settings,
-                coefficients=d.maybe(d.whole(2, w[0]), 0.2), activation=d.one_of(None, "relu"),
+                coefficients=d.maybe(d.whole(2, w[0]), 0.2), **epilogue(d, (*y[:2], y[3])),
                 out=d.maybe(signal(d, y)))  # fmt: skip
 
     def twin(a):
         b = as_images(a)
-        y = finished(ref.conv2d(f64(b["input"]), f64(b["weight"]), f64(b["bias"]), **windows_1d(a)), b)[:, :, 0]
-        return y, {"out": y}
+        y, contents = finish(ref.conv2d(f64(b["input"]), f64(b["weight"]), f64(b["bias"]), **windows_1d(a)), b)
+        return y[:, :, 0], {name: value[:, :, 0] for name, value in contents.items()}
 
-    return Call(args, twin, ("out",))
+    return Call(args, twin, ("out", "pre"), ulps_of(args["activation"]))
 
 
 @draws("conv1d_backward")
 def _(d):
     x, w, settings, y = geometry_1d(d)
     args = dict(grad_output=signal(d, y), input=signal(d, x), weight=c_order(signal(d, w)), **settings, bias=d.chance(),
-                output=signal(d, y), activation=d.one_of(None, "relu"), need_input_grad=d.chance(0.8),
-                grad_input=d.maybe(signal(d, x)), grad_weight=d.maybe(c_order(signal(d, w))),
-                grad_bias=d.maybe(d.whole(w[0])))  # fmt: skip
+                **before(d, (*y[:2], y[3])), need_input_grad=d.chance(0.8), grad_input=d.maybe(signal(d, x)),
+                grad_weight=d.maybe(c_order(signal(d, w))), grad_bias=d.maybe(d.whole(w[0])),
+                grad_add=d.maybe(signal(d, y), 0.3))  # fmt: skip
 
     def twin(a):
-        b = as_images(a)
-        gx, gw, gb = image_gradients(b, windows_1d(a))
-        return gradients_of(a, gx[:, :, 0], gw[:, :, 0], gb)
+        *gradients, gb = image_gradients(as_images(a), windows_1d(a))
+        return gradients_of(a, *(g[:, :, 0] for g in gradients), gb)
 
-    return Call(args, twin, ("grad_input", "grad_weight", "grad_bias"))
+    return Call(args, twin, GRADIENTS, ulps_of(args["activation"], 2000.0))
 
 
 @draws("im2col")
@@ -198,58 +198,55 @@ def _(d):
 def _(d):
     n, c, k = d.batch(), d.channels(), d.channels()
     args = dict(input=d.whole(n, c), weight=d.whole(k, c), bias=d.maybe(d.whole(k)),
-                coefficients=d.maybe(d.whole(2, k), 0.2), activation=d.one_of(None, "relu"),
+                coefficients=d.maybe(d.whole(2, k), 0.2), **epilogue(d, (n, k)),
                 out=d.maybe(d.whole(n, k)))  # fmt: skip
 
     def twin(a):
         y = f64(a["input"]) @ f64(a["weight"]).T
-        y = finished(y if a["bias"] is None else y + f64(a["bias"]), a)
-        return y, {"out": y}
+        return finish(y if a["bias"] is None else y + f64(a["bias"]), a)
 
-    return Call(args, twin, ("out",))
+    return Call(args, twin, ("out", "pre"), ulps_of(args["activation"]))
 
 
 @draws("linear_backward")
 def _(d):
     n, c, k = d.batch(), d.channels(), d.channels()
     args = dict(grad_output=d.whole(n, k), input=d.whole(n, c), weight=d.whole(k, c), bias=d.chance(),
-                output=d.whole(n, k), activation=d.one_of(None, "relu"), need_input_grad=d.chance(0.8),
-                grad_input=d.maybe(d.whole(n, c)), grad_weight=d.maybe(d.whole(k, c)),
-                grad_bias=d.maybe(d.whole(k)))  # fmt: skip
+                **before(d, (n, k)), need_input_grad=d.chance(0.8), grad_input=d.maybe(d.whole(n, c)),
+                grad_weight=d.maybe(d.whole(k, c)), grad_bias=d.maybe(d.whole(k)),
+                grad_add=d.maybe(d.whole(n, k), 0.3))  # fmt: skip
 
     def twin(a):
         g = masked(a)
-        return gradients_of(a, g @ f64(a["weight"]), g.T @ f64(a["input"]), g.sum(0))
+        return gradients_of(a, g, g @ f64(a["weight"]), g.T @ f64(a["input"]), g.sum(0))
 
-    return Call(args, twin, ("grad_input", "grad_weight", "grad_bias"))
+    return Call(args, twin, GRADIENTS, ulps_of(args["activation"], 2000.0))
 
 
 @draws("bias_add")
 def _(d):
     shape = rows_or_image(d)
-    args = dict(input=d.whole(*shape), bias=d.whole(shape[1]), activation=d.one_of(None, "relu"),
-                out=d.maybe(d.whole(*shape)))  # fmt: skip
+    args = dict(input=d.whole(*shape), bias=d.whole(shape[1]), **epilogue(d, shape), out=d.maybe(d.whole(*shape)))
 
     def twin(a):
         x = f64(a["input"])
-        y = finished(x + channels(f64(a["bias"]), x), a)
-        return y, {"out": y}
+        return finish(x + channels(f64(a["bias"]), x), a)
 
-    return Call(args, twin, ("out",))
+    return Call(args, twin, ("out", "pre"), ulps_of(args["activation"]))
 
 
 @draws("bias_add_backward")
 def _(d):
     shape = rows_or_image(d)
-    args = dict(grad_output=d.whole(*shape), output=d.whole(*shape), activation=d.one_of(None, "relu"),
-                grad_input=d.maybe(d.whole(*shape)), grad_bias=d.maybe(d.whole(shape[1])))  # fmt: skip
+    args = dict(grad_output=d.whole(*shape), **before(d, shape), grad_input=d.maybe(d.whole(*shape)),
+                grad_bias=d.maybe(d.whole(shape[1])))  # fmt: skip
 
     def twin(a):
         g = masked(a)
         gb = added(a, "grad_bias", ref._sum_channels(g))
         return (g, gb), {"grad_input": g, "grad_bias": gb}
 
-    return Call(args, twin, ("grad_input", "grad_bias"))
+    return Call(args, twin, ("grad_input", "grad_bias"), ulps_of(args["activation"], 2000.0))
 
 
 @draws("release_scratch")

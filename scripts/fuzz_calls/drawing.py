@@ -13,10 +13,28 @@ class Unchecked(Exception):
 
 @dataclass
 class Call:
+    """A call to be made.
+
+    Attributes
+    ----------
+    args : dict
+        Everything that may be bent, by name; the twin takes it.
+    twin : callable or None
+    written : tuple of str
+    ulps : float
+        How far results may be off, in units of the largest number's last place.
+    given : callable
+        Makes of `args` what the function takes, (positional, by name), where that is not `args` itself.
+    repeats : str
+        The function whose arguments a backward call repeats, if errors may name that.
+    """
+
     args: dict
     twin: object
     written: tuple = ()
     ulps: float = 0.0
+    given: object = lambda args: ((), args)
+    repeats: str = ""
 
 
 class Draw:
@@ -45,6 +63,10 @@ class Draw:
         """Whole numbers, 4-d ones over NHWC memory."""
         a = self.rng.integers(-most, most + 1, shape).astype(self.dtype)
         return nhwc(a) if len(shape) == 4 else a
+
+    def placed(self, *shape):
+        """Whole numbers as results lie: channels last where there are three or four axes."""
+        return self.whole(shape[0], shape[1], 1, shape[2])[:, :, 0] if len(shape) == 3 else self.whole(*shape)
 
     def real(self, *shape):
         """Any numbers, some of them special."""
@@ -89,33 +111,17 @@ def two(value):
     return tuple(map(int, value)) if isinstance(value, tuple | list) else (int(value), int(value))
 
 
-def finished(y, a):
-    """Batch normalisation by coefficients, and the activation."""
-    if a.get("coefficients") is not None:
-        scale, shift = f64(a["coefficients"])
-        y = y * channels(scale, y) + channels(shift, y)
-    return np.maximum(y, 0) if a.get("activation") == "relu" else y
-
-
-def masked(a):
-    g = f64(a["grad_output"])
-    return np.where(f64(a["output"]) <= 0, 0, g) if a.get("activation") == "relu" else g
-
-
 def added(a, name, gradient):
     return gradient if a.get(name) is None else f64(a[name]) + gradient
 
 
-def gradients_of(a, gx, gw, gb):
+def gradients_of(a, before, gx, gw, gb):
+    """Results and contents of a backward call, `before` being the gradient before the activation."""
     gx = gx if a.get("need_input_grad", True) else None
     gw = added(a, "grad_weight", gw)
     gb = added(a, "grad_bias", gb) if a.get("bias", True) else None
-    contents = {"grad_input": gx, "grad_weight": gw}
-    if gb is not None:
-        contents["grad_bias"] = gb
-    if gx is None:
-        del contents["grad_input"]
-    return (gx, gw, gb), contents
+    contents = {"grad_input": gx, "grad_weight": gw, "grad_bias": gb, "grad_add": before}
+    return (gx, gw, gb), {name: value for name, value in contents.items() if value is not None}
 
 
 def c_order(a):

@@ -5,7 +5,8 @@ import reference as ref
 
 from fastconv import random
 
-from .drawing import Call, Unchecked, channels, draws, f64, gradients_of, masked, nhwc, rows_or_image
+from .drawing import Call, Unchecked, channels, draws, f64, gradients_of, nhwc, rows_or_image
+from .epilogue import before, epilogue, finish, masked
 
 
 def eps_of(a):
@@ -25,8 +26,7 @@ def _(d):
     c, training = shape[1], d.chance()
     args = dict(input=d.whole(*shape), running_mean=d.whole(c), running_var=d.positive(c), weight=d.maybe(d.whole(c)),
                 bias=d.maybe(d.whole(c)), training=training, momentum=0.25, eps=d.one_of(0.5, 1.0),
-                activation=d.one_of(None, "relu"), out=d.maybe(d.whole(*shape)),
-                saved=d.maybe(d.whole(2, c)))  # fmt: skip
+                **epilogue(d, shape), out=d.maybe(d.whole(*shape)), saved=d.maybe(d.whole(2, c)))  # fmt: skip
     if training and d.chance(0.3):
         args["running_mean"] = args["running_var"] = None
 
@@ -45,10 +45,10 @@ def _(d):
         if (var + eps < 1e-3).any():
             raise Unchecked
         y = ref.batch_norm(x, mean, var, statistic(a, "weight", x, 1.0), statistic(a, "bias", x, 0.0), eps)
-        y = np.maximum(y, 0) if a["activation"] == "relu" else y
-        return y, {**contents, "out": y, "saved": np.stack([mean, 1 / np.sqrt(var + eps)])}
+        y, written = finish(y, a)
+        return y, {**contents, **written, "saved": np.stack([mean, 1 / np.sqrt(var + eps)])}
 
-    return Call(args, twin, ("out", "saved", "running_mean", "running_var"), 1000.0)
+    return Call(args, twin, ("out", "saved", "running_mean", "running_var", "pre"), 1000.0)
 
 
 @draws("batch_norm_coefficients")
@@ -76,9 +76,9 @@ def _(d):
     shape = rows_or_image(d)
     c = shape[1]
     args = dict(grad_output=d.whole(*shape), input=d.whole(*shape), weight=d.maybe(d.whole(c), 0.8),
-                saved=d.whole(2, c) / d.dtype(4), training=d.chance(), bias=d.chance(0.8), output=d.whole(*shape),
-                activation=d.one_of(None, "relu"), need_input_grad=d.chance(0.8), grad_input=d.maybe(d.whole(*shape)),
-                grad_weight=d.maybe(d.whole(c)), grad_bias=d.maybe(d.whole(c)))  # fmt: skip
+                saved=d.whole(2, c) / d.dtype(4), training=d.chance(), bias=d.chance(0.8), **before(d, shape),
+                need_input_grad=d.chance(0.8), grad_input=d.maybe(d.whole(*shape)), grad_weight=d.maybe(d.whole(c)),
+                grad_bias=d.maybe(d.whole(c)), grad_add=d.maybe(d.whole(*shape), 0.3))  # fmt: skip
 
     def twin(a):
         g, x = masked(a), f64(a["input"])
@@ -89,12 +89,12 @@ def _(d):
         gx = g - channels(gb / m, x) - xhat * channels(gw / m, x) if a["training"] else g
         gx = gx * channels(inverse * statistic(a, "weight", x, 1.0), x)
         if a["weight"] is None:
-            (gx, _, gb), contents = gradients_of({**a, "grad_weight": None}, gx, gw, gb)
+            (gx, _, gb), contents = gradients_of({**a, "grad_weight": None}, g, gx, gw, gb)
             del contents["grad_weight"]
             return (gx, None, gb), contents
-        return gradients_of(a, gx, gw, gb)
+        return gradients_of(a, g, gx, gw, gb)
 
-    return Call(args, twin, ("grad_input", "grad_weight", "grad_bias"), 1000.0)
+    return Call(args, twin, ("grad_input", "grad_weight", "grad_bias", "grad_add"), 2000.0)
 
 
 @draws("dropout")

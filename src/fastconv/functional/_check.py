@@ -4,8 +4,6 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 `memory` hands the kernels the NHWC buffer behind such a view.
 """
 
-import math
-import operator
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -15,14 +13,13 @@ import numpy.typing as npt
 from fastconv.functional._scratch import empty_aligned as empty_aligned
 from fastconv.functional._scratch import release_scratch as release_scratch
 from fastconv.functional._scratch import scratch as scratch
+from fastconv.graph.operation import MOST_NUMBERS as MOST_NUMBERS
+from fastconv.graph.operation import check_count as check_count
+from fastconv.graph.operation import integer as integer
 
 Array = npt.NDArray[Any]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-# No array, and no padded image, has more numbers: 256 TiB of float64, which 48-bit addresses end at. What the kernels
-# work out of such sizes, times threads and a few images side by side, stays far below 2**63.
-MOST_NUMBERS = 1 << 45
 
 
 def unmasked(where: str, name: str, a: Any) -> None:
@@ -46,15 +43,6 @@ def check_array(where: str, name: str, a: Any) -> None:
         raise TypeError(f"{where}: {name} is a np.matrix; pass np.asarray({name})")
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{where}: {name} must be a NumPy array, got {type(a).__name__}")
-
-
-def check_count(where: str, what: str, *sizes: int) -> None:
-    """Raise ValueError if an array of these sizes is larger than any memory."""
-    if 0 in sizes:  # NumPy, too, counts an empty batch as one
-        sizes = tuple(n or 1 for n in sizes)
-    if math.prod(sizes) > MOST_NUMBERS:
-        raise ValueError(f"{where}: {what} of {'x'.join(map(str, sizes))} is larger than any memory, "
-                         f"2**{MOST_NUMBERS.bit_length() - 1} numbers at most")  # fmt: skip
 
 
 def check_apart(
@@ -112,7 +100,7 @@ def number(where: str, name: str, value: Any) -> float:
     if type(value) is float:
         return value
     unmasked(where, name, value)
-    if isinstance(value, str | bytes):
+    if isinstance(value, str | bytes | np.complexfloating):  # whose float() is another number
         raise TypeError(f"{where}: {name} must be a number, got {value!r}")
     try:
         return float(value)
@@ -277,10 +265,7 @@ def check_grad(
 
 def whole(what: str, value: Any, least: int = 1) -> int:
     """Return a setting as an int, whatever integer it is; ``what`` names it where it is none, or too low."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be a whole number, got {value!r}") from None
+    number = integer(what, value)
     if number < least:
         raise ValueError(f"{what} must be at least {least}, got {number}")
     return number

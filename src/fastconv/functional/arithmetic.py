@@ -7,7 +7,7 @@ import numpy as np
 from fastconv._ext import elementwise
 from fastconv.functional._check import Array, by_dtype, check_apart, check_out, same_dtype
 from fastconv.functional._ops._run import apply, apply_backward
-from fastconv.functional._ops.arithmetic import Arithmetic, Reduce, axes_of
+from fastconv.functional._ops.arithmetic import Arithmetic, reduction
 from fastconv.functional._views import check_batch, flat
 
 _kernel = by_dtype(elementwise.binary)
@@ -140,7 +140,7 @@ def sum(input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool 
 
 
 def _reduce(kind: str, input: Array, axis: Any, keepdims: bool) -> Array:
-    result: Array = apply(kind, Reduce(kind, axes_of(axis), bool(keepdims)), input)
+    result: Array = apply(kind, reduction(kind, axis, keepdims), input)
     return result
 
 
@@ -165,6 +165,6 @@ def sum_backward(
 
 
 def _reduce_backward(kind: str, grad_output: Array, input: Array, axis: Any, keepdims: bool) -> Array:
-    op = Reduce(kind, axes_of(axis), bool(keepdims))
+    op = reduction(kind, axis, keepdims)
     grad: Array = apply_backward(f"{kind}_backward", op, grad_output, input)
     return grad

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastconv.functional._check import Array, check_array
+import numpy as np
+
+from fastconv.functional._check import Array, integer, same_dtype
 from fastconv.functional._ops import shape as _shape
 from fastconv.functional._ops._run import apply, apply_backward
-from fastconv.graph.operation import axis_of
 
 
 def cat(arrays: Sequence[Array], axis: int = 0) -> Array:
@@ -35,9 +36,8 @@ def cat(arrays: Sequence[Array], axis: int = 0) -> Array:
     array([[1., 0., 0.],
            [1., 0., 0.]])
     """
-    if not len(arrays):
-        raise ValueError("cat: there is no array")
-    result: Array = apply("cat", _shape.Cat(int(axis)), *arrays)
+    op = _shape.Cat(integer("cat: axis", axis))
+    result: Array = apply("cat", op, *_shape.several("cat", arrays))
     return result
 
 
@@ -50,18 +50,16 @@ def cat_backward(grad_output: Array, arrays: Sequence[Array], axis: int = 0) -> 
     arrays, axis
         As given to the forward call.
     """
-    grads = apply_backward("cat_backward", _shape.Cat(int(axis)), grad_output, *arrays)
+    op = _shape.Cat(integer("cat_backward: axis", axis))
+    grads = apply_backward("cat_backward", op, grad_output, *_shape.several("cat_backward", arrays))
     return grads if isinstance(grads, tuple) else (grads,)
 
 
 def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Return arrays of one shape along a new axis; errors as of :func:`cat`."""
-    if not len(arrays):
-        raise ValueError("stack: there is no array")
-    for a in arrays:
-        check_array("stack", "an array", a)
-    at = axis_of("stack", axis, arrays[0].shape, 1)
-    return cat([a.reshape(*a.shape[:at], 1, *a.shape[at:]) for a in arrays], at)
+    same_dtype("stack", **{f"arrays[{i}]": a for i, a in enumerate(_shape.several("stack", arrays))})
+    at = _shape.stacked("stack", arrays, axis)
+    return cat([np.expand_dims(a, at) for a in arrays], at)
 
 
 def pad(input: Array, padding: Sequence[int], value: float = 0.0) -> Array:
@@ -80,14 +78,15 @@ def pad(input: Array, padding: Sequence[int], value: float = 0.0) -> Array:
     ValueError
         If there are more pairs than axes, or more is cut than there is.
     """
-    result: Array = apply("pad", _shape.Pad(_shape.widths_of(input.ndim, padding), float(value)), input)
+    same_dtype("pad", input=input)
+    result: Array = apply("pad", _shape.padding_of(input.ndim, padding, value), input)
     return result
 
 
 def pad_backward(grad_output: Array, input: Array, padding: Sequence[int]) -> Array:
     """Return the gradient of :func:`pad`; arguments and errors as there."""
-    op = _shape.Pad(_shape.widths_of(input.ndim, padding), 0.0)
-    grad: Array = apply_backward("pad_backward", op, grad_output, input)
+    same_dtype("pad_backward", grad_output=grad_output, input=input)
+    grad: Array = apply_backward("pad_backward", _shape.padding_of(input.ndim, padding), grad_output, input)
     return grad
 
 
@@ -99,7 +98,7 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     ValueError
         If the axes do not exist or are in the wrong order.
     """
-    result: Array = apply("flatten", _shape.Flatten(int(start_dim), int(end_dim)), input)
+    result: Array = apply("flatten", _shape.flattening(start_dim, end_dim), input)
     return result
 
 
@@ -111,7 +110,7 @@ def reshape(input: Array, *shape: Any) -> Array:
     ValueError
         If the numbers of elements differ.
     """
-    result: Array = apply("reshape", _shape.Reshape(_shape.shape_of(shape)), input)
+    result: Array = apply("reshape", _shape.Reshape(_shape.shape_of("reshape: shape", shape)), input)
     return result
 
 
@@ -123,5 +122,5 @@ def permute(input: Array, *axes: Any) -> Array:
     ValueError
         If the axes are not each axis once.
     """
-    result: Array = apply("permute", _shape.Permute(_shape.shape_of(axes)), input)
+    result: Array = apply("permute", _shape.Permute(_shape.shape_of("permute: axes", axes)), input)
     return result

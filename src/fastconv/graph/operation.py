@@ -7,6 +7,7 @@ comes in a `Frame` when a program is bound, so one operation may stand in any nu
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -18,6 +19,10 @@ Array = npt.NDArray[Any]
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+# No array, and no padded image, has more numbers: 256 TiB of float64, which 48-bit addresses end at. What the kernels
+# work out of such sizes, times threads and a few images side by side, stays far below 2**63.
+MOST_NUMBERS = 1 << 45
 
 
 class Spec(NamedTuple):
@@ -113,6 +118,8 @@ class Operation:
         "activation".
     takes_part_as : str
         What it is to the operation before it: one of these words, or "".
+    optional : tuple of int
+        Inputs that may be None.
     accumulates : tuple of int
         Inputs to whose gradients backward adds; to those of the others it writes.
     inplace : bool
@@ -137,6 +144,7 @@ class Operation:
 
     takes: ClassVar[tuple[str, ...]] = ()
     takes_part_as: str = ""
+    optional: ClassVar[tuple[int, ...]] = ()
     accumulates: ClassVar[tuple[int, ...]] = ()
     inplace: bool = False
     masks: ClassVar[tuple[str, ...]] = ()
@@ -200,6 +208,30 @@ class Operation:
     def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
         """Return the operations of its products forward, 2 a multiply-add."""
         return 0.0
+
+
+def check_count(where: str, what: str, *sizes: int) -> None:
+    """Raise ValueError if an array of these sizes is larger than any memory."""
+    if 0 in sizes:  # NumPy, too, counts an empty batch as one
+        sizes = tuple(n or 1 for n in sizes)
+    if math.prod(sizes) > MOST_NUMBERS:
+        raise ValueError(f"{where}: {what} of {'x'.join(map(str, sizes))} is larger than any memory, "
+                         f"2**{MOST_NUMBERS.bit_length() - 1} numbers at most")  # fmt: skip
+
+
+def integer(what: str, value: Any) -> int:
+    """Return a whole number as an int, whatever integer it is; ``what`` names it in the TypeError for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a whole number, got {value!r:.80}") from None
+
+
+def integers(what: str, values: Any) -> tuple[int, ...]:
+    """Return whole numbers in a tuple, a list or an array as a tuple of int; TypeError for anything else."""
+    if not isinstance(values, tuple | list) and not (isinstance(values, np.ndarray) and values.ndim):
+        raise TypeError(f"{what} must be whole numbers, got {values!r:.80}")
+    return tuple(integer(what, value) for value in values)
 
 
 def one_dtype(where: str, *specs: Any) -> np.dtype[Any]:

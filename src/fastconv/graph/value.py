@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from fastconv.graph.operation import Operation, Spec, axis_of
+from fastconv.graph.operation import Operation, Spec, axis_of, check_count
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -329,6 +329,8 @@ class Graph:
         inputs = [self.operand(operand, like) for operand in operands]
         node = Node(op, inputs, self.modules[-1] if self.modules else None, self.fuse[-1])
         specs = op.infer(*(None if value is None else value.spec for value in inputs))
+        for spec in specs:
+            check_count(op.name, "an output", *spec.shape)
         node.outputs = [Value(self, spec, node=node, index=i) for i, spec in enumerate(specs)]
         self.nodes.append(node)
         return node.outputs[0] if len(node.outputs) == 1 else tuple(node.outputs)

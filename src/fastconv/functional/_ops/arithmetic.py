@@ -15,7 +15,19 @@ from fastconv._ext.bias import bias_gradient
 from fastconv.functional._check import by_dtype, scratch
 from fastconv.functional._epilogue import Epilogue, finish
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, lies_well, one_dtype, one_of
+from fastconv.graph.operation import (
+    Array,
+    Call,
+    Frame,
+    Operation,
+    Spec,
+    flat,
+    integers,
+    layout,
+    lies_well,
+    one_dtype,
+    one_of,
+)
 from fastconv.graph.value import Value, write
 
 _sum_rows = by_dtype(bias_gradient)
@@ -195,16 +207,17 @@ for _kind in _UFUNCS:
     _binary_of(_kind)
 
 
-def axes_of(axis: Any) -> tuple[int, ...] | None:
-    """Return one axis, several or None as a tuple or None."""
-    return None if axis is None else tuple(int(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+def reduction(kind: str, axis: Any, keepdims: Any) -> Reduce:
+    """Return the operation of `sum` or `mean` over one axis, several, or all where it is None."""
+    axes = None if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    return Reduce(kind, axes if axes is None else integers(f"{kind}: axis", axes), bool(keepdims))
 
 
 @describes("mean")
 def mean(input: Value, axis: Any = None, keepdims: bool = False) -> Any:
-    return write(Reduce("mean", axes_of(axis), bool(keepdims)), input)
+    return write(reduction("mean", axis, keepdims), input)
 
 
 @describes("sum")
 def sum_(input: Value, axis: Any = None, keepdims: bool = False) -> Any:
-    return write(Reduce("sum", axes_of(axis), bool(keepdims)), input)
+    return write(reduction("sum", axis, keepdims), input)

@@ -31,6 +31,7 @@ class _Products(Operation):
     """What convolutions and linear layers share: x, weight and bias in; one kernel forward, three backward."""
 
     takes = ("bias", "scale", "add", "activation")
+    optional = (2,)
     accumulates = (1, 2)
     reads_inputs = (0, 1)
 

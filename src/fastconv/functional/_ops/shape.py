@@ -7,8 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.functional._check import number
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, axis_of, layout, one_dtype, same_order
+from fastconv.graph.operation import (
+    Array,
+    Call,
+    Frame,
+    Operation,
+    Spec,
+    axis_of,
+    integer,
+    integers,
+    layout,
+    one_dtype,
+    same_order,
+)
 from fastconv.graph.value import Value, graph_of, refuse, write
 
 
@@ -204,10 +217,9 @@ class Cat(Operation):
                 yield np.copyto, (gx, part)
 
 
-def shape_of(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return a shape that was given as one tuple or as several numbers."""
-    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
-    return tuple(int(n) for n in sizes)
+def shape_of(what: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return sizes or axes that were given as one tuple or as several numbers."""
+    return integers(what, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
 
 
 def index_of(index: Any) -> tuple[Any, ...]:
@@ -216,7 +228,8 @@ def index_of(index: Any) -> tuple[Any, ...]:
     found: list[Any] = []
     for part in parts:
         if isinstance(part, slice):
-            found.append(("slice", *(None if n is None else int(n) for n in (part.start, part.stop, part.step))))
+            bounds = (part.start, part.stop, part.step)
+            found.append(("slice", *(None if n is None else integer("slicing: a bound", n) for n in bounds)))
         elif part is None or part is Ellipsis:
             found.append(part)
         elif isinstance(part, int | np.integer) and not isinstance(part, bool):
@@ -228,7 +241,7 @@ def index_of(index: Any) -> tuple[Any, ...]:
 
 def widths_of(ndim: int, padding: Any) -> tuple[tuple[int, int], ...]:
     """Return padding as torch orders it, (left, right, top, bottom, ...) from the last axis on, for each axis."""
-    sides = tuple(int(n) for n in padding)
+    sides = integers("pad: padding", padding)
     if len(sides) % 2 or len(sides) > 2 * ndim:
         raise ValueError(f"pad: padding must be pairs for at most {ndim} axes, got {padding}")
     pairs = [(sides[i], sides[i + 1]) for i in range(0, len(sides), 2)]
@@ -237,17 +250,22 @@ def widths_of(ndim: int, padding: Any) -> tuple[tuple[int, int], ...]:
 
 @describes("reshape")
 def reshape(input: Any, *shape: Any) -> Any:
-    return write(Reshape(shape_of(shape)), input)
+    return write(Reshape(shape_of("reshape: shape", shape)), input)
+
+
+def flattening(start_dim: Any, end_dim: Any) -> Flatten:
+    """Return the operation of `flatten`."""
+    return Flatten(integer("flatten: start_dim", start_dim), integer("flatten: end_dim", end_dim))
 
 
 @describes("flatten")
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    return write(Flatten(int(start_dim), int(end_dim)), input)
+    return write(flattening(start_dim, end_dim), input)
 
 
 @describes("permute")
 def permute(input: Any, *axes: Any) -> Any:
-    return write(Permute(shape_of(axes)), input)
+    return write(Permute(shape_of("permute: axes", axes)), input)
 
 
 @describes("getitem")
@@ -260,23 +278,46 @@ def getitem(input: Any, index: Any) -> Any:
     return write(Slice(parts), input)
 
 
+def padding_of(ndim: int, padding: Any, value: Any = 0.0) -> Pad:
+    """Return the operation of `pad`."""
+    return Pad(widths_of(ndim, padding), number("pad", "value", value))
+
+
 @describes("pad")
 def pad(input: Any, padding: Any, value: float = 0.0) -> Any:
-    return write(Pad(widths_of(input.ndim, padding), float(value)), input)
+    return write(padding_of(input.ndim, padding, value), input)
 
 
 @describes("cat")
 def cat(arrays: Any, axis: int = 0) -> Any:
-    return write(Cat(int(axis)), *arrays)
+    return write(Cat(integer("cat: axis", axis)), *several("cat", arrays))
 
 
 @describes("stack")
 def stack(arrays: Any, axis: int = 0) -> Any:
+    several("stack", arrays)
     graph = graph_of(arrays)
     assert graph is not None
     dtype = next(a.dtype for a in arrays if isinstance(a, Value))
     values: list[Any] = [graph.operand(a, dtype) for a in arrays]
     if None in values:
         raise TypeError("stack: an array is missing (None)")
-    at = axis_of("stack", axis, values[0].shape, 1)
+    at = stacked("stack", values, axis)
     return write(Cat(at), *(value.unsqueeze(at) for value in values))
+
+
+def several(where: str, arrays: Any) -> Sequence[Any]:
+    """Return the arrays or values of a sequence, or raise TypeError or ValueError if it is no such, or empty."""
+    if not isinstance(arrays, tuple | list):
+        raise TypeError(f"{where}: arrays must be a tuple or list of them, got {type(arrays).__name__}")
+    if not arrays:
+        raise ValueError(f"{where}: there is no array")
+    return arrays
+
+
+def stacked(where: str, arrays: Sequence[Any], axis: Any) -> int:
+    """Return the new axis of arrays of one shape, or raise ValueError where they have several."""
+    for a in arrays[1:]:
+        if a.shape != arrays[0].shape:
+            raise ValueError(f"{where}: the arrays must have one shape, but got {arrays[0].shape} and {a.shape}")
+    return axis_of(where, axis, arrays[0].shape, 1)

@@ -35,6 +35,7 @@ class TransposedConvolution(Operation):
     dilation: Any
     groups: int
     takes = ("add", "activation")
+    optional = (2,)
     accumulates = (1, 2)
 
     def __post_init__(self) -> None:
