@@ -1,11 +1,19 @@
 """nn.DeepResidual: the core as a layer, behind a convolutional stem, in memory or on a file."""
 
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastconv import manual_seed, nn
+from fastconv.deep import Paths
 from fastconv.optim import SGD
 from fastconv.testing import gradcheck
 
@@ -55,6 +63,181 @@ def test_a_file_holds_the_same_weights_and_changes(tmp_path):
     np.testing.assert_array_equal(np.fromfile(path, "<f4"), inside.weight.ravel())
     with pytest.raises(ValueError, match=r"31 layers take 2480 bytes, .* has 2400"):
         nn.DeepResidual(4, 31, file=path)
+
+
+LAYERS = 3000  # sixty pages
+
+
+@pytest.fixture
+def on_file(tmp_path):
+    """Return a path of weights, and how to make a layer on them."""
+    path = tmp_path / "layers.bin"
+    np.random.default_rng(2).uniform(-1e-3, 1e-3, (LAYERS, 20)).astype("<f4").tofile(path)
+    return path, lambda: nn.DeepResidual(4, LAYERS, lr=0.5, file=path)
+
+
+X = np.random.default_rng(3).standard_normal((5, 4)).astype(np.float32)
+
+
+def step(layer):
+    layer.train()
+    return layer.backward(layer(X))
+
+
+def elsewhere(path, code):
+    code = f"""
+import numpy as np
+from fastconv import nn
+layer = nn.DeepResidual(4, {LAYERS}, lr=0.5, file={str(path)!r})
+x = np.ones((5, 4), np.float32)
+{code}"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+WRITES = {"a step": "layer(x)", "a state": "layer.load_state_dict({'weight': np.zeros((%d, 20))})" % LAYERS}  # noqa: UP031
+
+
+@pytest.mark.parametrize("code", [*WRITES.values(), "layer.eval()(x)"], ids=[*WRITES, "a look"])
+def test_a_second_process_is_refused_while_one_trains_the_file(on_file, code):
+    pytest.importorskip("fcntl")
+    path, make = on_file
+    layer = make()
+    layer.eval()
+    layer(X)  # who only looks leaves nothing behind
+    assert elsewhere(path, code).returncode == 0
+    step(layer)
+    before = path.read_bytes()
+    refused = elsewhere(path, code)
+    assert "BlockingIOError" in refused.stderr
+    assert "layers.bin: another process is training these weights" in refused.stderr
+    assert path.read_bytes() == before
+    layer.eval()
+    layer(X)  # it has the file already
+    layer.release()
+    assert elsewhere(path, code).returncode == 0
+    if code in WRITES.values():
+        step(layer)
+
+
+@pytest.mark.parametrize("leave", ["release", "collected"])
+def test_of_layers_on_one_file_one_trains(on_file, leave):
+    pytest.importorskip("fcntl")
+    path, make = on_file
+    first, second = make(), make()
+    step(first)
+    with pytest.raises(BlockingIOError, match="another process is training these weights, or reading them"):
+        step(second)
+    if leave == "release":
+        first.release()
+    else:
+        del first
+        gc.collect()
+    assert step(second).shape == X.shape
+    assert sorted(p.name for p in path.parent.iterdir()) == [".layers.bin.lock", "layers.bin"]
+    second.release()
+    assert [p.name for p in path.parent.iterdir()] == ["layers.bin"]
+
+
+def test_deep_training_and_a_layer_share_the_lock(on_file):
+    pytest.importorskip("fcntl")
+    path, make = on_file
+    layer = make()
+    with Paths.of(path).lock(), pytest.raises(BlockingIOError, match="training these weights"):
+        step(layer)
+    step(layer)
+    with pytest.raises(BlockingIOError, match="another process is training this net"):
+        Paths.of(path).lock(shared=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_to_ask_for_itself(on_file):
+    pytest.importorskip("fcntl")
+    path, make = on_file
+    layer = make()
+    step(layer)
+    child = os.fork()
+    if child == 0:
+        try:
+            step(layer)
+        except BlockingIOError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert (path.parent / ".layers.bin.lock").exists()
+    step(layer)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_leave_the_file_alone(on_file, again):
+    path, make = on_file
+    layer = make()
+    step(layer)
+    before, other = path.read_bytes(), again(layer)
+    step(other)
+    assert path.read_bytes() == before
+    assert (other.weight != layer.weight).any()
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(length=st.integers(0, LAYERS * 80 - 1), when=st.sampled_from(["before", "between", "state", "load"]))
+def test_a_file_that_becomes_shorter_is_said(tmp_path, length, when):
+    path = tmp_path / "layers.bin"
+    path.unlink(missing_ok=True)
+    np.zeros((LAYERS, 20), "<f4").tofile(path)
+    layer = nn.DeepResidual(4, LAYERS, file=path)
+    step(layer)
+    state = layer.state_dict()
+    if when == "between":
+        y = layer(X)
+    os.truncate(path, length)
+    uses = {"before": lambda: layer(X), "between": lambda: layer.backward(y), "state": layer.state_dict,
+            "load": lambda: layer.load_state_dict(state)}  # fmt: skip
+    with pytest.raises(ValueError, match=r"layers\.bin: the file was truncated while in use"):
+        uses[when]()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="mapped files cannot be cut there")
+def test_a_file_may_be_cut_at_any_moment(tmp_path):
+    """In the middle of a walk, too: no bus error, and what was made of lost pages is given to nobody."""
+    code = f"""
+import os, random, threading, time
+import numpy as np
+from fastconv import nn
+rng = random.Random(0)
+path = {str(tmp_path / "layers.bin")!r}
+x = np.ones((16, 4), np.float32)
+for _ in range(25):
+    np.full(({10 * LAYERS}, 20), 1e-3, "<f4").tofile(path)
+    layer = nn.DeepResidual(4, {10 * LAYERS}, file=path)
+    first = layer(x).copy()
+    cut = threading.Timer(rng.uniform(0, 0.01), os.truncate, (path, rng.randrange({800 * LAYERS})))
+    cut.start()
+    try:
+        for _ in range(10**4):
+            y = layer(x)
+            assert (y == first).all()
+            layer.backward(np.zeros_like(y))
+        print("never noticed")
+    except ValueError as error:
+        assert "truncated while in use" in str(error)
+    cut.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_file_that_goes_away_is_said(on_file, how):
+    path, make = on_file
+    layer = make()
+    step(layer)
+    content = path.read_bytes()
+    path.unlink()
+    if how == "replaced":
+        path.write_bytes(content)
+    for use in (lambda: step(layer), lambda: layer.load_state_dict(layer.state_dict())):
+        with pytest.raises(FileNotFoundError, match=r"layers\.bin: the file was removed or replaced while in use"):
+            use()
 
 
 def test_bad_arguments():

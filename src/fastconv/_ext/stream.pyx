@@ -28,7 +28,7 @@ cdef extern from *:
     #define fc_cached(p, page) 0
     #endif
 
-    #define FC_GUARDS 64
+    #define FC_GUARDS 1024
     static struct { uintptr_t first, end; volatile int lost; } fc_guards[FC_GUARDS];
 
     #ifdef _WIN32

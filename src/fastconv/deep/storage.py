@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from fastconv import random
-from fastconv._ext.stream import advise, cached, guard, lost, unguard
+from fastconv._ext.stream import advise, cached
 from fastconv.deep.files import check_length, preallocate
 from fastconv.functional.residual import ResidualCore
+from fastconv.mapped import Mapping
 
 PIECE = 16 << 20  # bytes of a read, a write or a window
 READ = 1 << 20  # bytes that Linux reads ahead at most, on common disks, when advised to
@@ -130,7 +131,7 @@ class Mapped:
             raise
         self.array = np.frombuffer(self._map, np.float32).reshape(core.layers, core.row)
         self._bytes = memoryview(self._map)
-        self._guard = guard(self._bytes)
+        self._mapping = Mapping(path, self._file.fileno(), self._map)
 
     def window(self, first: int, end: int, change: bool = False) -> np.ndarray:
         """Return layers [first, end), for writing where they will ``change``.
@@ -140,8 +141,7 @@ class Mapped:
         ValueError
             If the file has become shorter.
         """
-        if os.fstat(self._file.fileno()).st_size < self.array.nbytes:
-            raise self._truncated()
+        self._mapping.check_length()
         if sys.platform.startswith("linux"):  # an older kernel refuses, and maps page by page
             self._advise(first, end, POPULATE_WRITE if change else POPULATE_READ)
         return self.array[first:end]
@@ -166,20 +166,13 @@ class Mapped:
         ValueError
             If they were not all there: the file became shorter, or the disk failed, after `window` had looked.
         """
-        if lost(self._guard):
-            raise self._truncated()
+        self._mapping.check_lost()
         if hasattr(mmap, "MADV_DONTNEED"):
             self._advise(first, end, mmap.MADV_DONTNEED)
 
     def check_name(self) -> None:
         """Raise FileNotFoundError if the name is no longer that of the mapped file."""
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
-                return
-        raise FileNotFoundError(f"{self.path}: the file was removed or replaced while in use")
-
-    def _truncated(self) -> ValueError:
-        return ValueError(f"{self.path}: the file was truncated while in use, or cannot be read any more")
+        self._mapping.check_name()
 
     def _advise(self, first: int, end: int, advice: int) -> None:
         start, stop = self._range(first, end)
@@ -196,7 +189,7 @@ class Mapped:
 
     def close(self) -> None:
         """Unmap the file, or let the last window still in use do so."""
-        unguard(self._guard)
+        self._mapping.close()
         del self.array, self._bytes
         with suppress(BufferError):
             self._map.close()

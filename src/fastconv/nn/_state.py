@@ -1,5 +1,6 @@
 """The state of a tree of layers, as names and arrays."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -116,10 +117,17 @@ class State:
                 continue
             if not np.array_equal(arrays[name], arrays[other], equal_nan=True):
                 raise ValueError(f"load_state_dict: {other} and {name} are one parameter here and differ in the state")
-        with turn([module for _, module in self.named_modules()]):
+        modules = [module for _, module in self.named_modules()]
+        with turn(modules), contextlib.ExitStack() as held:
+            for module in modules:
+                held.enter_context(module._changing())
             for name, array in arrays.items():
                 np.copyto(own[name], array, casting="same_kind")
         return missing, unexpected
+
+    def _changing(self) -> contextlib.AbstractContextManager[None]:
+        """See for a block in which the state of this module is written that it may be."""
+        return contextlib.nullcontext()
 
     def replace_state(self, arrays: Mapping[str, Array]) -> None:
         """Put these very arrays, one for each name of `named_state`, in the place of the present ones."""

@@ -1,7 +1,12 @@
 """A residual core of any depth as a layer, which trains itself."""
 
+import contextlib
 import math
+import os
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +20,64 @@ from fastconv.functional.residual import (
     to_blocks,
 )
 from fastconv.graph.operation import Spec
+from fastconv.locks import Lock
+from fastconv.mapped import Mapping
 from fastconv.nn.base import Array, Module, initial, next_generator, size
+
+
+class _File:
+    """The weights of a layer in a mapped file: whose they are, and whether they are still there."""
+
+    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        self.path = path
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(open(path, "r+b"))
+            nbytes, length = 4 * shape[0] * shape[1], os.fstat(file.fileno()).st_size
+            if length != nbytes:
+                raise ValueError(f"DeepResidual: {shape[0]} layers take {nbytes} bytes, {path} has {length}")
+            self.array: Array = np.memmap(file, "<f4", "r+", shape=shape)
+            self.mapping = Mapping(path, file.fileno(), getattr(self.array, "_mmap"))  # noqa: B009
+            weakref.finalize(self, opened.pop_all().close)
+        self._lock: weakref.finalize | None = None
+        self._process = 0
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # copies and pickles have their weights in memory
+
+    @contextlib.contextmanager
+    def used(self, *, change: bool) -> Iterator[None]:
+        """See for a block that no other process changes the weights and that they are there, before and after it.
+
+        Raises
+        ------
+        BlockingIOError
+            If another process trains them or, where they are to ``change``, reads them.
+        ValueError, FileNotFoundError
+            If the file has become shorter, or its name is that of another.
+        """
+        with contextlib.ExitStack() as held:
+            if self._lock is None or self._process != os.getpid():  # a forked process has to ask for itself
+                busy = "is training these weights, or reading them" if change else "is training these weights"
+                lock = Lock(self.path, f"another process {busy}; try again when it has ended", shared=not change)
+                if change:
+                    self._lock, self._process = weakref.finalize(self, _give_up, lock, os.getpid()), os.getpid()
+                else:
+                    held.enter_context(lock)
+            self.mapping.check_name()
+            self.mapping.check_length()
+            yield
+            self.mapping.check_lost()
+
+    def release(self) -> None:
+        """Give the weights up to other processes, until they are to change again."""
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
+
+
+def _give_up(lock: Lock, process: int) -> None:
+    if os.getpid() == process:  # in a forked process it is the parent's
+        lock.close()
 
 
 class DeepResidual(Module):
@@ -37,7 +99,9 @@ class DeepResidual(Module):
     lr : float
         Learning rate; may be set at any time.
     file : path, optional
-        A file of float32 layers (see `fastconv.deep.files`) to map: weights live there and change there.
+        A file of float32 layers (see `fastconv.deep.files`) to map: weights live there and change there. From its
+        first training step on the layer has the file for itself, until it is gone or `release` is called. Copies and
+        pickles of the layer have their weights in memory.
 
     Attributes
     ----------
@@ -48,7 +112,10 @@ class DeepResidual(Module):
     Raises
     ------
     ValueError
-        If a parameter is out of range or the file has another length.
+        If a parameter is out of range or the file has another length; in any use, if the file has become shorter.
+    BlockingIOError, FileNotFoundError
+        In `forward` and `backward`, if another process, or layer, trains the weights of the file, or the file was
+        removed or replaced.
     """
 
     buffer_names = ("weight",)
@@ -72,17 +139,45 @@ class DeepResidual(Module):
         self.width, self.layers, self.alpha, self.activation = width, layers, self._core.factor, activation
         self.lr, self.file = lr, None if file is None else str(file)
         shape = (layers, self._core.row)
-        self.weight: Array
+        self._file: _File | None = None
         if file is None:
-            self.weight = initial(shape, -1e-3, 1e-3, next_generator())
-            if self.weight.flags.writeable:
-                self.weight[:, width * width :] = 0
+            weight = initial(shape, -1e-3, 1e-3, next_generator())
+            if weight.flags.writeable:
+                weight[:, width * width :] = 0
         else:
-            nbytes, length = 4 * layers * self._core.row, Path(file).stat().st_size
-            if length != nbytes:
-                raise ValueError(f"DeepResidual: {layers} layers take {nbytes} bytes, {file} has {length}")
-            self.weight = np.memmap(file, "<f4", "r+").reshape(shape)
+            self._file = _File(Path(file), shape)
+            weight = self._file.array
+        self.weight = weight
         self._marks = self._room = np.empty(0, np.float32)
+
+    @property
+    def weight(self) -> Array:
+        """The layers; a file that has become shorter is an error."""
+        if (file := self._mapped) is not None:
+            file.mapping.check_length()
+        return self._weight
+
+    @weight.setter
+    def weight(self, value: Array) -> None:
+        self._weight = value
+
+    @property
+    def _mapped(self) -> _File | None:
+        """The file, while the weights are those in it: other arrays may take their place."""
+        file = self._file
+        return file if file is not None and file.array is self._weight else None
+
+    def _used(self, change: bool) -> contextlib.AbstractContextManager[None]:
+        file = self._mapped
+        return contextlib.nullcontext() if file is None else file.used(change=change)
+
+    def _changing(self) -> contextlib.AbstractContextManager[None]:
+        return self._used(change=True)
+
+    def release(self) -> None:
+        """Give the file up to other processes; the next training step asks for it again."""
+        if self._file is not None:
+            self._file.release()
 
     def output_specs(self, *inputs: Spec) -> tuple[Spec, ...]:
         self._check(inputs[0])
@@ -101,8 +196,8 @@ class DeepResidual(Module):
         if self._marks.shape != shape or self._marks.dtype != h.dtype:
             self._marks = np.empty(shape, h.dtype)
             self._room = backward_workspace(self._core, max(len(input), 1), chunk, h.dtype)
-        weight = np.asarray(self.weight)
-        residual_forward(self._core, weight, h, chunk=chunk, marks=self._marks)
+        with self._used(change=self.training):
+            residual_forward(self._core, np.asarray(self.weight), h, chunk=chunk, marks=self._marks)
         return self._save(from_blocks(h, len(input)), chunk)
 
     def backward(self, grad_output: Array) -> Array:
@@ -110,7 +205,8 @@ class DeepResidual(Module):
         n = len(grad_output)
         g = to_blocks(np.asarray(grad_output, grad_output.dtype.newbyteorder("=")), "zero")
         rate = self.lr if self.training else 0.0
-        residual_backward(
-            self._core, np.asarray(self.weight), g, self._marks, rate, chunk=chunk, workspace=self._room
-        )
+        with self._used(change=self.training):
+            residual_backward(
+                self._core, np.asarray(self.weight), g, self._marks, rate, chunk=chunk, workspace=self._room
+            )
         return from_blocks(g, n)
