@@ -176,8 +176,18 @@ def _pool(b, at, i, j):
         lambda: (nn.MaxPool2d(3, stride=1, padding=1), (n, c, h, w)),
         lambda: (nn.AvgPool2d(2, 1), (n, c, h - 1, w - 1)),
         lambda: (nn.GlobalAvgPool2d(), (n, c, 1, 1)),
+        lambda: (nn.AdaptiveMaxPool2d((1, 2)), (n, c, 1, 2)),
+        lambda: (nn.AvgPool2d(2, 1, ((1, 0), (0, 1)), dilation=1), (n, c, h, w)),
+        lambda: (nn.MaxPool2d(2, 2, ((1, 0), (0, 1))), (n, c, (h + 1) // 2, (w + 1) // 2)),
     )
-    layer, shape = kinds[i % 4]()
+    if i % 8 == 7:
+
+        def pooled_and_back(net, v):
+            return F.max_unpool2d(*F.max_pool2d(v[at], 2, return_indices=True), 2, output_size=(h, w))
+
+        b.emit(pooled_and_back, (n, c, h, w))
+        return
+    layer, shape = kinds[i % 8]()
     b.add_layer(layer, at, shape)
 
 

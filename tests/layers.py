@@ -30,7 +30,8 @@ OPTIONAL = {
     "affine": lambda rng, c: False,
     "momentum": lambda rng, c: None,
 }
-NO_LAYERS = ("Module", "ModuleList", "ModuleDict", "GraphModule")  # what does not run, or is made of a model
+# What does not run, is made of a model, or takes more than one array (MaxUnpool2d: indices).
+NO_LAYERS = ("Module", "ModuleList", "ModuleDict", "GraphModule", "MaxUnpool2d")
 KINDS = [
     kind
     for name, kind in sorted(vars(nn).items())

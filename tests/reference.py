@@ -165,14 +165,18 @@ def numerical_gradient(f, x, eps=1e-6):
 
 
 def pool_axis(size, kernel, stride, padding, dilation=1, ceil_mode=False):
-    """Return each window along an axis: its taps inside the input, (tap, element), and its padded length."""
+    """Return each window along an axis: its taps inside the input, (tap, element), and how many the padding has, too.
+
+    Padding is one number or (before, behind).
+    """
+    before, behind = padding if isinstance(padding, tuple) else (padding, padding)
     reach = dilation * (kernel - 1) + 1
-    windows, start = [], -padding
-    while start + reach <= size + padding or (
-        ceil_mode and start < size and (not windows or start - stride + reach < size + padding)
+    windows, start = [], -before
+    while start + reach <= size + behind or (
+        ceil_mode and start < size and (not windows or start - stride + reach < size + behind)
     ):
         taps = [(r, start + r * dilation) for r in range(kernel) if 0 <= start + r * dilation < size]
-        windows.append((taps, min(start + kernel, size + padding) - start))
+        windows.append((taps, sum(start + r * dilation < size + behind for r in range(kernel))))
         start += stride
     return windows
 

@@ -32,7 +32,9 @@ LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
 # Within a package of several files, what all others of it may import.
 SHARED = {
     "nn": {"base", "_parameter", "_running", "_turns", "_workspace"},
-    "functional": {"_check", "_epilogue", "_fused", "_geometry", "_ops", "_scratch", "_values", "_views"},
+    "functional": {
+        "_check", "_epilogue", "_fused", "_geometry", "_ops", "_pooling", "_scratch", "_unpooling", "_values", "_views",
+    },
     "functional/_ops": {"_run", "activation", "convolution"},  # masks of activations; rows and vectors
 }
 

@@ -110,6 +110,32 @@ CALLS = {
     "adaptive_avg_pool2d_backward": (
         lambda: dict(grad_output=image(), input_shape=(N, C, H, W), grad_input=image()), ["grad_input"], [],
     ),
+    "adaptive_max_pool2d": (lambda: dict(input=image(), output_size=(H, W), out=image()), ["out"], []),
+    "adaptive_max_pool2d_backward": (
+        lambda: dict(grad_output=image(), input=image(), grad_input=image()), ["grad_input"], [],
+    ),
+    "global_max_pool2d": (lambda: dict(input=image(), out=image(N, C, 1, 1)), ["out"], []),
+    "global_max_pool2d_backward": (
+        lambda: dict(grad_output=image(N, C, 1, 1), input=image(), grad_input=image()), ["grad_input"], [],
+    ),
+    "max_pool1d": (lambda: dict(input=signal(), kernel_size=3, stride=1, padding=1, out=signal()), ["out"], []),
+    "max_pool1d_backward": (
+        lambda: dict(grad_output=signal(), input=signal(), kernel_size=3, stride=1, padding=1, grad_input=signal()),
+        ["grad_input"], [],
+    ),
+    "avg_pool1d": (lambda: dict(input=signal(), kernel_size=3, stride=1, padding=1, out=signal()), ["out"], []),
+    "avg_pool1d_backward": (
+        lambda: dict(grad_output=signal(), input_shape=(N, C, W), kernel_size=3, stride=1, padding=1,
+                     grad_input=signal()),
+        ["grad_input"], [],
+    ),
+    "max_unpool2d": (
+        lambda: dict(input=image(), indices=np.zeros((N, C, H, W), int), kernel_size=1, out=image()), ["out"], [],
+    ),
+    "max_unpool2d_backward": (
+        lambda: dict(grad_output=image(), indices=np.zeros((N, C, H, W), int), grad_input=image()),
+        ["grad_input"], [],
+    ),
     "global_avg_pool2d": (lambda: dict(input=image(), out=image(N, C, 1, 1)), ["out"], []),
     "global_avg_pool2d_backward": (
         lambda: dict(grad_output=image(N, C, 1, 1), input_shape=(N, C, H, W), grad_input=image()), ["grad_input"], [],
@@ -388,7 +414,17 @@ class Windowed:
 
     @staticmethod
     def avg_pool2d(stride=None, padding=0, dilation=1):
-        return F.avg_pool2d(X, dilation, stride, padding, ceil_mode=True)
+        return F.avg_pool2d(X, 2, stride, padding, dilation=dilation, ceil_mode=True)
+
+    max_pool1d = partial(F.max_pool1d, X[:, :, 0], 3, return_indices=True, ceil_mode=True)
+
+    @staticmethod
+    def avg_pool1d(stride=None, padding=0, dilation=1):
+        return F.avg_pool1d(X[:, :, 0], dilation, stride, padding, ceil_mode=True)
+
+    @staticmethod
+    def max_unpool2d(stride=None, padding=0, dilation=1):
+        return F.max_unpool2d(X, np.zeros(X.shape, int), dilation, stride, padding)
 
     @staticmethod
     def adaptive_avg_pool2d(stride=1, **_):

@@ -22,7 +22,7 @@ class Pool:
     shape: tuple[int, int, int, int]
     kernel: tuple[int, int]
     stride: tuple[int, int]
-    padding: tuple[int, int] = (0, 0)
+    padding: tuple[Any, Any] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     ceil_mode: bool = False
 
@@ -31,16 +31,14 @@ class Pool:
         """What max pooling takes."""
         return self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
 
-    @property
-    def undilated(self) -> tuple[Any, ...]:
+    def averaged(self, include) -> tuple[Any, ...]:
         """What mean pooling takes."""
-        return self.kernel, self.stride, self.padding, self.ceil_mode
+        return self.kernel, self.stride, self.padding, self.ceil_mode, include, self.dilation
 
-    def axes(self, dilation=None):
-        dilation = dilation or self.dilation
+    def axes(self):
         return [
             reference.pool_axis(
-                self.shape[2 + i], self.kernel[i], self.stride[i], self.padding[i], dilation[i], self.ceil_mode
+                self.shape[2 + i], self.kernel[i], self.stride[i], self.padding[i], self.dilation[i], self.ceil_mode
             )
             for i in (0, 1)
         ]
@@ -66,6 +64,10 @@ POOLS = [
     Pool("rows overlap, columns have gaps", (2, 5, 9, 11), (3, 1), (2, 3)),
     Pool("dilated", (2, 6, 11, 12), (3, 2), (1, 2), (2, 1), (2, 3)),
     Pool("dilated, starts of padded windows not ascending", (1, 8, 9, 9), (3, 3), (1, 1), (2, 2), (2, 2)),
+    Pool("padding above half the kernel", (2, 5, 6, 7), (3, 2), (1, 1), (2, 1)),
+    Pool("asymmetric", (2, 17, 7, 6), (3, 3), (2, 2), ((0, 1), (2, 0))),
+    Pool("asymmetric, ceil", (2, 6, 8, 7), (3, 4), (2, 3), ((2, 0), (1, 3)), ceil_mode=True),
+    Pool("asymmetric, dilated", (1, 9, 9, 8), (3, 2), (1, 2), ((1, 4), (0, 2)), (2, 3)),
     Pool("1x1", (2, 6, 4, 5), (1, 1), (1, 1)),
     Pool("1x1/2", (2, 6, 5, 5), (1, 1), (2, 2)),
     Pool("whole image", (2, 70, 5, 7), (5, 7), (5, 7)),
@@ -73,8 +75,6 @@ POOLS = [
     Pool("256 taps", (1, 3, 18, 17), (16, 16), (1, 1)),
     Pool("wide tiles of 400 taps", (1, 4, 20, 41), (20, 20), (20, 20)),
 ]
-
-UNDILATED = [p for p in POOLS if p.dilation == (1, 1)]
 
 # Enough rows for several blocks, too few images for the threads: channels are cut as well.
 LARGE = [
@@ -113,11 +113,12 @@ def expect_max(pool, x, g):
 
 
 def run_avg(pool, x, g, include):
-    return F.avg_pool2d(x, *pool.undilated, include), F.avg_pool2d_backward(g, x.shape, *pool.undilated, include)
+    window = pool.averaged(include)
+    return F.avg_pool2d(x, *window), F.avg_pool2d_backward(g, x.shape, *window)
 
 
 def expect_avg(pool, x, g, include):
-    axes = pool.axes((1, 1))
+    axes = pool.axes()
     return reference.avg_pool2d(x, *axes, include), reference.avg_pool2d_backward(g, x.shape, *axes, include)
 
 
@@ -133,7 +134,7 @@ def max_arrays(pool, make=normals, dtype=np.float32):
 
 def avg_arrays(pool, make=normals, dtype=np.float32):
     rng = np.random.default_rng(2)
-    shape = F.pool2d_output_shape(pool.shape, *pool.undilated[:3], 1, pool.ceil_mode)
+    shape = F.pool2d_output_shape(pool.shape, *pool.window)
     return make(rng, pool.shape, dtype), make(rng, shape, dtype)
 
 
@@ -150,7 +151,7 @@ def test_max_pooling_is_the_oracle_on_every_isa_and_thread_count(pool, dtype, ma
 
 @pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("pool", UNDILATED, ids=str)
+@pytest.mark.parametrize("pool", POOLS, ids=str)
 def test_mean_pooling_is_the_oracle_on_every_isa_and_thread_count(pool, dtype, include, every_setting):
     x, g = avg_arrays(pool, normals, dtype)
     expected = expect_avg(pool, x, g, include)
@@ -195,7 +196,7 @@ def test_adaptive_sizes_may_be_left_out():
     assert_array_equal(F.adaptive_avg_pool2d(x, None), x)
 
 
-@pytest.mark.parametrize("pool", UNDILATED[:14:3], ids=str)
+@pytest.mark.parametrize("pool", POOLS[:14:3], ids=str)
 def test_layout_never_changes_a_result(pool):
     x, g = max_arrays(pool)
     expected = run_max(pool, x, g)
@@ -224,17 +225,17 @@ def test_layout_never_changes_a_result(pool):
 
 
 @st.composite
-def drawn_pools(draw, dilations=2):
+def drawn_pools(draw):
     kernel, stride, padding, dilation, size = [], [], [], [], []
     for _ in range(2):
-        k, d = draw(st.integers(1, 4)), draw(st.integers(1, dilations))
+        k, d = draw(st.integers(1, 4)), draw(st.integers(1, 2))
         reach = d * (k - 1) + 1
-        p = draw(st.integers(0, reach // 2))
+        p = draw(st.tuples(st.integers(0, reach - 1), st.integers(0, reach - 1)))
         kernel.append(k)
         dilation.append(d)
         padding.append(p)
         stride.append(draw(st.integers(1, 4)))
-        size.append(draw(st.integers(max(1, reach - 2 * p), 9)))
+        size.append(draw(st.integers(max(1, reach - sum(p)), 9)))
     channels = draw(st.sampled_from([1, 2, 3, 6, 8, 9, 17]))
     pool = Pool("drawn", (draw(st.integers(1, 2)), channels, *size), *map(tuple, (kernel, stride, padding, dilation)),
                 draw(st.booleans()))  # fmt: skip
@@ -266,9 +267,13 @@ def test_drawn_max_pools_are_the_oracle(pool, seed, special):
     assert_array_equal(flat.reshape(got[0].shape), got[0])
 
 
-@given(pool=drawn_pools(dilations=1), seed=st.integers(0, 2**32 - 1), include=st.booleans())
-@settings(max_examples=100, deadline=None)
+@given(pool=drawn_pools(), seed=st.integers(0, 2**32 - 1), include=st.booleans())
+@settings(max_examples=150, deadline=None)
 def test_drawn_mean_pools_are_the_oracle(pool, seed, include):
+    if not valid(pool):
+        with pytest.raises(ValueError, match="sees only padding"):
+            F.avg_pool2d(np.zeros(pool.shape), *pool.averaged(include))
+        return
     rng = np.random.default_rng(seed)
     x = normals(rng, pool.shape, np.float32)
     g = normals(rng, F.pool2d_output_shape(pool.shape, *pool.window), np.float32)
@@ -290,13 +295,15 @@ def test_max_pooling_gradients_match_central_differences(pool, seed):
 
 
 @pytest.mark.gradients
-@given(pool=drawn_pools(dilations=1), seed=st.integers(0, 2**32 - 1), include=st.booleans())
+@given(pool=drawn_pools(), seed=st.integers(0, 2**32 - 1), include=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_mean_pooling_gradients_match_central_differences(pool, seed, include):
+    if not valid(pool):
+        return
     rng = np.random.default_rng(seed)
     x = normals(rng, pool.shape, np.float64)
     g = normals(rng, F.pool2d_output_shape(pool.shape, *pool.window), np.float64)
-    numerical = reference.numerical_gradient(lambda a: float((F.avg_pool2d(a, *pool.undilated, include) * g).sum()), x)
+    numerical = reference.numerical_gradient(lambda a: float((F.avg_pool2d(a, *pool.averaged(include)) * g).sum()), x)
     bound = 8 * np.finfo(np.float64).eps * (1 + np.abs(g).sum() * np.abs(x).max()) / 1e-6
     assert_allclose(run_avg(pool, x, g, include)[1], numerical, rtol=0, atol=bound)
 
@@ -415,9 +422,8 @@ def test_gradients_overwrite_every_element(pool):
     _, argmax, _, expected = run_max(pool, x, g)
     dirty = np.full_like(channels_last(x), np.nan)
     assert_array_equal(F.max_pool2d_backward(g, argmax, x.shape, *pool.window, grad_input=dirty), expected)
-    if pool in UNDILATED:
-        dirty[...] = np.nan
-        assert not np.isnan(F.avg_pool2d_backward(g, x.shape, *pool.undilated, grad_input=dirty)).any()
+    dirty[...] = np.nan
+    assert not np.isnan(F.avg_pool2d_backward(g, x.shape, *pool.averaged(True), grad_input=dirty)).any()
 
 
 def test_nothing_is_written_outside_the_result(isa):
@@ -471,7 +477,8 @@ G = np.zeros((2, 3, 4, 3), np.float32)
     [
         (ValueError, lambda: F.max_pool2d(X, 9), "kernel of height 9 .* larger than the padded input of height 8"),
         (ValueError, lambda: F.max_pool2d(X, (2, 4), dilation=3), "kernel of width 10 .* padded input of width 6"),
-        (ValueError, lambda: F.avg_pool2d(X, 3, padding=2), "at most half the kernel, got 2 for height 3"),
+        (ValueError, lambda: F.avg_pool2d(X, 3, padding=3), "smaller than the kernel, got 3 for height 3"),
+        (ValueError, lambda: F.max_pool2d(X, 2, padding=((0, 1), (0, 2))), r"kernel, got 2 for width 2 .*=\(0, 2\)"),
         (ValueError, lambda: F.max_pool2d(X[:, :, :3], 2, 1, 1, 4), "window 0 of height 3 sees only padding"),
         (ValueError, lambda: F.max_pool2d(X, 0), "kernel_size must be an int >= 1.*got 0"),
         (ValueError, lambda: F.max_pool2d(X, 2.0), "kernel_size must be an int >= 1.*got 2.0"),

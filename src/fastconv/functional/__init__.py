@@ -11,11 +11,13 @@ too, and then write down what is to be done.
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
 from fastconv.functional import activation as _activation
+from fastconv.functional import adaptive as _adaptive
 from fastconv.functional import arithmetic as _arithmetic
 from fastconv.functional import convolution as _convolution
 from fastconv.functional import linear as _linear
 from fastconv.functional import normalization as _normalization
-from fastconv.functional import pooling as _pooling
+from fastconv.functional import pooling as _pooling2d
+from fastconv.functional import pooling1d as _pooling1d
 from fastconv.functional import prelu as _prelu
 from fastconv.functional import resampling as _resampling
 from fastconv.functional import shape as _shape
@@ -43,6 +45,12 @@ from fastconv.functional.activation import (
     softplus_backward,
     softsign_backward,
     tanh_backward,
+)
+from fastconv.functional.adaptive import (
+    adaptive_avg_pool2d_backward,
+    adaptive_max_pool2d_backward,
+    global_avg_pool2d_backward,
+    global_max_pool2d_backward,
 )
 from fastconv.functional.arithmetic import (
     div_backward,
@@ -86,12 +94,15 @@ from fastconv.functional.optim import (
     sgd_step,
 )
 from fastconv.functional.pooling import (
-    adaptive_avg_pool2d_backward,
     avg_pool2d_backward,
-    global_avg_pool2d_backward,
     max_pool2d_argmax_like,
     max_pool2d_backward,
+    max_unpool2d_backward,
     pool2d_output_shape,
+)
+from fastconv.functional.pooling1d import (
+    avg_pool1d_backward,
+    max_pool1d_backward,
 )
 from fastconv.functional.prelu import (
     prelu_backward,
@@ -116,9 +127,11 @@ from fastconv.functional.transposed import (
     conv_transpose2d_backward,
 )
 
-adaptive_avg_pool2d = takes_values(_pooling.adaptive_avg_pool2d)
+adaptive_avg_pool2d = takes_values(_adaptive.adaptive_avg_pool2d)
+adaptive_max_pool2d = takes_values(_adaptive.adaptive_max_pool2d)
 add = takes_values(_arithmetic.add)
-avg_pool2d = takes_values(_pooling.avg_pool2d)
+avg_pool1d = takes_values(_pooling1d.avg_pool1d)
+avg_pool2d = takes_values(_pooling2d.avg_pool2d)
 batch_norm = takes_values(_normalization.batch_norm)
 bias_add = takes_values(_linear.bias_add)
 cat = takes_values(_shape.cat)
@@ -130,7 +143,8 @@ div = takes_values(_arithmetic.div)
 elu = takes_values(_activation.elu)
 flatten = takes_values(_shape.flatten)
 gelu = takes_values(_activation.gelu)
-global_avg_pool2d = takes_values(_pooling.global_avg_pool2d)
+global_avg_pool2d = takes_values(_adaptive.global_avg_pool2d)
+global_max_pool2d = takes_values(_adaptive.global_max_pool2d)
 hardsigmoid = takes_values(_activation.hardsigmoid)
 hardswish = takes_values(_activation.hardswish)
 hardtanh = takes_values(_activation.hardtanh)
@@ -138,7 +152,9 @@ interpolate = takes_values(_resampling.interpolate)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
 log_softmax = takes_values(_softmax.log_softmax)
-max_pool2d = takes_values(_pooling.max_pool2d)
+max_pool1d = takes_values(_pooling1d.max_pool1d)
+max_pool2d = takes_values(_pooling2d.max_pool2d)
+max_unpool2d = takes_values(_pooling2d.max_unpool2d)
 mean = takes_values(_arithmetic.mean)
 mish = takes_values(_activation.mish)
 mul = takes_values(_arithmetic.mul)
@@ -164,7 +180,11 @@ __all__ = [
     "adam_step",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
     "add",
+    "avg_pool1d",
+    "avg_pool1d_backward",
     "avg_pool2d",
     "avg_pool2d_backward",
     "batch_norm",
@@ -198,6 +218,8 @@ __all__ = [
     "gelu_backward",
     "global_avg_pool2d",
     "global_avg_pool2d_backward",
+    "global_max_pool2d",
+    "global_max_pool2d_backward",
     "hardsigmoid",
     "hardsigmoid_backward",
     "hardswish",
@@ -213,9 +235,13 @@ __all__ = [
     "linear_backward",
     "log_softmax",
     "log_softmax_backward",
+    "max_pool1d",
+    "max_pool1d_backward",
     "max_pool2d",
     "max_pool2d_argmax_like",
     "max_pool2d_backward",
+    "max_unpool2d",
+    "max_unpool2d_backward",
     "mean",
     "mean_backward",
     "mish",

@@ -195,6 +195,15 @@ def as_contiguous(a: Array) -> Array:
     return np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=True)
 
 
+def as_image(where: str, name: str, a: Array | None) -> Array | None:
+    """Return (N, C, L) as the view (N, C, 1, L), and None as None."""
+    if a is None:
+        return None
+    check_array(where, name, a)
+    check_rank(where, name, a, 3)
+    return a[:, :, None, :]
+
+
 def empty_nhwc(shape: Iterable[int], dtype: npt.DTypeLike) -> Array:
     """Return an uninitialised array of NCHW ``shape`` over NHWC memory."""
     n, c, h, w = shape
@@ -289,15 +298,27 @@ def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
 
 def image_shape(where: str, input_shape: Any) -> tuple[int, int, int, int]:
     """Return the (N, C, H, W) given to a backward call as ints, or raise ValueError."""
+    n, c, h, w = _shape_given(where, input_shape, ("N", "C", "H", "W"))
+    return n, c, h, w
+
+
+def signal_shape(where: str, input_shape: Any) -> tuple[int, int, int, int]:
+    """Return the (N, C, L) given to a backward call as the (N, C, 1, L) of images, or raise ValueError."""
+    n, c, length = _shape_given(where, input_shape, ("N", "C", "L"))
+    return n, c, 1, length
+
+
+def _shape_given(where: str, input_shape: Any, axes: tuple[str, ...]) -> tuple[int, ...]:
     try:
         shape = tuple(input_shape)
     except TypeError:
         shape = (input_shape,)
-    if len(shape) != 4 or not all(isinstance(n, int | np.integer) for n in shape) or shape[0] < 0 or min(shape[1:]) < 1:
-        raise ValueError(f"{where}: input_shape must be (N, C, H, W), only N may be 0, got {input_shape!r}")
-    n, c, h, w = map(int, shape)
-    check_count(where, "input_shape", n, c, h, w)
-    return n, c, h, w
+    right = len(shape) == len(axes) and all(isinstance(n, int | np.integer) for n in shape)
+    if not right or shape[0] < 0 or min(shape[1:]) < 1:
+        raise ValueError(f"{where}: input_shape must be ({', '.join(axes)}), only N may be 0, got {input_shape!r}")
+    sizes = tuple(map(int, shape))
+    check_count(where, "input_shape", *sizes)
+    return sizes
 
 
 def by_dtype(function: Any) -> dict[np.dtype[Any], Any]:

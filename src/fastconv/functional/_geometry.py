@@ -34,12 +34,30 @@ def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[in
             raise ValueError(f"{where}: padding='same' needs stride 1, got stride {stride}")
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
+    (top, bottom), (left, right) = sides(where, padding)
+    return top, bottom, left, right
+
+
+def sides(where: str, padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return padding, an int, a pair or a pair of pairs, as ((top, bottom), (left, right))."""
     if isinstance(padding, tuple | list) and len(padding) == 2 and any(isinstance(v, tuple | list) for v in padding):
-        top, bottom = pair(where, "padding", padding[0], 0)
-        left, right = pair(where, "padding", padding[1], 0)
-        return top, bottom, left, right
+        return pair(where, "padding", padding[0], 0), pair(where, "padding", padding[1], 0)
     vertical, horizontal = pair(where, "padding", padding, 0)
-    return vertical, vertical, horizontal, horizontal
+    return (vertical, vertical), (horizontal, horizontal)
+
+
+def padding_1d(where: str, padding: Any) -> Any:
+    """Return the padding of signals, a word, an int or (left, right), as that of images of one row."""
+    return padding if isinstance(padding, str) else ((0, 0), pair(where, "padding", padding, 0))
+
+
+def length_1d(where: str, name: str, value: Any) -> tuple[int, int]:
+    """Return a one-dimensional size, stride or dilation (an int, or a tuple of one) as a pair."""
+    if isinstance(value, tuple | list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{where}: {name} must be an int >= 1, got {value!r}")
+    return 1, int(value)
 
 
 @lru_cache(maxsize=512)
@@ -78,6 +96,14 @@ def convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], 
         raise ValueError(f"{where}: groups must be an int >= 1, got {groups!r}")
     borders = _borders(where, padding, (w_shape[2], w_shape[3]), steps, dilations)
     return _convolution(where, x_shape, w_shape, steps, borders, dilations, int(groups))
+
+
+def signal_window(where: str, kernel_size: Any, stride: Any, padding: Any) -> tuple[Any, Any, Any]:
+    """Return kernel, stride and padding of a pooling of signals as those of images of one row."""
+    if isinstance(padding, str):
+        raise ValueError(f"{where}: padding must be an int or a pair, got {padding!r}")
+    kernel = length_1d(where, "kernel_size", kernel_size)
+    return kernel, kernel if stride is None else length_1d(where, "stride", stride), padding_1d(where, padding)
 
 
 class Windows:
@@ -119,31 +145,32 @@ class _Slide:
     inputs: int
     kernel: int
     stride: int
-    padding: int
+    padding: tuple[int, int]  # before and behind
     dilation: int
 
     def outputs(self, where: str, side: str, ceil_mode: bool) -> int:
         """Return the number of windows, as PyTorch: in ceil mode none starts behind the input; or raise ValueError."""
-        reach = self.dilation * (self.kernel - 1) + 1
-        settings = f"kernel_size={self.kernel}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
-        if self.padding > reach // 2:
-            raise ValueError(f"{where}: padding must be at most half the kernel, got {self.padding} for {side} "
+        reach, (before, behind) = self.dilation * (self.kernel - 1) + 1, self.padding
+        shown = before if before == behind else self.padding
+        settings = f"kernel_size={self.kernel}, stride={self.stride}, padding={shown}, dilation={self.dilation}"
+        if max(before, behind) >= reach:
+            raise ValueError(f"{where}: padding must be smaller than the kernel, got {max(before, behind)} for {side} "
                              f"{reach} ({settings})")  # fmt: skip
-        padded = self.inputs + 2 * self.padding
+        padded = self.inputs + before + behind
         found = (padded - reach + (self.stride - 1 if ceil_mode else 0)) // self.stride + 1
-        if ceil_mode and (found - 1) * self.stride >= self.inputs + self.padding:
+        if ceil_mode and (found - 1) * self.stride >= self.inputs + before:
             found -= 1
         if found < 1:
             raise ValueError(f"{where}: kernel of {side} {reach} (dilation included) is larger than the padded "
                              f"input of {side} {padded} ({settings})")  # fmt: skip
-        _, count = self.inside(self.starts(min(found, -(-self.padding // self.stride))))  # others begin in the input
+        _, count = self.inside(self.starts(min(found, -(-before // self.stride))))  # others begin in the input
         empty = np.flatnonzero(count < 1)
         if empty.size:
             raise ValueError(f"{where}: window {empty[0]} of {side} {self.inputs} sees only padding ({settings})")
         return found
 
     def starts(self, outputs: int) -> Array:
-        return np.arange(outputs) * self.stride - self.padding
+        return np.arange(outputs) * self.stride - self.padding[0]
 
     def inside(self, start: Array) -> tuple[Array, Array]:
         """Return the first tap inside the input of each window, and how many are."""
@@ -153,18 +180,19 @@ class _Slide:
     def axis(self, outputs: int, count_include_pad: bool) -> pool.Axis:
         start = self.starts(outputs)
         tap, count = self.inside(start)
-        sizes = np.minimum(start + self.kernel, self.inputs + self.padding) - start if count_include_pad else count
+        padded = np.minimum((self.inputs + self.padding[1] - 1 - start) // self.dilation + 1, self.kernel)
+        sizes = padded if count_include_pad else count
         return _axis(self.inputs, start + tap * self.dilation, count, tap, sizes, self.kernel, self.dilation)
 
 
 @lru_cache(maxsize=512)
 def _sliding(where: str, shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int],
-             padding: tuple[int, int], dilation: tuple[int, int], ceil_mode: bool, count_include_pad: bool
-             ) -> Windows:  # fmt: skip
+             padding: tuple[tuple[int, int], tuple[int, int]], dilation: tuple[int, int], ceil_mode: bool,
+             count_include_pad: bool) -> Windows:  # fmt: skip
     """Check the sizes of a pooling (cached: a layer sees few shapes)."""
     n, c, *size = shape
     steps = [d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True)]  # a single tap has none
-    extents = [max(h + 2 * p, d * (k - 1) + 1) for h, k, p, d in zip(size, kernel, padding, steps, strict=True)]
+    extents = [max(h + sum(p), d * (k - 1) + 1) for h, k, p, d in zip(size, kernel, padding, steps, strict=True)]
     check_count(where, "a padded input", max(n, 1), c, *extents)
     reaches = [min(s, 2 * e) for s, e in zip(stride, extents, strict=True)]  # beyond the image there is no second step
     h, w = slides = [_Slide(*sizes) for sizes in zip(size, kernel, reaches, padding, steps, strict=True)]
@@ -178,7 +206,7 @@ def sliding_windows(where: str, shape: tuple[int, ...], kernel_size: Any, stride
     """Return the windows of a pooling whose settings are as the caller gave them."""
     kernel = pair(where, "kernel_size", kernel_size)
     steps = kernel if stride is None else pair(where, "stride", stride)
-    borders, dilations = pair(where, "padding", padding, 0), pair(where, "dilation", dilation)
+    borders, dilations = sides(where, padding), pair(where, "dilation", dilation)
     return _sliding(where, shape, kernel, steps, borders, dilations, bool(ceil_mode), bool(count_include_pad))
 
 

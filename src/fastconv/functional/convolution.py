@@ -9,9 +9,9 @@ from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import (
     Array,
     as_contiguous,
+    as_image,
     as_nhwc,
     check_apart,
-    check_array,
     check_count,
     check_grad,
     check_out,
@@ -33,7 +33,7 @@ from fastconv.functional._epilogue import (
     masking,
 )
 from fastconv.functional._fused import gradients
-from fastconv.functional._geometry import Padding, convolution
+from fastconv.functional._geometry import Padding, convolution, length_1d, padding_1d
 
 
 def conv2d(
@@ -255,31 +255,6 @@ def conv2d_input_grad(
     return out
 
 
-def _as_image(where: str, name: str, a: Array | None) -> Array | None:
-    """Return (N, C, L) as the view (N, C, 1, L)."""
-    if a is None:
-        return None
-    check_array(where, name, a)
-    check_rank(where, name, a, 3)
-    return a[:, :, None, :]
-
-
-def _padding_1d(where: str, padding: Any) -> Any:
-    if isinstance(padding, str):
-        return padding
-    left, right = pair(where, "padding", padding, 0)
-    return ((0, 0), (left, right))
-
-
-def _length(where: str, name: str, value: Any) -> tuple[int, int]:
-    """Return a one-dimensional stride or dilation (an int, or a tuple of one) as a pair."""
-    if isinstance(value, tuple | list) and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{where}: {name} must be an int >= 1, got {value!r}")
-    return 1, int(value)
-
-
 def conv1d(
     input: Array,
     weight: Array,
@@ -322,10 +297,10 @@ def conv1d(
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
     x, w = input[:, :, None, :], weight[:, :, None, :]
-    g = convolution(where, x.shape, w.shape, _length(where, "stride", stride), _padding_1d(where, padding),
-                 _length(where, "dilation", dilation), groups)  # fmt: skip
-    out = _run_forward(where, g, dtype, x, w, bias, coefficients, activation, _as_image(where, "add", add),
-                       _as_image(where, "pre", pre), _as_image(where, "out", out))  # fmt: skip
+    g = convolution(where, x.shape, w.shape, length_1d(where, "stride", stride), padding_1d(where, padding),
+                 length_1d(where, "dilation", dilation), groups)  # fmt: skip
+    out = _run_forward(where, g, dtype, x, w, bias, coefficients, activation, as_image(where, "add", add),
+                       as_image(where, "pre", pre), as_image(where, "out", out))  # fmt: skip
     return out[:, :, 0, :]
 
 
@@ -360,12 +335,12 @@ def conv1d_backward(
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
     x, w = input[:, :, None, :], weight[:, :, None, :]
-    g = convolution(where, x.shape, w.shape, _length(where, "stride", stride), _padding_1d(where, padding),
-                 _length(where, "dilation", dilation), groups)  # fmt: skip
+    g = convolution(where, x.shape, w.shape, length_1d(where, "stride", stride), padding_1d(where, padding),
+                 length_1d(where, "dilation", dilation), groups)  # fmt: skip
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.q))
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
-    output, pre_activation = _as_image(where, "output", output), _as_image(where, "pre_activation", pre_activation)
-    grad_input, grad_add = _as_image(where, "grad_input", grad_input), _as_image(where, "grad_add", grad_add)
+    output, pre_activation = as_image(where, "output", output), as_image(where, "pre_activation", pre_activation)
+    grad_input, grad_add = as_image(where, "grad_input", grad_input), as_image(where, "grad_add", grad_add)
     gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, output, pre_activation,
                               activation, need_input_grad, grad_input, grad_weight[:, :, None, :], grad_bias,
                               grad_add)  # fmt: skip

@@ -1,15 +1,12 @@
-"""Max and mean pooling."""
+"""Max and mean pooling of images by windows that slide, and max pooling undone."""
 
 from typing import Any
 
 import numpy as np
 
-from fastconv._ext import pool
-from fastconv._ext.pool import Geometry
 from fastconv.functional._check import (
     Array,
     as_nhwc,
-    by_dtype,
     check_apart,
     check_array,
     check_out,
@@ -20,30 +17,31 @@ from fastconv.functional._check import (
     memory,
     same_dtype,
 )
-from fastconv.functional._geometry import Windows, adaptive_windows, sliding_windows
-
-_max_pool = by_dtype(pool.max_pool)
-_max_pool_backward = by_dtype(pool.max_pool_backward)
-_avg_pool = by_dtype(pool.avg_pool)
-_avg_pool_backward = by_dtype(pool.avg_pool_backward)
+from fastconv.functional._geometry import Padding, sliding_windows
+from fastconv.functional._pooling import (
+    argmax_dtype,
+    check_images,
+    largest,
+    largest_backward,
+    mean,
+    mean_backward,
+)
+from fastconv.functional._unpooling import check_indices, flat_places, put, take, unpooled_shape
 
 Pair = int | tuple[int, int]
-
-# Positions up to here are exact in float32, in which the kernels carry them.
-_MOST_TAPS = 1 << 24
 
 
 def pool2d_output_shape(
     input_shape: tuple[int, int, int, int],
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,
+    padding: Padding = 0,
     dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> tuple[int, int, int, int]:
     """Return the shape (N, C, P, Q) that pooling an input of this shape gives.
 
-    Along each axis ``P = floor((H + 2*padding - dilation*(kernel_size - 1) - 1) / stride) + 1``;
+    Along each axis ``P = floor((H + top + bottom - dilation*(kernel_size - 1) - 1) / stride) + 1``;
     ``ceil_mode`` rounds up, but drops a window that would start behind the input.
 
     Raises
@@ -60,17 +58,11 @@ def pool2d_output_shape(
     return sliding_windows("pool2d_output_shape", shape, kernel_size, stride, padding, dilation, ceil_mode).shape
 
 
-def _argmax_dtype(where: str, g: Windows) -> np.dtype[Any]:
-    if g.taps > _MOST_TAPS:
-        raise ValueError(f"{where}: a window of {g.taps} taps is too large to index, at most {_MOST_TAPS}")
-    return np.dtype(np.uint8 if g.taps <= 255 else np.int32)
-
-
 def max_pool2d_argmax_like(
     input: Array,
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,
+    padding: Padding = 0,
     dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> Array:
@@ -98,25 +90,14 @@ def max_pool2d_argmax_like(
     check_array(where, "input", input)
     check_rank(where, "input", input, 4)
     g = sliding_windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    return empty_nhwc(g.shape, _argmax_dtype(where, g))
-
-
-def _flat_indices(argmax: Array, g: Geometry, width: int) -> Array:
-    """Return positions within windows as indices h * width + w of the input plane, int64."""
-    r, s = np.divmod(np.arange(g.taps), g.w.kernel)
-    taps = r * g.h.step * width + s * g.w.step
-    spans = [(np.asarray(axis.spans), axis.step) for axis in (g.h, g.w)]
-    rows, cols = (span[:, 0] - span[:, 2] * step for span, step in spans)  # where windows begin
-    out = empty_nhwc(argmax.shape, np.int64)
-    np.add(taps[memory(argmax)], (rows[:, None] * width + cols)[:, :, None], out=memory(out))
-    return out
+    return empty_nhwc(g.shape, argmax_dtype(where, g))
 
 
 def max_pool2d(
     input: Array,
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,
+    padding: Padding = 0,
     dilation: Pair = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -136,8 +117,8 @@ def max_pool2d(
         Vertical, horizontal, as all pairs here.
     stride : int or pair of int, optional
         The kernel size by default.
-    padding : int or pair of int
-        At most half the kernel (dilation included). Padding is never chosen.
+    padding : int, pair of int, or ((top, bottom), (left, right))
+        Smaller than the kernel (dilation included). Padding is never chosen.
     dilation : int or pair of int
         Distance between the taps of a window.
     ceil_mode : bool
@@ -156,8 +137,8 @@ def max_pool2d(
     Raises
     ------
     ValueError
-        If the input is not 4-d or empty but for the batch, a parameter is out of range, padding exceeds half
-        the kernel, the kernel is larger than the padded input or a window would see only padding.
+        If the input is not 4-d or empty but for the batch, a parameter is out of range, padding is not smaller
+        than the kernel, the kernel is larger than the padded input or a window would see only padding.
     TypeError
         If the input is not float32 or float64.
 
@@ -169,26 +150,9 @@ def max_pool2d(
     array([[[[5., 6.]]]])
     """
     where = "max_pool2d"
-    dtype = same_dtype(where, input=input)
-    check_rank(where, "input", input, 4)
+    check_images(where, input)
     g = sliding_windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    out = check_out(where, "out", out, g.shape, dtype)
-    if return_indices or argmax is not None:
-        argmax = check_out(where, "argmax", argmax, g.shape, _argmax_dtype(where, g))
-    check_apart(where, {"out": out, "argmax": argmax}, {"input": input})
-    positions, nbytes = _bytes(argmax)
-    _max_pool[dtype](memory(as_nhwc(input)), memory(out), positions, nbytes, g.geometry)
-    if return_indices:
-        assert argmax is not None
-        return out, _flat_indices(argmax, g.geometry, input.shape[3])
-    return out
-
-
-def _bytes(argmax: Array | None) -> tuple[Array | None, int]:
-    """Return the memory of positions as bytes, and how many one has."""
-    if argmax is None:
-        return None, 0
-    return memory(argmax).view(np.uint8), argmax.itemsize
+    return largest(where, input, g, return_indices, out, argmax)
 
 
 def max_pool2d_backward(
@@ -197,7 +161,7 @@ def max_pool2d_backward(
     input_shape: tuple[int, int, int, int],
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,
+    padding: Padding = 0,
     dilation: Pair = 1,
     ceil_mode: bool = False,
     *,
@@ -230,29 +194,26 @@ def max_pool2d_backward(
         If ``grad_output`` is not float32 or float64, or ``argmax`` not of the type for that kernel size.
     """
     where = "max_pool2d_backward"
-    dtype = same_dtype(where, grad_output=grad_output)
+    same_dtype(where, grad_output=grad_output)
     shape = image_shape(where, input_shape)
     g = sliding_windows(where, shape, kernel_size, stride, padding, dilation, ceil_mode)
     check_shape(where, "grad_output", grad_output, g.shape)
     check_array(where, "argmax", argmax)
     check_shape(where, "argmax", argmax, g.shape)
-    if argmax.dtype != _argmax_dtype(where, g):
-        raise TypeError(f"{where}: argmax must be {_argmax_dtype(where, g)} for windows of {g.taps} taps, "
+    if argmax.dtype != argmax_dtype(where, g):
+        raise TypeError(f"{where}: argmax must be {argmax_dtype(where, g)} for windows of {g.taps} taps, "
                         f"got {argmax.dtype}")  # fmt: skip
-    grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
-    check_apart(where, {"grad_input": grad_input}, {"grad_output": grad_output, "argmax": argmax})
-    positions, nbytes = _bytes(as_nhwc(argmax))
-    _max_pool_backward[dtype](memory(as_nhwc(grad_output)), positions, nbytes, memory(grad_input), g.geometry)
-    return grad_input
+    return largest_backward(where, grad_output, argmax, shape, g, grad_input)
 
 
 def avg_pool2d(
     input: Array,
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,
+    padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    dilation: Pair = 1,
     *,
     out: Array | None = None,
 ) -> Array:
@@ -269,6 +230,8 @@ def avg_pool2d(
     count_include_pad : bool
         Divide by all elements of the window within the padded input; else only by those within the input.
         What reaches beyond the padding (in ceil mode) never counts.
+    dilation : int or pair of int
+        As in :func:`max_pool2d`.
     out : ndarray of shape (N, C, P, Q), optional
         Result buffer: NCHW shape over NHWC memory.
 
@@ -288,22 +251,10 @@ def avg_pool2d(
     >>> avg_pool2d(x, 2, stride=1)
     array([[[[3., 4.]]]])
     """
-    g = _checked("avg_pool2d", input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
-    return _mean("avg_pool2d", input, g, out)
-
-
-def _checked(where: str, input: Array, *windows: Any) -> Windows:
-    same_dtype(where, input=input)
-    check_rank(where, "input", input, 4)
-    return sliding_windows(where, input.shape, *windows)
-
-
-def _mean(where: str, input: Array, g: Windows, out: Array | None) -> Array:
-    dtype = input.dtype.newbyteorder("=")
-    out = check_out(where, "out", out, g.shape, dtype)
-    check_apart(where, {"out": out}, {"input": input})
-    _avg_pool[dtype](memory(as_nhwc(input)), memory(out), g.geometry)
-    return out
+    where = "avg_pool2d"
+    check_images(where, input)
+    g = sliding_windows(where, input.shape, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad)
+    return mean(where, input, g, out)
 
 
 def avg_pool2d_backward(
@@ -311,9 +262,10 @@ def avg_pool2d_backward(
     input_shape: tuple[int, int, int, int],
     kernel_size: Pair,
     stride: Pair | None = None,
-    padding: Pair = 0,
+    padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    dilation: Pair = 1,
     *,
     grad_input: Array | None = None,
 ) -> Array:
@@ -325,7 +277,7 @@ def avg_pool2d_backward(
     ----------
     grad_output : ndarray of shape (N, C, P, Q), float32 or float64
     input_shape : (N, C, H, W)
-    kernel_size, stride, padding, ceil_mode, count_include_pad
+    kernel_size, stride, padding, ceil_mode, count_include_pad, dilation
         As in the forward call.
     grad_input : ndarray of shape (N, C, H, W), optional
         Written over; NCHW shape over NHWC memory.
@@ -341,35 +293,78 @@ def avg_pool2d_backward(
     """
     where = "avg_pool2d_backward"
     shape = image_shape(where, input_shape)
-    g = sliding_windows(where, shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
-    return _mean_backward(where, grad_output, shape, g, grad_input)
+    g = sliding_windows(where, shape, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad)
+    return mean_backward(where, grad_output, shape, g, grad_input)
 
 
-def _mean_backward(where: str, grad_output: Array, shape: tuple[int, int, int, int], g: Windows,
-                   grad_input: Array | None) -> Array:  # fmt: skip
-    dtype = same_dtype(where, grad_output=grad_output)
-    check_shape(where, "grad_output", grad_output, g.shape)
-    grad_input = check_out(where, "grad_input", grad_input, shape, dtype)
-    check_apart(where, {"grad_input": grad_input}, {"grad_output": grad_output})
-    _avg_pool_backward[dtype](memory(as_nhwc(grad_output)), memory(grad_input), g.geometry)
-    return grad_input
-
-
-def adaptive_avg_pool2d(
-    input: Array, output_size: int | tuple[int | None, int | None] | None, *, out: Array | None = None
+def max_unpool2d(
+    input: Array,
+    indices: Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    output_size: tuple[int, ...] | None = None,
+    *,
+    out: Array | None = None,
 ) -> Array:
-    """Return means over windows that divide the input evenly into ``output_size``.
+    """Return an image of zeros in which each element stands where :func:`max_pool2d` found it.
 
-    Window p covers the rows from ``floor(p * H / P)`` to ``ceil((p + 1) * H / P)``: neighbours may share
-    rows. Sums run as in :func:`avg_pool2d`.
+    Of elements of one plane with equal indices the last in the order (p, q) counts.
 
     Parameters
     ----------
-    input : ndarray of shape (N, C, H, W), float32 or float64
-    output_size : int, or pair of int or None
-        (P, Q); None keeps the input's size.
-    out : ndarray of shape (N, C, P, Q), optional
+    input : ndarray of shape (N, C, P, Q), float32 or float64
+    indices : ndarray of shape (N, C, P, Q), int64
+        ``h * W + w``, as ``max_pool2d(..., return_indices=True)`` returns them.
+    kernel_size, stride, padding
+        As in the pooling; they say the output's size, ``(P - 1) * stride - 2 * padding + kernel_size``, unless
+        `output_size` does.
+    output_size : (H, W) or (N, C, H, W), optional
+    out : ndarray of shape (N, C, H, W), optional
         Result buffer: NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together, there would be no pixel, or an index lies outside of the image.
+    TypeError
+        If the input is not float32 or float64, or the indices are not int64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 5.0, 2.0, 3.0]]]])
+    >>> max_unpool2d(*max_pool2d(x, (1, 2), return_indices=True), (1, 2))
+    array([[[[0., 5., 0., 3.]]]])
+    """
+    where = "max_unpool2d"
+    dtype = check_images(where, input)
+    check_array(where, "indices", indices)
+    shape = unpooled_shape(where, input, indices, kernel_size, stride, padding, output_size)
+    out = check_out(where, "out", out, shape, dtype)
+    check_apart(where, {"out": out}, {"input": input, "indices": indices})
+    places = np.empty(input.size, np.int64)
+    flat_places(where, as_nhwc(indices), shape, places)
+    put(memory(as_nhwc(input)).reshape(-1), places, memory(out).reshape(-1))
+    return out
+
+
+def max_unpool2d_backward(grad_output: Array, indices: Array, *, grad_input: Array | None = None) -> Array:
+    """Return the gradient of :func:`max_unpool2d`: that of the place where an element stands, 0 where it is lost.
+
+    Of equal indices the last alone has a gradient (PyTorch gives it to each of them).
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, C, H, W), float32 or float64
+    indices : ndarray of shape (N, C, P, Q), int64
+        As in the forward call.
+    grad_input : ndarray of shape (N, C, P, Q), optional
+        Written over; NCHW shape over NHWC memory.
 
     Returns
     -------
@@ -377,96 +372,17 @@ def adaptive_avg_pool2d(
 
     Raises
     ------
-    ValueError
-        If the input is not 4-d or empty but for the batch, or an output size is smaller than 1.
-    TypeError
-        If the input is not float32 or float64.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> adaptive_avg_pool2d(np.array([[[[1.0, 2.0, 6.0]]]]), (1, 2))
-    array([[[[1.5, 4. ]]]])
-    """
-    where = "adaptive_avg_pool2d"
-    same_dtype(where, input=input)
-    check_rank(where, "input", input, 4)
-    return _mean(where, input, adaptive_windows(where, input.shape, output_size), out)
-
-
-def adaptive_avg_pool2d_backward(
-    grad_output: Array, input_shape: tuple[int, int, int, int], *, grad_input: Array | None = None
-) -> Array:
-    """Return the gradient of :func:`adaptive_avg_pool2d`.
-
-    Parameters
-    ----------
-    grad_output : ndarray of shape (N, C, P, Q), float32 or float64
-    input_shape : (N, C, H, W)
-    grad_input : ndarray of shape (N, C, H, W), optional
-        Written over; NCHW shape over NHWC memory.
-
-    Returns
-    -------
-    ndarray of shape (N, C, H, W)
-
-    Raises
-    ------
     ValueError, TypeError
-        If shapes or dtypes do not fit.
+        As :func:`max_unpool2d`.
     """
-    where = "adaptive_avg_pool2d_backward"
-    same_dtype(where, grad_output=grad_output)
-    shape = image_shape(where, input_shape)
+    where = "max_unpool2d_backward"
+    dtype = same_dtype(where, grad_output=grad_output)
     check_rank(where, "grad_output", grad_output, 4)
-    g = adaptive_windows(where, shape, grad_output.shape[2:])
-    return _mean_backward(where, grad_output, shape, g, grad_input)
-
-
-def global_avg_pool2d(input: Array, *, out: Array | None = None) -> Array:
-    """Return the mean of each plane: :func:`adaptive_avg_pool2d` to one pixel.
-
-    Parameters
-    ----------
-    input : ndarray of shape (N, C, H, W), float32 or float64
-    out : ndarray of shape (N, C, 1, 1), optional
-
-    Returns
-    -------
-    ndarray of shape (N, C, 1, 1)
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`adaptive_avg_pool2d`.
-    """
-    where = "global_avg_pool2d"
-    same_dtype(where, input=input)
-    check_rank(where, "input", input, 4)
-    return _mean(where, input, adaptive_windows(where, input.shape, 1), out)
-
-
-def global_avg_pool2d_backward(
-    grad_output: Array, input_shape: tuple[int, int, int, int], *, grad_input: Array | None = None
-) -> Array:
-    """Return the gradient of :func:`global_avg_pool2d`.
-
-    Parameters
-    ----------
-    grad_output : ndarray of shape (N, C, 1, 1), float32 or float64
-    input_shape : (N, C, H, W)
-    grad_input : ndarray of shape (N, C, H, W), optional
-        Written over; NCHW shape over NHWC memory.
-
-    Returns
-    -------
-    ndarray of shape (N, C, H, W)
-
-    Raises
-    ------
-    ValueError, TypeError
-        If shapes or dtypes do not fit.
-    """
-    where = "global_avg_pool2d_backward"
-    shape = image_shape(where, input_shape)
-    return _mean_backward(where, grad_output, shape, adaptive_windows(where, shape, 1), grad_input)
+    check_array(where, "indices", indices)
+    check_indices(where, indices, (*grad_output.shape[:2], *indices.shape[2:]))
+    grad_input = check_out(where, "grad_input", grad_input, indices.shape, dtype)
+    check_apart(where, {"grad_input": grad_input}, {"grad_output": grad_output, "indices": indices})
+    places, last = np.empty(indices.size, np.int64), np.empty(grad_output.size, np.int64)
+    flat_places(where, as_nhwc(indices), grad_output.shape, places)
+    take(memory(as_nhwc(grad_output)).reshape(-1), places, last, memory(grad_input).reshape(-1))
+    return grad_input

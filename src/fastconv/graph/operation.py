@@ -138,6 +138,8 @@ class Operation:
         It runs code that is not the package's.
     blocks : bool
         No gradient goes through.
+    results : int
+        How many outputs it has.
     reads_inputs, reads_outputs
         What backward reads: places of inputs, and whether the outputs.
     """
@@ -153,6 +155,7 @@ class Operation:
     trains_itself: bool = False
     calls_out: ClassVar[bool] = False
     blocks: bool = False
+    results: int = 1
     reads_inputs: tuple[int, ...] = ()
     reads_outputs: bool = False
 

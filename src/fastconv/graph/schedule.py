@@ -137,7 +137,7 @@ class _Scheduler:
     def run(self) -> Schedule:
         plan = self.plan
         for value in plan.graph.inputs:
-            self.needs[value] = plan.gradients and self.wanted[value.source[1]]
+            self.needs[value] = plan.gradients and self.wanted[value.source[1]] and _smooth(value)
         kept = self.kept = self._kept() if plan.gradients else set()
         left = Counter(self._home(value) for g in plan.groups for value in g.reads())
         left.update(self._home(value) for value in (*plan.graph.outputs, *kept))
@@ -185,7 +185,7 @@ class _Scheduler:
         for index, g in enumerate(self.plan.groups):
             inputs = [value for value in (*g.inputs, g.add) if value is not None]
             needs = not g.op.blocks and (g.op.trains_itself or any(self._needs(value) for value in inputs))
-            self.needs.update(dict.fromkeys(g.outputs, needs))
+            self.needs.update({value: needs and _smooth(value) for value in g.outputs})
             if not needs:
                 continue
             kept.update(value for value in self._backward_reads(g) if not self._again(index, value))
@@ -321,7 +321,10 @@ class _Scheduler:
         found = [self._take(value) for value in g.outputs]
         if all(grad is None for grad in found):
             return
-        grads = [grad or self._zero(value.spec) for value, grad in zip(g.outputs, found, strict=True)]
+        grads: list[Any] = [
+            grad or (self._zero(value.spec) if self.needs[value] else None)
+            for value, grad in zip(g.outputs, found, strict=True)
+        ]
         outputs = [self._seen(value) for value in g.outputs]
         if g.behind is not None:
             grads[0] = self._masked(g.op.mask, grads[0], outputs[0])  # type: ignore[attr-defined]
@@ -353,7 +356,8 @@ class _Scheduler:
         for value, ref in after:
             self._give(value, ref)
         for ref in grads:
-            self._release(ref)
+            if ref is not None:
+                self._release(ref)
 
     def _masked(self, bind: Bind, grad: Ref, output: Ref) -> Ref:
         """Take a gradient through an activation, in place where nobody else reads it."""
@@ -447,6 +451,11 @@ def _add(f: Frame) -> Iterator[Call]:
 
 def _fill(f: Frame) -> Iterator[Call]:
     yield f.y[0].fill, (0,)
+
+
+def _smooth(value: Value) -> bool:
+    """Return whether a value can have a gradient: whole numbers, such as the indices of maxima, have none."""
+    return value.dtype.kind == "f"
 
 
 def _viewer(g: Group, spec: Spec) -> Callable[[Array], Array]:

@@ -35,7 +35,18 @@ from fastconv.nn.graph import GraphModule
 from fastconv.nn.linear import Bias, Linear
 from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss, MultiMarginLoss
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d
-from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, Flatten, GlobalAvgPool2d, MaxPool2d
+from fastconv.nn.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    Flatten,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxUnpool2d,
+)
 from fastconv.nn.resampling import Upsample
 from fastconv.nn.residual import Residual
 
@@ -43,6 +54,8 @@ __all__ = [
     "ELU",
     "GELU",
     "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "AvgPool1d",
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -56,6 +69,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
     "GraphModule",
     "Hardsigmoid",
     "Hardswish",
@@ -66,7 +80,9 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxUnpool2d",
     "Mish",
     "Module",
     "ModuleDict",

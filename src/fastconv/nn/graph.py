@@ -230,13 +230,14 @@ def _runner(entry: Mapping[str, Any], layers: Mapping[str, Module]) -> tuple[Cal
         raise ValueError(f"GraphModule: unknown operation {str(entry.get('op'))[:80]!r}")
     kind: Any = _OPERATIONS[entry["op"]]
     wanted = {field.name for field in dataclasses.fields(kind)}
-    if entry["settings"].keys() != wanted:
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    if not needed <= entry["settings"].keys() <= wanted:  # a setting with a default came after the file
         raise ValueError(f"GraphModule: {entry['op']} needs settings {sorted(wanted)}, got {sorted(entry['settings'])}")
     for name, hint in get_type_hints(kind, include_extras=False).items():
-        if name in wanted and not _is_setting(entry["settings"][name], hint):
+        if name in entry["settings"] and not _is_setting(entry["settings"][name], hint):
             raise ValueError(f"GraphModule: {entry['op']} cannot have {name} {str(entry['settings'][name])[:80]!r}")
     op = kind(**entry["settings"])
-    return lambda *operands: write(op, *operands), 1
+    return lambda *operands: write(op, *operands), op.results
 
 
 def _is_setting(value: Any, hint: Any) -> bool:

@@ -1,12 +1,14 @@
-"""Pooling of images (N, C, H, W), and the flattening that usually follows."""
+"""Pooling of images (N, C, H, W) and signals (N, C, L), and the flattening that usually follows."""
 
 from typing import Any
 
 from fastconv import functional as F
 from fastconv.functional._check import pair
+from fastconv.functional._geometry import length_1d, sides
 from fastconv.nn.base import Module
 
 Size = int | tuple[int, int]
+Border = Size | tuple[tuple[int, int], tuple[int, int]]
 
 
 class MaxPool2d(Module):
@@ -17,29 +19,33 @@ class MaxPool2d(Module):
     kernel_size : int or pair of int
     stride : int or pair of int, optional
         The kernel size by default.
-    padding : int or pair of int
-        At most half the kernel; never chosen.
+    padding : int, pair of int, or ((top, bottom), (left, right))
+        Smaller than the kernel; never chosen.
     dilation : int or pair of int
     ceil_mode : bool
         Round the output size up.
+    return_indices : bool
+        Return the indices ``h * W + w`` of the maxima, too, as :class:`MaxUnpool2d` takes them.
     """
 
     def __init__(
         self,
         kernel_size: Size,
         stride: Size | None = None,
-        padding: Size = 0,
+        padding: Border = 0,
         dilation: Size = 1,
         ceil_mode: bool = False,
+        return_indices: bool = False,
     ) -> None:
         self.kernel_size = _size(self, "kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else _size(self, "stride", stride)
-        self.padding = _size(self, "padding", padding, 0)
+        self.padding = _border(self, padding)
         self.dilation = _size(self, "dilation", dilation)
-        self.ceil_mode = ceil_mode
+        self.ceil_mode, self.return_indices = ceil_mode, return_indices
 
     def forward(self, input: Any) -> Any:
-        return F.max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return F.max_pool2d(input, *window, self.return_indices)
 
 
 class AvgPool2d(Module):
@@ -50,7 +56,104 @@ class AvgPool2d(Module):
     kernel_size : int or pair of int
     stride : int or pair of int, optional
         The kernel size by default.
+    padding : int, pair of int, or ((top, bottom), (left, right))
+        Smaller than the kernel.
+    ceil_mode : bool
+        Round the output size up.
+    count_include_pad : bool
+        Whether padding counts in the divisor.
+    dilation : int or pair of int
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Border = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        dilation: Size = 1,
+    ) -> None:
+        self.kernel_size = _size(self, "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else _size(self, "stride", stride)
+        self.padding = _border(self, padding)
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.dilation = _size(self, "dilation", dilation)
+
+    def forward(self, input: Any) -> Any:
+        window = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return F.avg_pool2d(input, *window, self.dilation)
+
+
+class MaxUnpool2d(Module):
+    """Images of zeros with each element where a max pooling found it: see :func:`fastconv.functional.max_unpool2d`.
+
+    It is called with the elements and their indices, and with the size of the images where they may have several.
+
+    Parameters
+    ----------
+    kernel_size : int or pair of int
+    stride : int or pair of int, optional
+        The kernel size by default.
     padding : int or pair of int
+    """
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+        self.kernel_size = _size(self, "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else _size(self, "stride", stride)
+        self.padding = _size(self, "padding", padding, 0)
+
+    def forward(self, input: Any, indices: Any) -> Any:
+        return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding)
+
+
+class MaxPool1d(Module):
+    """The largest element of each window of a signal: see :func:`fastconv.functional.max_pool1d`.
+
+    Parameters
+    ----------
+    kernel_size : int
+    stride : int, optional
+        The kernel size by default.
+    padding : int or (left, right)
+        Smaller than the kernel; never chosen.
+    dilation : int
+    ceil_mode : bool
+        Round the output size up.
+    return_indices : bool
+        Return the places of the maxima, too.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: int | None = None,
+        padding: Size = 0,
+        dilation: int = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> None:
+        self.kernel_size = _whole(self, "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else _whole(self, "stride", stride)
+        self.padding = _size(self, "padding", padding, 0)
+        self.dilation = _whole(self, "dilation", dilation)
+        self.ceil_mode, self.return_indices = ceil_mode, return_indices
+
+    def forward(self, input: Any) -> Any:
+        window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return F.max_pool1d(input, *window, self.return_indices)
+
+
+class AvgPool1d(Module):
+    """The mean of each window of a signal: see :func:`fastconv.functional.avg_pool1d`.
+
+    Parameters
+    ----------
+    kernel_size : int
+    stride : int, optional
+        The kernel size by default.
+    padding : int or (left, right)
+        Smaller than the kernel.
     ceil_mode : bool
         Round the output size up.
     count_include_pad : bool
@@ -59,32 +162,45 @@ class AvgPool2d(Module):
 
     def __init__(
         self,
-        kernel_size: Size,
-        stride: Size | None = None,
+        kernel_size: int,
+        stride: int | None = None,
         padding: Size = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        self.kernel_size = _size(self, "kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else _size(self, "stride", stride)
+        self.kernel_size = _whole(self, "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else _whole(self, "stride", stride)
         self.padding = _size(self, "padding", padding, 0)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, input: Any) -> Any:
         window = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
-        return F.avg_pool2d(input, *window)
+        return F.avg_pool1d(input, *window)
 
 
 class AdaptiveAvgPool2d(Module):
     """Means over windows that divide the image into `output_size`, an int or a pair (None keeps a side)."""
 
     def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
-        sides = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
-        _size(self, "output_size", tuple(1 if side is None else side for side in sides))
-        self.output_size = tuple(output_size) if isinstance(output_size, list) else output_size
+        self.output_size = _sides(self, output_size)
 
     def forward(self, input: Any) -> Any:
         return F.adaptive_avg_pool2d(input, self.output_size)
+
+
+class AdaptiveMaxPool2d(Module):
+    """The largest elements of windows that divide the image into `output_size`, an int or a pair (None keeps a side).
+
+    With `return_indices` their indices ``h * W + w`` are returned, too.
+    """
+
+    def __init__(
+        self, output_size: int | tuple[int | None, int | None] | None, return_indices: bool = False
+    ) -> None:  # fmt: skip
+        self.output_size, self.return_indices = _sides(self, output_size), return_indices
+
+    def forward(self, input: Any) -> Any:
+        return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
 class GlobalAvgPool2d(Module):
@@ -92,6 +208,13 @@ class GlobalAvgPool2d(Module):
 
     def forward(self, input: Any) -> Any:
         return F.global_avg_pool2d(input)
+
+
+class GlobalMaxPool2d(Module):
+    """The largest element of each plane: (N, C, H, W) to (N, C, 1, 1)."""
+
+    def forward(self, input: Any) -> Any:
+        return F.global_max_pool2d(input)
 
 
 class Flatten(Module):
@@ -105,3 +228,23 @@ def _size(layer: Module, name: str, value: Any, minimum: int = 1) -> Size:
     """Check an int or a pair, and return it in the shorter form."""
     vertical, horizontal = pair(type(layer).__name__, name, value, minimum)
     return vertical if vertical == horizontal else (vertical, horizontal)
+
+
+def _border(layer: Module, padding: Any) -> Border:
+    """Check the padding of images, and return it in the shortest form."""
+    top, left = sides(type(layer).__name__, padding)
+    if top[0] != top[1] or left[0] != left[1]:
+        return top, left
+    return top[0] if top == left else (top[0], left[0])
+
+
+def _whole(layer: Module, name: str, value: Any) -> int:
+    """Check a size, stride or dilation of signals: an int, or a tuple of one."""
+    return length_1d(type(layer).__name__, name, value)[1]
+
+
+def _sides(layer: Module, output_size: Any) -> Any:
+    """Check the output size of adaptive windows."""
+    given = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    _size(layer, "output_size", tuple(1 if side is None else side for side in given))
+    return tuple(output_size) if isinstance(output_size, list) else output_size

@@ -8,10 +8,11 @@ import numpy as np
 
 from fastconv._ext.bias import bias_gradient
 from fastconv._ext.conv.algorithms import kernel
-from fastconv.functional import convolution, linear
+from fastconv.functional import linear
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
+from fastconv.functional._geometry import length_1d, padding_1d
 from fastconv.functional._ops._run import describes
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
 from fastconv.graph.value import write
@@ -135,8 +136,8 @@ class Convolution(_Products):
             return geometry_of(where, tuple(x.shape), tuple(weight.shape), *sizes, self.groups)
         (n, c, length), (k, depth, taps) = x.shape, weight.shape
         sizes = (
-            convolution._length(where, "stride", self.stride), convolution._padding_1d(where, self.padding),
-            convolution._length(where, "dilation", self.dilation),
+            length_1d(where, "stride", self.stride), padding_1d(where, self.padding),
+            length_1d(where, "dilation", self.dilation),
         )  # fmt: skip
         return geometry_of(where, (n, c, 1, length), (k, depth, 1, taps), *sizes, self.groups)
 

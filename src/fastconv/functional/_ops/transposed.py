@@ -8,10 +8,10 @@ import numpy as np
 
 from fastconv._ext.conv.algorithms import kernel
 from fastconv._ext.conv.geometry import Geometry
-from fastconv.functional import convolution
 from fastconv.functional._check import check_count, check_rank, check_shape, memory, pair, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue
 from fastconv.functional._geometry import convolution as geometry_of
+from fastconv.functional._geometry import length_1d
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import (
     _bias_gradient,
@@ -67,7 +67,7 @@ class TransposedConvolution(Operation):
         where = self.where
         if self.dimensions == 1:
             stride, dilation = (
-                convolution._length(where, name, value)
+                length_1d(where, name, value)
                 for name, value in (("stride", self.stride), ("dilation", self.dilation))
             )
             [padding], [more] = (
