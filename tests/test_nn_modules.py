@@ -47,7 +47,12 @@ REPRS = [
      "Conv2d(4, 6, kernel_size=(3, 3), stride=(2, 2), dilation=(2, 2), groups=2, bias=False)"),
     (nn.Conv1d(1, 6, 5, padding="same"), "Conv1d(1, 6, kernel_size=(5,), stride=(1,), padding=same)"),
     (nn.Linear(4, 3), "Linear(in_features=4, out_features=3, bias=True)"),
-    (nn.MaxPool2d(2), "MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False)"),
+    (nn.AvgPool1d(2), "AvgPool1d(kernel_size=2, stride=2, padding=0, ceil_mode=False, count_include_pad=True)"),
+    (nn.GlobalMaxPool2d(), "GlobalMaxPool2d()"),
+    (
+        nn.MaxPool2d(2),
+        "MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False)",
+    ),
     (nn.BatchNorm2d(4), "BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True)"),
     (nn.LeakyReLU(), "LeakyReLU(negative_slope=0.01)"),
     (nn.ReLU(), "ReLU()"),
