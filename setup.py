@@ -19,7 +19,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
-KERNELS = Path("src/fastconv/_kernels")
+EXT, KERNELS = Path("src/fastconv/_ext"), Path("src/fastconv/_kernels")
 HEADERS = sorted(str(p) for p in [*KERNELS.glob("*.h"), *KERNELS.glob("*.inc")])
 DEBUG = os.environ.get("FASTCONV_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTCONV_SANITIZE", "")
@@ -93,7 +93,9 @@ def debug_flags(msvc: bool) -> list[str]:
 
 
 def extensions() -> list[Extension]:
-    pyx = sorted(Path("src/fastconv/_ext").rglob("*.pyx"))
+    pyx = sorted(EXT.rglob("*.pyx"))
+    # what modules have of Cython itself, memoryviews above all, is one module too, not a copy in each
+    pyx.append(EXT / "_shared.c")
     names = [".".join(p.with_suffix("").parts[1:]) for p in pyx]
     return [
         Extension(name, [str(p)], include_dirs=[str(KERNELS)], depends=HEADERS)
@@ -106,6 +108,7 @@ setup(
         extensions(),
         build_dir="build/cython",
         include_path=["src"],
+        shared_utility_qualified_name="fastconv._ext._shared",
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,

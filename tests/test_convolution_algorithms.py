@@ -66,6 +66,28 @@ def test_every_algorithm_gives_the_same_bits_in_every_setting(problem, dtype, ev
                 assert len(set(results.values())) == 1, (algorithm.name, operation)
 
 
+@given(st.sampled_from(TEST), st.sampled_from([np.float32, np.float64]), st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_gradients_that_nearly_cancel_are_equal_in_every_setting(problem, dtype, seed):
+    """What is left of them is a denormal number, which kernels flush: the last addition to a gradient is one, too."""
+    g = geometry_of(problem)
+    x, weight, grad = drawn_arrays(g, dtype, seed)
+    grad *= 8 * np.finfo(dtype).tiny
+    found = computed(choose("weight_gradient", g, x.itemsize), "weight_gradient", g, (x, weight, grad))
+    for algorithm in ALGORITHMS:
+        if algorithm.refusal("weight_gradient", g, x.itemsize):
+            continue
+        results = []
+        for name in config.available_isas():
+            total = found * dtype(-1.01)
+            with config.isa(name):
+                algorithm.weight_gradient[x.itemsize](x, grad, total, g, exactly)
+            results.append(total)
+        for total in results:
+            assert total.tobytes() == results[0].tobytes(), algorithm.name
+            assert not ((total != 0) & (np.abs(total) < np.finfo(dtype).tiny)).any()
+
+
 @pytest.mark.parametrize("problem", TEST, ids=str)
 def test_the_choice_reads_neither_instruction_set_nor_threads(problem, every_setting):
     g = geometry_of(problem)

@@ -222,7 +222,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t lanes
         Py_ssize_t mr
         Py_ssize_t nr
-        # gemm.inc.h
+        # pack, rows, planes, outer, depthwise, sums.inc.h
         void (*pack)(const fc_pack *a) noexcept nogil
         void (*rows)(const fc_rows *a) noexcept nogil
         void (*deinterleave)(const void *x, Py_ssize_t n, Py_ssize_t c, void *planes,
@@ -233,6 +233,8 @@ cdef extern from "kernels.h" nogil:
         void (*depthwise_outer)(const fc_depthwise_outer *a) noexcept nogil
         void (*column_sum)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum) noexcept nogil
         void (*accumulate)(const void *x, void *y, Py_ssize_t n) noexcept nogil
+        void (*accumulate_turned)(const void *x, Py_ssize_t x_pitch, Py_ssize_t m, Py_ssize_t n, void *y,
+                                  Py_ssize_t y_pitch) noexcept nogil
         # epilogue.inc.h
         void (*finish)(const fc_epilogue *e, const void *x, void *y, Py_ssize_t n, Py_ssize_t c) noexcept nogil
         void (*activate_backward)(const fc_epilogue *e, const void *g, const void *known, void *dx, Py_ssize_t n,

@@ -175,32 +175,27 @@ cdef void finish(const fc_ops *table, const WeightGradient *a, real *grad, Py_ss
     """Add the shards for a block of one group and scatter them: grad (K, C/groups, R*S) += dw."""
     cdef Py_ssize_t length = a.kg if a.swapped else a.cg, blocks = ceil_div(length, block)
     cdef Py_ssize_t group = task // blocks, first = task % blocks * block, last = min(length, first + block)
-    cdef Py_ssize_t taps = a.m // a.cg, pitch = a.groups * a.m * a.kg
-    cdef Py_ssize_t c, t, k, k0
-    cdef const real *dw
-    cdef real *out
+    cdef Py_ssize_t m = a.m, kg = a.kg, cg = a.cg, taps = m // cg, pitch = a.groups * m * kg
+    cdef Py_ssize_t c, t, k
+    cdef const real *dw = <const real *>a.dw
     if a.swapped:
-        add_tree(table, a.dw, a.shards, pitch, (group * a.kg + first) * a.m, (last - first) * a.m)
+        add_tree(table, a.dw, a.shards, pitch, (group * kg + first) * m, (last - first) * m)
         if taps == 1:
-            table.accumulate(a.dw + (group * a.kg + first) * a.m * sizeof(real),
-                             grad + (group * a.kg + first) * a.m, (last - first) * a.m)
+            table.accumulate(dw + (group * kg + first) * m, grad + (group * kg + first) * m, (last - first) * m)
             return
-        for k in range(group * a.kg + first, group * a.kg + last):
-            dw, out = <const real *>a.dw + k * a.m, grad + k * a.m
-            for t in range(taps):
-                for c in range(a.cg):
-                    out[c * taps + t] += dw[t * a.cg + c]
+        for k in range(group * kg + first, group * kg + last):
+            table.accumulate_turned(dw + k * m, cg, taps, cg, grad + k * m, taps)
         return
     for t in range(taps):
-        add_tree(table, a.dw, a.shards, pitch, (group * a.m + t * a.cg + first) * a.kg, (last - first) * a.kg)
+        add_tree(table, a.dw, a.shards, pitch, (group * m + t * cg + first) * kg, (last - first) * kg)
     # sixteen filters at a time: whole cache lines are read, and each filter is written from end to end
-    for k0 in range(0, a.kg, 16):
+    dw, grad = dw + group * m * kg, grad + group * kg * m
+    for k in range(0, kg, 16):
+        if taps == 1:
+            table.accumulate_turned(dw + first * kg + k, kg, last - first, min(16, kg - k), grad + k * m + first, m)
+            continue
         for c in range(first, last):
-            for t in range(taps):
-                dw = <const real *>a.dw + (group * a.m + t * a.cg + c) * a.kg
-                out = grad + group * a.kg * a.m + c * taps + t
-                for k in range(k0, min(k0 + 16, a.kg)):
-                    out[k * a.m] += dw[k]
+            table.accumulate_turned(dw + c * kg + k, cg * kg, taps, min(16, kg - k), grad + k * m + c * taps, m)
 
 
 cdef double tile_cost(const fc_ops *table, Py_ssize_t lanes, Py_ssize_t rows) noexcept nogil:

@@ -1,0 +1,175 @@
+/* Register tiles of the forward pass and the input gradient: a tile is MR pixels x NV vectors of channels, the
+ * reduction runs over segments of the pixels' memory. Each output is one chain of fused multiply-adds in a fixed order,
+ * whatever the tile: cutting the chain at KC sets the tile down and picks it up again, unchanged. */
+
+/* Where the pixels of a tile lie. Tiles of few pixels take any pixels of a block, so that short rows fill them too:
+ * one offset a pixel stays in a register. Higher tiles stay within a row; one pointer reaches three pixels. */
+#define FC_ANY_PIXELS(nv) (FC_HEIGHT(nv) <= 9)
+
+/* A tile's pixels, weights and results: terms [first, last) of the chains of channels k and so on */
+typedef struct FC(rows_place) {
+    const T *x, *w;
+    T *y;
+    ptrdiff_t k, first, last, tail;
+    ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST]; /* from x and y; of any pixels */
+    FC(stages) stages;
+} FC(rows_place);
+
+#define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? at->y_pixel[i] : (i) * a->y_col)
+
+/* One tile: mr pixels, nv vectors of channels */
+FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const int mr, const int nv)
+{
+    const ptrdiff_t nr = a->nr, x_col = a->x_col, first = at->first, last = at->last, tail = at->tail;
+    VEC acc[FC_HIGHEST][FC_NV];
+    for (int i = 0; i < mr; i++)
+        for (int v = 0; v < nv; v++) {
+            T *yi = at->y + Y_PIXEL(i) + v * LANES;
+            acc[i][v] = first == 0 ? V(set1)(0) : v == nv - 1 && tail ? V(load_n)(yi, tail) : V(load)(yi);
+        }
+    const T *w = at->w + first * nr;
+    ptrdiff_t begin = 0;
+    for (const fc_segment *s = a->segments; begin < last; begin += s->length, s++) {
+        const ptrdiff_t from = first > begin ? first - begin : 0;
+        const ptrdiff_t to = last - begin < s->length ? last - begin : s->length;
+        const T *p = at->x + s->offset;
+        const T *three[(FC_HIGHEST + 2) / 3];
+        if (!FC_ANY_PIXELS(nv))
+            for (int i = 0; i < mr; i += 3) {
+                three[i / 3] = p + i * x_col + from;
+                FC_AGAIN(three[i / 3]); /* not to be taken apart into one offset a pixel again */
+            }
+        for (ptrdiff_t c = from; c < to; c++, w += nr) {
+            VEC b[FC_NV];
+            for (int v = 0; v < nv; v++) {
+                b[v] = V(load)(w + v * LANES);
+                if (nv > 2)
+                    FC_PIN(b[v]); /* loaded once, not with each multiply-add */
+            }
+            for (int i = 0; i < mr; i++) {
+                const VEC pixel =
+                    V(set1)(FC_ANY_PIXELS(nv) ? p[at->x_pixel[i] + c] : three[i / 3][i % 3 * x_col]);
+                for (int v = 0; v < nv; v++)
+                    acc[i][v] = V(fma)(pixel, b[v], acc[i][v]);
+            }
+            if (!FC_ANY_PIXELS(nv))
+                for (int i = 0; i < mr; i += 3)
+                    three[i / 3]++;
+        }
+    }
+    for (int i = 0; i < mr; i++)
+        for (int v = 0; v < nv; v++) {
+            T *yi = at->y + Y_PIXEL(i) + v * LANES;
+            const int part = v == nv - 1 && tail;
+            VEC r = acc[i][v];
+            if (last == a->depth)
+                r = FC(finish_vec)(r, &a->e, at->stages.relu, at->k + v * LANES, part ? tail : 0);
+            if (part)
+                V(store_n)(yi, r, tail);
+            else
+                V(store)(yi, r);
+        }
+}
+
+/* An instance for each size, each a function of its own: among many loops compilers run out of registers */
+#define FC_TILE(M, NV)                                                                                               \
+    static FC_NOINLINE void FC(rows_tile_##M##_##NV)(const fc_rows *a, const FC(rows_place) *at)                     \
+    {                                                                                                                \
+        if (M <= FC_HEIGHT(NV))                                                                                      \
+            FC(rows_tile)(a, at, M, NV);                                                                             \
+    }
+#define FC_TILES(NV) FC_EACH_HEIGHT(FC_TILE, NV)
+FC_EACH_NV(FC_TILES)
+#undef FC_TILE
+#undef FC_TILES
+#define FC_TILE(M, NV) FC(rows_tile_##M##_##NV),
+#define FC_TILES(NV) {FC_EACH_HEIGHT(FC_TILE, NV)},
+static void (*const FC(rows_tiles)[FC_NV][FC_HIGHEST])(const fc_rows *a, const FC(rows_place) *at) = {
+    FC_EACH_NV(FC_TILES)};
+#undef FC_TILE
+#undef FC_TILES
+
+/* The rest of the epilogue for the mr pixels of a tile that has been stored, from pixel (n, i, j) on */
+static FC_NOINLINE void FC(rows_later)(const fc_rows *a, const FC(rows_place) *at, ptrdiff_t n, ptrdiff_t i,
+                                       ptrdiff_t j, ptrdiff_t mr, ptrdiff_t channels)
+{
+    while (mr > 0) {
+        const ptrdiff_t run = a->cols - j < mr ? a->cols - j : mr;
+        FC(finish_later)(&at->stages, a->y, n * a->y_image + i * a->y_row + j * a->y_col, a->y_col,
+                         n * a->e.add_image + i * a->e.add_row + j * a->e.add_col, a->e.add_col, run, at->k, channels);
+        mr -= run;
+        j = 0;
+        if (++i == a->rows) {
+            i = 0;
+            n++;
+        }
+    }
+}
+
+/* `pixels` pixels from row i of image n on, as equal tiles: 28 by at most 6 are 6 6 6 5 5, not 6 6 6 6 4 */
+FC_INLINE void FC(rows_run)(const fc_rows *a, FC(rows_place) *at, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels,
+                            const int nv)
+{
+    ptrdiff_t j = 0;
+    for (ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv); tiles > 0; tiles--) {
+        const ptrdiff_t mr = (pixels + tiles - 1) / tiles, n0 = n, i0 = i, j0 = j;
+        const ptrdiff_t x0 = n * a->x_image + i * a->x_row + j * a->x_col;
+        const ptrdiff_t y0 = n * a->y_image + i * a->y_row + j * a->y_col;
+        at->x = (const T *)a->x + x0;
+        at->y = (T *)a->y + y0 + at->k;
+        if (FC_ANY_PIXELS(nv))
+            for (ptrdiff_t m = 0; m < mr; m++) {
+                at->x_pixel[m] = n * a->x_image + i * a->x_row + j * a->x_col - x0;
+                at->y_pixel[m] = n * a->y_image + i * a->y_row + j * a->y_col - y0;
+                if (++j == a->cols) {
+                    j = 0;
+                    if (++i == a->rows) {
+                        i = 0;
+                        n++;
+                    }
+                }
+            }
+        else
+            j += mr;
+        FC(rows_tiles)[nv - 1][mr - 1](a, at);
+        if (at->stages.later && at->last == a->depth)
+            FC(rows_later)(a, at, n0, i0, j0, mr, nv * LANES - (at->tail ? LANES - at->tail : 0));
+        pixels -= mr;
+    }
+}
+
+/* One panel of weights, nv vectors wide, for all pixels of the block */
+FC_INLINE void FC(rows_panel)(const fc_rows *a, FC(rows_place) *at, const int nv)
+{
+    if (FC_ANY_PIXELS(nv))
+        FC(rows_run)(a, at, 0, 0, a->images * a->rows * a->cols, nv);
+    else
+        for (ptrdiff_t n = 0; n < a->images; n++)
+            for (ptrdiff_t i = 0; i < a->rows; i++)
+                FC(rows_run)(a, at, n, i, a->cols, nv);
+}
+
+static void FC(rows)(const fc_rows *a)
+{
+    const ptrdiff_t nr = a->nr, kc = FC_PANEL_BYTES / (ptrdiff_t)sizeof(T) / nr;
+    FC(rows_place) at;
+    at.stages = FC(stages_of)(&a->e);
+    at.first = 0;
+    do {
+        at.last = a->depth - at.first <= kc + kc / 2 ? a->depth : at.first + kc;
+        for (at.k = 0; at.k < a->channels; at.k += nr) {
+            const ptrdiff_t n = a->channels - at.k < nr ? a->channels - at.k : nr;
+            at.w = (const T *)a->w + at.k / nr * a->w_panel;
+            at.tail = n % LANES;
+#define FC_CASE(NV) case NV: FC(rows_panel)(a, &at, NV); break;
+            switch ((n + LANES - 1) / LANES) {
+                FC_EACH_NV(FC_CASE)
+            }
+#undef FC_CASE
+        }
+        at.first = at.last;
+    } while (at.first < a->depth);
+}
+
+#undef FC_ANY_PIXELS
+#undef Y_PIXEL

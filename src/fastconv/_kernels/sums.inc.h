@@ -1,0 +1,53 @@
+/* Sums over rows; sums added where they belong. */
+
+/* sum[c] += x[0, c] + x[1, c] + ... in order; x (n, c) contiguous */
+static void FC(column_sum)(const void *x, ptrdiff_t n, ptrdiff_t c, void *sum)
+{
+    T *s = sum;
+    for (ptrdiff_t j = 0; j < c; j += 4 * LANES) {
+        const ptrdiff_t left = c - j;
+        if (left >= 4 * LANES) {
+            VEC acc[4];
+            for (int v = 0; v < 4; v++)
+                acc[v] = V(load)(s + j + v * LANES);
+            for (ptrdiff_t i = 0; i < n; i++)
+                for (int v = 0; v < 4; v++)
+                    acc[v] = V(add)(acc[v], V(load)((const T *)x + i * c + j + v * LANES));
+            for (int v = 0; v < 4; v++)
+                V(store)(s + j + v * LANES, acc[v]);
+        } else
+            for (ptrdiff_t k = j; k < c; k += LANES) {
+                const ptrdiff_t part = c - k < LANES ? c - k : LANES;
+                VEC acc = part < LANES ? V(load_n)(s + k, part) : V(load)(s + k);
+                for (ptrdiff_t i = 0; i < n; i++) {
+                    const T *p = (const T *)x + i * c + k;
+                    acc = V(add)(acc, part < LANES ? V(load_n)(p, part) : V(load)(p));
+                }
+                if (part < LANES)
+                    V(store_n)(s + k, acc, part);
+                else
+                    V(store)(s + k, acc);
+            }
+    }
+}
+
+/* y[j * y_pitch + i] += x[i * x_pitch + j], i < m, j < n */
+static void FC(accumulate_turned)(const void *x, ptrdiff_t x_pitch, ptrdiff_t m, ptrdiff_t n, void *y,
+                                  ptrdiff_t y_pitch)
+{
+    ptrdiff_t i = 0;
+    for (; i + 4 <= m; i += 4) /* four rows of x at a time are four neighbours in each of y's */
+        for (ptrdiff_t j = 0; j < n; j += LANES) {
+            const T *p = (const T *)x + i * x_pitch + j;
+            T *q = (T *)y + j * y_pitch + i;
+            const ptrdiff_t part = n - j < LANES ? n - j : 0;
+            VEC quads[4];
+            V(load_quads)(q, y_pitch, quads, part ? part : LANES);
+            for (int v = 0; v < 4; v++)
+                quads[v] = V(add)(quads[v], FC(get)(p + v * x_pitch, part));
+            V(store_quads)(q, y_pitch, quads, part ? part : LANES, 4);
+        }
+    for (; i < m; i++)
+        for (ptrdiff_t j = 0; j < n; j++)
+            ((T *)y)[j * y_pitch + i] += ((const T *)x)[i * x_pitch + j];
+}
