@@ -147,10 +147,18 @@ def batch_norm(rng, rank):
     return [shape, shape[1:2], shape[1:2]], call
 
 
-def image(name, *options, **named):
+def of_rank(wanted, name, *options, **named):
     return lambda rng, rank: (
-        None if rank != 4 else ([shape_of(rng, 4)], lambda F, x: getattr(F, name)(x, *options, **named))
+        None if rank != wanted else ([shape_of(rng, rank)], lambda F, x: getattr(F, name)(x, *options, **named))
     )
+
+
+def unpool(rng, rank):
+    def call(F, x):
+        found, indices = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(found, indices, 2, output_size=x.shape[2:])
+
+    return None if rank != 4 else ([shape_of(rng, rank)], call)
 
 
 CASES = {
@@ -170,9 +178,12 @@ CASES = {
     "conv1d": convolution("conv1d", 3), "conv2d": convolution("conv2d", 4),
     "conv_transpose1d": convolution("conv_transpose1d", 3, True),
     "conv_transpose2d": convolution("conv_transpose2d", 4, True),
-    "max_pool2d": image("max_pool2d", 2), "avg_pool2d": image("avg_pool2d", 2, padding=1),
-    "adaptive_avg_pool2d": image("adaptive_avg_pool2d", (2, 3)), "global_avg_pool2d": image("global_avg_pool2d"),
-    "interpolate": image("interpolate", scale_factor=2),
+    "max_pool1d": of_rank(3, "max_pool1d", 2, 1), "avg_pool1d": of_rank(3, "avg_pool1d", 2),
+    "max_pool2d": of_rank(4, "max_pool2d", 2), "avg_pool2d": of_rank(4, "avg_pool2d", 2, padding=1),
+    "adaptive_avg_pool2d": of_rank(4, "adaptive_avg_pool2d", (2, 3)),
+    "adaptive_max_pool2d": of_rank(4, "adaptive_max_pool2d", (3, 2)),
+    "global_avg_pool2d": of_rank(4, "global_avg_pool2d"), "global_max_pool2d": of_rank(4, "global_max_pool2d"),
+    "interpolate": of_rank(4, "interpolate", scale_factor=2), "max_unpool2d": unpool,
 }  # fmt: skip
 BACKWARD = {"sub", "mul", "div", "sum", "mean", "pad", "cat"}  # called as the function itself, behind the gradient
 
@@ -308,9 +319,31 @@ def test_an_axis_beyond_the_shape_is_refused_and_not_counted_round(axis):
         F.stack([x, x], axis)
 
 
-def test_what_is_stacked_is_named_where_it_is_no_array():
-    x = np.zeros((2, 3), np.float32)
-    with pytest.raises(TypeError, match="array"):
-        F.stack([x, 1.0])
-    with pytest.raises(TypeError, match="None"):
-        Call(lambda F, x: F.stack([x, None]))(x)
+NEEDS_TWO = {
+    **dict.fromkeys(
+        ("add", "sub", "mul", "div", "prelu", "bias_add", "conv1d", "conv_transpose1d"), lambda f, x: f(x, None)
+    ),
+    **dict.fromkeys(("conv2d", "conv_transpose2d"), lambda f, x: f(x[..., None], None)),
+    **dict.fromkeys(("cat", "stack"), lambda f, x: f([x, None])),
+    "linear": lambda f, x: f(x[..., 0], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEEDS_TWO)
+def test_an_array_that_is_missing_is_named(name):
+    x = np.zeros((2, 3, 4), np.float32)
+    with pytest.raises(TypeError, match=r"None"):
+        NEEDS_TWO[name](getattr(F, name), x)
+    with pytest.raises(TypeError, match=r"array 1 is missing \(None\)"):
+        Call(lambda F, x: NEEDS_TWO[name](getattr(F, name), x))(x)
+
+
+@pytest.mark.parametrize("number", [3, 3.0, np.float32(3), np.float64(3), np.int64(3)], ids=lambda n: type(n).__name__)
+def test_numbers_take_the_dtype_of_the_array(number):
+    x = np.ones((2, 3), np.float32)
+    for name in ("add", "sub", "mul", "div"):
+        f = getattr(F, name)
+        for a, b in ((f(x, number), Call(lambda F, x, f=f: f(x, number))(x)),
+                     (f(number, x), Call(lambda F, x, f=f: f(number, x))(x))):  # fmt: skip
+            assert a.dtype == b.dtype == np.float32
+            assert_array_equal(a, b)

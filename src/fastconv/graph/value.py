@@ -327,6 +327,9 @@ class Graph:
         """Add a node; returns its output, or a tuple of them."""
         like = next(operand.dtype for operand in operands if isinstance(operand, Value))
         inputs = [self.operand(operand, like) for operand in operands]
+        for place, value in enumerate(inputs):
+            if value is None and place not in op.optional:
+                raise TypeError(f"{_place()}: {op.name}: array {place} is missing (None)")
         node = Node(op, inputs, self.modules[-1] if self.modules else None, self.fuse[-1])
         specs = op.infer(*(None if value is None else value.spec for value in inputs))
         for spec in specs:

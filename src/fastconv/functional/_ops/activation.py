@@ -82,6 +82,7 @@ class PReLU(Elementwise):
     inplace = False
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        specs = super().infer(*inputs)
         x, weight = inputs
         channels = x.shape[1] if x.ndim > 1 else 1
         if weight.shape not in ((1,), (channels,)):
@@ -89,7 +90,7 @@ class PReLU(Elementwise):
                 f"prelu: weight must have shape (1,) or ({channels},), one a channel of the input of shape {x.shape}, "
                 f"got {weight.shape}"
             )
-        return super().infer(x, weight)
+        return specs
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
         return _copies(outputs[0], 1, 3 if backward else 2) if outputs[0].ndim > 1 else ()

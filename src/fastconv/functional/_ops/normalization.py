@@ -32,6 +32,7 @@ class BatchNorm(Operation):
     eps: float
     takes: ClassVar[tuple[str, ...]] = ("add", "activation")
     masks: ClassVar[tuple[str, ...]] = ("relu",)
+    optional: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5)
     accumulates: ClassVar[tuple[int, ...]] = (1, 2)
     reads_inputs = (0, 1)
     runs_again = True

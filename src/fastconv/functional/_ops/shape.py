@@ -301,7 +301,7 @@ def stack(arrays: Any, axis: int = 0) -> Any:
     dtype = next(a.dtype for a in arrays if isinstance(a, Value))
     values: list[Any] = [graph.operand(a, dtype) for a in arrays]
     if None in values:
-        raise TypeError("stack: an array is missing (None)")
+        raise TypeError(f"stack: array {values.index(None)} is missing (None)")
     at = stacked("stack", values, axis)
     return write(Cat(at), *(value.unsqueeze(at) for value in values))
 
