@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -215,6 +216,38 @@ def test_evaluation_changes_nothing_and_counts_confusions():
     assert found.samples == 50
     with pytest.raises(ValueError, match="no samples"):
         evaluate(model, nn.CrossEntropyLoss(), [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hits_are_counted_of_any_number_of_classes_and_confusions_where_they_are_asked_for(seed):
+    rng = np.random.default_rng(seed)
+    classes, model = int(rng.integers(2, 50)), nn.Identity()
+    batches = [(rng.standard_normal((n, classes)).astype(np.float32), rng.integers(0, classes, n)) for n in (7, 0, 3)]
+    scores, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    expected = np.zeros((classes, classes), np.int64)
+    np.add.at(expected, (labels, scores.argmax(axis=1)), 1)
+    for asked in (None, True, False):
+        found = evaluate(model, nn.CrossEntropyLoss(), batches, asked)
+        assert found.accuracy == np.trace(expected) / 10
+        if asked is False:
+            assert found.confusion is None
+        else:
+            np.testing.assert_array_equal(found.confusion, expected)
+
+
+def test_many_classes_take_no_memory_of_their_square():
+    many = 100_000
+    x, y = np.eye(3, many, dtype=np.float32), np.array([0, 1, many - 1])
+    tracemalloc.start()
+    try:
+        found = evaluate(nn.Identity(), nn.CrossEntropyLoss(), [(x, y)])
+        assert tracemalloc.get_traced_memory()[1] < 100 * x.nbytes
+    finally:
+        tracemalloc.stop()
+    assert found.accuracy == 2 / 3
+    assert found.confusion is None
+    with pytest.raises(ValueError, match="batches with 3 and 2 classes"):
+        evaluate(nn.Identity(), nn.CrossEntropyLoss(), [(x[:2, :3], y[:2]), (x[:2, :2], y[:2])])
 
 
 def test_targets_that_are_not_labels_have_no_accuracy():

@@ -45,7 +45,8 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
         name, model = about["options"]["dataset"], about["options"]["model"]
         standardizer = data.Standardizer.from_dict(about["standardizer"])
         dataset = data.load(name)
-        found = run_over(run.model, nn.CrossEntropyLoss(), evaluation_batches(dataset.test, standardizer))
+        batches = evaluation_batches(dataset.test, standardizer)
+        found = run_over(run.model, nn.CrossEntropyLoss(), batches, confusion=True)
     assert found.confusion is not None
     assert found.accuracy is not None
     if as_json:

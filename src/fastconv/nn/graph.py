@@ -182,7 +182,11 @@ class GraphModule(Module):
         for name, owner, attribute, _ in model._entries():
             here, at = places[name]
             vars(here)[at] = getattr(owner, attribute)
-        return graph.train(model.training)
+        modes = {name: module.training for name, module in model.named_modules()}
+        for name, module in graph.named_modules():  # the layers are the model's own and have theirs
+            if module is graph or isinstance(module, Part):
+                module.training = modes[name]
+        return graph
 
     @staticmethod
     def _written(model: Module, known: Callable[[Module], bool], specs: Sequence[Spec]) -> tuple[Any, ...]:

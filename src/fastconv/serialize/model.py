@@ -2,11 +2,13 @@
 
 The metadata of the file has one string under "fastconv"::
 
-    {"format": 1, "training": true, "extra_state": {"1.step": 117, ...}, "tied": {"3.weight": "0.weight"},
+    {"format": 1, "training": true, "modes": {"2": false}, "frozen": ["2.weight", "2.bias"],
+     "extra_state": {"1.step": 117, ...}, "tied": {"3.weight": "0.weight"},
      "model": {"type": "Sequential", "config": {"layers": {"dict": {
         "0": {"type": "Linear", "config": {"in_features": 4, "out_features": 3, "bias": true}}, ...}}}}}
 
-Classes come from a registry by name and their constructors get hyperparameters only; layers are built without
+"modes" has the layers whose mode is not the model's, "frozen" the parameters that are not trained; older files have
+neither. Classes come from a registry by name and their constructors get hyperparameters only; layers are built without
 memory; an array is read once its name, shape and dtype have been found right.
 """
 
@@ -104,6 +106,8 @@ def _describe(model: nn.Module) -> str:
         {
             "format": FORMAT,
             "training": model.training,
+            "modes": {name: m.training for name, m in model.named_modules() if m.training != model.training},
+            "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
             "extra_state": model.extra_state(),
             "tied": {name: names[0] for names in _tied(model) for name in names[1:]},
             "model": _encode(model, 0, set()),
@@ -116,7 +120,7 @@ def _describe(model: nn.Module) -> str:
 
 
 def load(path: PathLike) -> Any:
-    """Read a model that `save` wrote: architecture, weights, running statistics, counters.
+    """Read a model that `save` wrote: architecture, weights, running statistics, counters, each layer's mode.
 
     Parameters
     ----------
@@ -137,7 +141,10 @@ def load(path: PathLike) -> Any:
         description = _parse(path, (file.metadata() or {}).get(_KEY))
         model = _build(path, description)
         _fill(path, model, file)
-    return model.train(description["training"])
+    model.train(description["training"])
+    for name, module in model.named_modules():
+        module.training = description["modes"].get(name, module.training)
+    return model
 
 
 def _check_module(model: Any) -> None:
@@ -255,6 +262,12 @@ def _parse(path: PathLike, text: str | None) -> dict[str, Any]:
         raise ModelFileError(f"{path}: extra_state must map names to integers in [0, 2**64)")
     if type(description.get("training")) is not bool:
         raise ModelFileError(f"{path}: training must be true or false")
+    frozen = description.setdefault("frozen", [])
+    if not isinstance(frozen, list) or not all(isinstance(name, str) for name in frozen):
+        raise ModelFileError(f"{path}: frozen must be a list of parameters' names")
+    modes = description.setdefault("modes", {})
+    if not isinstance(modes, dict) or not all(type(mode) is bool for mode in modes.values()):
+        raise ModelFileError(f"{path}: modes must map names of layers to true or false")
     return description
 
 
@@ -267,6 +280,13 @@ def _build(path: PathLike, description: dict[str, Any]) -> nn.Module:
             raise ValueError(f"the model is a {type(model).__name__}")
         _tie(model, description.get("tied", {}))
         model.load_extra_state(description["extra_state"])
+        parameters = dict(model.named_parameters())
+        for kind, known in (("modes", dict(model.named_modules())), ("frozen", parameters)):
+            unknown = [name for name in description[kind] if name not in known]
+            if unknown:
+                raise ValueError(f"{kind} names {len(unknown)} that are not there: {str(unknown[:8])[:200]}")
+        for name in description["frozen"]:
+            parameters[name].requires_grad = False
     except Exception as error:  # whatever a constructor does with hostile arguments
         raise ModelFileError(f"{path}: its layers cannot be built: {error}") from error
     return model

@@ -13,6 +13,9 @@ from fastconv.nn.base import in_mode, turn
 
 Batch = tuple[np.ndarray, np.ndarray]
 
+MOST_CONFUSED = 1000
+"""Classes up to which confusions are counted unasked: 8 MB."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -28,7 +31,8 @@ class Evaluation:
     samples : int
     seconds : float
     confusion : ndarray of int64, shape (classes, classes), or None
-        ``confusion[label, prediction]`` counts samples.
+        ``confusion[label, prediction]`` counts samples. None where targets are not labels, and of more than a thousand
+        classes unless asked for.
     """
 
     loss: float
@@ -57,7 +61,7 @@ def total_loss(loss: Any, value: float, samples: int) -> float:
     return value if getattr(loss, "reduction", "mean") == "sum" else value * samples
 
 
-def evaluate(model: Module, loss: Any, batches: Iterable[Batch]) -> Evaluation:
+def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool | None = None) -> Evaluation:
     """Run a model in evaluation mode over batches, without changing it.
 
     Parameters
@@ -68,6 +72,8 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch]) -> Evaluation:
     batches : iterable of (input, target)
         Batches without samples count for nothing. Of `fastconv.data.Batches` a whole epoch is seen, whatever was
         taken from it before, and its position stays.
+    confusion : bool, optional
+        Whether to count which class is taken for which, in classes² numbers; by default for up to a thousand classes.
 
     Returns
     -------
@@ -76,11 +82,11 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch]) -> Evaluation:
     Raises
     ------
     ValueError
-        If there are no samples.
+        If there are no samples, or confusions are asked for and batches differ in their number of classes.
     """
     start = time.perf_counter()
-    total, samples = 0.0, 0
-    confusion: np.ndarray | None = None
+    total, samples, hits = 0.0, 0, 0
+    counts: np.ndarray | None = None
     labelled = True
     with in_mode(model, False), turn([loss]):
         for x, y in batches.whole() if isinstance(batches, Batches) else batches:
@@ -90,14 +96,20 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch]) -> Evaluation:
             total += total_loss(loss, float(loss(output, y)), len(x))
             samples += len(x)
             labels = labels_of(output, y)
-            labelled = labelled and labels is not None
-            if labelled:
-                classes = output.shape[1]
-                counts = np.bincount(labels * classes + output.argmax(axis=1), minlength=classes * classes)
-                counts = counts.reshape(classes, classes)
-                confusion = counts if confusion is None else confusion + counts
+            if labels is None:
+                labelled = False
+            elif labelled:
+                predicted, classes = output.argmax(axis=1), output.shape[1]
+                hits += int(np.count_nonzero(predicted == labels))
+                if confusion is None:
+                    confusion = classes <= MOST_CONFUSED
+                if confusion:
+                    counts = np.zeros((classes, classes), np.int64) if counts is None else counts
+                    if len(counts) != classes:
+                        raise ValueError(f"evaluate: confusions of batches with {len(counts)} and {classes} classes")
+                    np.add.at(counts, (labels, predicted), 1)
     if samples == 0:
         raise ValueError("evaluate: no samples in the batches given")
-    confusion = confusion if labelled else None
-    accuracy = None if confusion is None else int(confusion.trace()) / samples
-    return Evaluation(total / samples, accuracy, samples, time.perf_counter() - start, confusion)
+    accuracy = hits / samples if labelled else None
+    seconds = time.perf_counter() - start
+    return Evaluation(total / samples, accuracy, samples, seconds, counts if labelled else None)
