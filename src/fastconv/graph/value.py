@@ -46,8 +46,16 @@ def refuse(what: str) -> NoReturn:
     )
 
 
+def no_constant() -> NoReturn:
+    """Raise a `TraceError` for the line of the user's code that takes the numbers of a parameter."""
+    raise TraceError(
+        f"{_place()}: the data of a parameter would be a constant here, without a gradient and left behind by the next "
+        "update; use the parameter itself, which has shape and dtype, too"
+    )
+
+
 def _is_parameter(operand: Any) -> bool:
-    return hasattr(operand, "requires_grad") and hasattr(operand, "data")  # its class belongs to `nn`, above
+    return hasattr(operand, "requires_grad") and hasattr(operand, "grad")  # its class belongs to `nn`, above
 
 
 class Value:
@@ -303,8 +311,7 @@ class Graph:
             return operand
         if _is_parameter(operand):
             if id(operand) not in self.parameters:
-                data = operand.data
-                spec = Spec(data.shape, data.dtype.newbyteorder("="))
+                spec = Spec(operand.shape, operand.dtype.newbyteorder("="))
                 self.parameters[id(operand)] = Value(self, spec, source=operand)
             return self.parameters[id(operand)]
         if isinstance(operand, bool | int | float | np.number):
@@ -314,10 +321,7 @@ class Graph:
                 f"{_place()}: expected a value, a parameter, an array or a number, got {type(operand).__name__}"
             )
         if operand.ndim and any(np.may_share_memory(operand, weight) for weight in self.weights):
-            raise TraceError(
-                f"{_place()}: the data of a parameter would be a constant here, without a gradient and left behind by "
-                "the next update; use the parameter itself"
-            )
+            no_constant()
         if id(operand) not in self.arrays:
             spec = Spec(operand.shape, operand.dtype.newbyteorder("="))
             self.arrays[id(operand)] = Value(self, spec, source=operand)

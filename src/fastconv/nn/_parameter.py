@@ -2,7 +2,7 @@
 
 import contextlib
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fastconv import random
 from fastconv.functional._check import check_array, same_dtype
+from fastconv.graph.value import no_constant
 
 if TYPE_CHECKING:
     from fastconv.nn._flat import Block
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _blank: ContextVar[bool] = ContextVar("blank", default=False)
+_hiding: ContextVar[bool] = ContextVar("hiding", default=False)
 
 
 @contextlib.contextmanager
@@ -28,6 +30,35 @@ def blank() -> Iterator[None]:
         yield
     finally:
         _blank.reset(token)
+
+
+@contextlib.contextmanager
+def hidden(parameters: "Iterable[Parameter]") -> Iterator[None]:
+    """Let reading the data of parameters be an error inside, in this context alone: forward is being written down."""
+    token, taken = _hiding.set(True), []
+    for parameter in parameters:
+        known = vars(parameter)
+        if "data" in known:
+            known["_data"] = known["data"]
+            del known["data"]  # so that `__getattr__` is asked, which costs nothing where it is there
+            taken.append(known)
+    try:
+        yield
+    finally:
+        for known in taken:
+            known.setdefault("data", known["_data"])
+            del known["_data"]
+        _hiding.reset(token)
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Let data be read inside `hidden`, by a layer that runs on numbers."""
+    token = _hiding.set(False)
+    try:
+        yield
+    finally:
+        _hiding.reset(token)
 
 
 def initial(
@@ -101,6 +132,8 @@ class Parameter:
     ----------
     grad : ndarray
         Same shape and dtype as `data`; zeros at first.
+    shape, dtype
+        Those of `data`.
 
     Raises
     ------
@@ -108,6 +141,7 @@ class Parameter:
         If `data` is no array of float32 or float64.
     """
 
+    data: Array
     home: "Block | None" = None  # the block an optimiser put it into, and its views there
     views: tuple[Array, Array]
 
@@ -119,9 +153,32 @@ class Parameter:
         self.grad = np.broadcast_to(zero, data.shape) if _blank.get() else np.zeros(data.shape, data.dtype)
         self.requires_grad = requires_grad
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            known = vars(self)
+            if name != "data" or not ("_data" in known or "data" in known):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if _hiding.get():
+                no_constant()
+            return self._array()
+
+    def _array(self) -> Array:
+        """Return the data, hidden or not."""
+        known = vars(self)
+        for name in ("data", "_data"):
+            if name in known:
+                with contextlib.suppress(KeyError):  # another thread has just shown it again
+                    return known[name]
+        return known["data"]
+
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        return self._array().shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._array().dtype
 
     @property
     def sink(self) -> Array | None:
@@ -138,4 +195,4 @@ class Parameter:
 
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", requires_grad=False"
-        return f"Parameter(shape={self.shape}, dtype={self.data.dtype}{frozen})"
+        return f"Parameter(shape={self.shape}, dtype={self.dtype}{frozen})"

@@ -28,6 +28,8 @@ from fastconv.graph.report import Plan, make_plan
 from fastconv.graph.schedule import Schedule
 from fastconv.graph.schedule import schedule as make_schedule
 from fastconv.graph.value import Call, Graph, TraceError, Value
+from fastconv.nn._parameter import hidden, shown
+from fastconv.nn._settings import Held, Settings, held
 from fastconv.nn._turns import turn
 
 if TYPE_CHECKING:
@@ -99,17 +101,45 @@ class Tree:
         self.opaque: list[Module] = []
         self.parameters: list[Any] = []
         self.versions: list[int] = []
+        self.held: list[Held] = []  # lists, dicts and the like that a forward may read
+        self.settings: list[Settings] = []  # of the opaque ones
 
     def refresh(self) -> None:
         """Forget all schedules if a module of the tree has changed since they were made."""
-        if list(map(_version, self.watched)) != self.versions or not self.modules:
+        if (
+            list(map(_version, self.watched)) != self.versions
+            or not self.modules
+            or (self.held and any(entry.moved() for entry in self.held))
+            or (self.settings and self._reshaped())
+        ):
             self.schedules.clear()
             self.modules = list(_described(self.root))
             self.watched = [module for module in self.modules if module is self.root or not module.is_opaque()]
             self.everything = list(self.root.modules())
             self.opaque = [module for module in self.modules if module.is_opaque()]
             self.parameters = list(self.root.parameters())
-            self.versions = list(map(_version, self.watched))
+            self.settings = [Settings(layer) for layer in self.opaque if layer is not self.root]
+            self._note()
+
+    def _note(self) -> None:
+        """Keep what the modules are like now, for `refresh` to compare."""
+        self.versions = list(map(_version, self.watched))
+        self.held = [entry for module in self.watched for entry in held(vars(module))]
+
+    def _reshaped(self) -> bool:
+        """Return whether a layer with a backward of its own gives other shapes than it is known to."""
+        for settings in self.settings:
+            if not settings.moved():
+                continue
+            nodes = [node for plan in self.schedules.values() for node in plan.graph.nodes]
+            for inputs, outputs in {node.specs() for node in nodes if _is_call_of(node.op, settings.layer)}:
+                try:
+                    if settings.layer.output_specs(*inputs) != outputs:
+                        return True
+                except Exception:  # it refuses such inputs by now, and will say so
+                    return True
+            settings.settle()
+        return False
 
     def schedule(self, forward: Forward, specs: tuple[Spec, ...], gradients: bool | None) -> Schedule:
         """Return what a forward on such inputs does; ``gradients`` None decides by the mode."""
@@ -126,7 +156,7 @@ class Tree:
         graph = trace(self.root, forward, specs)
         self.specs = specs
         found = self.schedules[key] = _scheduled(self.root, graph, gradients)
-        self.versions = list(map(_version, self.watched))  # a forward may keep values as attributes
+        self._note()  # a forward may keep values as attributes
         while len(self.schedules) > KEPT:
             self.schedules.popitem(last=False)
         return found
@@ -302,7 +332,7 @@ def trace(
     graph.known = known
     graph.weights = [parameter.data for parameter in root.parameters()]
     values = [graph.input(spec) for spec in specs]
-    with graph.inside(root):
+    with graph.inside(root), hidden(root.parameters()):
         found = forward(root, *values)
     graph.single = not isinstance(found, tuple | list)
     graph.outputs = [found] if graph.single else list(found)
@@ -346,14 +376,19 @@ def observe(graph: Graph, module: Module, inputs: Sequence[Value], outputs: Sequ
         graph.write(Observe(module, len(inputs)), *inputs, *outputs)
 
 
+def _is_call_of(op: Any, layer: Module) -> bool:
+    return isinstance(op, Opaque) and op.layer is layer
+
+
 def write_opaque(graph: Graph, layer: Module, inputs: Sequence[Value]) -> Any:
     """Write a layer with a backward of its own as one node."""
-    if any(isinstance(node.op, Opaque) and node.op.layer is layer for node in graph.nodes):
+    if any(_is_call_of(node.op, layer) for node in graph.nodes):
         raise TraceError(
             f"{type(layer).__name__}: a layer that defines backward itself keeps one forward's state, so it can be "
             "called once in a forward; use two layers, or write its forward with layers and fastconv.functional alone"
         )
-    outputs = layer.output_specs(*(value.spec for value in inputs))
+    with shown():
+        outputs = layer.output_specs(*(value.spec for value in inputs))
     return graph.write(Opaque(layer, outputs), *inputs)
 
 

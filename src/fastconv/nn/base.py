@@ -14,7 +14,11 @@ parameters as attributes; its backward and the rest of what people expect of a m
             return F.relu(x + self.scale * self.conv(x))
 
 Such a forward is written down once for each shape of input, mode and setting of the layers' attributes, with values
-that have a shape and no numbers. A layer that needs numbers defines ``backward`` too and works on NumPy arrays::
+that have a shape and no numbers. It is written down anew when an attribute of a layer is assigned, or a list, dict,
+set or dataclass among the attributes holds something else. What it reads from elsewhere, global variables, those of
+enclosing functions and objects of other classes, is taken as it was the first time; so is what NumPy computes from an
+array (the array itself may be written to). A list that grows with every step belongs outside the model: each change
+costs writing it down again. A layer that needs numbers defines ``backward`` too and works on NumPy arrays::
 
     class Scale(nn.Module):
         def __init__(self, features):
@@ -57,6 +61,7 @@ from fastconv.nn._parameter import (
     size,
 )
 from fastconv.nn._running import modes
+from fastconv.nn._settings import LOOK, OWN
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
 from fastconv.nn._workspace import Workspace
@@ -68,15 +73,11 @@ __all__ = [
 
 _LEAVES = frozenset((bool, int, float, str, type(None), np.ndarray, Parameter))  # passed by without a look
 _PLAIN = (list, tuple, dict, set, frozenset)
-_LOOK = 1000  # items of a container that are looked at for modules; a longer one holds data
-
-# Attributes that belong to running: to assign one changes nothing that a forward has written down.
-OWN = frozenset({"training", "need_input_grad", "_hooks", "_saved", "_tree", "_arrays", "_storage", "_version"})
 
 
 def _items(container: Any) -> Iterator[Any]:
     """Yield what plain containers within each other hold, of each the first thousand."""
-    for item in itertools.islice(container.values() if isinstance(container, dict) else container, _LOOK):
+    for item in itertools.islice(container.values() if isinstance(container, dict) else container, LOOK):
         if isinstance(item, _PLAIN):
             yield from _items(item)
         else:

@@ -31,7 +31,6 @@ _OPERATIONS |= {"Detach": _ops.Detach}
 _DTYPES = (
     "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
 )  # fmt: skip
-_TAKEN = frozenset((*OWN, "_entries_written", "_specs_written", "_shape_written"))
 _MOST = 2**40  # bytes of one value in a file's model
 
 
@@ -319,7 +318,7 @@ def _plant(module: Module, tree: Mapping[str, Any]) -> None:
     """Build what `_tree` returned inside a module."""
     buffers, extras = [], []
     for name, value in tree.items():
-        if not isinstance(name, str) or not name or "." in name or hasattr(Module, name) or name in _TAKEN:
+        if not isinstance(name, str) or not name or "." in name or hasattr(Module, name) or name in OWN:
             raise ValueError(f"GraphModule: {str(name)[:80]!r} cannot be the name of a part")
         if isinstance(value, Mapping):
             part = Part()
