@@ -23,7 +23,7 @@ LEVELS = [
     {"functional"},
     {"nn"},
     {"init", "optim", "schedule", "data", "models", "serialize", "testing"},
-    {"deep", "train"},
+    {"deep", "onnx", "train"},
     {"diagnose"},
     {"search", "viz"},
     {"cli"},

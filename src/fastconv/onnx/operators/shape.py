@@ -1,0 +1,197 @@
+"""What moves elements: shapes, slices, padding, other sizes."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv import functional as F
+from fastconv.onnx.operators._registry import (
+    integers,
+    operator,
+    refuse,
+    reshaped,
+)
+
+if TYPE_CHECKING:
+    from fastconv.onnx.model import Pass
+    from fastconv.onnx.reading import Step
+
+
+# ---- shapes
+
+
+@operator("Reshape")
+def _reshape(run: "Pass", step: "Step", x: Any, shape: Any) -> Any:
+    zeros = bool(step.settings.get("allowzero", 0))
+    target = [int(n) for n in shape.reshape(-1)]
+    for i, n in enumerate(target):
+        if n == 0 and not zeros:
+            if i >= x.ndim:
+                raise ValueError(f"an array of shape {x.shape} cannot have shape {tuple(target)}")
+            target[i] = x.shape[i]
+    known = math.prod(n for n in target if n != -1)
+    if -1 in target:
+        if target.count(-1) > 1 or not known or math.prod(x.shape) % known:
+            raise ValueError(f"an array of shape {x.shape} cannot have shape {tuple(target)}")
+        target[target.index(-1)] = math.prod(x.shape) // known
+    return reshaped(x, target)
+
+
+@operator("Flatten")
+def _flatten(run: "Pass", step: "Step", x: Any) -> Any:
+    axis = step.settings.get("axis", 1)
+    axis = axis + x.ndim if axis < 0 else axis
+    return reshaped(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
+
+
+@operator("Squeeze")
+def _squeeze(run: "Pass", step: "Step", x: Any, axes: Any = None) -> Any:
+    axes = step.settings.get("axes") if axes is None else integers(axes)
+    gone = {a for a, n in enumerate(x.shape) if n == 1} if not axes else {a % x.ndim for a in axes}
+    if any(x.shape[a] != 1 for a in gone):
+        raise ValueError(f"axes {axes} of shape {x.shape} are not all of size 1")
+    return reshaped(x, [n for a, n in enumerate(x.shape) if a not in gone])
+
+
+@operator("Unsqueeze")
+def _unsqueeze(run: "Pass", step: "Step", x: Any, axes: Any = None) -> Any:
+    axes = step.settings["axes"] if axes is None else integers(axes)
+    ndim = x.ndim + len(axes)
+    new = {a % ndim for a in axes}
+    rest = iter(x.shape)
+    return reshaped(x, [1 if a in new else next(rest) for a in range(ndim)])
+
+
+@operator("Transpose")
+def _transpose(run: "Pass", step: "Step", x: Any) -> Any:
+    axes = tuple(step.settings.get("perm") or range(x.ndim)[::-1])
+    return x if axes == tuple(range(x.ndim)) else F.permute(x, *axes)
+
+
+@operator("Concat")
+def _concat(run: "Pass", step: "Step", *operands: Any) -> Any:
+    return F.cat(operands, step.settings["axis"])
+
+
+@operator("Split")
+def _split(run: "Pass", step: "Step", x: Any, split: Any = None) -> Any:
+    axis = step.settings.get("axis", 0) % x.ndim
+    parts = step.settings.get("split") if split is None else integers(split)
+    if parts is None:
+        count = step.settings.get("num_outputs", len(step.outputs))
+        each = math.ceil(x.shape[axis] / count)
+        parts = [max(min(each, x.shape[axis] - i * each), 0) for i in range(count)]
+    if sum(parts) != x.shape[axis] or len(parts) != len(step.outputs) or min(parts) < 0:
+        raise ValueError(f"parts of {tuple(parts)} of an axis of {x.shape[axis]} for {len(step.outputs)} outputs")
+    ends = np.cumsum(parts)
+    return tuple(x[(slice(None),) * axis + (slice(int(e - n), int(e)),)] for n, e in zip(parts, ends, strict=True))
+
+
+@operator("Slice")
+def _slice(
+    run: "Pass", step: "Step", x: Any, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None
+) -> Any:  # fmt: skip
+    first, last, which = (
+        tuple(step.settings.get(name) or ()) if value is None else integers(value)
+        for name, value in (("starts", starts), ("ends", ends), ("axes", axes))
+    )
+    which = which or tuple(range(len(first)))
+    strides = (1,) * len(first) if steps is None else integers(steps)
+    index = [slice(None)] * x.ndim
+    for a, begin, end, stride in zip(which, first, last, strides, strict=True):
+        if stride == 0 or not -x.ndim <= a < x.ndim:
+            raise ValueError(f"axis {a} in steps of {stride} of an array of shape {x.shape}")
+        n = x.shape[a]
+        begin, end = (k + n if k < 0 else k for k in (begin, end))
+        if stride > 0:
+            index[a] = slice(min(max(begin, 0), n), min(max(end, 0), n), stride)
+        else:
+            begin, end = min(max(begin, 0), n - 1), min(max(end, -1), n - 1)
+            index[a] = slice(begin, None if end < 0 else end, stride)
+    if all(part.indices(n) == (0, n, 1) for part, n in zip(index, x.shape, strict=True)):
+        return x
+    return x[tuple(index)]
+
+
+@operator("Gather")
+def _gather(run: "Pass", step: "Step", x: Any, indices: Any) -> Any:
+    axis = step.settings.get("axis", 0) % x.ndim
+    if indices.ndim > 1 or indices.size > 64:
+        refuse(f"Gather of {indices.size} places of shape {indices.shape}")
+    picked = [int(i) % x.shape[axis] if -x.shape[axis] <= i < x.shape[axis] else int(i) for i in indices.reshape(-1)]
+    before = (slice(None),) * axis
+    if indices.ndim == 0:
+        return x[(*before, picked[0])]
+    return F.cat([x[(*before, slice(i, i + 1))] for i in picked], axis)
+
+
+@operator("Pad")
+def _pad(run: "Pass", step: "Step", x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
+    from fastconv.onnx.model import Padded
+
+    mode = step.settings.get("mode", "constant")
+    if mode != "constant":
+        refuse(f"Pad with mode {mode!r}")
+    widths = step.settings["pads"] if pads is None else integers(pads)
+    which = range(x.ndim) if axes is None else [a % x.ndim for a in integers(axes)]
+    number = step.settings.get("value", 0.0) if value is None else np.asarray(value).reshape(-1)[0]
+    if len(widths) != 2 * len(which):
+        raise ValueError(f"pads {widths} do not fit {len(which)} axes")
+    pairs = [(0, 0)] * x.ndim
+    for i, a in enumerate(which):
+        pairs[a] = (widths[i], widths[i + len(which)])
+    if not any(n for pair in pairs for n in pair):
+        return x
+    if number == 0 and x.ndim in (3, 4):
+        return Padded(x, tuple(pairs))
+    return F.pad(x, [n for pair in reversed(pairs) for n in pair], float(number))
+
+
+@operator("Expand")
+def _expand(run: "Pass", step: "Step", x: Any, shape: Any) -> Any:
+    target = np.broadcast_shapes(x.shape, integers(shape))
+    if target == x.shape:
+        return x
+    return F.add(x, np.zeros(target, x.dtype))
+
+
+# ---- other sizes
+
+
+@operator("Resize", "Upsample")
+def _resize(
+    run: "Pass", step: "Step", x: Any, roi: Any = None, scales: Any = None, sizes: Any = None
+) -> Any:  # fmt: skip
+    if step.kind == "Upsample" or run.net.opset < 11:
+        scales = roi
+    if scales is None and "scales" in step.settings:
+        scales = np.asarray(step.settings["scales"])
+    if x.ndim != 4 or step.settings.get("axes") not in (None, (0, 1, 2, 3), (2, 3)):
+        refuse(f"{step.kind} of an input of shape {x.shape}")
+    mode = step.settings.get("mode", "nearest")
+    if sizes is not None and sizes.size:
+        size = integers(sizes)[-2:]
+        if sizes.size == 4 and tuple(integers(sizes)[:2]) != x.shape[:2]:
+            refuse(f"{step.kind} of batch and channels to {integers(sizes)}")
+    else:
+        factors = [float(f) for f in np.asarray(scales).reshape(-1)]
+        if len(factors) == 4 and factors[:2] != [1.0, 1.0]:
+            refuse(f"{step.kind} of batch and channels by {factors}")
+        size = tuple(math.floor(n * f) for n, f in zip(x.shape[2:], factors[-2:], strict=True))
+    if size == x.shape[2:]:
+        return x
+    older = step.kind == "Upsample" or run.net.opset < 11
+    coordinates = step.settings.get("coordinate_transformation_mode", "asymmetric" if older else "half_pixel")
+    whole = all(b % a == 0 for a, b in zip(x.shape[2:], size, strict=True))
+    rounding = step.settings.get("nearest_mode", "floor" if older else "round_prefer_floor")
+    if mode == "nearest":
+        same = coordinates == "asymmetric" and rounding == "floor"
+        # with whole factors, the middle of a pixel rounds to the same neighbour
+        middle = coordinates in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
+        same = same or (whole and middle and rounding.startswith("round_prefer"))
+        if same and (sizes is not None or whole):
+            return F.interpolate(x, size)
+        if same:
+            return F.interpolate(x, None, tuple(factors[-2:]))
+    return refuse(f"{step.kind} with mode {mode!r}, {coordinates!r} and {rounding!r} from {x.shape[2:]} to {size}")
