@@ -32,10 +32,10 @@ def _window(step: "Step", x: Any) -> tuple[Any, Any, Any, Any, bool]:
     strides, dilations = (sizes(step, name, dims) for name in ("strides", "dilations"))
     if dims == 1:
         kernel, strides, dilations, padding = (1, *kernel), (1, *strides), (1, *dilations), ((0, 0), *padding)
-    sizes: Any = padding
+    around: Any = padding
     if all(a == b for a, b in padding):
-        sizes = tuple(a for a, _ in padding)
-    return kernel, strides, sizes, dilations, bool(step.settings.get("ceil_mode", 0))
+        around = tuple(a for a, _ in padding)
+    return kernel, strides, around, dilations, bool(step.settings.get("ceil_mode", 0))
 
 
 @operator("MaxPool")
