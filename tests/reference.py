@@ -146,6 +146,48 @@ def interpolate_backward(g, x, rows, cols):
     return grad
 
 
+def between(inputs, outputs, factor, align, dtype):
+    """Return, for each pixel of a line, the two it lies between and the weight of the second."""
+    found, one = [], dtype(1)
+    for p in range(outputs):
+        if align:
+            at = dtype(p) * (one * (inputs - 1) / (outputs - 1)) if outputs > 1 else dtype(0)
+        else:
+            step = one * inputs / outputs if factor is None else dtype(1 / factor)
+            at = max((dtype(p) + one / 2) * step - one / 2, dtype(0))
+        first = min(int(at), inputs - 1)
+        found.append((first, min(first + 1, inputs - 1), min(max(at - first, dtype(0)), one)))
+    return found
+
+
+def bilinear(x, rows, columns):
+    """Return images whose pixels lie between those of x; `rows` and `columns` as `between` gives them."""
+    n, c, h, _ = x.shape
+    one = x.dtype.type(1)
+    half = np.zeros((n, c, h, len(columns)), x.dtype)
+    for q, (a, b, w) in enumerate(columns):
+        half[..., q] = x[..., a] * (one - w) + x[..., b] * w
+    y = np.zeros((n, c, len(rows), len(columns)), x.dtype)
+    for p, (a, b, w) in enumerate(rows):
+        y[:, :, p] = half[:, :, a] * (one - w) + half[:, :, b] * w
+    return y
+
+
+def bilinear_backward(g, x, rows, columns):
+    """Return the gradient of `bilinear`, added in the order of the rows, then of the columns."""
+    one = x.dtype.type(1)
+    half = np.zeros((*x.shape[:3], len(columns)), x.dtype)
+    for p, (a, b, w) in enumerate(rows):
+        half[:, :, a] += g[:, :, p] * (one - w)
+        half[:, :, b] += g[:, :, p] * w
+    gx = np.zeros(x.shape, x.dtype)
+    for q, (a, b, w) in enumerate(columns):
+        gx[..., a] += half[..., q] * (one - w)
+        gx[..., b] += half[..., q] * w
+    return gx
+
+
+
 def numerical_gradient(f, x, eps=1e-6):
     """Return the central differences of the scalar function f at x, float64, one element at a time."""
     x = x.copy()

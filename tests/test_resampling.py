@@ -1,4 +1,4 @@
-"""Nearest-neighbour images in another size: the pixels PyTorch takes, bit by bit, and the gradient of the copies."""
+"""Images in another size: the pixels PyTorch takes, bit by bit, those between, and the gradients."""
 
 import numpy as np
 import pytest
@@ -27,6 +27,23 @@ def drawn(draw):
     return shape, {"scale_factor": factors}, sources
 
 
+@st.composite
+def between(draw):
+    """Return a shape, arguments of `interpolate` for "bilinear", and a function of the dtype to rows and columns."""
+    shape = (draw(st.integers(0, 2)), draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    align = draw(st.sampled_from((None, False, True)))
+    options = {"mode": "bilinear", "align_corners": align}
+    factors = (None, None)
+    if draw(st.booleans()):
+        size = options["size"] = draw(st.tuples(st.integers(1, 20), st.integers(1, 20)))
+    else:
+        fits = lambda f: shape[2] * f[0] >= 1 and shape[3] * f[1] >= 1  # noqa: E731
+        factors = options["scale_factor"] = draw(st.tuples(FACTORS, FACTORS).filter(fits))
+        size = tuple(int(n * f) for n, f in zip(shape[2:], factors, strict=True))
+    lines = list(zip(shape[2:], size, factors, strict=True))
+    return shape, options, lambda dtype: [reference.between(*line, align, dtype) for line in lines]
+
+
 def normals(shape, dtype, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
@@ -45,24 +62,70 @@ def test_every_pixel_is_the_one_it_copies_and_its_gradient_the_sum_of_the_copies
     assert_array_equal(found, reference.interpolate_backward(g, x, *sources))
 
 
+@given(case=between(), dtype=st.sampled_from([np.float32, np.float64]))
+@settings(max_examples=100, deadline=None)
+def test_every_pixel_between_others_is_their_weighted_mean_and_its_gradient_goes_to_them(case, dtype):
+    shape, options, lines = case
+    x = normals(shape, dtype)
+    y = F.interpolate(x, **options)
+    assert y.dtype == dtype
+    assert_array_equal(y, reference.bilinear(x, *lines(dtype)))
+    g = normals(y.shape, dtype, 1)
+    found = F.interpolate_backward(g, x, **options)
+    assert found.dtype == dtype
+    assert_array_equal(found, reference.bilinear_backward(g, x, *lines(dtype)))
+    layer = nn.Upsample(**options)
+    assert_array_equal(layer(x), y)
+    assert_array_equal(layer.backward(g), found)
+
+
+@pytest.mark.gradients
+@given(case=between(), seed=st.integers(0, 2**16))
+@settings(max_examples=30, deadline=None)
+def test_pixels_between_others_pass_the_gradient_check(case, seed):
+    shape, options, _ = case
+    gradcheck(nn.Upsample(**options), (2, *shape[1:]), seed=seed)
+
+
+@given(case=between(), seed=st.integers(0, 2**16), dtype=st.sampled_from([np.float32, np.float64]))
+@settings(max_examples=60, deadline=None)
+def test_pixels_between_others_and_their_gradients_are_torch_s(case, seed, dtype):
+    torch = pytest.importorskip("torch")
+    shape, options, _ = case
+    x = normals((2, *shape[1:]), dtype, seed)
+    theirs = torch.from_numpy(x).requires_grad_()
+    wanted = torch.nn.Upsample(**options)(theirs)
+    g = normals(wanted.shape, dtype, seed + 1)
+    wanted.backward(torch.from_numpy(g))
+    # positions are rounded relative to 9 rows, and so are weights; a pixel's gradient adds up at most all of them
+    eps = np.finfo(dtype).eps
+    tolerance = 40 * eps * np.abs(x).max(initial=1)
+    np.testing.assert_allclose(F.interpolate(x, **options), wanted.detach(), rtol=0, atol=tolerance)
+    tolerance = 40 * eps * np.abs(g).sum(axis=(2, 3)).max(initial=1)
+    np.testing.assert_allclose(F.interpolate_backward(g, x, **options), theirs.grad, rtol=0, atol=tolerance)
+
+
 def test_every_isa_and_thread_count_gives_the_same_bits(every_setting):
     x = normals((2, 5, 7, 6), np.float32)
     g = normals((2, 5, 16, 9), np.float32)
-    results = every_setting(
-        lambda: (F.interpolate(x, (16, 9)).tobytes(), F.interpolate_backward(g, x, (16, 9)).tobytes())
-    )
-    assert len(set(results.values())) == 1
+    for mode in ("nearest", "bilinear"):
+        how = {"size": (16, 9), "mode": mode}
+        results = every_setting(
+            lambda how=how: (F.interpolate(x, **how).tobytes(), F.interpolate_backward(g, x, **how).tobytes())
+        )
+        assert len(set(results.values())) == 1
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layout_never_changes_a_result(name):
+def test_layout_never_changes_a_result(name, mode):
     x, g = normals((2, 5, 7, 6), np.float32), normals((2, 5, 16, 9), np.float32)
-    laid = LAYOUTS[name]
-    assert_array_equal(F.interpolate(laid(x), (16, 9)), F.interpolate(x, (16, 9)))
-    assert_array_equal(F.interpolate_backward(laid(g), laid(x), (16, 9)), F.interpolate_backward(g, x, (16, 9)))
-    layer = nn.Upsample((16, 9))
-    assert_array_equal(layer(laid(x)), F.interpolate(x, (16, 9)))
-    assert_array_equal(layer.backward(laid(g)), F.interpolate_backward(g, x, (16, 9)))
+    laid, how = LAYOUTS[name], {"size": (16, 9), "mode": mode}
+    assert_array_equal(F.interpolate(laid(x), **how), F.interpolate(x, **how))
+    assert_array_equal(F.interpolate_backward(laid(g), laid(x), **how), F.interpolate_backward(g, x, **how))
+    layer = nn.Upsample(**how)
+    assert_array_equal(layer(laid(x)), F.interpolate(x, **how))
+    assert_array_equal(layer.backward(laid(g)), F.interpolate_backward(g, x, **how))
 
 
 @pytest.mark.gradients
@@ -88,7 +151,9 @@ def image(*shape, dtype=np.float32):
             (ValueError, f"scale_factor must be a number .*{shown}", lambda factor=factor: nn.Upsample(None, factor))
             for factor, shown in ((0, "0"), (-2, "-2"), (np.nan, "nan"), (np.inf, "inf"), ("2", "2"), ((1, 2, 3), "3"))
         ),
-        (ValueError, "interpolate: mode must be 'nearest', got 'bilinear'", lambda: nn.Upsample(2, mode="bilinear")),
+        (ValueError, "interpolate: mode must be 'nearest' or 'bilinear', got 'area'",
+         lambda: nn.Upsample(2, mode="area")),
+        (ValueError, "align_corners=True is for mode='bilinear'", lambda: nn.Upsample(2, align_corners=True)),
         (ValueError, r"an image of \(2, 2\) pixels would have \(0, 0\)",
          lambda: F.interpolate(image(1, 1, 2, 2), scale_factor=0.4)),
         (ValueError, "larger than any memory", lambda: F.interpolate(image(1, 1, 2, 2), scale_factor=1e8 * 9)),

@@ -12,10 +12,17 @@ def interpolate(
     size: int | tuple[int, int] | None = None,
     scale_factor: float | tuple[float, float] | None = None,
     mode: str = "nearest",
+    align_corners: bool | None = None,
 ) -> Array:
-    """Return images in another size: pixel (p, q) is pixel (floor(p * H / P), floor(q * W / Q)) of the input.
+    """Return images in another size.
 
-    A scale factor's inverse stands in the place of H / P, as in PyTorch, whose float32 arithmetic this is.
+    With "nearest" pixel (p, q) is pixel (floor(p * H / P), floor(q * W / Q)) of the input. With "bilinear" it lies
+    at ((p + 1/2) * H / P - 1/2, (q + 1/2) * W / Q - 1/2), at least 0, and is the mean of the four pixels around,
+    weighted by nearness; columns are weighted first, then rows. With `align_corners` it lies at
+    (p * (H - 1) / (P - 1), q * (W - 1) / (Q - 1)).
+
+    A scale factor's inverse stands in the place of H / P, as in PyTorch, whose arithmetic this is: float32 for
+    "nearest", the arrays' own precision for "bilinear".
 
     Parameters
     ----------
@@ -24,7 +31,9 @@ def interpolate(
         (P, Q).
     scale_factor : float or pair of float, optional
         In the place of `size`: P = floor(H * factor).
-    mode : {"nearest"}
+    mode : {"nearest", "bilinear"}
+    align_corners : bool, optional
+        Of "bilinear" alone: the corners of input and output are the same pixels. False by default.
 
     Returns
     -------
@@ -33,7 +42,8 @@ def interpolate(
     Raises
     ------
     ValueError
-        If the input is not 4-d, neither or both sizes are given, or there is no such mode.
+        If the input is not 4-d, neither or both sizes are given, there is no such mode, or `align_corners` is given
+        for "nearest".
     TypeError
         If the input is not float32 or float64.
 
@@ -44,15 +54,21 @@ def interpolate(
     array([[1., 1., 2., 2.],
            [1., 1., 2., 2.]])
     """
-    result: Array = apply("interpolate", resampling(size, scale_factor, mode), input)
+    result: Array = apply("interpolate", resampling(size, scale_factor, mode, align_corners), input)
     return result
 
 
-def interpolate_backward(grad_output: Array, input: Array, size: Any = None, scale_factor: Any = None,
-                         mode: str = "nearest") -> Array:  # fmt: skip
-    """Return the gradient of :func:`interpolate`: a pixel's is the sum over its copies, row by row.
+def interpolate_backward(
+    grad_output: Array, input: Array, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Array:  # fmt: skip
+    """Return the gradient of :func:`interpolate`.
+
+    With "nearest" a pixel's is the sum over its copies, row by row; with "bilinear" over what it has given to, rows
+    first, then columns, each in their order.
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
     """
-    grad: Array = apply_backward("interpolate_backward", resampling(size, scale_factor, mode), grad_output, input)
+    op = resampling(size, scale_factor, mode, align_corners)
+    grad: Array = apply_backward("interpolate_backward", op, grad_output, input)
     return grad

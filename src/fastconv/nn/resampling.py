@@ -15,19 +15,22 @@ class Upsample(Module):
     size : int or pair of int, optional
     scale_factor : float or pair of float, optional
         One of the two must be given.
-    mode : {"nearest"}
+    mode : {"nearest", "bilinear"}
+    align_corners : bool, optional
+        Of "bilinear" alone.
 
     Raises
     ------
     ValueError
-        If neither or both sizes are given, or there is no such mode.
+        If neither or both sizes are given, or there is no such mode, or `align_corners` is given for "nearest".
     """
 
-    def __init__(self, size: Any = None, scale_factor: Any = None, mode: str = "nearest") -> None:
-        resampling(size, scale_factor, mode)
-        self.size, self.scale_factor, self.mode = (
-            tuple(value) if isinstance(value, list) else value for value in (size, scale_factor, mode)
-        )
+    def __init__(
+        self, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
+    ) -> None:  # fmt: skip
+        resampling(size, scale_factor, mode, align_corners)
+        self.size, self.scale_factor = (tuple(v) if isinstance(v, list) else v for v in (size, scale_factor))
+        self.mode, self.align_corners = mode, align_corners
 
     def forward(self, input: Any) -> Any:
-        return F.interpolate(input, self.size, self.scale_factor, self.mode)
+        return F.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)

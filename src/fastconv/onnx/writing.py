@@ -433,6 +433,21 @@ def _nearest(draft: _Draft, node: Node) -> None:
     draft.put(node, "Resize", [draft.name(x), "", scales], **settings)
 
 
+@_writes("Bilinear")
+def _bilinear(draft: _Draft, node: Node) -> None:
+    op: Any = node.op
+    [x], [y] = node.inputs, node.outputs
+    assert x is not None
+    mode = "align_corners" if op.align_corners else "half_pixel"
+    settings = {"mode": "linear", "coordinate_transformation_mode": mode}
+    if op.scale_factor is None or op.align_corners:
+        sizes = draft.constant(np.array(y.shape[2:], np.int64))
+        draft.put(node, "Resize", [draft.name(x), "", "", sizes], axes=(2, 3), **settings)
+    else:
+        scales = draft.constant(np.array(op.scale_factor, np.float32))
+        draft.put(node, "Resize", [draft.name(x), "", scales], axes=(2, 3), **settings)
+
+
 @_writes("Dropout", "Detach", "Same")
 def _same(draft: _Draft, node: Node) -> None:
     x = node.inputs[0]

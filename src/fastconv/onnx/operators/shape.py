@@ -194,4 +194,14 @@ def _resize(
             return F.interpolate(x, size)
         if same:
             return F.interpolate(x, None, tuple(factors[-2:]))
+    between = ("half_pixel", "align_corners", "pytorch_half_pixel")
+    single = coordinates == "pytorch_half_pixel" and 1 in size
+    uneven = coordinates == "align_corners" and not (sizes is not None and sizes.size) and any(
+        n * f != m for n, f, m in zip(x.shape[2:], factors[-2:], size, strict=True)
+    )  # whose corners are not the last pixels
+    if mode == "linear" and coordinates in between and not (single or uneven) and not step.settings.get("antialias", 0):
+        aligned = coordinates == "align_corners"
+        if aligned or (sizes is not None and sizes.size):
+            return F.interpolate(x, size, None, "bilinear", aligned)
+        return F.interpolate(x, None, tuple(factors[-2:]), "bilinear", False)
     return refuse(f"{step.kind} with mode {mode!r}, {coordinates!r} and {rounding!r} from {x.shape[2:]} to {size}")
