@@ -298,7 +298,15 @@ def sources(shape, a):
     sizes = two(size) if size is not None else [int(np.floor(shape[2 + i] * factors[i])) for i in range(2)]
     if max(sizes) > 4096:
         raise Unchecked
-    return [ref.nearest(shape[2 + i], sizes[i], factors[i]) for i in range(2)]
+    lines = [(shape[2 + i], sizes[i], factors[i]) for i in range(2)]
+    if a["mode"] == "bilinear":  # positions are worked out in the arrays' own precision
+        dtype = a["input"].dtype.newbyteorder("=").type if isinstance(a["input"], np.ndarray) else np.float32
+        return [ref.between(*line, a["align_corners"], dtype) for line in lines]
+    return [ref.nearest(*line) for line in lines]
+
+
+def native(a):
+    return np.asarray(a, a.dtype.newbyteorder("="))
 
 
 def resized(d):
@@ -306,6 +314,9 @@ def resized(d):
     how = {"size": (d.size(9), d.size(9)), "scale_factor": None}
     if d.chance():
         how = {"size": None, "scale_factor": d.one_of(1, 2, 2.5, 1.0, (1.5, 3), (2.0, 1.25))}
+    how |= {"mode": "nearest", "align_corners": None}
+    if d.chance():
+        how |= {"mode": "bilinear", "align_corners": d.one_of(None, False, True)}
     return x, how
 
 
@@ -314,6 +325,8 @@ def _(d):
     x, how = resized(d)
 
     def twin(a):
+        if a["mode"] == "bilinear":  # in the arrays' precision too, and so exact
+            return ref.bilinear(native(a["input"]), *sources(a["input"].shape, a)), {}
         x = f64(a["input"])
         return ref.interpolate(x, *sources(x.shape, a)), {}
 
@@ -323,10 +336,12 @@ def _(d):
 @draws("interpolate_backward")
 def _(d):
     x, how = resized(d)
-    y = [len(line) for line in sources(x, how)]
+    y = [len(line) for line in sources(x, {**how, "input": None})]
 
     def twin(a):
         x = f64(a["input"])
+        if a["mode"] == "bilinear":
+            return ref.bilinear_backward(native(a["grad_output"]), native(a["input"]), *sources(x.shape, a)), {}
         return ref.interpolate_backward(f64(a["grad_output"]), x, *sources(x.shape, a)), {}
 
     args = dict(grad_output=d.whole(*x[:2], *y), input=d.whole(*x), **how)
