@@ -255,10 +255,13 @@ def _pool(draft: _Draft, node: Node) -> None:
     op: Any = node.op
     if type(op).__name__ == "MaxPool":
         kernel, stride, padding, dilation, ceil = op.window
-        settings: dict[str, Any] = {"dilations": pair("max_pool2d", "dilation", dilation)}
+        settings: dict[str, Any] = {}
     else:
-        kernel, stride, padding, ceil = op.kernel_size, op.stride, op.padding, op.ceil_mode
+        kernel, stride, padding, ceil, dilation = op.kernel_size, op.stride, op.padding, op.ceil_mode, op.dilation
         settings = {"count_include_pad": int(op.count_include_pad)}
+    if len(node.outputs) > 1:
+        raise TypeError("max_pool2d with return_indices has no ONNX operator that counts as torch does")
+    settings["dilations"] = pair("pool", "dilation", dilation)
     kernel = pair("pool", "kernel_size", kernel)
     stride = kernel if stride is None else pair("pool", "stride", stride)
     nested = isinstance(padding, tuple) and any(isinstance(side, tuple) for side in padding)
@@ -269,18 +272,21 @@ def _pool(draft: _Draft, node: Node) -> None:
     )  # fmt: skip
 
 
-@_writes("AdaptiveAvgPool")
+@_writes("AdaptiveAvgPool", "AdaptiveMaxPool")
 def _adaptive(draft: _Draft, node: Node) -> None:
-    [x], [y] = node.inputs, node.outputs
+    [x], y = node.inputs, node.outputs[0]
     assert x is not None
+    if len(node.outputs) > 1:
+        raise TypeError("adaptive_max_pool2d with return_indices has no ONNX operator")
+    kind = "Average" if type(node.op).__name__ == "AdaptiveAvgPool" else "Max"
     if y.shape[2:] == (1, 1):
-        draft.put(node, "GlobalAveragePool", draft.operands(node))
+        draft.put(node, f"Global{kind}Pool", draft.operands(node))
         return
     if any(n % m for n, m in zip(x.shape[2:], y.shape[2:], strict=True)):
-        raise TypeError(f"adaptive_avg_pool2d from {x.shape[2:]} to {y.shape[2:]} has no ONNX operator: its windows "
+        raise TypeError(f"adaptive pooling from {x.shape[2:]} to {y.shape[2:]} has no ONNX operator: its windows "
                         "differ")  # fmt: skip
     kernel = tuple(n // m for n, m in zip(x.shape[2:], y.shape[2:], strict=True))
-    draft.put(node, "AveragePool", draft.operands(node), kernel_shape=kernel, strides=kernel)
+    draft.put(node, f"{kind}Pool", draft.operands(node), kernel_shape=kernel, strides=kernel)
 
 
 # ---- elementwise

@@ -49,10 +49,8 @@ def _max_pool(run: "Pass", step: "Step", x: Any) -> Any:
 @operator("AveragePool")
 def _average_pool(run: "Pass", step: "Step", x: Any) -> Any:
     kernel, stride, padding, dilation, ceil = _window(step, x)
-    if set(dilation) != {1}:
-        refuse(f"AveragePool with dilations {dilation}")
     counted = bool(step.settings.get("count_include_pad", 0))
-    return _pooled(x, lambda a: F.avg_pool2d(a, kernel, stride, padding, ceil, counted))
+    return _pooled(x, lambda a: F.avg_pool2d(a, kernel, stride, padding, ceil, counted, dilation))
 
 
 @operator("GlobalAveragePool")
