@@ -470,7 +470,7 @@ def adagrad(p, g, total, lr, lr_decay, eps, weight_decay, step):
 # --- residual cores ---------------------------------------------------------------------------------------
 
 
-def residual_core(weights, h, g, alpha, activation, rate):
+def residual_core(weights, h, g, alpha, activation, rate, weight_decay=0.0, bias_decay=0.0):
     """One step of SGD: (h after all layers, new weights, gradient of h before them), float64 or as given.
 
     weights (L, D * D + D), h and g (N, D): state before the layers, gradient after them.
@@ -491,7 +491,7 @@ def residual_core(weights, h, g, alpha, activation, rate):
     new = weights.copy()
     for i in reversed(range(len(weights))):
         dz = g * alpha * slope(sums[i])
-        new[i, : d * d] -= rate * (states[i].T @ dz).ravel()
-        new[i, d * d :] -= rate * dz.sum(axis=0)
+        new[i, : d * d] -= rate * ((states[i].T @ dz).ravel() + weight_decay * weights[i, : d * d])
+        new[i, d * d :] -= rate * (dz.sum(axis=0) + bias_decay * weights[i, d * d :])
         g = g + dz @ weights[i, : d * d].reshape(d, d).T
     return h, new, g

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastconv import config
+from fastconv.functional import residual
 from fastconv.functional._check import MOST_NUMBERS
 from fastconv.functional.residual import (
     ACTIVATIONS,
@@ -129,6 +130,41 @@ def test_a_chunk_is_short_unless_that_takes_much_memory(width, layers, samples):
     if -(-layers // chunk) * state > (68 << 20) + weights // 20:  # then longer tapes would take more than they spare
         assert 16 * chunk**2 >= layers
     assert 1 <= chunk <= layers
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_decay_is_that_of_sgd_whatever_the_runs(data):
+    """Weights and biases shrink by their own factors, in place or not, over several runs, to the same bits."""
+    width, layers = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 40))
+    decay = data.draw(st.tuples(*[st.sampled_from([0.0, 0.5, 0.01])] * 2))
+    chunk, dtype = data.draw(st.integers(1, layers)), data.draw(st.sampled_from([np.float32, np.float64]))
+    core, rng = ResidualCore(width, layers, 0.3), np.random.default_rng(layers)
+    weights = rng.normal(0, 0.3, (layers, core.row)).astype(dtype)
+    x, grad = (to_blocks(rng.standard_normal((5, width)).astype(dtype), pad) for pad in ("repeat", "zero"))
+    marks = np.empty((-(-layers // chunk), *x.shape), dtype)
+    residual_forward(core, weights, x.copy(), chunk=chunk, marks=marks)
+
+    def step(target, **decays):
+        g = grad.copy()
+        before = weights.copy()
+        residual_backward(core, before, g, marks, 0.25, chunk=chunk, updated=target, **decays)
+        return before if target is None else target, g
+
+    found = []
+    for nbytes in (1, 2000, 1 << 20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(residual, "DECAY_BYTES", nbytes)
+            for target in (None, np.empty_like(weights)):
+                found.append(step(target, weight_decay=decay[0], bias_decay=decay[1]))
+    plain, g = step(np.empty_like(weights))
+    factor = np.repeat(np.array(decay, dtype) * dtype(0.25), (width * width, width))
+    for new, back in found:
+        np.testing.assert_array_equal(new, plain - factor * weights if any(decay) else plain)
+        np.testing.assert_array_equal(back, g)
+    for name in ("weight_decay", "bias_decay"):
+        with pytest.raises(ValueError, match=rf"{name} must be finite and at least 0, got -1"):
+            step(None, **{name: -1.0})
 
 
 def test_padding_contributes_nothing():

@@ -56,18 +56,20 @@ def _(d):
     marks = np.zeros((-(-core.layers // chunk), *h.shape), d.dtype)
     residual.residual_forward(core, weights, h, chunk=chunk, marks=marks)
     args = dict(core=core, weights=weights, g=(d.whole(*h.shape, most=2) / d.dtype(2)).copy(), marks=marks,
-                rate=d.one_of(0.0, 0.5), chunk=chunk, updated=d.maybe(np.zeros_like(weights)),
+                rate=d.one_of(0.0, 0.5), weight_decay=d.one_of(0.0, 0.25), bias_decay=d.one_of(0.0, 0.5), chunk=chunk,
+                updated=d.maybe(np.zeros_like(weights)),
                 workspace=d.maybe(residual.backward_workspace(core, h.shape[0] * 16, chunk, d.dtype)))  # fmt: skip
 
     def twin(a):
         core, marks, w, rate = a["core"], f64(a["marks"]), f64(a["weights"]), float(a["rate"])
-        g = unblocked(f64(a["g"]))
-        if not abs(rate) < 1e6:
+        g, decay = unblocked(f64(a["g"])), (float(a["weight_decay"]), float(a["bias_decay"]))
+        if not max(abs(rate), *decay) < 1e6:
             raise Unchecked
         new, chunk = w.copy(), min(int(a["chunk"]), max(len(w), 1))
         for i in reversed(range(len(marks))):
             part = slice(i * chunk, (i + 1) * chunk)
-            _, new[part], g = ref.residual_core(w[part], unblocked(marks[i]), g, core.factor, core.activation, rate)
+            h = unblocked(marks[i])
+            _, new[part], g = ref.residual_core(w[part], h, g, core.factor, core.activation, rate, *decay)
         before = blocked(g, a["g"].shape)
         contents = {"g": before, "weights" if a["updated"] is None else "updated": new, "workspace": ...}
         return before, contents

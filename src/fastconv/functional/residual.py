@@ -31,6 +31,7 @@ MAX_WIDTH = 512
 TEAM = 4  # threads of a walk back at most: the gradient's own way through the layers takes about a fourth of it
 CHUNKS = 16, 256  # layers: in shorter ones threads wait for each other, longer ones spare nothing more
 TAPE_BYTES = 512 << 10  # of one chunk at most, and half of a core's second cache: it stays there
+DECAY_BYTES = 1 << 20  # of the weights that are kept beside their new ones, where these decay
 MARK_BYTES = 64 << 20  # of all chunks, or a twentieth of the weights: before a tape gets longer than it should be
 
 
@@ -201,6 +202,8 @@ def residual_backward(
     chunk: int,
     updated: Array | None = None,
     workspace: Array | None = None,
+    weight_decay: float = 0.0,
+    bias_decay: float = 0.0,
 ) -> Array:
     """Take the gradient of the state back through a run of layers, and its weights a step of SGD along.
 
@@ -216,6 +219,8 @@ def residual_backward(
         Receives the new weights; by default ``weights`` itself.
     workspace : ndarray, optional
         From `backward_workspace`, to be used again.
+    weight_decay, bias_decay : float
+        Times the old weights W, or biases b, are added to their gradients, as SGD does; at least 0.
 
     Returns
     -------
@@ -225,7 +230,7 @@ def residual_backward(
     Raises
     ------
     ValueError, TypeError
-        If shapes or dtypes do not fit.
+        If shapes or dtypes do not fit, or a number is out of its range.
     """
     where = "residual_backward"
     updated = weights if updated is None else updated
@@ -236,6 +241,10 @@ def residual_backward(
     rate = number(where, "rate", rate)
     if not math.isfinite(rate):
         raise ValueError(f"{where}: the learning rate must be finite, got {rate}")
+    decay = number(where, "weight_decay", weight_decay), number(where, "bias_decay", bias_decay)
+    for name, value in zip(("weight_decay", "bias_decay"), decay, strict=True):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{where}: {name} must be finite and at least 0, got {value}")
     state = g.shape[0] * core.width * 16
     size = _workspace_size(state, chunk)
     if workspace is not None:
@@ -247,8 +256,22 @@ def residual_backward(
     check_apart(where, written, {"weights": weights, "marks": marks}, in_place=("weights",))
     tapes = workspace[: size - state].reshape(TEAM, -1)
     scratch = workspace[size - state : size]
-    index = ACTIVATIONS.index(core.activation)
-    _ext.backward(weights, updated, g, marks, tapes, scratch, chunk, index, core.factor, rate)
+    about = ACTIVATIONS.index(core.activation), core.factor, rate
+    if not any(decay):
+        _ext.backward(weights, updated, g, marks, tapes, scratch, chunk, *about)
+        return g
+    shrink = np.repeat(np.array(decay, dtype) * dtype.type(rate), (core.width**2, core.width))
+    in_place = updated.ctypes.data == weights.ctypes.data
+    step = max(1, DECAY_BYTES // (core.row * dtype.itemsize * chunk)) * chunk
+    room = np.empty((min(step, len(weights)) if in_place else 0, core.row), dtype)
+    for first in reversed(range(0, len(weights), step)):  # the old weights are needed until a run has its new ones
+        old = weights[first : first + step]
+        new = room[: len(old)] if in_place else updated[first : first + step]
+        kept = marks[first // chunk : (first + step) // chunk]
+        _ext.backward(old, new, g, kept, tapes, scratch, chunk, *about)
+        new -= shrink * old
+        if in_place:
+            updated[first : first + step] = new
     return g
 
 

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,35 @@ def _give_up(lock: Lock, process: int) -> None:
         lock.close()
 
 
+class Steps:
+    """How the steps go that a layer takes inside `backward`: as the layer says, and an optimiser that leads it.
+
+    It is no part of a model's state; an optimiser that is copied along with its model leads the copy.
+    """
+
+    def __init__(self) -> None:
+        self._leader: Callable[[], Any] = lambda: None
+
+    def __reduce__(self) -> Any:
+        return Steps, ()
+
+    def follow(self, leader: Any) -> None:
+        """Go by ``leader.layer_settings()``, that is (factor of the rate, decay of weights, of biases), while it is."""
+        self._leader = weakref.ref(leader)
+
+    def settings(self) -> tuple[float, float, float]:
+        """Return the factor of the rate, the decay of the weights and that of the biases."""
+        leader = self._leader()
+        return (1.0, 0.0, 0.0) if leader is None else leader.layer_settings()
+
+
 class DeepResidual(Module):
     """L layers ``h = h + alpha * act(h W_i + b_i)`` on (N, width), updated by their own SGD inside `backward`.
 
     There is no gradient array as large as the weights: `backward` walks the layers from last to first and
-    takes each a step along, ``W -= lr * dW``, while it passes the gradient on; so the optimiser of the net does
-    not see these weights. In evaluation mode `backward` changes nothing.
+    takes each a step along, ``W -= lr * dW``, while it passes the gradient on. The optimiser of the net has no part in
+    that, unless it leads the layer: ``optimizer.add_layers(model)`` has its schedule and its weight decay, and a
+    `Trainer`'s L2 penalty, hold here too. In evaluation mode `backward` changes nothing.
 
     Parameters
     ----------
@@ -97,7 +120,8 @@ class DeepResidual(Module):
         1 / sqrt(L) by default.
     activation : {"softsign", "tanh", "relu"}
     lr : float
-        Learning rate; may be set at any time.
+        Learning rate; may be set at any time. Of a layer that an optimiser leads it is the rate beside that one's
+        first: both rise and fall together.
     file : path, optional
         A file of float32 layers (see `fastconv.deep.files`) to map: weights live there and change there. From its
         first training step on the layer has the file for itself, until it is gone or `release` is called. Copies and
@@ -139,6 +163,7 @@ class DeepResidual(Module):
         self.width, self.layers, self.alpha, self.activation = width, layers, self._core.factor, activation
         self.lr, self.file = lr, None if file is None else str(file)
         shape = (layers, self._core.row)
+        self.steps = Steps()
         self._file: _File | None = None
         if file is None:
             weight = initial(shape, -1e-3, 1e-3, next_generator())
@@ -204,9 +229,10 @@ class DeepResidual(Module):
         grad_output, chunk = self._recall(grad_output)
         n = len(grad_output)
         g = to_blocks(np.asarray(grad_output, grad_output.dtype.newbyteorder("=")), "zero")
-        rate = self.lr if self.training else 0.0
+        factor, *decay = self.steps.settings() if self.training else (0.0, 0.0, 0.0)
         with self._used(change=self.training):
             residual_backward(
-                self._core, np.asarray(self.weight), g, self._marks, rate, chunk=chunk, workspace=self._room
-            )
+                self._core, np.asarray(self.weight), g, self._marks, self.lr * factor, chunk=chunk,
+                workspace=self._room, weight_decay=decay[0], bias_decay=decay[1],
+            )  # fmt: skip
         return from_blocks(g, n)

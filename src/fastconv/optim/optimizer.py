@@ -11,6 +11,7 @@ import numpy as np
 from fastconv.functional._check import number
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
+from fastconv.optim.layers import Leading
 
 Array = np.ndarray
 
@@ -32,7 +33,7 @@ class _Run:
     done: int = 0  # updates not counted yet
 
 
-class Optimizer:
+class Optimizer(Leading):
     """Base of all optimisers: the parameters, the learning rate, the step count and the state arrays.
 
     Parameters
@@ -99,6 +100,7 @@ class Optimizer:
         vars(self).update(kept)
         self.params, self._updates = list(self.params), list(self._updates)
         self._move_in()
+        self._lead()
         for name, arrays in kept["_states"].items():
             self._add_state(name)
             for array, value in zip(self._states[name], arrays, strict=True):

@@ -435,17 +435,17 @@ class Trainer:
             raise self._diverged(f"the loss is {self.batch_loss}")
         labels = labels_of(output, y)
         right = None if labels is None else int((output.argmax(axis=1) == labels).sum())
+        squares = self.optimizer.penalise_layers(self.l2)  # these take their steps in backward
         self.model.backward(self.loss.backward())
-        self.batch_penalty = self._penalise()
+        self.batch_penalty = self._penalise(squares)
         self.optimizer.step()
         self.step += 1
         return right
 
-    def _penalise(self) -> float:
-        """Add the gradient of the L2 penalty; return the penalty."""
+    def _penalise(self, squares: float) -> float:
+        """Add the gradient of the L2 penalty; return the penalty, to which ``squares`` of weights belong already."""
         if self.l2 == 0:
             return 0.0
-        squares = 0.0
         for param in self.model.parameters():
             if param.data.ndim >= 2 and param.requires_grad:
                 param.grad += self.l2 * param.data
