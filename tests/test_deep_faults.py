@@ -8,9 +8,11 @@ from contextlib import closing, contextmanager, suppress
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastconv.cli import main
 from fastconv.data import Dataset, Samples
 from fastconv.deep import Paths, Record, Training, create, evaluate, inspect
 from fastconv.deep.storage import Mapped
@@ -91,6 +93,22 @@ def test_a_net_that_is_read_is_not_changed_meanwhile(tmp_path, dataset):
         seen.append(evaluate(paths, dataset.test, 255)["test_loss"])
 
     assert evaluate(paths, dataset.test, 255, watch=meanwhile)["test_loss"] in seen
+
+
+def test_who_works_on_a_net_is_asked_before_images_are_read(tmp_path):
+    """Also `--force` is refused at once: here there are no images to read."""
+    pytest.importorskip("fcntl")
+    paths, nowhere = make(tmp_path), str(tmp_path / "nowhere")
+    commands = (["deep", "init", "--force"], ["mlp", "train"])
+    for command in commands:
+        words = [*command, "--weights", str(paths.weights), "--data-dir", nowhere]
+        with paths.lock():
+            before = files(tmp_path)
+            refused = CliRunner().invoke(main, words)
+            assert files(tmp_path) == before
+        assert refused.exit_code == 2
+        assert "another process is training this net" in refused.stderr
+        assert "there is no folder" in CliRunner().invoke(main, words).stderr
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)

@@ -96,9 +96,11 @@ def init(
     with usage_errors():
         from fastconv.deep import create
 
-        data = load_data(dataset, data_dir)
-        record = _new(data, given)
-        create(_paths(weights, head), record, force=force)
+        paths = _paths(weights, head)
+        if paths.weights.parent.is_dir():
+            paths.lock().close()  # a net that is being trained is refused before images are read
+        record = _new(load_data(dataset, data_dir), given)
+        create(paths, record, force=force)
     click.echo(f"{printable(weights)}: {record.layers:,} layers of width {record.width}, {record.weight_bytes:,} bytes",
                err=as_json)  # fmt: skip
     if as_json:

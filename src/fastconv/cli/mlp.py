@@ -79,11 +79,11 @@ def train(
         from fastconv.serialize.files import Room, write_json
         from fastconv.train import state_sha256
 
-        images = load_data(dataset, data_dir)
         record = weights.with_name(weights.name + ".json")
         if not weights.absolute().parent.is_dir():
             raise FileNotFoundError(f"--weights {weights}: there is no folder {weights.parent}")
         ctx.with_resource(Lock(weights, "another process is training this net; try again when it has ended"))
+        images = load_data(dataset, data_dir)
         new = not weights.exists()
         if not new:
             model = _net(weights, images)
