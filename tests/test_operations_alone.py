@@ -81,6 +81,15 @@ def test_methods_of_values_take_no_axis_that_is_none(function):
         Traced(function)(X)
 
 
+@pytest.mark.parametrize("function", [
+    lambda x: F.softmax(x, 1.5), lambda x: F.log_softmax(x, "1"), lambda x: x[0.5:], lambda x: x.mean(1.0),
+    lambda x: x.reshape(2, 12.0), lambda x: x.flatten("0"), lambda x: F.pad(x, (1, 0.5)), lambda x: x.unsqueeze(0.0),
+])  # fmt: skip
+def test_a_model_takes_whole_numbers_alone(function):
+    with pytest.raises(TypeError, match=r"(whole number|an int), got "):
+        Traced(function)(X)
+
+
 def test_stacking_needs_arrays_of_one_shape():
     with pytest.raises(ValueError, match=r"stack: the arrays must have one shape, but got \(2, 3, 4\) and \(2, 3\)"):
         F.stack([X, X[..., 0]])

@@ -14,7 +14,7 @@ from fastconv.functional._ops._run import describes
 from fastconv.functional._views import check_batch
 from fastconv.functional.activation import _gelu_name
 from fastconv.functional.prelu import _add_slope_sums
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, axis_of, flat, layout, one_dtype
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, axis_of, flat, integer, layout, one_dtype
 from fastconv.graph.value import write
 
 _softmax = by_dtype(loss.softmax)
@@ -219,9 +219,9 @@ def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
 
 @describes("softmax")
 def softmax(input: Any, axis: int = 1) -> Any:
-    return write(Softmax(int(axis), False), input)
+    return write(Softmax(integer("softmax: axis", axis), False), input)
 
 
 @describes("log_softmax")
 def log_softmax(input: Any, axis: int = 1) -> Any:
-    return write(Softmax(int(axis), True), input)
+    return write(Softmax(integer("log_softmax: axis", axis), True), input)
