@@ -6,5 +6,8 @@ reads safetensors. A file is untrusted until checked: see `fastconv.serialize.mo
 
 from fastconv.serialize.arrays import ModelFileError, load_arrays, save_arrays
 from fastconv.serialize.model import LAYERS, check, load, register, save
+from fastconv.serialize.torch_files import load_torch
 
-__all__ = ["LAYERS", "ModelFileError", "check", "load", "load_arrays", "register", "save", "save_arrays"]
+__all__ = [
+    "LAYERS", "ModelFileError", "check", "load", "load_arrays", "load_torch", "register", "save", "save_arrays",
+]  # fmt: skip
