@@ -386,6 +386,64 @@ def multi_margin_loss(x, target, margin=1.0):
     return losses
 
 
+def weighted_cross_entropy(x, target, weight=None, ignore_index=-100, label_smoothing=0.0, sample_weight=None):
+    """Return the single losses of labels or probabilities, and what their mean is divided by, as PyTorch has them."""
+    x = x.astype(np.float64)
+    classes, soft = x.shape[1], target.dtype.kind == "f"
+    nll = -log_softmax(x)
+    w = np.ones(classes) if weight is None else weight.astype(np.float64)
+    w = w.reshape(1, -1, *(1,) * (x.ndim - 2))
+    if soft:
+        counts = np.ones((len(x), *x.shape[2:]))
+        losses = (w * ((1 - label_smoothing) * target.astype(np.float64) + label_smoothing / classes) * nll).sum(1)
+        share = counts
+    else:
+        counts = (target != ignore_index).astype(np.float64)
+        labels = np.where(target == ignore_index, 0, target.astype(np.int64))
+        share = counts * w.reshape(-1)[labels]
+        own = np.take_along_axis(nll, np.expand_dims(labels, 1), 1)[:, 0]
+        losses = (1 - label_smoothing) * share * own
+        if label_smoothing:
+            losses = losses + label_smoothing / classes * (w * nll).sum(1)
+        losses = np.where(counts > 0, losses, 0)
+    if sample_weight is not None:
+        s = sample_weight.astype(np.float64)
+        s = s.reshape(*s.shape, *(1,) * (losses.ndim - s.ndim))
+        losses, share = losses * s, share * s
+    return losses, share.sum()
+
+
+def element_loss(kind, x, t, parameter=0.0, positive=1.0):
+    """Return the single losses of elements: l1, smooth_l1, huber, mse, or bce of scores."""
+    x, t = x.astype(np.float64), t.astype(np.float64)
+    d = abs(x - t)
+    if kind == "mse":
+        return d**2
+    if kind == "smooth_l1" and parameter:
+        return np.where(d < parameter, d**2 / 2 / parameter, d - parameter / 2)
+    if kind in ("l1", "smooth_l1"):
+        return d
+    if kind == "huber":
+        return np.where(d <= parameter, d**2 / 2, parameter * (d - parameter / 2))
+    return (1 - t) * x + (1 + (positive - 1) * t) * softplus(-x, threshold=np.inf)
+
+
+def dice_loss(x, target, normalize="softmax", smooth=1.0, ignore_index=-100):
+    """Return the losses (N, C) of samples and classes; the target is labels, or masks of x's shape."""
+    x = x.astype(np.float64)
+    p = {"softmax": softmax, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "none": lambda x: x}[normalize](x)
+    p, classes = p.reshape(*p.shape[:2], -1), x.shape[1]
+    if target.ndim == x.ndim:
+        t, counts = target.reshape(p.shape).astype(np.float64), 1.0
+    else:
+        labels = target.reshape(len(x), -1)
+        counts = (labels != ignore_index)[:, None].astype(np.float64)
+        t = labels[:, None] == (np.arange(classes)[None, :, None] if classes > 1 else 1)
+    p, t = p * counts, t * counts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - (2 * (p * t).sum(2) + smooth) / (p.sum(2) + t.sum(2) + smooth)
+
+
 # --- normalisation, dropout, optimiser steps --------------------------------------------------------------
 
 

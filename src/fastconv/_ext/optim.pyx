@@ -5,7 +5,7 @@ All arrays of a call are flat and of one length; the ones that may be None say s
 
 from cython.parallel cimport prange
 
-from fastconv._ext.runtime cimport fc_adagrad, fc_adam, fc_ops, fc_rmsprop, fc_sgd, ops, threads_for
+from fastconv._ext.runtime cimport fc_adagrad, fc_adam, fc_average, fc_ops, fc_rmsprop, fc_sgd, ops, threads_for
 
 ctypedef fused real:
     float
@@ -122,3 +122,15 @@ def adagrad(
     a.weight_decay = weight_decay
     for i in prange((n + BLOCK - 1) // BLOCK, schedule="static", num_threads=threads_for(16.0 * n), nogil=True):
         table.adagrad(&a, i * BLOCK, min((i + 1) * BLOCK, n))
+
+
+def average(const real[::1] param, real[::1] mean, double decay):
+    """Move mean towards param: mean += (1 - decay) * (param - mean)."""
+    cdef Py_ssize_t n = param.shape[0], i
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef fc_average a
+    a.param = &param[0]
+    a.average = &mean[0]
+    a.decay = decay
+    for i in prange((n + BLOCK - 1) // BLOCK, schedule="static", num_threads=threads_for(2.0 * n), nogil=True):
+        table.average(&a, i * BLOCK, min((i + 1) * BLOCK, n))

@@ -170,6 +170,45 @@ cdef extern from "kernels.h" nogil:
         double eps
         double weight_decay
 
+    ctypedef struct fc_average:
+        const void *param
+        void *average
+        double decay
+
+    enum: FC_LOSS_SQUARED, FC_LOSS_ABSOLUTE, FC_LOSS_SMOOTH, FC_LOSS_HUBER, FC_LOSS_LOGISTIC
+
+    ctypedef struct fc_cross_entropy:
+        const void *x
+        Py_ssize_t classes
+        const int64_t *target
+        const void *soft
+        const void *weight
+        const void *sample
+        double keep
+        double floor
+        void *loss
+        void *p
+        const void *g
+        Py_ssize_t g_step
+
+    ctypedef struct fc_dice:
+        const void *p
+        Py_ssize_t channels
+        const int64_t *labels
+        const void *dense
+        void *grad
+
+    ctypedef struct fc_element_loss:
+        int kind
+        const void *x
+        const void *target
+        const void *weight
+        const void *positive
+        double parameter
+        void *out
+        const void *g
+        Py_ssize_t g_step
+
     ctypedef struct fc_span:
         Py_ssize_t first
         Py_ssize_t count
@@ -253,6 +292,7 @@ cdef extern from "kernels.h" nogil:
         void (*adam)(const fc_adam *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*rmsprop)(const fc_rmsprop *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*adagrad)(const fc_adagrad *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*average)(const fc_average *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         # probe.inc.h
         void (*fma_throughput)(Py_ssize_t n, void *sink) noexcept nogil
         void (*fma_latency)(Py_ssize_t n, void *sink) noexcept nogil
@@ -278,6 +318,16 @@ cdef extern from "kernels.h" nogil:
         void (*margin_backward)(const void *g, Py_ssize_t g_step, const void *x, const int64_t *target,
                                 double margin, void *dx, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
         void (*squared_error)(const void *a, const void *b, void *sum, Py_ssize_t n) noexcept nogil
+        void (*weighted_cross_entropy)(const fc_cross_entropy *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*weighted_cross_entropy_backward)(const fc_cross_entropy *a, Py_ssize_t first,
+                                                Py_ssize_t last) noexcept nogil
+        void (*dice_sums)(const fc_dice *a, Py_ssize_t first, Py_ssize_t last, double *sums) noexcept nogil
+        void (*dice_backward)(const fc_dice *a, const void *u, const void *v, Py_ssize_t first,
+                              Py_ssize_t last) noexcept nogil
+        # element_loss.inc.h
+        void (*element_loss)(const fc_element_loss *a, Py_ssize_t first, Py_ssize_t last, void *sum) noexcept nogil
+        void (*element_loss_backward)(const fc_element_loss *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*powers)(const void *x, int power, void *sum, Py_ssize_t n) noexcept nogil
         # pool.inc.h
         void (*max_pool)(const fc_pool *a, const void *x, void *y, void *arg,
                          Py_ssize_t begin, Py_ssize_t end) noexcept nogil

@@ -146,6 +146,51 @@ typedef struct fc_adagrad {
     double lr, eps, weight_decay;
 } fc_adagrad;
 
+/* An exponential average: average += (1 - decay) * (param - average). */
+typedef struct fc_average {
+    const void *param;
+    void *average;
+    double decay;
+} fc_average;
+
+/* A cross-entropy whose rows and classes have weights (loss.inc.h). */
+typedef struct fc_cross_entropy {
+    const void *x;             /* (rows, classes): scores; backward: their softmax */
+    ptrdiff_t classes;
+    const int64_t *target;     /* (rows): labels, -1 of rows that are left out; or NULL */
+    const void *soft;          /* (rows, classes): a probability of each class; or NULL */
+    const void *weight;        /* (classes), or NULL */
+    const void *sample;        /* (rows): what the rows weigh, or NULL */
+    double keep, floor;        /* 1 - label smoothing, and that over the classes */
+    void *loss;                /* (rows) OUT */
+    void *p;                   /* (rows, classes) OUT: softmax, or NULL; backward: the gradient, may be x */
+    const void *g;             /* backward: one number, or one a row */
+    ptrdiff_t g_step;
+} fc_cross_entropy;
+
+/* Overlaps of p with its target, over pixels of `channels` each. */
+typedef struct fc_dice {
+    const void *p;             /* (pixels, channels) */
+    ptrdiff_t channels;
+    const int64_t *labels;     /* (pixels), -1 of those left out; or NULL */
+    const void *dense;         /* (pixels, channels), where there are no labels */
+    void *grad;                /* backward: (pixels, channels) OUT */
+} fc_dice;
+
+enum { FC_LOSS_SQUARED, FC_LOSS_ABSOLUTE, FC_LOSS_SMOOTH, FC_LOSS_HUBER, FC_LOSS_LOGISTIC };
+
+/* Losses of single elements (element_loss.inc.h). */
+typedef struct fc_element_loss {
+    int kind;
+    const void *x, *target;
+    const void *weight;        /* of every element, or NULL */
+    const void *positive;      /* what a positive target weighs, for every element, or NULL */
+    double parameter;          /* where the square ends */
+    void *out;                 /* OUT: losses, or the gradient, which may be any of the inputs */
+    const void *g;             /* backward: one number, or one an element */
+    ptrdiff_t g_step;
+} fc_element_loss;
+
 /* A pooling window along one axis: what of it lies inside the input. */
 typedef struct fc_span {
     ptrdiff_t first, count;    /* input elements first, first + step, ... */

@@ -1,64 +1,8 @@
 /* Softmax and losses over rows of classes: x[row, c], c contiguous.
  *
- * A sum over classes has 16 lanes, whatever the register: class c is added to lane c % 16 in turn, and the lanes
- * are added in one fixed tree, 8 to 8, 4 to 4, 2 to 2, 1 to 1. A row with a NaN or +inf, or of -inf alone, has no
- * softmax: all of it is NaN.
+ * A sum over classes has the 16 lanes of lanes.inc.h. A row with a NaN or +inf, or of -inf alone, has no softmax: all
+ * of it is NaN.
  */
-
-#define FC_WIDTH 16
-#define FC_REGISTERS (FC_WIDTH / LANES)
-#define FC_FOR_REGISTERS(v) for (int v = 0; v < FC_REGISTERS; v++)
-
-#ifndef FC_LANE_NUMBERS
-#define FC_LANE_NUMBERS
-static const float fc_f32_lane_numbers[FC_WIDTH] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-static const double fc_f64_lane_numbers[FC_WIDTH] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#endif
-
-/* The next 16 of n classes, beyond the last of them `pad`. */
-FC_INLINE void FC(load_lanes)(const T *x, ptrdiff_t n, T pad, VEC *lanes)
-{
-    FC_FOR_REGISTERS(v) {
-        const ptrdiff_t rest = n - v * LANES;
-        if (rest >= LANES)
-            lanes[v] = V(load)(x + v * LANES);
-        else if (rest > 0) {
-            const MASK within = V(lt)(V(load)(FC(lane_numbers)), V(set1)((T)rest));
-            lanes[v] = V(select)(within, V(load_n)(x + v * LANES, rest), V(set1)(pad));
-        } else
-            lanes[v] = V(set1)(pad);
-    }
-}
-
-FC_INLINE void FC(store_lanes)(T *y, ptrdiff_t n, const VEC *lanes)
-{
-    FC_FOR_REGISTERS(v) {
-        const ptrdiff_t rest = n - v * LANES;
-        if (rest >= LANES)
-            V(store)(y + v * LANES, lanes[v]);
-        else if (rest > 0)
-            V(store_n)(y + v * LANES, lanes[v], rest);
-    }
-}
-
-FC_INLINE void FC(fill_lanes)(VEC *lanes, T value)
-{
-    FC_FOR_REGISTERS(v) lanes[v] = V(set1)(value);
-}
-
-/* The tree; whole registers are added as such, which changes no bit. */
-FC_INLINE T FC(sum_lanes)(VEC *lanes)
-{
-    for (int half = FC_REGISTERS / 2; half; half /= 2)
-        for (int v = 0; v < half; v++)
-            lanes[v] = V(add)(lanes[v], lanes[v + half]);
-    T t[LANES];
-    V(store)(t, lanes[0]);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int v = 0; v < half; v++)
-            t[v] += t[v + half];
-    return t[0];
-}
 
 /* The largest of n classes; NaNs are passed over. */
 FC_INLINE T FC(row_max)(const T *x, ptrdiff_t n)
@@ -283,6 +227,169 @@ static void FC(squared_error)(const void *a_, const void *b_, void *sum_, ptrdif
     *(T *)sum_ = FC(sum_lanes)(sum);
 }
 
-#undef FC_WIDTH
-#undef FC_REGISTERS
-#undef FC_FOR_REGISTERS
+/* What the classes of a row weigh: q[c] = w[c] * (keep * soft[c] + floor), with soft 0 and w 1 where there are none */
+FC_INLINE void FC(class_shares)(const fc_cross_entropy *a, ptrdiff_t i, ptrdiff_t c, VEC *q)
+{
+    const ptrdiff_t n = a->classes;
+    const VEC floor = V(set1)((T)a->floor);
+    if (a->soft) {
+        FC(load_lanes)((const T *)a->soft + i * n + c, n - c, 0, q);
+        FC_FOR_REGISTERS(v) q[v] = V(fma)(V(set1)((T)a->keep), q[v], floor);
+    } else
+        FC_FOR_REGISTERS(v) q[v] = floor;
+    if (a->weight) {
+        VEC w[FC_REGISTERS];
+        FC(load_lanes)((const T *)a->weight + c, n - c, 0, w);
+        FC_FOR_REGISTERS(v) q[v] = V(mul)(q[v], w[v]);
+    }
+}
+
+/* What the label's own term weighs: keep * w[label] */
+FC_INLINE T FC(label_share)(const fc_cross_entropy *a, int64_t label)
+{
+    return a->weight ? (T)a->keep * ((const T *)a->weight)[label] : (T)a->keep;
+}
+
+/* loss[row] = sample[row] * (share of the label * nll[label] + sum of q[c] * nll[c]), nll = log(sum of exp(x)) - x;
+ * rows with label -1 cost 0. The softmax is left in p unless it is NULL. */
+static void FC(weighted_cross_entropy)(const fc_cross_entropy *a, ptrdiff_t first, ptrdiff_t last)
+{
+    const ptrdiff_t n = a->classes;
+    const int spread = a->soft || a->floor != 0;
+    for (ptrdiff_t i = first; i < last; i++) {
+        const T *x = (const T *)a->x + i * n;
+        T *p = a->p ? (T *)a->p + i * n : NULL, *loss = (T *)a->loss + i;
+        if (a->target && a->target[i] < 0) {
+            *loss = 0;
+            for (ptrdiff_t c = 0; p && c < n; c++)
+                p[c] = 0;
+            continue;
+        }
+        const T largest = FC(row_max)(x, n);
+        const T sum = FC(row_exp)(x, largest, p, n), log_sum = FC(log_one)(sum);
+        if (p)
+            FC(row_divide)(p, sum, n);
+        T value = 0;
+        if (a->target)
+            value = FC(label_share)(a, a->target[i]) * (log_sum - (x[a->target[i]] - largest));
+        if (spread) {
+            VEC sums[FC_REGISTERS], lanes[FC_REGISTERS], q[FC_REGISTERS];
+            FC(fill_lanes)(sums, 0);
+            for (ptrdiff_t c = 0; c < n; c += FC_WIDTH) {
+                FC(load_lanes)(x + c, n - c, 0, lanes);
+                FC(class_shares)(a, i, c, q);
+                FC_FOR_REGISTERS(v) {
+                    const VEC nll = V(sub)(V(set1)(log_sum), V(sub)(lanes[v], V(set1)(largest)));
+                    lanes[v] = V(mul)(q[v], nll);
+                }
+                FC(keep_lanes)(n - c, lanes);
+                FC_FOR_REGISTERS(v) sums[v] = V(add)(sums[v], lanes[v]);
+            }
+            value += FC(sum_lanes)(sums);
+        }
+        *loss = a->sample ? value * ((const T *)a->sample)[i] : value;
+    }
+}
+
+/* dx = g[row] * sample[row] * (p * (share of the label + sum of q) - q, and less the share at the label) */
+static void FC(weighted_cross_entropy_backward)(const fc_cross_entropy *a, ptrdiff_t first, ptrdiff_t last)
+{
+    const ptrdiff_t n = a->classes;
+    const int spread = a->soft || a->floor != 0;
+    for (ptrdiff_t i = first; i < last; i++) {
+        const T *p = (const T *)a->x + i * n;
+        T *dx = (T *)a->p + i * n;
+        const int64_t label = a->target ? a->target[i] : 0;
+        if (label < 0) {
+            for (ptrdiff_t c = 0; c < n; c++)
+                dx[c] = 0;
+            continue;
+        }
+        const T g = ((const T *)a->g)[i * a->g_step];
+        const T scale = a->sample ? g * ((const T *)a->sample)[i] : g;
+        const T share = a->target ? FC(label_share)(a, label) : 0;
+        VEC sums[FC_REGISTERS], lanes[FC_REGISTERS], q[FC_REGISTERS];
+        FC(fill_lanes)(q, 0);
+        T total = share;
+        if (spread) {
+            FC(fill_lanes)(sums, 0);
+            for (ptrdiff_t c = 0; c < n; c += FC_WIDTH) {
+                FC(class_shares)(a, i, c, q);
+                FC(keep_lanes)(n - c, q);
+                FC_FOR_REGISTERS(v) sums[v] = V(add)(sums[v], q[v]);
+            }
+            total += FC(sum_lanes)(sums);
+        }
+        const T at_label = a->target ? p[label] : 0;
+        for (ptrdiff_t c = 0; c < n; c += FC_WIDTH) {
+            FC(load_lanes)(p + c, n - c, 0, lanes);
+            if (spread)
+                FC(class_shares)(a, i, c, q);
+            FC_FOR_REGISTERS(v) {
+                lanes[v] = V(sub)(V(mul)(lanes[v], V(set1)(total)), q[v]);
+                lanes[v] = V(mul)(lanes[v], V(set1)(scale));
+            }
+            FC(store_lanes)(dx + c, n - c, lanes);
+        }
+        if (a->target) {
+            T own = 0;
+            if (spread)
+                own = a->weight ? (T)a->floor * ((const T *)a->weight)[label] : (T)a->floor;
+            dx[label] = (at_label * total - own - share) * scale;
+        }
+    }
+}
+
+/* sums (3, channels) = the sums over pixels [first, last) of p t, p and t, in double, pixel by pixel; t is 1 at the
+ * label, of one channel the label itself. Pixels with label -1 are left out. */
+static void FC(dice_sums)(const fc_dice *a, ptrdiff_t first, ptrdiff_t last, double *sums)
+{
+    const ptrdiff_t n = a->channels;
+    for (ptrdiff_t c = 0; c < 3 * n; c++)
+        sums[c] = 0;
+    for (ptrdiff_t i = first; i < last; i++) {
+        const T *p = (const T *)a->p + i * n;
+        if (a->labels) {
+            const int64_t label = a->labels[i];
+            if (label < 0)
+                continue;
+            for (ptrdiff_t c = 0; c < n; c++)
+                sums[n + c] += p[c];
+            const ptrdiff_t at = n == 1 ? 0 : (ptrdiff_t)label;
+            const double t = n == 1 ? (double)label : 1.0;
+            sums[at] += p[at] * t;
+            sums[2 * n + at] += t;
+        } else {
+            const T *t = (const T *)a->dense + i * n;
+            for (ptrdiff_t c = 0; c < n; c++)
+                sums[c] += (double)p[c] * t[c];
+            for (ptrdiff_t c = 0; c < n; c++)
+                sums[n + c] += p[c];
+            for (ptrdiff_t c = 0; c < n; c++)
+                sums[2 * n + c] += t[c];
+        }
+    }
+}
+
+/* dp = u[c] * t + v[c] over pixels [first, last), 0 where the label is -1 */
+static void FC(dice_backward)(const fc_dice *a, const void *u_, const void *v_, ptrdiff_t first, ptrdiff_t last)
+{
+    const ptrdiff_t n = a->channels;
+    const T *u = u_, *w = v_;
+    for (ptrdiff_t i = first; i < last; i++) {
+        T *dp = (T *)a->grad + i * n;
+        if (a->labels) {
+            const int64_t label = a->labels[i];
+            for (ptrdiff_t c = 0; c < n; c++)
+                dp[c] = label < 0 ? 0 : w[c];
+            if (label >= 0) {
+                const ptrdiff_t at = n == 1 ? 0 : (ptrdiff_t)label;
+                dp[at] = u[at] * (n == 1 ? (T)label : 1) + w[at];
+            }
+        } else {
+            const T *t = (const T *)a->dense + i * n;
+            for (ptrdiff_t c = 0; c < n; c++)
+                dp[c] = u[c] * t[c] + w[c];
+        }
+    }
+}

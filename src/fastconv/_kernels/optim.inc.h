@@ -113,4 +113,13 @@ FC_INLINE void FC(adagrad_vec)(const fc_adagrad *a, ptrdiff_t i, const ptrdiff_t
 
 FC_STEPS(adagrad)
 
+FC_INLINE void FC(average_vec)(const fc_average *a, ptrdiff_t i, const ptrdiff_t part)
+{
+    T *average = (T *)a->average + i;
+    const VEC p = FC(get)((const T *)a->param + i, part);
+    FC(put)(average, FC(lerp)(FC(get)(average, part), p, 1 - a->decay), part);
+}
+
+FC_STEPS(average)
+
 #undef FC_STEPS

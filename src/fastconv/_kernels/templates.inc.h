@@ -1,6 +1,7 @@
 /* Every template, for one element type; then each kernel behind its guard. A new family is included here. */
 #include "common.inc.h"
 #include "math.inc.h"
+#include "lanes.inc.h"
 #include "activation.inc.h"
 #include "epilogue.inc.h"
 #include "pack.inc.h"
@@ -14,6 +15,7 @@
 #include "probe.inc.h"
 #include "elementwise.inc.h"
 #include "loss.inc.h"
+#include "element_loss.inc.h"
 #include "pool.inc.h"
 #include "deep.inc.h"
 

@@ -59,6 +59,12 @@ from fastconv.functional.arithmetic import (
     sub_backward,
     sum_backward,
 )
+from fastconv.functional.class_loss import (
+    cross_entropy,
+    cross_entropy_backward,
+    multi_margin_loss,
+    multi_margin_loss_backward,
+)
 from fastconv.functional.convolution import (
     col2im,
     conv1d_backward,
@@ -66,22 +72,30 @@ from fastconv.functional.convolution import (
     conv2d_input_grad,
     im2col,
 )
+from fastconv.functional.dice import (
+    dice_loss,
+    dice_loss_backward,
+)
 from fastconv.functional.dropout import (
     dropout,
     dropout_backward,
     dropout_mask_like,
 )
+from fastconv.functional.element_loss import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    huber_loss,
+    huber_loss_backward,
+    l1_loss,
+    l1_loss_backward,
+    mse_loss,
+    mse_loss_backward,
+    smooth_l1_loss,
+    smooth_l1_loss_backward,
+)
 from fastconv.functional.linear import (
     bias_add_backward,
     linear_backward,
-)
-from fastconv.functional.loss import (
-    cross_entropy,
-    cross_entropy_backward,
-    mse_loss,
-    mse_loss_backward,
-    multi_margin_loss,
-    multi_margin_loss_backward,
 )
 from fastconv.functional.normalization import (
     batch_norm_backward,
@@ -192,6 +206,8 @@ __all__ = [
     "batch_norm_coefficients",
     "bias_add",
     "bias_add_backward",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
     "cat",
     "cat_backward",
     "col2im",
@@ -206,6 +222,8 @@ __all__ = [
     "conv_transpose2d_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "dice_loss",
+    "dice_loss_backward",
     "div",
     "div_backward",
     "dropout",
@@ -226,9 +244,13 @@ __all__ = [
     "hardswish_backward",
     "hardtanh",
     "hardtanh_backward",
+    "huber_loss",
+    "huber_loss_backward",
     "im2col",
     "interpolate",
     "interpolate_backward",
+    "l1_loss",
+    "l1_loss_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
@@ -272,6 +294,8 @@ __all__ = [
     "sigmoid_backward",
     "silu",
     "silu_backward",
+    "smooth_l1_loss",
+    "smooth_l1_loss_backward",
     "softmax",
     "softmax_backward",
     "softplus",

@@ -31,9 +31,10 @@ from fastconv.nn.containers import Sequential
 from fastconv.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from fastconv.nn.deep import DeepResidual
 from fastconv.nn.dropout import Dropout
+from fastconv.nn.element_losses import BCEWithLogitsLoss, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from fastconv.nn.graph import GraphModule
 from fastconv.nn.linear import Bias, Linear
-from fastconv.nn.losses import CrossEntropyLoss, Loss, MSELoss, MultiMarginLoss
+from fastconv.nn.losses import CrossEntropyLoss, DiceLoss, Loss, MultiMarginLoss
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d
 from fastconv.nn.pooling import (
     AdaptiveAvgPool2d,
@@ -57,6 +58,7 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "AvgPool1d",
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "Bias",
@@ -66,6 +68,7 @@ __all__ = [
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "DeepResidual",
+    "DiceLoss",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
@@ -74,7 +77,9 @@ __all__ = [
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "HuberLoss",
     "Identity",
+    "L1Loss",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
@@ -96,6 +101,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Softplus",
     "Softsign",

@@ -50,6 +50,7 @@ from fastconv.graph.operation import Spec, place
 from fastconv.graph.report import Plan
 from fastconv.graph.value import Value, graph_of
 from fastconv.nn import _running
+from fastconv.nn._origin import note
 from fastconv.nn._parameter import (
     Array,
     Parameter,
@@ -173,9 +174,11 @@ class Module(Workspace, State):
 
     def __call__(self, *inputs: Any) -> Any:
         if not self.is_opaque() or graph_of(inputs) is not None:
-            return self.forward(*inputs)
-        output = self._run_opaque(inputs)
-        self._call_hooks(*_bundled(inputs, output))
+            output = self.forward(*inputs)
+        else:
+            output = self._run_opaque(inputs)
+            self._call_hooks(*_bundled(inputs, output))
+        note(self, inputs, output)
         return output
 
     def is_opaque(self) -> bool:

@@ -1,10 +1,18 @@
-"""Losses: ``loss(output, target)`` is a float, ``loss.backward()`` the gradient of the output."""
+"""Losses: ``loss(output, target)`` is a float, ``loss.backward()`` the gradient of the output.
 
+The float knows its way back, too: ``loss(model(x), y).backward()`` is ``model.backward(loss.backward())``.
+"""
+
+import inspect
 import threading
 from typing import Any
 
+import numpy as np
+
 from fastconv import functional as F
-from fastconv.functional._check import number
+from fastconv.functional._check import as_labels, number, whole
+from fastconv.functional._loss import IGNORE, is_dense
+from fastconv.nn._origin import Origin, go_back, origin_of
 from fastconv.nn._parameter import Array
 from fastconv.nn._workspace import Workspace
 
@@ -13,15 +21,51 @@ class _Thread(threading.local):
     """What a loss keeps for the thread that asks."""
 
     saved: Any = None
+    amount: float | None = None
+
+
+class LossValue(float):
+    """What a loss cost: a float, and the way back to the model whose output it was given."""
+
+    _way: tuple["Loss", Any, Origin | None]
+
+    def backward(self, scale: float = 1.0) -> None:
+        """Add `scale` times the gradients of this loss to those of the model whose output it was given.
+
+        Where the model's input is the output of another model, they go on there.
+
+        Raises
+        ------
+        RuntimeError
+            If the array came from no model, as it is, or model or loss have been called again since.
+        """
+        loss, saved, origin = self._way
+        where = f"{type(loss).__name__}"
+        if loss._saved is not saved:
+            raise RuntimeError(f"{where}: the loss has been called again since; only its latest value goes backward")
+        if origin is None:
+            raise RuntimeError(
+                f"{where}: its input is not, as it is, what a model returned; call model.backward(loss.backward()), "
+                "loss being the one that was called"
+            )
+        go_back(origin, loss.backward(scale), where)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are plain floats."""
+        return float, (float(self),)
 
 
 class Loss(Workspace):
     """Base class of the losses; any number of threads may use one at the same time, each goes backward on its own.
 
+    Called as ``loss(output, target)`` or ``loss(output, target, sample_weight)``. Samples that weigh ``w`` cost ``w``
+    times as much, and the mean is over the sum of the weights.
+
     Parameters
     ----------
-    reduction : "mean" or "sum"
-        Over examples (over elements for MSELoss); as in PyTorch.
+    reduction : "mean", "sum" or "none"
+        Over examples (over elements for MSELoss and its like); as in PyTorch. "none" gives an array of the single
+        losses, and `backward` takes one of its shape.
 
     Raises
     ------
@@ -29,9 +73,12 @@ class Loss(Workspace):
         If `reduction` is another word.
     """
 
+    _settings: tuple[str, ...] = ()  # what `repr` shows beside the reduction, where it is not the default
+
     def __init__(self, reduction: str = "mean") -> None:
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"{type(self).__name__}: reduction must be 'mean' or 'sum', got {reduction!r}")
+        if reduction not in ("mean", "sum", "none"):
+            name = type(self).__name__
+            raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
         self.reduction = reduction
 
     @property
@@ -50,61 +97,138 @@ class Loss(Workspace):
     def _memory(self) -> dict[str, Any]:
         return vars(self._thread)
 
-    def __call__(self, output: Array, target: Array) -> float:
-        return self.forward(output, target)
+    @property
+    def amount(self) -> float | None:
+        """How many samples the latest mean is over, where they have weights or are left out; None where all count."""
+        return self._thread.amount
 
-    def forward(self, output: Array, target: Array) -> float:
+    def __call__(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
+        self._thread.amount = None
+        found = self.forward(output, target) if sample_weight is None else self.forward(output, target, sample_weight)
+        if isinstance(found, np.ndarray):
+            return found
+        value = LossValue(found)
+        value._way = (self, self._saved, origin_of(output))
+        return value
+
+    def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
         """Return the loss of the model's `output`."""
         raise NotImplementedError
 
-    def backward(self, scale: float = 1.0) -> Array:
+    def backward(self, scale: float | Array = 1.0) -> Array:
         """Return `scale` times the gradient of the latest loss, in an array that belongs to the loss."""
         if not self._saved:
             raise RuntimeError(f"{type(self).__name__}.backward: called before forward")
-        scale = number(f"{type(self).__name__}.backward", "scale", scale)
+        if self.reduction != "none":
+            scale = number(f"{type(self).__name__}.backward", "scale", scale)
         output, *known = self._saved[1]
         grad_input = self._buffer("grad_input", output.shape, output.dtype.newbyteorder("="))
         return self._gradient(scale, output, *known, grad_input)
 
-    def _gradient(self, scale: float, *known: Any) -> Array:
+    def _gradient(self, scale: float | Array, *known: Any) -> Array:
         raise NotImplementedError
 
+    def _weigh(self, sample_weight: Array | None, output: Array, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return the argument of a function for what samples weigh, and note how many samples that makes."""
+        if sample_weight is None:
+            return {}
+        weight = np.asarray(sample_weight).astype(output.dtype.newbyteorder("="), copy=False)
+        if shape and weight.shape in (shape, shape[:1]) and weight.size:
+            self._thread.amount = float(weight.sum(dtype=np.float64)) * shape[0] / weight.size
+        return {"sample_weight": weight}
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(reduction={self.reduction!r})"
+        defaults = inspect.signature(type(self)).parameters
+        shown = [f"{name}={getattr(self, name)!r}, " for name in self._settings
+                 if name in self._always or not _same(getattr(self, name), defaults[name].default)]  # fmt: skip
+        return f"{type(self).__name__}({''.join(shown)}reduction={self.reduction!r})"
+
+    _always: tuple[str, ...] = ()  # settings shown whatever they are
+
+
+def _same(value: Any, default: Any) -> bool:
+    return value is default or (not isinstance(value, np.ndarray) and bool(value == default))
+
+
+def _table(where: str, name: str, values: Any) -> Array | None:
+    """Return weights as an array, whatever they were given as."""
+    if values is None:
+        return None
+    found = np.asarray(values)
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"{where}: {name} must be numbers, got {values!r:.80}")
+    return found if found.dtype.kind == "f" else found.astype(np.float64)
 
 
 class CrossEntropyLoss(Loss):
     """-log softmax(output)[label]: see :func:`fastconv.functional.cross_entropy`.
 
-    ``forward(output, target)`` takes scores (N, C) or (N, C, H, W) and integer labels (N,) or (N, H, W).
+    ``forward(output, target)`` takes scores (N, C), (N, C, L) or (N, C, H, W) and integer labels (N,), (N, L) or
+    (N, H, W), or probabilities of the scores' shape.
+
+    Parameters
+    ----------
+    reduction : "mean", "sum" or "none"
+    weight : sequence of C numbers, optional
+        Of the classes.
+    ignore_index : int
+        A label that counts for nothing.
+    label_smoothing : float
+        In [0, 1].
     """
 
-    def forward(self, output: Array, target: Array) -> float:
+    _settings = ("weight", "ignore_index", "label_smoothing")
+
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        weight: Any = None,
+        ignore_index: int = IGNORE,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        name = type(self).__name__
+        self.weight = _table(name, "weight", weight)
+        self.ignore_index = whole(f"{name}: ignore_index", ignore_index, -(2**63))
+        self.label_smoothing = number(name, "label_smoothing", label_smoothing)
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"{name}: label_smoothing must be in [0, 1], got {label_smoothing}")
+
+    def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
         output = self._accept(output)
+        shape = (*output.shape[:1], *output.shape[2:])
+        settings = self._weigh(sample_weight, output, shape)
+        settings["ignore_index"] = self.ignore_index
+        if self.weight is not None:
+            settings["weight"] = self.weight.astype(output.dtype.newbyteorder("="), copy=False)
+        if self.label_smoothing:
+            settings["label_smoothing"] = self.label_smoothing
         probabilities = self._buffer("probabilities", output.shape, output.dtype.newbyteorder("="))
-        loss = F.cross_entropy(output, target, self.reduction, probabilities=probabilities)
-        self._save(output, output, target, probabilities)
-        return float(loss)
+        loss = F.cross_entropy(output, target, self.reduction, probabilities=probabilities, **settings)
+        self._count(output, target, settings)
+        self._save(output, output, target, settings, probabilities)
+        return loss
 
-    def _gradient(self, scale: float, *known: Any) -> Array:
-        output, target, probabilities, grad_input = known
+    def _count(self, output: Array, target: Array, settings: dict[str, Any]) -> None:
+        """Note how many samples the mean is over: the sum of what they weigh, of pixels a share of a sample each."""
+        if is_dense(target, output) or not target.size:
+            return
+        counts = target != self.ignore_index
+        if self.weight is None and counts.all():
+            return  # all count alike, or as `_weigh` noted
+        share = counts.astype(np.float64)
+        if self.weight is not None:
+            share *= self.weight[np.where(counts, as_labels("loss", "target", target), 0)]
+        if (sample := settings.get("sample_weight")) is not None:
+            share *= sample.reshape(*sample.shape, *(1,) * (share.ndim - sample.ndim))
+        self._thread.amount = float(share.sum()) * len(output) / target.size
+
+    def _gradient(self, scale: float | Array, *known: Any) -> Array:
+        output, target, settings, probabilities, grad_input = known
         return F.cross_entropy_backward(
-            scale, output, target, self.reduction, probabilities=probabilities, grad_input=grad_input
+            scale, output, target, self.reduction, probabilities=probabilities, grad_input=grad_input, **settings
         )
-
-
-class MSELoss(Loss):
-    """(output - target)², averaged or summed over all elements: see :func:`fastconv.functional.mse_loss`."""
-
-    def forward(self, output: Array, target: Array) -> float:
-        output, target = self._accept(output), self._accept(target, "target")
-        loss = F.mse_loss(output, target, self.reduction)
-        self._save(output, output, target)
-        return float(loss)
-
-    def _gradient(self, scale: float, *known: Any) -> Array:
-        output, target, grad_input = known
-        return F.mse_loss_backward(scale, output, target, self.reduction, grad_input=grad_input)
 
 
 class MultiMarginLoss(Loss):
@@ -114,22 +238,66 @@ class MultiMarginLoss(Loss):
     ----------
     margin : float
         How far the score of the label must be ahead.
-    reduction : "mean" or "sum"
+    reduction : "mean", "sum" or "none"
     """
+
+    _settings = _always = ("margin",)
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.margin = number("MultiMarginLoss", "margin", margin)
 
-    def forward(self, output: Array, target: Array) -> float:
+    def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
+        if sample_weight is not None:
+            raise TypeError("MultiMarginLoss: takes no sample_weight")
         output = self._accept(output)
         loss = F.multi_margin_loss(output, target, self.margin, self.reduction)
         self._save(output, output, target)
-        return float(loss)
+        return loss
 
-    def _gradient(self, scale: float, *known: Any) -> Array:
+    def _gradient(self, scale: float | Array, *known: Any) -> Array:
         output, target, grad_input = known
         return F.multi_margin_loss_backward(scale, output, target, self.margin, self.reduction, grad_input=grad_input)
 
-    def __repr__(self) -> str:
-        return f"MultiMarginLoss(margin={self.margin}, reduction={self.reduction!r})"
+
+class DiceLoss(Loss):
+    """What output and target do not overlap, of each sample and class: see :func:`fastconv.functional.dice_loss`.
+
+    Parameters
+    ----------
+    reduction : "mean", "sum" or "none"
+    normalize : "softmax", "sigmoid" or "none"
+        What makes shares from 0 to 1 of the scores.
+    smooth : float
+        At least 0.
+    ignore_index : int
+        Pixels of this label count for nothing.
+    """
+
+    _settings = ("normalize", "smooth", "ignore_index")
+
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        normalize: str = "softmax",
+        smooth: float = 1.0,
+        ignore_index: int = IGNORE,
+    ) -> None:
+        super().__init__(reduction)
+        if normalize not in ("softmax", "sigmoid", "none"):
+            raise ValueError(f"DiceLoss: normalize must be 'softmax', 'sigmoid' or 'none', got {normalize!r}")
+        self.normalize, self.smooth = normalize, number("DiceLoss", "smooth", smooth)
+        self.ignore_index = whole("DiceLoss: ignore_index", ignore_index, -(2**63))
+
+    def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
+        output = self._accept(output)
+        settings = self._weigh(sample_weight, output, output.shape[:1])
+        settings |= {name: getattr(self, name) for name in self._settings}
+        loss = F.dice_loss(output, target, self.reduction, **settings)
+        self._save(output, output, target, settings)
+        return loss
+
+    def _gradient(self, scale: float | Array, *known: Any) -> Array:
+        output, target, settings, grad_input = known
+        return F.dice_loss_backward(scale, output, target, self.reduction, grad_input=grad_input, **settings)
