@@ -432,11 +432,11 @@ def dice_loss(x, target, normalize="softmax", smooth=1.0, ignore_index=-100):
     """Return the losses (N, C) of samples and classes; the target is labels, or masks of x's shape."""
     x = x.astype(np.float64)
     p = {"softmax": softmax, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "none": lambda x: x}[normalize](x)
-    p, classes = p.reshape(*p.shape[:2], -1), x.shape[1]
+    p, classes = p.reshape(*p.shape[:2], int(np.prod(p.shape[2:]))), x.shape[1]
     if target.ndim == x.ndim:
         t, counts = target.reshape(p.shape).astype(np.float64), 1.0
     else:
-        labels = target.reshape(len(x), -1)
+        labels = target.reshape(len(x), p.shape[2])
         counts = (labels != ignore_index)[:, None].astype(np.float64)
         t = labels[:, None] == (np.arange(classes)[None, :, None] if classes > 1 else 1)
     p, t = p * counts, t * counts

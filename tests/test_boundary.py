@@ -141,13 +141,14 @@ CALLS = {
         lambda: dict(grad_output=image(N, C, 1, 1), input_shape=(N, C, H, W), grad_input=image()), ["grad_input"], [],
     ),
     "cross_entropy": (
-        lambda: dict(input=array(2, 4), target=LABELS.copy(), reduction="none", probabilities=array(2, 4),
-                     out=array(2)),
+        lambda: dict(input=array(2, 4), target=LABELS.copy(), reduction="none", weight=abs(array(4)),
+                     sample_weight=abs(array(2)), probabilities=array(2, 4), out=array(2)),
         ["probabilities", "out"], [],
     ),
     "cross_entropy_backward": (
         lambda: dict(grad_output=array(2), input=array(2, 4), target=LABELS.copy(), reduction="none",
-                     probabilities=F.softmax(array(2, 4)), grad_input=array(2, 4)),
+                     weight=abs(array(4)), sample_weight=abs(array(2)), probabilities=F.softmax(array(2, 4)),
+                     grad_input=array(2, 4)),
         ["grad_input"], ["input", "probabilities"],
     ),
     "multi_margin_loss": (
@@ -164,6 +165,31 @@ CALLS = {
     "mse_loss_backward": (
         lambda: dict(grad_output=image(), input=image(), target=image(), reduction="none", grad_input=image()),
         ["grad_input"], ["input", "target"],
+    ),
+    **{
+        name: (
+            lambda: dict(input=image(), target=image(), reduction="none", sample_weight=abs(image()), out=image()),
+            ["out"], ["input", "target"],
+        )
+        for name in ("l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits")
+    },
+    **{
+        f"{name}_backward": (
+            lambda: dict(grad_output=image(), input=image(), target=image(), reduction="none",
+                         sample_weight=abs(image()), grad_input=image()),
+            ["grad_input"], ["input", "target"],
+        )
+        for name in ("l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits")
+    },
+    "dice_loss": (
+        lambda: dict(input=image(), target=abs(image()), reduction="none", sample_weight=abs(array(N)),
+                     out=array(N, C)),
+        ["out"], [],
+    ),
+    "dice_loss_backward": (
+        lambda: dict(grad_output=array(N, C), input=image(), target=abs(image()), reduction="none",
+                     sample_weight=abs(array(N)), grad_input=image()),
+        ["grad_input"], ["input"],
     ),
     "batch_norm": (
         lambda: dict(input=image(), running_mean=array(C), running_var=abs(array(C)), weight=array(C), bias=array(C),
@@ -202,6 +228,7 @@ CALLS = {
                      grad_avg=0 * array(9)),
         ["param", "square_avg", "momentum_buffer", "grad_avg"], [],
     ),
+    "ema_step": (lambda: dict(average=array(9), param=array(9), decay=0.9), ["average"], []),
     "adagrad_step": (
         lambda: dict(param=array(9), grad=array(9), state_sum=abs(array(9))), ["param", "state_sum"], [],
     ),
@@ -309,7 +336,8 @@ def test_shared_memory_gives_the_right_result_or_an_error(name):
                     for result in written:
                         assert given[result].tobytes() == apart[result].tobytes(), f"{result}, {key} being {other}"
                 else:
-                    with pytest.raises(ValueError, match=rf"{name}: .*(shares memory with|labels must lie)"):
+                    words = "(shares memory with|labels must lie|at least 0)"  # numbers that the other's bytes make
+                    with pytest.raises(ValueError, match=rf"{name}: .*{words}"):
                         call(**given)
                     assert before == {k: v.tobytes() for k, v in given.items() if isinstance(v, np.ndarray)}
                     refused += 1

@@ -1,8 +1,9 @@
 """Steps of optimisers."""
 
+import numpy as np
 import reference as ref
 
-from .drawing import DRAWS, Call, Unchecked, c_order, f64
+from .drawing import DRAWS, Call, Unchecked, c_order, draws, f64
 
 
 def sane(a, *names):
@@ -77,3 +78,30 @@ stepping("rmsprop_step", ("square_avg", "momentum_buffer", "grad_avg"), {
 stepping("adagrad_step", ("state_sum",), {
     "lr": number(0.5, 0.1), "lr_decay": number(0.0, 0.5), "eps": number(0.5, 1e-8), "weight_decay": number(0.0, 0.5),
     **STEP}, adagrad_twin)  # fmt: skip
+
+
+@draws("ema_step")
+def _(d):
+    shape = d.shape()
+    args = {"average": c_order(d.whole(*shape)), "param": d.whole(*shape), "decay": d.one_of(0.0, 0.25, 0.75, 1.0)}
+
+    def twin(a):
+        decay = float(a["decay"])
+        return None, {"average": decay * f64(a["average"]) + (1 - decay) * f64(a["param"])}
+
+    return Call(args, twin, ("average",), 64.0)
+
+
+@draws("vector_norm")
+def _(d):
+    args = {"x": d.whole(*d.shape()), "ord": d.one_of(1, 2, np.inf)}
+
+    def twin(a):
+        x = abs(f64(a["x"]).reshape(-1))
+        if x.size and np.nanmax(np.where(np.isfinite(x), x, 0)) > 1e15:
+            raise Unchecked  # squares beyond float32
+        if not x.size:
+            return 0.0, {}
+        return {1: x.sum(), 2: np.sqrt((x**2).sum())}.get(float(a["ord"]), x.max()), {}
+
+    return Call(args, twin, (), 64.0)

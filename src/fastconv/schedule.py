@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Constant", "Cosine", "InverseTime", "Schedule", "StepLR", "Warmup"]
+__all__ = [
+    "Constant", "Cosine", "CosineAnnealingWarmRestarts", "InverseTime", "OneCycleLR", "Schedule", "StepLR", "Warmup",
+]  # fmt: skip
 
 Schedule = Callable[[int], float]
 """Maps the number of optimiser steps already done (0 for the first) to a factor on the base rate."""
@@ -124,6 +126,109 @@ class Cosine:
     def __call__(self, step: int) -> float:
         share = min(step / self.total, 1.0)
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+@dataclass(frozen=True)
+class CosineAnnealingWarmRestarts:
+    """Fall from 1 to ``final`` along half a cosine, again and again: over ``T_0`` steps, then ``T_mult`` times as many.
+
+    Parameters
+    ----------
+    T_0 : int
+        Steps of the first fall, at least 1.
+    T_mult : int
+        At least 1.
+    final : float
+        Factor that a fall ends at, at least 0; PyTorch's ``eta_min`` over the base rate.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5.
+
+    Examples
+    --------
+    >>> [round(CosineAnnealingWarmRestarts(10, 2)(t), 4) for t in (0, 5, 10, 20, 30)]
+    [1.0, 0.5, 1.0, 0.5, 1.0]
+    """
+
+    T_0: int
+    T_mult: int = 1
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        _require(self.T_0 >= 1, f"{name}: T_0 must be at least 1, got {self.T_0}")
+        _require(self.T_mult >= 1, f"{name}: T_mult must be at least 1, got {self.T_mult}")
+        _require(self.final >= 0, f"{name}: final must be at least 0, got {self.final}")
+
+    def __call__(self, step: int) -> float:
+        length = self.T_0
+        if self.T_mult == 1:
+            step %= length
+        while step >= length:
+            step, length = step - length, length * self.T_mult
+        return Cosine(length, self.final)(step)
+
+
+@dataclass(frozen=True)
+class OneCycleLR:
+    """Rise to the base rate along half a cosine, then fall far below where it began, all within ``total`` steps.
+
+    The base rate is PyTorch's ``max_lr``. The momentum stays: PyTorch's ``cycle_momentum=False``.
+
+    Parameters
+    ----------
+    total : int
+        Steps of the cycle, at least 2; later ones stay at its end.
+    pct_start : float
+        Share of the steps that rise, in (0, 1).
+    div_factor : float
+        How far below the base rate the cycle begins, at least 1.
+    final_div_factor : float
+        How far below that beginning it ends, at least 1.
+    anneal_strategy : "cos" or "linear"
+
+    References
+    ----------
+    L. Smith and N. Topin, "Super-convergence: very fast training of neural networks using large learning rates",
+    arXiv 1708.07120.
+
+    Examples
+    --------
+    >>> [round(OneCycleLR(100)(t), 4) for t in (0, 29, 99)]
+    [0.04, 1.0, 0.0]
+    """
+
+    total: int
+    pct_start: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+    anneal_strategy: str = "cos"
+
+    def __post_init__(self) -> None:
+        _require(self.total >= 2, f"OneCycleLR: total must be at least 2, got {self.total}")
+        _require(0 < self.pct_start < 1, f"OneCycleLR: pct_start must be in (0, 1), got {self.pct_start}")
+        _require(self.div_factor >= 1, f"OneCycleLR: div_factor must be at least 1, got {self.div_factor}")
+        _require(
+            self.final_div_factor >= 1, f"OneCycleLR: final_div_factor must be at least 1, got {self.final_div_factor}"
+        )
+        _require(
+            self.anneal_strategy in ("cos", "linear"),
+            f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {self.anneal_strategy!r}",
+        )
+
+    def __call__(self, step: int) -> float:
+        last, low = self.total - 1, 1.0 / self.div_factor
+        top = self.pct_start * self.total - 1
+        step = min(step, last)
+        if step <= top and top > 0:
+            return self._between(low, 1.0, step / top)
+        return self._between(1.0, low / self.final_div_factor, (step - top) / (last - top))
+
+    def _between(self, start: float, end: float, share: float) -> float:
+        if self.anneal_strategy == "linear":
+            return start + (end - start) * share
+        return end + (start - end) / 2.0 * (1.0 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True)

@@ -209,11 +209,9 @@ class Subject:
         """Return the subject's optimiser, new, for a copy of its model; SGD with momentum where it has none."""
         if self.optimizer is None:
             return SGD(model.parameters(), lr, momentum=0.9)
-        chosen = {id(param) for param in self.optimizer.params}
-        names = {name for name, param in self.model.named_parameters() if id(param) in chosen}
-        params = [param for name, param in model.named_parameters() if name in names]
-        hyper = {name: getattr(self.optimizer, name) for name in self.optimizer._hyper}
-        return type(self.optimizer)(params, **{**hyper, "lr": lr})
+        names = {id(param): name for name, param in self.model.named_parameters()}
+        twins = dict(model.named_parameters())
+        return self.optimizer.rebuilt([twins.get(names.get(id(param), "")) for param in self.optimizer.params], lr)
 
     def run(
         self,

@@ -104,8 +104,10 @@ from fastconv.functional.normalization import (
 from fastconv.functional.optim import (
     adagrad_step,
     adam_step,
+    ema_step,
     rmsprop_step,
     sgd_step,
+    vector_norm,
 )
 from fastconv.functional.pooling import (
     avg_pool2d_backward,
@@ -231,6 +233,7 @@ __all__ = [
     "dropout_mask_like",
     "elu",
     "elu_backward",
+    "ema_step",
     "flatten",
     "gelu",
     "gelu_backward",
@@ -309,4 +312,5 @@ __all__ = [
     "sum_backward",
     "tanh",
     "tanh_backward",
+    "vector_norm",
 ]

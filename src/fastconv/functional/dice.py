@@ -47,19 +47,24 @@ _sigmoid_backward = by_dtype(epilogue.activate_backward)
 NORMALIZE = ("softmax", "sigmoid", "none")
 
 
+def _by_pixel(a: Array) -> tuple[int, int, int]:
+    """Return the shape (N, pixels, C)."""
+    return a.shape[0], prod(a.shape[2:]), a.shape[1]
+
+
 def _pixels(a: Array) -> Array:
     """Return (N, C, ...) as (N, pixels, C) in one piece of memory."""
-    return rows(a, 1).reshape(a.shape[0], -1, a.shape[1])
+    return rows(a, 1).reshape(_by_pixel(a))
 
 
 def _targets(where: str, input: Array, target: Array, ignore_index: int) -> tuple[Array | None, Array | None]:
     """Return labels (N, pixels), -1 where they are left out, or masks (N, pixels, C)."""
+    ignore = whole(f"{where}: ignore_index", ignore_index, -(2**63))
     pixels = prod(input.shape[2:])
     if is_dense(target, input):
         same_dtype(where, target=target, input=input)
         check_shape(where, "target", target, input.shape)
         return None, _pixels(target)
-    ignore = whole(f"{where}: ignore_index", ignore_index, -(2**63))
     labels = labels_of(where, target, input, max(input.shape[1], 2), ignore)
     return labels.reshape(input.shape[0], pixels), None
 
@@ -179,7 +184,7 @@ def _workspace(input: Array, dtype: np.dtype) -> Array:
 
 def _overlaps(input: Array, p: Array, labels: Array | None, dense: Array | None) -> np.ndarray:
     sums = np.zeros((input.shape[0], 3, input.shape[1]))
-    _sums[p.dtype](p.reshape(input.shape[0], -1, input.shape[1]), labels, dense, sums)
+    _sums[p.dtype](p.reshape(_by_pixel(input)), labels, dense, sums)
     return sums
 
 
@@ -238,7 +243,7 @@ def dice_loss_backward(
         v = as_contiguous((g * (2 * sums[:, 0] + smooth) / (whole_ * whole_)).astype(dtype))
 
     def write(dx: Array) -> None:
-        shaped = dx.reshape(input.shape[0], -1, input.shape[1])
+        shaped = dx.reshape(_by_pixel(input))
         _backward[dtype](p.reshape(shaped.shape), labels, dense, u, v, shaped)
         if normalize == "softmax":
             _softmax_backward[dtype](dx, p, dx, False)

@@ -17,6 +17,7 @@ class Leading:
     """What an optimiser has for layers that train themselves."""
 
     lr: float
+    _decay_bias_norm: bool
     layers: tuple[Any, ...] = ()
     """Those that this optimiser leads."""
     _layer_lr = 0.0  # the rate beside which theirs stand
@@ -74,7 +75,7 @@ class Leading:
     def layer_settings(self) -> tuple[float, float, float]:
         """Return what `nn.deep.Steps` asks for."""
         decay = float(getattr(self, "weight_decay", 0.0))
-        return self.lr / self._layer_lr, decay + self._layer_l2, decay
+        return self.lr / self._layer_lr, decay + self._layer_l2, decay if self._decay_bias_norm else 0.0
 
     def penalise_layers(self, l2: float) -> float:
         """Have the steps of the layers follow a penalty, too, and return the sum of the squares of their weights.

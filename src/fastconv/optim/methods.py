@@ -1,12 +1,14 @@
 """The methods: formulas, defaults and names of PyTorch, one kernel call a step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from fastconv import functional as F
-from fastconv.nn import Parameter
+from fastconv.nn import Module, Parameter
 from fastconv.optim.optimizer import Array, Optimizer
+
+Params = Iterable[Parameter] | Module | Iterable[Mapping[str, Any]]
 
 
 class SGD(Optimizer):
@@ -17,7 +19,8 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Parameter
+    params : iterable of Parameter, Module, or iterable of dict
+        As `Optimizer` has them, with ``decay_bias_norm``.
     lr : float
     momentum, dampening, weight_decay : float
         At least 0.
@@ -43,34 +46,41 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Parameter],
+        params: Params,
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        decay_bias_norm: bool = True,
     ) -> None:
-        super().__init__(params, lr)
-        self._check("momentum", momentum, 0.0, math.inf)
-        self._check("weight_decay", weight_decay, 0.0, math.inf)
-        self._check("dampening", dampening, 0.0, math.inf)
-        if nesterov and (momentum <= 0 or dampening != 0):
+        super().__init__(
+            params, lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
+            decay_bias_norm=decay_bias_norm,
+        )  # fmt: skip
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        super()._check_settings(settings)
+        for name in ("momentum", "weight_decay", "dampening"):
+            self._check(name, settings[name], 0.0, math.inf)
+        momentum, dampening = settings["momentum"], settings["dampening"]
+        if settings["nesterov"] and (momentum <= 0 or dampening != 0):
             raise ValueError(
                 f"SGD: nesterov needs momentum > 0 and dampening == 0, got momentum={momentum}, dampening={dampening}"
             )
-        self.momentum, self.dampening = momentum, dampening
-        self.weight_decay, self.nesterov = weight_decay, nesterov
-        if momentum:
-            self._add_state("momentum_buffer")
 
-    def _phase(self, updates: int) -> int:
-        return int(updates > 0) if self.momentum else 0
+    def _state_values(self) -> dict[str, float]:
+        return {"momentum_buffer": 0.0} if self._any("momentum") else {}
+
+    def _phase(self, updates: int, own: Mapping[str, Any]) -> int:
+        return int(updates > 0) if self._settings(own)["momentum"] else 0
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        s = self._settings(state["group"])
         F.sgd_step(
-            param, grad, state.get("momentum_buffer"),
-            self.lr, self.momentum, self.dampening, self.weight_decay, self.nesterov,
-            first_step=state["step"] == 1,
+            param, grad, state.get("momentum_buffer") if s["momentum"] else None,
+            s["lr"], s["momentum"], s["dampening"], s["weight_decay"], s["nesterov"], first_step=state["step"] == 1,
         )  # fmt: skip
 
 
@@ -82,7 +92,8 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Parameter
+    params : iterable of Parameter, Module, or iterable of dict
+        As `Optimizer` has them, with ``decay_bias_norm``.
     lr : float
     betas : tuple of float
         Both in [0, 1).
@@ -99,27 +110,38 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Parameter],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        *,
+        decay_bias_norm: bool = True,
     ) -> None:
-        super().__init__(params, lr)
+        betas = tuple(betas) if isinstance(betas, list) else betas
+        super().__init__(
+            params, lr, betas=betas, eps=eps, weight_decay=weight_decay, decay_bias_norm=decay_bias_norm
+        )
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        super()._check_settings(settings)
+        betas = settings["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"{type(self).__name__}: betas must be two numbers, got {betas!r}")
         self._check("betas[0]", betas[0], 0.0, 1.0)
         self._check("betas[1]", betas[1], 0.0, 1.0)
-        self._check("eps", eps, 0.0, math.inf)
-        self._check("weight_decay", weight_decay, 0.0, math.inf)
-        self.betas, self.eps, self.weight_decay = (betas[0], betas[1]), eps, weight_decay
-        self._add_state("exp_avg")
-        self._add_state("exp_avg_sq")
+        for name in ("eps", "weight_decay"):
+            self._check(name, settings[name], 0.0, math.inf)
+
+    def _state_values(self) -> dict[str, float]:
+        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        s = self._settings(state["group"])
+        beta1, beta2 = s["betas"]
         F.adam_step(
             param, grad, state["exp_avg"], state["exp_avg_sq"],
-            self.lr, *self.betas, self.eps, self.weight_decay, state["step"], self._decoupled,
+            s["lr"], beta1, beta2, s["eps"], s["weight_decay"], state["step"], self._decoupled,
         )  # fmt: skip
 
 
@@ -128,7 +150,8 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params : iterable of Parameter
+    params : iterable of Parameter, Module, or iterable of dict
+        As `Optimizer` has them, with ``decay_bias_norm``.
     lr : float
     betas : tuple of float
     eps, weight_decay : float
@@ -143,13 +166,15 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Parameter],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        *,
+        decay_bias_norm: bool = True,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, decay_bias_norm=decay_bias_norm)
 
 
 class RMSprop(Optimizer):
@@ -160,7 +185,8 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Parameter
+    params : iterable of Parameter, Module, or iterable of dict
+        As `Optimizer` has them, with ``decay_bias_norm``.
     lr : float
     alpha : float
         In [0, 1).
@@ -178,34 +204,40 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Parameter],
+        params: Params,
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        *,
+        decay_bias_norm: bool = True,
     ) -> None:
-        super().__init__(params, lr)
-        self._check("alpha", alpha, 0.0, 1.0)
-        self._check("eps", eps, 0.0, math.inf)
-        self._check("weight_decay", weight_decay, 0.0, math.inf)
-        self._check("momentum", momentum, 0.0, math.inf)
-        self.alpha, self.eps, self.weight_decay = alpha, eps, weight_decay
-        self.momentum, self.centered = momentum, centered
-        self._add_state("square_avg")
-        if centered:
-            self._add_state("grad_avg")
-        if momentum:
-            self._add_state("momentum_buffer")
+        super().__init__(
+            params, lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered,
+            decay_bias_norm=decay_bias_norm,
+        )  # fmt: skip
 
-    def _phase(self, updates: int) -> int:
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        super()._check_settings(settings)
+        self._check("alpha", settings["alpha"], 0.0, 1.0)
+        for name in ("eps", "weight_decay", "momentum"):
+            self._check(name, settings[name], 0.0, math.inf)
+
+    def _state_values(self) -> dict[str, float]:
+        optional = {"grad_avg": self._any("centered"), "momentum_buffer": self._any("momentum")}
+        return {"square_avg": 0.0, **{name: 0.0 for name, needed in optional.items() if needed}}
+
+    def _phase(self, updates: int, own: Mapping[str, Any]) -> int:
         return 0
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        s = self._settings(state["group"])
         F.rmsprop_step(
-            param, grad, state["square_avg"], state.get("momentum_buffer"), state.get("grad_avg"),
-            self.lr, self.alpha, self.eps, self.weight_decay, self.momentum,
+            param, grad, state["square_avg"], state.get("momentum_buffer") if s["momentum"] else None,
+            state.get("grad_avg") if s["centered"] else None,
+            s["lr"], s["alpha"], s["eps"], s["weight_decay"], s["momentum"],
         )  # fmt: skip
 
 
@@ -216,7 +248,8 @@ class Adagrad(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Parameter
+    params : iterable of Parameter, Module, or iterable of dict
+        As `Optimizer` has them, with ``decay_bias_norm``.
     lr : float
     lr_decay, weight_decay, initial_accumulator_value, eps : float
         At least 0.
@@ -228,29 +261,38 @@ class Adagrad(Optimizer):
     """
 
     _hyper = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
+    _of_all = ("initial_accumulator_value",)
+    initial_accumulator_value: float
 
     def __init__(
         self,
-        params: Iterable[Parameter],
+        params: Params,
         lr: float = 1e-2,
         lr_decay: float = 0.0,
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
+        *,
+        decay_bias_norm: bool = True,
     ) -> None:
-        super().__init__(params, lr)
-        self._check("lr_decay", lr_decay, 0.0, math.inf)
-        self._check("weight_decay", weight_decay, 0.0, math.inf)
-        self._check("initial_accumulator_value", initial_accumulator_value, 0.0, math.inf)
-        self._check("eps", eps, 0.0, math.inf)
-        self.lr_decay, self.weight_decay = lr_decay, weight_decay
-        self.initial_accumulator_value, self.eps = initial_accumulator_value, eps
-        self._add_state("sum", initial_accumulator_value)
+        super().__init__(
+            params, lr, lr_decay=lr_decay, weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value, eps=eps, decay_bias_norm=decay_bias_norm,
+        )  # fmt: skip
 
-    def _phase(self, updates: int) -> int:
-        return updates if self.lr_decay else 0
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        super()._check_settings(settings)
+        for name in ("lr_decay", "weight_decay", "initial_accumulator_value", "eps"):
+            self._check(name, settings[name], 0.0, math.inf)
+
+    def _state_values(self) -> dict[str, float]:
+        return {"sum": self.initial_accumulator_value}
+
+    def _phase(self, updates: int, own: Mapping[str, Any]) -> int:
+        return updates if self._settings(own)["lr_decay"] else 0
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        s = self._settings(state["group"])
         F.adagrad_step(
-            param, grad, state["sum"], self.lr, self.lr_decay, self.eps, self.weight_decay, state["step"]
+            param, grad, state["sum"], s["lr"], s["lr_decay"], s["eps"], s["weight_decay"], state["step"]
         )

@@ -1,7 +1,8 @@
-"""What all optimisers share: parameters side by side in memory, their state, and runs of them updated in one pass."""
+"""What all optimisers share: parameters side by side in memory, in groups, and runs of them updated in one pass."""
 
+import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from operator import is_
 from typing import Any, ClassVar
@@ -22,8 +23,8 @@ _PLACES = ("_blocks", "_flat", "_known", "_runs", "_loose")  # where things lie 
 class _Run:
     """What one kernel call updates: a stretch of a block, or a parameter that lies elsewhere.
 
-    Its state also holds "step", the number of this update of its first parameter, the first being 1; `_phase` is the
-    same for the others.
+    Its state also holds "step", the number of this update of its first parameter, the first being 1, and "group", what
+    settings its group has of its own; `_label` is the same for the others.
     """
 
     param: Array
@@ -33,57 +34,255 @@ class _Run:
     done: int = 0  # updates not counted yet
 
 
+class ParamGroup(MutableMapping[str, Any]):
+    """One group of an optimiser's parameters, as a mapping: ``params``, and its settings, which may be set.
+
+    A setting that a group was not given is the optimiser's own. The rate of a group that has one keeps its ratio to
+    the optimiser's, whatever a schedule makes of that.
+    """
+
+    def __init__(self, optimizer: "Optimizer", index: int) -> None:
+        self._optimizer, self._index = optimizer, index
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "params":
+            return [p for p, k in zip(self._optimizer.params, self._optimizer._group_of, strict=True)
+                    if k == self._index]  # fmt: skip
+        if name not in self._optimizer._hyper:
+            raise KeyError(name)
+        return self._optimizer._settings(self._optimizer._groups[self._index])[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        optimizer = self._optimizer
+        if len(optimizer._groups) == 1 and name in optimizer._hyper:
+            optimizer._groups[0].pop(name, None)
+            optimizer._check_settings({**optimizer._settings({}), name: value})
+            setattr(optimizer, name, value)
+        else:
+            optimizer._groups[self._index] |= optimizer._overrides({name: value}, optimizer._groups[self._index])
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"{type(self._optimizer).__name__}: a setting of a group cannot be deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("params", *self._optimizer._hyper))
+
+    def __len__(self) -> int:
+        return 1 + len(self._optimizer._hyper)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={self[name]!r}" for name in self._optimizer._hyper)
+        return f"ParamGroup({len(self['params'])} parameters, {settings})"
+
+
 class Optimizer(Leading):
-    """Base of all optimisers: the parameters, the learning rate, the step count and the state arrays.
+    """Base of all optimisers: the parameters, their groups and settings, the step count and the state arrays.
 
     Parameters
     ----------
-    params : iterable of Parameter
-        What to train, as ``model.parameters()`` gives it: their ``data`` and ``grad`` become views of one
-        block of memory. Parameters with ``requires_grad=False`` are left alone. An optimizer is copied or pickled
-        together with its model, as ``copy.deepcopy((model, optimizer))``: one alone takes copies of the parameters
-        along.
+    params : iterable of Parameter, Module, or iterable of dict
+        What to train, as ``model.parameters()`` gives it, or the model; or groups, each a dictionary of ``params`` and
+        the settings it has of its own. Their ``data`` and ``grad`` become views of one block of memory. Parameters
+        with ``requires_grad=False`` are left alone. An optimizer is copied or pickled together with its model, as
+        ``copy.deepcopy((model, optimizer))``: one alone takes copies of the parameters along.
     lr : float
-        Learning rate, finite and at least 0. The attribute ``lr`` may be set at any time.
+        Learning rate, finite and at least 0. The attribute ``lr`` may be set at any time; groups with a rate of their
+        own keep its ratio to this one.
+    decay_bias_norm : bool
+        False: parameters of fewer than two dimensions, that is biases and the scales and shifts of normalisations, have
+        no weight decay. They become groups of their own.
+    settings
+        What a method has beside the rate.
+
+    Attributes
+    ----------
+    param_groups : list of ParamGroup
 
     Raises
     ------
     TypeError
         If ``params`` is or holds something else.
     ValueError
-        If there are no parameters, if one occurs twice, or if a hyperparameter is out of its range.
+        If there are no parameters, if one occurs twice, if a group has a setting that is unknown, or if a
+        hyperparameter is out of its range.
+
+    Examples
+    --------
+    ::
+
+        SGD([{"params": body, "lr": 0.01}, {"params": head}], lr=0.1)
+        AdamW(model, decay_bias_norm=False)
     """
 
     _hyper: ClassVar[tuple[str, ...]] = ("lr",)
+    _of_all: ClassVar[tuple[str, ...]] = ()  # settings that no group has of its own
 
-    def __init__(self, params: Iterable[Parameter], lr: float) -> None:
+    def __init__(self, params: Any, lr: float, *, decay_bias_norm: bool = True, **settings: Any) -> None:
         name = type(self).__name__
-        self.params = self._collect(params)
+        groups = self._collect(params)
         self.lr = number(name, "lr", lr)
         self.steps = 0
-        self._updates = [0] * len(self.params)  # of each parameter, when they were last counted
+        self.params = [param for members, _ in groups for param in members]
         if not self.params:
             raise ValueError(f"{name}: no parameters to train")
-        if len({id(p) for p in self.params}) != len(self.params):
-            raise ValueError(f"{name}: a parameter occurs more than once among the {len(self.params)} given")
-        self._check("lr", self.lr, 0.0, math.inf)
+        self._refuse_twins()
+        for setting, value in settings.items():
+            setattr(self, setting, value)
+        self._check_settings(self._settings({}))
+        self._decay_bias_norm = bool(decay_bias_norm)
+        self._groups: list[dict[str, Any]] = []  # what each has of its own
+        self._group_of: list[int] = []  # each parameter's
+        for members, own in groups:
+            self._add_group(members, own)
+        self._updates = [0] * len(self.params)  # of each parameter, when they were last counted
         self._move_in()
+        for state, value in self._state_values().items():
+            self._add_state(state, value)
 
-    def _collect(self, params: Any) -> list[Parameter]:
-        found = list(params) if isinstance(params, Iterable) and not isinstance(params, Module) else [params]
-        for param in found:
-            if not isinstance(param, Parameter):
-                raise TypeError(
-                    f"{type(self).__name__}: params must be an iterable of Parameter, as model.parameters() gives it, "
-                    f"got {'' if param is params else 'one that holds '}{type(param).__name__}"
-                )
+    def _collect(self, params: Any) -> list[tuple[list[Parameter], dict[str, Any]]]:
+        """Return parameters group by group, each with the settings it was given."""
+        name = type(self).__name__
+        if isinstance(params, Module):
+            params = params.parameters()
+        found = list(params) if isinstance(params, Iterable) and not isinstance(params, Mapping) else [params]
+        if not any(isinstance(part, Mapping) for part in found):
+            found = [{"params": found if isinstance(params, Iterable) else params}]
+        groups = []
+        for group in found:
+            if not isinstance(group, Mapping) or "params" not in group:
+                got = f"keys {list(group)}" if isinstance(group, Mapping) else f"a {type(group).__name__}"
+                raise TypeError(f'{name}: a parameter group must be a dictionary with "params", got {got}')
+            given = group["params"]
+            members = list(given.parameters()) if isinstance(given, Module) else given
+            members = list(members) if isinstance(members, Iterable) else [members]
+            for param in members:
+                if not isinstance(param, Parameter):
+                    raise TypeError(
+                        f"{name}: params must be an iterable of Parameter, as model.parameters() gives it, "
+                        f"got {'' if param is given else 'one that holds '}{type(param).__name__}"
+                    )
+            groups.append((members, {key: value for key, value in group.items() if key != "params"}))
+        return groups
+
+    def _refuse_twins(self) -> None:
+        if len({id(p) for p in self.params}) != len(self.params):
+            many = len(self.params)
+            raise ValueError(f"{type(self).__name__}: a parameter occurs more than once among the {many} given")
+
+    def _add_group(self, members: Sequence[Parameter], own: Mapping[str, Any]) -> None:
+        """Add one group, or two where biases and normalisations are to have no weight decay."""
+        overrides = self._overrides(own, {})
+        if self._decay_bias_norm or "weight_decay" not in self._hyper:
+            self._groups.append(overrides)
+            self._group_of += [len(self._groups) - 1] * len(members)
+            return
+        places: dict[bool, int] = {}
+        for param in members:
+            decayed = param.data.ndim >= 2
+            if decayed not in places:
+                places[decayed] = len(self._groups)
+                self._groups.append(overrides if decayed else {**overrides, "weight_decay": 0.0})
+            self._group_of.append(places[decayed])
+
+    def _overrides(self, given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings for a group that has some already, checked; a rate with the optimiser's at this moment."""
+        name = type(self).__name__
+        known = [setting for setting in self._hyper if setting not in self._of_all]
+        for setting in given:
+            if setting not in known:
+                near = difflib.get_close_matches(str(setting), known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; groups have {', '.join(known)}"
+                raise ValueError(f"{name}: a parameter group has no setting {setting!r}{hint}")
+        self._check_settings({**self._settings(own), **given})
+        found = dict(given)
+        if "lr" in found:
+            if not self.lr > 0:
+                raise ValueError(f"{name}: a group with a rate of its own needs an lr above 0 beside it, got {self.lr}")
+            found["lr"] = (number(name, "lr", found["lr"]), self.lr)
         return found
 
+    def _settings(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all settings of a group that has some of its own."""
+        found = {name: own.get(name, getattr(self, name)) for name in self._hyper}
+        if "lr" in own:
+            value, beside = own["lr"]
+            found["lr"] = value * (self.lr / beside)
+        return found
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise if one of all settings of a group is out of its range, or some do not go together."""
+        self._check("lr", settings["lr"], 0.0, math.inf)
+
+    def _state_values(self) -> dict[str, float]:
+        """Return what state each parameter has, and what it begins with."""
+        return {}
+
+    def _any(self, name: str) -> bool:
+        """Return whether any group has a setting that is not 0."""
+        return any(self._settings(own)[name] for own in self._groups)
+
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(self, index) for index in range(len(self._groups))]
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters that join later, ``{"params": ..., "lr": ..., ...}``: their first step is their own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the constructor; nothing is changed then.
+        """
+        if not isinstance(group, Mapping):
+            raise TypeError(f"{type(self).__name__}: a parameter group must be a dictionary, got {group!r:.80}")
+        before = (self.params, list(self._groups), list(self._group_of))
+        ((members, own),) = self._collect([group])
+        try:
+            self.params = [*self.params, *members]
+            self._refuse_twins()
+            self._add_group(members, own)
+        except (TypeError, ValueError):
+            self.params, self._groups, self._group_of = before
+            raise
+        self._count()
+        kept, self._updates = self._states, self._updates + [0] * len(members)
+        self._move_in()
+        for name, value in self._state_values().items():
+            self._add_state(name, value)
+            for array, old in zip(self._states[name], kept.get(name, ()), strict=False):
+                array[...] = old
+
+    def rebuilt(self, params: Sequence[Parameter | None], lr: float) -> "Optimizer":
+        """Return a new optimiser with the same settings for other parameters, each in the place of one of this one's.
+
+        Parameters
+        ----------
+        params : sequence of Parameter or None
+            As many as this one's; None leaves one out.
+        lr : float
+            Rates that groups have of their own keep their ratio to it.
+        """
+        groups = []
+        for index, own in enumerate(self._groups):
+            members = [p for p, k in zip(params, self._group_of, strict=True) if k == index and p is not None]
+            if members:
+                groups.append((members, own))
+        made = type(self)([p for members, _ in groups for p in members], **{**self._settings({}), "lr": lr})
+        places = [k for k, (members, _) in enumerate(groups) for _ in members]
+        made._groups, made._group_of = [dict(own) for _, own in groups], places
+        for own in made._groups:
+            if "lr" in own and lr > 0:
+                own["lr"] = (own["lr"][0] / own["lr"][1] * lr, lr)
+        made._move_in()
+        for name, value in made._state_values().items():
+            made._add_state(name, value)
+        return made
+
     def _move_in(self) -> None:
-        """Put the parameters side by side, with no state yet."""
+        """Put the parameters side by side, those of one group together, with no state yet."""
         kinds: dict[Any, list[Parameter]] = {param.data.dtype: [] for param in self.params}
-        for param in self.params:
-            kinds[param.data.dtype].append(param)
+        for k in sorted(range(len(self.params)), key=self._group_of.__getitem__):
+            kinds[self.params[k].data.dtype].append(self.params[k])
         self._blocks = [Block.of(params) for params in kinds.values()]
         self._states: dict[str, list[Array]] = {}  # name to an array for each parameter
         self._flat: dict[str, list[Array]] = {}  # name to the memory of these, one for each block
@@ -99,6 +298,7 @@ class Optimizer(Leading):
     def __setstate__(self, kept: dict[str, Any]) -> None:
         vars(self).update(kept)
         self.params, self._updates = list(self.params), list(self._updates)
+        self._groups, self._group_of = [dict(own) for own in self._groups], list(self._group_of)
         self._move_in()
         self._lead()
         for name, arrays in kept["_states"].items():
@@ -153,7 +353,7 @@ class Optimizer(Leading):
             members = [places[id(param)] for param in block.params]
             at_home = [block.holds(param) for param in block.params]
             trained = [home and param.requires_grad for home, param in zip(at_home, block.params, strict=True)]
-            labels = [self._phase(self._updates[k]) if take else None for k, take in zip(members, trained, strict=True)]
+            labels = [self._label(k) if take else None for k, take in zip(members, trained, strict=True)]
             for span, inside in block.runs(labels):
                 state = {name: flat[place][span] for name, flat in self._flat.items()}
                 self._add_run(block.data[span], block.grad[span], state, [members[k] for k in inside])
@@ -165,7 +365,8 @@ class Optimizer(Leading):
                 self._add_run(param.data, param.grad, state, [index])
 
     def _add_run(self, param: Array, grad: Array, state: dict[str, Any], members: list[int]) -> None:
-        self._runs.append(_Run(param, grad, {**state, "step": self._updates[members[0]]}, members))
+        own = self._groups[self._group_of[members[0]]]
+        self._runs.append(_Run(param, grad, {**state, "step": self._updates[members[0]], "group": own}, members))
 
     def _count(self) -> None:
         """Note how many updates each parameter has had."""
@@ -174,8 +375,13 @@ class Optimizer(Leading):
                 self._updates[index] += run.done
             run.done = 0
 
-    def _phase(self, updates: int) -> int:
-        """Return what the next update of a parameter depends on, of how many it has had: equal ones run as one."""
+    def _label(self, index: int) -> tuple[int, int]:
+        """Return what the next update of a parameter depends on: neighbours with equal ones run as one."""
+        group = self._group_of[index]
+        return group, self._phase(self._updates[index], self._groups[group])
+
+    def _phase(self, updates: int, own: Mapping[str, Any]) -> int:
+        """Return what the next update of a parameter in a group depends on, of how many it has had."""
         return updates
 
     def state_dict(self) -> dict[str, Array]:
@@ -184,6 +390,8 @@ class Optimizer(Leading):
         for name, arrays in self._states.items():
             state |= {f"{name}.{index}": array.copy() for index, array in enumerate(arrays)}
         self._count()
+        if any("lr" in own for own in self._groups):
+            state["group_lr"] = np.array([own.get("lr", (math.nan, math.nan)) for own in self._groups])
         return {**state, "updates": np.array(self._updates, np.int64)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -216,6 +424,13 @@ class Optimizer(Leading):
         if steps < 0 or min(updates) < 0 or max(updates) > steps:
             raise ValueError(f"{where}: step and updates must be between 0 and step, got {steps} and {updates}")
         self._check("lr", lr, 0.0, math.inf)
+        rates = found.get("group_lr", np.empty((0, 2))).tolist()
+        if any(not math.isnan(rate) and not (0 <= rate < math.inf and 0 < beside < math.inf) for rate, beside in rates):
+            raise ValueError(f"{where}: group_lr must hold rates, each with a positive one beside it, got {rates}")
+        for group, (rate, beside) in zip(self._groups, rates, strict=False):
+            group.pop("lr", None)
+            if not math.isnan(rate):
+                group["lr"] = (rate, beside)
         self.steps, self.lr, self._updates = steps, lr, updates
         self._known, self._runs = [], []  # to be planned anew, with these counts
         for name, arrays in self._states.items():
@@ -224,4 +439,5 @@ class Optimizer(Leading):
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._hyper)
-        return f"{type(self).__name__}({shown})"
+        groups = f", {len(self._groups)} groups" if len(self._groups) > 1 else ""
+        return f"{type(self).__name__}({shown}{groups})"

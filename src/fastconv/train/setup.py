@@ -284,7 +284,7 @@ def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment:
 
 
 def _optimizer(options: Options, model: nn.Module) -> optim.Optimizer:
-    given = {"lr": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
+    given: dict[str, Any] = {"lr": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
     make = OPTIMIZERS[options.optimizer][0]
     return make(model.parameters(), **{name: value for name, value in given.items() if value is not None})
 
