@@ -157,7 +157,7 @@ def test_a_field_that_is_changed_is_noticed(data):
     if how == "renamed":
         changed[at] = re.sub(r"(\w+)(\W*)$", r"\1_\2", lines[at])
     elif how == "retyped":
-        changed[at] = re.sub(r"\b(Py_ssize_t|int|bint|double|void|fc_\w+)\b", "float", lines[at], count=1)
+        changed[at] = re.sub(r"\b(Py_ssize_t|int64_t|int|bint|double|void|fc_\w+)\b", "float", lines[at], count=1)
     elif how == "pointed":
         changed[at] = re.sub(r"(\w+)(\W*)$", r"*\1\2", lines[at])
     elif how == "left out":
