@@ -3,6 +3,7 @@
 One section a family, in the order of fastconv.functional.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -72,6 +73,133 @@ def conv2d_backward(g, x, w, stride=1, padding=0, dilation=1, groups=1):
     (top, _), (left, _) = pad
     grad_x = grad_padded[:, :, top : top + x.shape[2], left : left + x.shape[3]]
     return grad_x, grad_w, g.sum((0, 2, 3))
+
+
+# Winograd F(4x4, 3x3) in single precision, every rounding in the documented order (docs/numerics.md)
+
+
+def fma32(a, b, c):
+    """Return a * b + c of float32 arrays, rounded once.
+
+    The product is exact in double precision. The sum is rounded there to odd: of the two neighbours of an inexact one
+    that whose last bit is 1, which keeps the second rounding from being wrong (Boldo and Melquiond 2008).
+    """
+    product, c = a.astype(np.float64) * b, np.asarray(c, np.float64)
+    total = np.asarray(product + c)
+    part = total - product
+    error = (product - (total - part)) + (c - part)
+    even = total.view(np.int64) % 2 == 0
+    total = np.where((error != 0) & even, np.nextafter(total, np.copysign(np.inf, error)), total)
+    return total.astype(np.float32)
+
+
+_C0, _CA, _CB = 256 / 225, -2048 / 2975, 128 / 1071
+
+
+def _known(*numbers):
+    return [np.float32(number) for number in numbers]
+
+
+def _evens_and_odds(even, odd, a, b):
+    """Return the values at a, -a, b, -b, given even and odd parts for each."""
+    a, b = _known(a, b)
+    return [fma32(a, odd[0], even[0]), fma32(-a, odd[0], even[0]), fma32(b, odd[1], even[1]),
+            fma32(-b, odd[1], even[1])]  # fmt: skip
+
+
+def winograd_pixels(x):
+    """Return B' x."""
+    p, q, a2, b2 = _known(-169 / 64, 225 / 256, 25 / 64, 9 / 4)
+    even = [fma32(-s, x[2], x[4]) for s in (b2, a2)]
+    odd = [fma32(-s, x[1], x[3]) for s in (b2, a2)]
+    first, last = (fma32(q, x[i], fma32(p, x[i + 2], x[i + 4])) for i in (0, 1))
+    return np.stack([first, *_evens_and_odds(even, odd, 5 / 8, 3 / 2), last])
+
+
+def winograd_filter(w):
+    """Return G w, in double precision."""
+    w = w.astype(np.float64)
+    ea, eb = w[0] + 25 / 64 * w[2], w[0] + 9 / 4 * w[2]
+    a, b = 5 / 8 * w[1], 3 / 2 * w[1]
+    return np.stack([_C0 * w[0], _CA * (ea + a), _CA * (ea - a), _CB * (eb + b), _CB * (eb - b), w[2]])
+
+
+def winograd_results(m):
+    """Return A' m."""
+    a, a2, a3, b, b2, b3 = _known(5 / 8, 25 / 64, 125 / 512, 3 / 2, 9 / 4, 27 / 8)
+    (sa, da), (sb, db) = ((m[i] + m[i + 1], m[i] - m[i + 1]) for i in (1, 3))
+    last = fma32(a3, da, fma32(b3, db, m[5]))
+    return np.stack([(m[0] + sa) + sb, fma32(a, da, b * db), fma32(a2, sa, b2 * sb), last])
+
+
+def winograd_gradient(g):
+    """Return A g."""
+    squares = _known(25 / 64, 9 / 4)
+    even, odd = ([fma32(s, g[i + 2], g[i]) for s in squares] for i in (0, 1))
+    return np.stack([g[0], *_evens_and_odds(even, odd, 5 / 8, 3 / 2), g[3]])
+
+
+def winograd_filter_gradient(m):
+    """Return G' m, in double precision."""
+    m = m.astype(np.float64)
+    sa, da, sb, db = _CA * (m[1] + m[2]), _CA * (m[1] - m[2]), _CB * (m[3] + m[4]), _CB * (m[3] - m[4])
+    return np.stack([_C0 * m[0] + (sa + sb), 5 / 8 * da + 3 / 2 * db, (25 / 64 * sa + 9 / 4 * sb) + m[5]])
+
+
+def _twice(step, a):
+    """Apply a transform along axis 0, column by column, then along axis 1."""
+    return step(step(a).swapaxes(0, 1)).swapaxes(0, 1)
+
+
+def _patches(x, top, left, rows, cols, reach):
+    """Return (reach, reach, tiles, C): the pixels of each tile, zeros outside."""
+    n, c, h, w = x.shape
+    patches = np.zeros((reach, reach, n, rows, cols, c), np.float32)
+    for i, j, row, col in np.ndindex(reach, reach, rows, cols):
+        u, v = 4 * row - top + i, 4 * col - left + j
+        if 0 <= u < h and 0 <= v < w:
+            patches[i, j, :, row, col] = x[:, :, u, v]
+    return patches.reshape(reach, reach, -1, c)
+
+
+def _products(a, b, block):
+    """Return sums over axis 2 of a (6, 6, D, M) times b (6, 6, D, N): chains over blocks of it, added in order."""
+    total = None
+    for first in range(0, a.shape[2], block):
+        chain = np.zeros((6, 6, a.shape[3], b.shape[3]), np.float32)
+        for d in range(first, min(first + block, a.shape[2])):
+            chain = fma32(a[:, :, d, :, None], b[:, :, d, None, :], chain)
+        total = chain if total is None else total + chain
+    return total
+
+
+def winograd_conv2d(x, w, top, left, P, Q):
+    """Return the first P x Q results of the correlation of float32 x, its border so wide, with w (K, C, 3, 3)."""
+    n, k, rows, cols = len(x), len(w), -(-P // 4), -(-Q // 4)
+    pixels = _twice(winograd_pixels, _patches(x, top, left, rows, cols, 6))
+    filters = _twice(winograd_filter, w.transpose(2, 3, 1, 0)).astype(np.float32)
+    y = _twice(winograd_results, _products(pixels.swapaxes(2, 3), filters, 8 if x.shape[1] <= 32 else 16))
+    y = y.reshape(4, 4, n, rows, cols, k).transpose(2, 5, 3, 0, 4, 1).reshape(n, k, 4 * rows, 4 * cols)
+    return y[:, :, :P, :Q]
+
+
+def winograd_input_gradient(g, w, top, left, H, W):
+    """Return the gradient (N, C, H, W) of the input."""
+    return winograd_conv2d(g, w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], 2 - top, 2 - left, H, W)
+
+
+def winograd_weight_gradient(x, g, top, left):
+    """Return the gradient of w (K, C, 3, 3)."""
+    rows, cols = -(-g.shape[2] // 4), -(-g.shape[3] // 4)
+    pixels = _twice(winograd_pixels, _patches(x, top, left, rows, cols, 6))
+    grads = _twice(winograd_gradient, _patches(g, 0, 0, rows, cols, 4))
+    chains = -(-pixels.shape[2] // 16)
+    shards = max(1, min(16, chains, 2**21 // (36 * x.shape[1] * g.shape[1])))
+    cuts = [i * chains // shards * 16 for i in range(shards + 1)]
+    sums = [_products(pixels[:, :, i:j], grads[:, :, i:j], 16) for i, j in itertools.pairwise(cuts)]
+    while len(sums) > 1:
+        sums = [sums[i] + sums[i + 1] if i + 1 < len(sums) else sums[i] for i in range(0, len(sums), 2)]
+    return _twice(winograd_filter_gradient, sums[0]).transpose(3, 2, 0, 1).astype(np.float32)
 
 
 def _scattered(x, w, stride, groups, dilation):

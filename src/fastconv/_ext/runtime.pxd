@@ -125,6 +125,46 @@ cdef extern from "kernels.h" nogil:
         void *dw
         Py_ssize_t dw_row
 
+    ctypedef struct fc_winograd:
+        void *x
+        Py_ssize_t x_image
+        Py_ssize_t x_row
+        Py_ssize_t x_col
+        Py_ssize_t h
+        Py_ssize_t w
+        Py_ssize_t top
+        Py_ssize_t left
+        Py_ssize_t rows
+        Py_ssize_t cols
+        Py_ssize_t first
+        Py_ssize_t tiles
+        Py_ssize_t channels
+        const void *zeros
+        void *v
+        Py_ssize_t v_plane
+        Py_ssize_t v_tile
+        fc_epilogue e
+
+    ctypedef struct fc_winograd_products:
+        const void *a
+        Py_ssize_t a_plane
+        Py_ssize_t a_row
+        Py_ssize_t a_depth
+        const void *b
+        Py_ssize_t b_plane
+        Py_ssize_t b_panel
+        Py_ssize_t b_depth
+        Py_ssize_t nr
+        void *c
+        Py_ssize_t c_plane
+        Py_ssize_t c_row
+        Py_ssize_t planes
+        Py_ssize_t rows
+        Py_ssize_t lanes
+        Py_ssize_t depth
+        Py_ssize_t block
+        bint more
+
     ctypedef struct fc_sgd:
         void *param
         const void *grad
@@ -274,6 +314,15 @@ cdef extern from "kernels.h" nogil:
         void (*accumulate)(const void *x, void *y, Py_ssize_t n) noexcept nogil
         void (*accumulate_turned)(const void *x, Py_ssize_t x_pitch, Py_ssize_t m, Py_ssize_t n, void *y,
                                   Py_ssize_t y_pitch) noexcept nogil
+        # winograd.inc.h
+        void (*winograd_filters)(const void *w, Py_ssize_t w_plane, void *u, Py_ssize_t u_plane,
+                                 Py_ssize_t n) noexcept nogil
+        void (*winograd_input)(const fc_winograd *a) noexcept nogil
+        void (*winograd_products)(const fc_winograd_products *s) noexcept nogil
+        void (*winograd_output)(const fc_winograd *a) noexcept nogil
+        void (*winograd_gradient)(const fc_winograd *a) noexcept nogil
+        void (*winograd_filter_gradient)(const void *m, Py_ssize_t m_plane, void *w, Py_ssize_t w_plane,
+                                         Py_ssize_t n) noexcept nogil
         # epilogue.inc.h
         void (*finish)(const fc_epilogue *e, const void *x, void *y, Py_ssize_t n, Py_ssize_t c) noexcept nogil
         void (*activate_backward)(const fc_epilogue *e, const void *g, const void *known, void *dx, Py_ssize_t n,

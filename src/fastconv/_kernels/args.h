@@ -111,6 +111,36 @@ typedef struct fc_depthwise_outer {
     ptrdiff_t dw_row;
 } fc_depthwise_outer;
 
+/* Winograd convolution F(4 x 4, 3 x 3): between the pixels of images and the 36 values of each of their tiles, numbered
+ * through all images, row by row (winograd.inc.h). */
+typedef struct fc_winograd {
+    void *x;                   /* IN or OUT: pixel (n, i, j) at x + n * x_image + i * x_row + j * x_col */
+    ptrdiff_t x_image, x_row, x_col;
+    ptrdiff_t h, w;            /* rows and columns of an image; what is outside counts as zeros */
+    ptrdiff_t top, left;       /* tile (i, j) of an image begins at its pixel (4 * i - top, 4 * j - left) */
+    ptrdiff_t rows, cols;      /* tiles of an image */
+    ptrdiff_t first, tiles;    /* the tiles first, first + 1, ... */
+    ptrdiff_t channels;
+    const void *zeros;         /* IN (6 * x_col): a row of pixels outside; of no use to the output */
+    void *v;                   /* OUT or IN: value e of the t-th tile at v + e * v_plane + t * v_tile, whole vectors */
+    ptrdiff_t v_plane, v_tile;
+    fc_epilogue e;             /* of the output; add_image and so on as for x */
+} fc_winograd;
+
+/* Products of matrices, one a plane: c[row, lane] = sum over blocks of depth of chains over a block,
+ *   c[row, lane] (+)= sum over depth of a[row * a_row + depth * a_depth] * b[lane's panel][depth * b_depth + lane] */
+typedef struct fc_winograd_products {
+    const void *a;
+    ptrdiff_t a_plane, a_row, a_depth; /* a_row or a_depth is 1 */
+    const void *b;                     /* IN: panels of nr lanes, b_panel apart */
+    ptrdiff_t b_plane, b_panel, b_depth, nr;
+    void *c;                           /* OUT, or IN OUT where there is `more` than this depth: (rows, lanes) */
+    ptrdiff_t c_plane, c_row;
+    ptrdiff_t planes, rows, lanes, depth; /* lanes: whole vectors */
+    ptrdiff_t block;                   /* of depth: the chains' lengths */
+    int more;
+} fc_winograd_products;
+
 /* One optimiser step: param and the state are IN OUT, elementwise with grad; an absent state is NULL. */
 typedef struct fc_sgd {
     void *param;

@@ -10,6 +10,7 @@
 #include "outer.inc.h"
 #include "depthwise.inc.h"
 #include "sums.inc.h"
+#include "winograd.inc.h"
 #include "norm.inc.h"
 #include "optim.inc.h"
 #include "probe.inc.h"

@@ -1,4 +1,4 @@
-"""Convolution and linear layers: im2col folded into the GEMM.
+"""Convolution and linear layers: im2col folded into the GEMM, and Winograd's way with fewer multiplications.
 
     algorithms        the ordered list of them; forward and both gradients choose from it, by shape alone
     geometry          the sizes of a convolution
@@ -7,9 +7,10 @@
     packing           weights in panels, as wide as a register tile
     correlation       images with packed weights: blocks, and their order
     forward, input_gradient, weight_gradient          the algorithm `direct`
+    winograd, winograd_gradient                       the algorithm `winograd`, for kernels of 3x3 and stride 1
 
-The column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is one run
-of consecutive elements; register tiles walk such runs ("segments") for several pixels at once:
+Of `direct`: the column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is
+one run of consecutive elements; register tiles walk such runs ("segments") for several pixels at once:
 
     input (N, H, W, C) --copy with zero border, a block of rows a task (skipped where nothing is padded)--> window
     weight (K, C, R, S) --pack: nr filters side by side--> panels

@@ -12,6 +12,11 @@ from fastconv._ext.conv.geometry import Geometry
 from fastconv._ext.conv.input_gradient import input_gradient
 from fastconv._ext.conv.packing import pack, packed_bytes
 from fastconv._ext.conv.weight_gradient import weight_gradient
+from fastconv._ext.conv.winograd import forward as winograd_forward
+from fastconv._ext.conv.winograd import input_gradient as winograd_input_gradient
+from fastconv._ext.conv.winograd import pack as winograd_pack
+from fastconv._ext.conv.winograd import packed_bytes as winograd_packed_bytes
+from fastconv._ext.conv.winograd_gradient import weight_gradient as winograd_weight_gradient
 
 # forward, input_gradient or weight_gradient; the sizes; bytes of an element
 Test = Callable[[str, Geometry, int], Any]
@@ -60,8 +65,37 @@ DIRECT = Algorithm(
     packed_bytes=packed_bytes,
 )
 
+
+
+def _winograd_refusal(operation: str, g: Geometry, itemsize: int) -> str:
+    for name, value, wanted in (
+        ("kernel", (g.r, g.s), (3, 3)), ("stride", (g.sh, g.sw), (1, 1)), ("dilation", (g.dh, g.dw), (1, 1)),
+        ("groups", g.groups, 1),
+    ):  # fmt: skip
+        if value != wanted:
+            return f"winograd needs {name} {wanted}, got {value}"
+    return ""
+
+
+def _winograd_pays(operation: str, g: Geometry, itemsize: int) -> bool:
+    """Return whether it is the faster one, as measured for float32, and its tiles of 4x4 are filled to a half."""
+    filled = 2 * g.p * g.q >= 16 * -(-g.p // 4) * -(-g.q // 4)
+    return itemsize == 4 and g.c >= 8 and g.k >= 8 and filled
+
+
+WINOGRAD = Algorithm(
+    "winograd",
+    refusal=_winograd_refusal,
+    pays=_winograd_pays,
+    forward=instances(winograd_forward),
+    input_gradient=instances(winograd_input_gradient),
+    weight_gradient=instances(winograd_weight_gradient),
+    pack=instances(winograd_pack),
+    packed_bytes=winograd_packed_bytes,
+)
+
 # The last one takes everything.
-ALGORITHMS = [DIRECT]
+ALGORITHMS = [WINOGRAD, DIRECT]
 
 
 def choose(operation: str, geometry: Geometry, itemsize: int, algorithm: str = "auto") -> Algorithm:
@@ -83,6 +117,6 @@ def choose(operation: str, geometry: Geometry, itemsize: int, algorithm: str = "
     raise ValueError(f"algorithm must be 'auto' or one of {names}, got {algorithm!r}")
 
 
-def kernel(operation: str, geometry: Geometry, itemsize: int, algorithm: str = "auto") -> Any:
+def kernel(operation: str, geometry: Geometry, itemsize: int, algorithm: str = "direct") -> Any:
     """Return the kernel that computes an operation: forward, input_gradient or weight_gradient."""
     return getattr(choose(operation, geometry, itemsize, algorithm), operation)[itemsize]

@@ -46,7 +46,7 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     describe(&a, g, table, &s)
     a.panels = NULL
     if packed is not None:
-        a.panels = panels_of(table, g, packed)
+        a.panels = panels_of(table, a.nr, panel_bytes(table, g, False), packed)
     if a.panels == NULL:
         book(&s, PANELS, panel_bytes(table, g, False))
     cdef unsigned char[::1] arena = scratch(booked(&s))

@@ -15,4 +15,5 @@ cdef Py_ssize_t panel_pitch(Py_ssize_t nr, Py_ssize_t lanes, Py_ssize_t depth) n
 cdef Py_ssize_t panel_bytes(const fc_ops *table, Geometry g, bint flipped) noexcept nogil
 cdef void pack_taps(const fc_ops *table, const char *w, Geometry g, bint flipped, const Py_ssize_t *taps,
                     Py_ssize_t ntaps, char *panels) noexcept nogil
-cdef const char *panels_of(const fc_ops *table, Geometry g, const unsigned char[::1] packed) except? NULL
+cdef const char *panels_of(const fc_ops *table, Py_ssize_t nr, Py_ssize_t nbytes,
+                           const unsigned char[::1] packed) except? NULL

@@ -97,13 +97,15 @@ def pack(const real[:, :, :, ::1] weight, Geometry g, unsigned char[::1] packed,
     header.nr, header.size = panel_lanes(table, g.k // g.groups), table.size
 
 
-cdef const char *panels_of(const fc_ops *table, Geometry g, const unsigned char[::1] packed) except? NULL:
-    """Return the panels of weights that `pack` has packed, or NULL if that was for another instruction set."""
-    cdef Py_ssize_t wanted = HEADER_BYTES + panel_bytes(table, g, False), given = packed.shape[0]
+cdef const char *panels_of(const fc_ops *table, Py_ssize_t nr, Py_ssize_t nbytes,
+                           const unsigned char[::1] packed) except? NULL:
+    """Return the panels, of nr lanes and so many bytes, that were packed; NULL if that was for another instruction set.
+    """
+    cdef Py_ssize_t wanted = HEADER_BYTES + nbytes, given = packed.shape[0]
     cdef const Header *header
     if given > HEADER_BYTES:
         header = <const Header *>&packed[0]
-        if header.size == table.size and header.nr != panel_lanes(table, g.k // g.groups):
+        if header.size == table.size and header.nr != nr:
             return NULL
         if header.size == table.size and given == wanted:
             return <const char *>&packed[HEADER_BYTES]

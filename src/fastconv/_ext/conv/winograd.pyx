@@ -1,0 +1,324 @@
+"""Winograd convolution F(4x4, 3x3) of stride 1: up to four times fewer multiplications than `direct`.
+
+    pixels of 6x6 --kernel `input`--> 36 values a tile --kernel `products`--> 36 sums a tile
+    filters --`pack`, kernel `filters`--> 36 values -------^      --kernel `output`--> 4x4 results, epilogue included
+
+The input gradient is the same with the filters turned round; the weight gradient is in winograd_gradient.pyx.
+
+Order of sums, whatever the blocking: the transforms are fixed expressions (winograd.inc.h). Products are summed in
+chains over a few channels, each from zero, and the chains' sums added in order. Zero padding takes part as zeros. A
+tile belongs to one image, so a result does not depend on the rest of the batch.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.string cimport memset
+
+from fastconv._ext.conv.geometry cimport Geometry, ceil_div
+from fastconv._ext.conv.packing cimport HEADER_BYTES, Header, panel_lanes, panels_of
+from fastconv._ext.conv.scratch cimport (
+    PANELS, SUMS, TAPS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
+)
+from fastconv._ext.epilogue cimport Epilogue, epilogue_at
+from fastconv._ext.runtime cimport (
+    fc_epilogue, fc_ops, fc_pack, fc_winograd, fc_winograd_products, ops, threads_for,
+)
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum:              # of no influence on any bit
+    LANES = 64          # filters whose sums are in a core's cache beside a block of tiles
+    LAID_OUT = 32       # channels of filters that are laid out at a time, on their way to values
+    DEPTH = 96          # channels of filters whose values are in the cache, where all tiles meet them
+
+
+cdef Py_ssize_t up_to(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    """Return a, rounded up to a multiple of b."""
+    return ceil_div(a, b) * b
+
+
+cdef Py_ssize_t plane_pitch(Py_ssize_t elements, Py_ssize_t size) noexcept nogil:
+    """Return the elements from one value's plane to the next: planes do not share the sets of a cache."""
+    return aligned(elements * size) // size + 64 // size
+
+
+cdef inline Py_ssize_t chain(Py_ssize_t channels) noexcept nogil:
+    """Return the channels of one chain of products: part of the order.
+
+    Chains about as long as they are many lose least; shorter ones cost a load, an addition and a store each.
+    """
+    return 8 if channels <= 32 else 16
+
+
+cdef struct Convolution:
+    const fc_ops *table
+    fc_winograd source, result   # tiles of the images that are read, and of those written
+    fc_epilogue e
+    fc_pack pack                 # of all filters
+    Py_ssize_t tiles, c, k       # channels read and written
+    Py_ssize_t nr, group         # lanes of a panel of filters, and of those whose sums are taken at a time
+    const char *panels           # values of all filters, `panel` elements each
+    Py_ssize_t u_plane, panel
+    bint resident                # all tiles' values are made first, and meet the filters a group at a time
+    Py_ssize_t block             # else so many tiles at a time meet all filters
+    int threads
+    Py_ssize_t laid_out, u, v, m   # bytes a thread has, of filters on their way, their values, tiles' values and sums
+    bint made                    # the filters' values are given
+
+
+cdef Convolution between(const fc_ops *table, Py_ssize_t n, Py_ssize_t c, Py_ssize_t k, Py_ssize_t h,
+                         Py_ssize_t w) noexcept nogil:
+    """Return the convolution of n images of c channels that has results of h x w pixels and k channels."""
+    cdef Convolution a
+    a.table, a.c, a.k, a.made, a.panels = table, c, k, False, NULL
+    a.tiles = n * ceil_div(h, 4) * ceil_div(w, 4)
+    a.threads = threads_for(4.0 * n * h * w * c * k)
+    a.nr = panel_lanes(table, k)
+    a.u_plane = plane_pitch(c * a.nr, table.size)
+    a.panel = VALUES * a.u_plane
+    return a
+
+
+cdef Py_ssize_t panels_bytes(const Convolution *a) noexcept nogil:
+    """Return the bytes of all filters' values."""
+    return ceil_div(a.k, a.nr) * a.panel * a.table.size
+
+
+cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
+    """Choose blocks and book scratch memory."""
+    cdef Py_ssize_t size = a.table.size, panels = ceil_div(a.k, a.nr), blocks
+    a.group = min(max(1, LANES // a.nr), panels) * a.nr
+    a.resident = a.tiles < a.k
+    a.source.v_tile = up_to(a.c, a.table.lanes)
+    a.u = 0
+    if a.resident:
+        a.group = min(a.group, max(1, panels // a.threads) * a.nr)
+        a.block = a.tiles
+        if not a.made:
+            a.u_plane = plane_pitch(min(<Py_ssize_t>DEPTH, a.c) * a.nr, size)
+            a.panel = VALUES * a.u_plane
+            a.u = aligned(a.group // a.nr * a.panel * size)
+            book(s, PANELS, a.threads * a.u)
+    else:
+        blocks = up_to(ceil_div(a.tiles, BLOCK), a.threads)
+        a.block = up_to(ceil_div(a.tiles, blocks), 6)
+        if not a.made:
+            book(s, PANELS, panels_bytes(a))
+    a.source.v_plane = plane_pitch(a.block * a.source.v_tile, size)
+    a.result.v_tile = a.group
+    a.result.v_plane = plane_pitch(a.block * a.group, size)
+    a.laid_out = aligned(9 * LAID_OUT * a.nr * size)
+    a.v = aligned(VALUES * a.source.v_plane * size)
+    a.m = aligned(VALUES * a.result.v_plane * size)
+    book(s, TAPS, 9 * sizeof(Py_ssize_t))
+    book(s, ZEROS, 6 * a.c * size)
+    book(s, WINDOWS, a.threads * a.laid_out)
+    book(s, VALUES_OF_TILES, a.v if a.resident else a.threads * a.v)
+    book(s, SUMS, a.threads * a.m)
+
+
+cdef void filters(const Convolution *a, Py_ssize_t panel, Py_ssize_t first, Py_ssize_t depth, char *laid_out,
+                  char *u) noexcept nogil:
+    """Take one panel of filters to their values: the channels first .. first+depth-1."""
+    cdef Py_ssize_t size = a.table.size, done = 0
+    cdef fc_pack one = a.pack
+    one.lanes = min(a.nr, a.k - panel * a.nr)
+    one.panels = laid_out
+    while done < depth:
+        one.nc = min(<Py_ssize_t>LAID_OUT, depth - done)
+        one.w = <const char *>a.pack.w + (panel * a.nr * one.lane_pitch + (first + done) * one.c_pitch) * size
+        a.table.pack(&one)
+        a.table.winograd_filters(laid_out, one.nc * a.nr, u + done * a.nr * size, a.u_plane, one.nc * a.nr)
+        done += one.nc
+
+
+cdef void all_filters(const Convolution *a, const Scratch *s, char *panels) noexcept nogil:
+    """Take all filters to their values."""
+    cdef Py_ssize_t task
+    for task in prange(ceil_div(a.k, a.nr), schedule='static', num_threads=a.threads):
+        filters(a, task, 0, a.c, get(s, WINDOWS) + threadid() * a.laid_out, panels + task * a.panel * a.table.size)
+
+
+cdef void values(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, char *v) noexcept nogil:
+    """Take some tiles to their values."""
+    cdef fc_winograd read = a.source
+    read.first, read.tiles, read.v = first, tiles, v
+    a.table.winograd_input(&read)
+
+
+cdef void multiply(const Convolution *a, const char *v, Py_ssize_t tiles, const char *u, Py_ssize_t depth, bint more,
+                   Py_ssize_t lanes, char *m) noexcept nogil:
+    """Multiply the values of some tiles and filters, and sum over some channels."""
+    cdef fc_winograd_products s
+    s.a, s.a_plane, s.a_row, s.a_depth = v, a.source.v_plane, a.source.v_tile, 1
+    s.b, s.b_plane, s.b_panel, s.b_depth, s.nr = u, a.u_plane, a.panel, a.nr, a.nr
+    s.c, s.c_plane, s.c_row = m, a.result.v_plane, a.result.v_tile
+    s.planes, s.rows, s.lanes, s.depth = VALUES, tiles, up_to(lanes, a.table.lanes), depth
+    s.block, s.more = chain(a.c), more
+    a.table.winograd_products(&s)
+
+
+cdef void results(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, Py_ssize_t k0, Py_ssize_t lanes,
+                  char *m) noexcept nogil:
+    """Take sums back to results."""
+    cdef fc_winograd write = a.result
+    write.x = <char *>write.x + k0 * a.table.size
+    write.first, write.tiles, write.channels, write.v = first, tiles, lanes, m
+    write.e = epilogue_at(&a.e, 0, 0, k0, a.table.size)
+    a.table.winograd_output(&write)
+
+
+cdef void block_of_tiles(const Convolution *a, Py_ssize_t block, char *v, char *m) noexcept nogil:
+    """Let a block of tiles meet all filters."""
+    cdef Py_ssize_t first = block * a.block, tiles = min(a.block, a.tiles - first), k = 0, lanes
+    values(a, first, tiles, v)
+    while k < a.k:
+        lanes = min(a.group, a.k - k)
+        multiply(a, v, tiles, a.panels + k // a.nr * a.panel * a.table.size, a.c, False, lanes, m)
+        results(a, first, tiles, k, lanes, m)
+        k += lanes
+
+
+cdef void group_of_filters(const Convolution *a, Py_ssize_t group, const char *v, char *laid_out, char *u,
+                           char *m) noexcept nogil:
+    """Let a group of filters meet all tiles, some channels at a time."""
+    cdef Py_ssize_t k = group * a.group, lanes = min(a.group, a.k - k), c = 0, depth, panel, size = a.table.size
+    cdef const char *panels
+    while c < a.c:
+        depth = min(<Py_ssize_t>DEPTH, a.c - c)
+        if a.made:
+            panels = a.panels + (k // a.nr * a.panel + c * a.nr) * size
+        else:
+            panels = u
+            for panel in range(ceil_div(lanes, a.nr)):
+                filters(a, k // a.nr + panel, c, depth, laid_out, u + panel * a.panel * size)
+        multiply(a, v + c * size, a.tiles, panels, depth, c > 0, lanes, m)
+        c += depth
+    results(a, 0, a.tiles, k, lanes, m)
+
+
+cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
+    """Run a planned convolution."""
+    cdef Py_ssize_t size = a.table.size, task
+    cdef char *laid_out = get(s, WINDOWS)
+    cdef char *v = get(s, VALUES_OF_TILES)
+    cdef char *m = get(s, SUMS)
+    cdef char *u = get(s, PANELS)
+    a.source.zeros = get(s, ZEROS)
+    memset(get(s, ZEROS), 0, 6 * a.c * size)
+    if a.resident:
+        for task in prange(ceil_div(a.tiles, BLOCK), schedule='static', num_threads=a.threads):
+            values(a, task * BLOCK, min(<Py_ssize_t>BLOCK, a.tiles - task * BLOCK),
+                   v + task * BLOCK * a.source.v_tile * size)
+        for task in prange(ceil_div(a.k, a.group), schedule='static', num_threads=a.threads):
+            group_of_filters(a, task, v, laid_out + threadid() * a.laid_out, u + threadid() * a.u,
+                             m + threadid() * a.m)
+        return
+    if not a.made:
+        all_filters(a, s, u)
+        a.panels = u
+    for task in prange(ceil_div(a.tiles, a.block), schedule='static', num_threads=a.threads):
+        block_of_tiles(a, task, v + threadid() * a.v, m + threadid() * a.m)
+
+
+cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t channels, Py_ssize_t top,
+                    Py_ssize_t left, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
+    """Say where images (n, h, w, channels) lie, and where their tiles begin."""
+    a.x, a.x_image, a.x_row, a.x_col = x, h * w * channels, w * channels, channels
+    a.h, a.w, a.channels, a.top, a.left, a.rows, a.cols = h, w, channels, top, left, rows, cols
+
+
+cdef void lay_filters(fc_pack *pack, const void *w, Py_ssize_t c, bint flipped, Py_ssize_t nr,
+                      Py_ssize_t *taps) noexcept nogil:
+    """Say where weights (.., c, 3, 3) lie; where ``flipped`` their channels are the lanes, and their taps turned."""
+    cdef Py_ssize_t t
+    for t in range(9):
+        taps[t] = 8 - t if flipped else t
+    pack.w, pack.taps, pack.ntaps, pack.nr = w, taps, 9, nr
+    pack.lane_pitch = 9 if flipped else 9 * c
+    pack.c_pitch = 9 * c if flipped else 9
+
+
+cdef void run(Convolution *a, const Scratch *s, const void *w, bint flipped, const fc_epilogue *e) noexcept nogil:
+    """Run a planned convolution, its epilogue at the whole result."""
+    a.e = e[0]
+    a.e.add_row = a.result.w * a.e.add_col
+    a.e.add_image = a.result.h * a.e.add_row
+    a.source.e = a.result.e = a.e
+    lay_filters(&a.pack, w, a.k if flipped else a.c, flipped, a.nr, <Py_ssize_t *>get(s, TAPS))
+    convolve(a, s)
+
+
+def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, ::1] y, Geometry g,
+            Epilogue epilogue, scratch, const unsigned char[::1] packed=None):
+    """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C, 3, 3).
+
+    ``scratch`` is a function from a number of bytes to a uint8 array. ``packed`` holds the values of the weight as
+    `pack` has made them; without it, or if that was for another instruction set, they are made here.
+    """
+    epilogue.check(sizeof(real), g.n * g.p * g.q, g.k)
+    if g.n == 0:
+        return
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.c, g.k, g.p, g.q)
+    cdef Scratch s
+    nothing_booked(&s)
+    if packed is not None:
+        a.panels = panels_of(a.table, a.nr, panels_bytes(&a), packed)
+        a.made = a.panels != NULL
+    plan(&a, &s)
+    cdef unsigned char[::1] arena = scratch(booked(&s))
+    s.base = <char *>&arena[0]
+    lay_tiles(&a.source, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.top, g.left, ceil_div(g.p, 4), ceil_div(g.q, 4))
+    lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, 0, 0, ceil_div(g.p, 4), ceil_div(g.q, 4))
+    with nogil:
+        run(&a, &s, &weight[0, 0, 0, 0], False, &epilogue.e)
+
+
+def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, ::1] grad_x,
+                   Geometry g, Epilogue epilogue, scratch):
+    """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the turned filters."""
+    epilogue.check(sizeof(real), g.n * g.h * g.w, g.c)
+    if g.n == 0:
+        return
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.k, g.c, g.h, g.w)
+    cdef Scratch s
+    nothing_booked(&s)
+    plan(&a, &s)
+    cdef unsigned char[::1] arena = scratch(booked(&s))
+    s.base = <char *>&arena[0]
+    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, 2 - g.top, 2 - g.left, ceil_div(g.h, 4),
+              ceil_div(g.w, 4))
+    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, 0, 0, ceil_div(g.h, 4), ceil_div(g.w, 4))
+    with nogil:
+        run(&a, &s, &weight[0, 0, 0, 0], True, &epilogue.e)
+
+
+def packed_bytes(Geometry g, Py_ssize_t itemsize):
+    """Return the bytes of the values that `pack` makes of a weight for `forward`, on the active instruction set."""
+    cdef Convolution a = between(ops(itemsize // 4 - 1), g.n, g.c, g.k, g.p, g.q)
+    return HEADER_BYTES + panels_bytes(&a)
+
+
+def pack(const real[:, :, :, ::1] weight, Geometry g, unsigned char[::1] packed, scratch):
+    """Take weight (K, C, 3, 3) to its values in ``packed``, of `packed_bytes`, for many calls of `forward`.
+
+    ``packed`` begins on a cache line.
+    """
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.c, g.k, g.p, g.q)
+    cdef Py_ssize_t wanted = HEADER_BYTES + panels_bytes(&a)
+    if packed.shape[0] != wanted:
+        raise ValueError(f"pack: packed weights need {wanted} bytes here, got {packed.shape[0]}")
+    cdef Scratch s
+    nothing_booked(&s)
+    a.threads = threads_for(40.0 * a.c * a.k)
+    a.laid_out = aligned(9 * LAID_OUT * a.nr * a.table.size)
+    book(&s, TAPS, 9 * sizeof(Py_ssize_t))
+    book(&s, WINDOWS, a.threads * a.laid_out)
+    cdef unsigned char[::1] arena = scratch(booked(&s))
+    s.base = <char *>&arena[0]
+    cdef Header *header = <Header *>&packed[0]
+    header.nr, header.size = a.nr, a.table.size
+    with nogil:
+        lay_filters(&a.pack, &weight[0, 0, 0, 0], a.c, False, a.nr, <Py_ssize_t *>get(&s, TAPS))
+        all_filters(&a, &s, <char *>&packed[HEADER_BYTES])

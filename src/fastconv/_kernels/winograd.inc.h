@@ -1,0 +1,362 @@
+/* Winograd convolution F(4 x 4, 3 x 3) over T and the vector vocabulary (Lavin and Gray, arXiv 1509.09308).
+ *
+ * A tile of 4 x 4 results reads 6 x 6 pixels. Pixels and filters are taken to 36 values each, multiplied there value by
+ * value, summed over the channels, and taken back: results = A' ((G filter) * (B' pixels)). In one dimension, with the
+ * points 0, +-a = +-5/8, +-b = +-3/2 and infinity (tests/test_winograd.py derives the matrices from them):
+ *
+ *        | aabb       -aa-bb     1   |        |  1 / aabb        |        | 1   0   0    0   |
+ *        |    -abb -bb    a      1   |        | ca  ca a  ca aa  |        | 1   a   aa   aaa |
+ *   B' = |     abb -bb   -a      1   |    G = | ca -ca a  ca aa  |    A = | 1  -a   aa  -aaa |
+ *        |    -aab -aa    b      1   |        | cb  cb b  cb bb  |        | 1   b   bb   bbb |
+ *        |     aab -aa   -b      1   |        | cb -cb b  cb bb  |        | 1  -b   bb  -bbb |
+ *        |    aabb    -aa-bb       1 |        |  0   0       1   |        | 0   0   0    1   |
+ *
+ *   ca = 1 / (2 aa (aa - bb)) = -2048/2975, cb = 1 / (2 bb (bb - aa)) = 128/1071
+ *
+ * All but G is exact in single precision. Two dimensions are the same along columns, then along rows. The weight
+ * gradient turns it around: G' (sum over tiles of (A gradients) * (B' pixels)). Each step is one fixed expression, so
+ * that every table has the same bits. Values lie in planes, one each: `v + e * v_plane + tile * v_tile`,
+ * e = 6 * row + column.
+ */
+
+/* x in, B' x out */
+FC_INLINE void FC(winograd_pixels)(const VEC *x, VEC *v)
+{
+    const VEC p = V(set1)((T)-2.640625), q = V(set1)((T)0.87890625);
+    const VEC a2 = V(set1)((T)-0.390625), b2 = V(set1)((T)-2.25);
+    const VEC ea = V(fma)(b2, x[2], x[4]), oa = V(fma)(b2, x[1], x[3]);
+    const VEC eb = V(fma)(a2, x[2], x[4]), ob = V(fma)(a2, x[1], x[3]);
+    v[0] = V(fma)(q, x[0], V(fma)(p, x[2], x[4]));
+    v[1] = V(fma)(V(set1)((T)0.625), oa, ea);
+    v[2] = V(fma)(V(set1)((T)-0.625), oa, ea);
+    v[3] = V(fma)(V(set1)((T)1.5), ob, eb);
+    v[4] = V(fma)(V(set1)((T)-1.5), ob, eb);
+    v[5] = V(fma)(q, x[1], V(fma)(p, x[3], x[5]));
+}
+
+/* A' m */
+FC_INLINE void FC(winograd_results)(const VEC *m, VEC *y)
+{
+    const VEC sa = V(add)(m[1], m[2]), da = V(sub)(m[1], m[2]);
+    const VEC sb = V(add)(m[3], m[4]), db = V(sub)(m[3], m[4]);
+    y[0] = V(add)(V(add)(m[0], sa), sb);
+    y[1] = V(fma)(V(set1)((T)0.625), da, V(mul)(V(set1)((T)1.5), db));
+    y[2] = V(fma)(V(set1)((T)0.390625), sa, V(mul)(V(set1)((T)2.25), sb));
+    y[3] = V(fma)(V(set1)((T)0.244140625), da, V(fma)(V(set1)((T)3.375), db, m[5]));
+}
+
+/* A g */
+FC_INLINE void FC(winograd_gradients)(const VEC *g, VEC *v)
+{
+    const VEC a2 = V(set1)((T)0.390625), b2 = V(set1)((T)2.25);
+    const VEC ea = V(fma)(a2, g[2], g[0]), oa = V(fma)(a2, g[3], g[1]);
+    const VEC eb = V(fma)(b2, g[2], g[0]), ob = V(fma)(b2, g[3], g[1]);
+    v[0] = g[0];
+    v[1] = V(fma)(V(set1)((T)0.625), oa, ea);
+    v[2] = V(fma)(V(set1)((T)-0.625), oa, ea);
+    v[3] = V(fma)(V(set1)((T)1.5), ob, eb);
+    v[4] = V(fma)(V(set1)((T)-1.5), ob, eb);
+    v[5] = g[3];
+}
+
+/* Filters and their gradients go through double precision and are rounded once: they are few, and errors here would be
+ * those of every result. In plain C, FC(FEW) filters side by side. */
+enum { FC(FEW) = 16 };
+
+#define FC_C0 (256.0 / 225)
+#define FC_CA (-2048.0 / 2975)
+#define FC_CB (128.0 / 1071)
+
+/* G w: three rows of numbers in, six out, `pitch` apart */
+FC_INLINE void FC(winograd_weights)(const double *w, ptrdiff_t w_pitch, double *restrict u, ptrdiff_t pitch)
+{
+    for (int i = 0; i < FC(FEW); i++) {
+        const double w0 = w[i], w1 = w[w_pitch + i], w2 = w[2 * w_pitch + i];
+        const double ea = w0 + 0.390625 * w2, eb = w0 + 2.25 * w2;
+        u[i] = FC_C0 * w0;
+        u[pitch + i] = FC_CA * (ea + 0.625 * w1);
+        u[2 * pitch + i] = FC_CA * (ea - 0.625 * w1);
+        u[3 * pitch + i] = FC_CB * (eb + 1.5 * w1);
+        u[4 * pitch + i] = FC_CB * (eb - 1.5 * w1);
+        u[5 * pitch + i] = w2;
+    }
+}
+
+/* G' m: six rows in, three out */
+FC_INLINE void FC(winograd_sums)(const double *m, ptrdiff_t m_pitch, double *restrict w, ptrdiff_t pitch)
+{
+    for (int i = 0; i < FC(FEW); i++) {
+        const double m1 = m[m_pitch + i], m2 = m[2 * m_pitch + i], m3 = m[3 * m_pitch + i], m4 = m[4 * m_pitch + i];
+        const double sa = FC_CA * (m1 + m2), da = FC_CA * (m1 - m2), sb = FC_CB * (m3 + m4), db = FC_CB * (m3 - m4);
+        w[i] = FC_C0 * m[i] + (sa + sb);
+        w[pitch + i] = 0.625 * da + 1.5 * db;
+        w[2 * pitch + i] = (0.390625 * sa + 2.25 * sb) + m[5 * m_pitch + i];
+    }
+}
+
+#undef FC_C0
+#undef FC_CA
+#undef FC_CB
+
+/* What of a tile lies on its image: rows [i0, i1), columns [j0, j1) of `reach` by `reach` pixels; and where */
+typedef struct FC(patch) {
+    ptrdiff_t n, row, col; /* the image; the pixel the tile begins at, which may be outside */
+    ptrdiff_t i0, i1, j0, j1;
+} FC(patch);
+
+FC_INLINE FC(patch) FC(patch_of)(const fc_winograd *a, ptrdiff_t tile, ptrdiff_t reach)
+{
+    const ptrdiff_t of_image = a->rows * a->cols, n = tile / of_image, i = tile % of_image / a->cols;
+    FC(patch) p = {.n = n, .row = 4 * i - a->top, .col = 4 * (tile % a->cols) - a->left};
+    p.i0 = p.row < 0 ? -p.row : 0;
+    p.j0 = p.col < 0 ? -p.col : 0;
+    p.i1 = a->h - p.row < reach ? a->h - p.row : reach;
+    p.j1 = a->w - p.col < reach ? a->w - p.col : reach;
+    if (p.i0 >= p.i1 || p.j0 >= p.j1) /* wholly in the border */
+        p.i0 = p.i1 = p.j0 = p.j1 = 0;
+    return p;
+}
+
+/* The values of all tiles: reach x reach pixels in, 36 values out, whole vectors of them. A row of pixels outside the
+ * image is read from a->zeros. Loops over columns and rows stay loops: taken apart, they are too many values at once.
+ */
+FC_INLINE void FC(winograd_to_tiles)(const fc_winograd *a, void (*step)(const VEC *x, VEC *v), const int reach)
+{
+    ptrdiff_t six = 6;
+    FC_AGAIN(six);
+    for (ptrdiff_t t = 0; t < a->tiles; t++) {
+        const FC(patch) p = FC(patch_of)(a, a->first + t, reach);
+        const T *rows[6];
+        for (int i = 0; i < reach; i++)
+            rows[i] = i < p.i0 || i >= p.i1 ? a->zeros
+                                            : (const T *)a->x + p.n * a->x_image + (p.row + i) * a->x_row +
+                                                  (p.col + p.j0) * a->x_col;
+        T *v = (T *)a->v + t * a->v_tile;
+        VEC half[6][6];
+        for (ptrdiff_t j = 0; j < reach; j++)
+            if (j < p.j0 || j >= p.j1)
+                for (int i = 0; i < 6; i++)
+                    half[i][j] = V(set1)(0);
+        for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
+            const ptrdiff_t part = a->channels - c < LANES ? a->channels - c : 0;
+            for (ptrdiff_t j = p.j0, at = c; j < p.j1; j++, at += a->x_col) {
+                VEC x[6], y[6];
+                for (int i = 0; i < reach; i++)
+                    x[i] = FC(get)(rows[i] + at, part);
+                step(x, y);
+                for (int i = 0; i < 6; i++)
+                    half[i][j] = y[i];
+            }
+            T *to = v + c;
+            for (ptrdiff_t i = 0; i < six; i++) {
+                VEC y[6];
+                step(half[i], y);
+                for (int j = 0; j < 6; j++, to += a->v_plane)
+                    V(store)(to, y[j]);
+            }
+        }
+    }
+}
+
+static void FC(winograd_input)(const fc_winograd *a)
+{
+    FC(winograd_to_tiles)(a, FC(winograd_pixels), 6);
+}
+
+static void FC(winograd_gradient)(const fc_winograd *a)
+{
+    FC(winograd_to_tiles)(a, FC(winograd_gradients), 4);
+}
+
+/* Results from 36 sums a tile, with the epilogue of theirs */
+static void FC(winograd_output)(const fc_winograd *a)
+{
+    const FC(stages) stages = FC(stages_of)(&a->e);
+    const int relu = stages.relu;
+    ptrdiff_t six = 6;
+    FC_AGAIN(six);
+    for (ptrdiff_t t = 0; t < a->tiles; t++) {
+        const FC(patch) p = FC(patch_of)(a, a->first + t, 4);
+        const ptrdiff_t at = p.n * a->x_image + p.row * a->x_row + p.col * a->x_col;
+        for (ptrdiff_t k = 0; k < a->channels; k += LANES) {
+            const ptrdiff_t part = a->channels - k < LANES ? a->channels - k : 0;
+            const T *m = (const T *)a->v + t * a->v_tile + k;
+            VEC half[4][6];
+            for (ptrdiff_t j = 0; j < six; j++, m += a->v_plane) {
+                VEC x[6], y[4];
+                for (int i = 0; i < 6; i++)
+                    x[i] = V(load)(m + 6 * i * a->v_plane);
+                FC(winograd_results)(x, y);
+                for (int i = 0; i < 4; i++)
+                    half[i][j] = y[i];
+            }
+            T *to = (T *)a->x + at + k;
+            for (ptrdiff_t i = 0; i < p.i1; i++, to += a->x_row) {
+                VEC y[4];
+                FC(winograd_results)(half[i], y);
+                for (int j = 0; j < 4; j++)
+                    if (j < p.j1)
+                        FC(put)(to + j * a->x_col, FC(finish_vec)(y[j], &a->e, relu, k, part), part);
+            }
+        }
+        if (stages.later)
+            for (ptrdiff_t i = 0; i < p.i1; i++)
+                FC(finish_later)(&stages, a->x, at + i * a->x_row, a->x_col,
+                                 p.n * a->e.add_image + (p.row + i) * a->e.add_row + p.col * a->e.add_col,
+                                 a->e.add_col, p.j1, 0, a->channels);
+    }
+}
+
+/* planes of n <= FC(FEW) numbers, `pitch` apart, as double precision and back */
+FC_INLINE void FC(widen)(const T *from, ptrdiff_t pitch, double (*to)[FC(FEW)], int planes, ptrdiff_t n)
+{
+    for (int e = 0; e < planes; e++, from += pitch)
+        if (n == FC(FEW))
+            for (int i = 0; i < FC(FEW); i++)
+                to[e][i] = from[i];
+        else
+            for (int i = 0; i < FC(FEW); i++)
+                to[e][i] = i < n ? from[i] : 0;
+}
+FC_INLINE void FC(narrow)(double (*from)[FC(FEW)], T *to, ptrdiff_t pitch, int planes, ptrdiff_t n)
+{
+    for (int e = 0; e < planes; e++, to += pitch)
+        if (n == FC(FEW))
+            for (int i = 0; i < FC(FEW); i++)
+                to[i] = (T)from[e][i];
+        else
+            for (int i = 0; i < n; i++)
+                to[i] = (T)from[e][i];
+}
+
+/* u[e][i] of w[tap][i], i < n: planes of any numbers, w_plane and u_plane apart */
+static void FC(winograd_filters)(const void *w, ptrdiff_t w_plane, void *u, ptrdiff_t u_plane, ptrdiff_t n)
+{
+    double taps[9][FC(FEW)], half[6][3][FC(FEW)], values[36][FC(FEW)];
+    for (ptrdiff_t k = 0; k < n; k += FC(FEW)) {
+        const ptrdiff_t few = n - k < FC(FEW) ? n - k : FC(FEW);
+        FC(widen)((const T *)w + k, w_plane, taps, 9, few);
+        for (int j = 0; j < 3; j++)
+            FC(winograd_weights)(taps[j], 3 * FC(FEW), half[0][j], 3 * FC(FEW));
+        for (int i = 0; i < 6; i++)
+            FC(winograd_weights)(half[i][0], FC(FEW), values[6 * i], FC(FEW));
+        FC(narrow)(values, (T *)u + k, u_plane, 36, few);
+    }
+}
+
+/* w[tap][i] of the sums m[e][i], i < n, as above */
+static void FC(winograd_filter_gradient)(const void *m, ptrdiff_t m_plane, void *w, ptrdiff_t w_plane, ptrdiff_t n)
+{
+    double values[36][FC(FEW)], half[3][6][FC(FEW)], taps[9][FC(FEW)];
+    for (ptrdiff_t k = 0; k < n; k += FC(FEW)) {
+        const ptrdiff_t few = n - k < FC(FEW) ? n - k : FC(FEW);
+        FC(widen)((const T *)m + k, m_plane, values, 36, few);
+        for (int j = 0; j < 6; j++)
+            FC(winograd_sums)(values[j], 6 * FC(FEW), half[0][j], 6 * FC(FEW));
+        for (int i = 0; i < 3; i++)
+            FC(winograd_sums)(half[i][0], FC(FEW), taps[3 * i], FC(FEW));
+        FC(narrow)(taps, (T *)w + k, w_plane, 9, few);
+    }
+}
+
+/* One tile of one plane: mr rows, nv vectors of lanes, depth in blocks. Each block is a chain of its own, from zero on,
+ * added to the sum of those before. a's rows (across) or a's depth lie side by side. */
+FC_INLINE void FC(winograd_tile)(const fc_winograd_products *s, const T *a, const T *b, T *c, ptrdiff_t depth, int more,
+                                 const int across, const int mr, const int nv)
+{
+    const ptrdiff_t a_step = across ? s->a_depth : 1, b_depth = s->b_depth;
+    ptrdiff_t a_row[FC_HIGHEST];
+    for (int i = 0; i < mr; i++)
+        a_row[i] = across ? i : i * s->a_row;
+    for (ptrdiff_t d = 0; d < depth; more = 1) {
+        const ptrdiff_t end = depth - d < s->block ? depth : d + s->block;
+        VEC acc[FC_HIGHEST][FC_NV];
+        for (int i = 0; i < mr; i++)
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = V(set1)(0);
+        for (; d < end; d++, a += a_step, b += b_depth) {
+            VEC w[FC_NV];
+            for (int v = 0; v < nv; v++) {
+                w[v] = V(load)(b + v * LANES);
+                if (nv > 2)
+                    FC_PIN(w[v]); /* loaded once, not with each multiply-add */
+            }
+            for (int i = 0; i < mr; i++) {
+                const VEC x = V(set1)(a[a_row[i]]);
+                for (int v = 0; v < nv; v++)
+                    acc[i][v] = V(fma)(x, w[v], acc[i][v]);
+            }
+        }
+        for (int i = 0; i < mr; i++)
+            for (int v = 0; v < nv; v++) {
+                T *to = c + i * s->c_row + v * LANES;
+                V(store)(to, more ? V(add)(V(load)(to), acc[i][v]) : acc[i][v]);
+            }
+    }
+}
+
+typedef void FC(winograd_tile_of)(const fc_winograd_products *s, const T *a, const T *b, T *c, ptrdiff_t depth,
+                                  int more);
+#define FC_TILE(M, NV)                                                                                               \
+    static FC_NOINLINE void FC(winograd_tile_##M##_##NV)(const fc_winograd_products *s, const T *a, const T *b, T *c,\
+                                                         ptrdiff_t depth, int more)                                  \
+    {                                                                                                                \
+        if (M <= FC_HEIGHT(NV))                                                                                      \
+            FC(winograd_tile)(s, a, b, c, depth, more, 0, M, NV);                                                    \
+    }                                                                                                                \
+    static FC_NOINLINE void FC(winograd_across_##M##_##NV)(const fc_winograd_products *s, const T *a, const T *b,    \
+                                                           T *c, ptrdiff_t depth, int more)                          \
+    {                                                                                                                \
+        if (M <= FC_HEIGHT(NV))                                                                                      \
+            FC(winograd_tile)(s, a, b, c, depth, more, 1, M, NV);                                                    \
+    }
+#define FC_TILES(NV) FC_EACH_HEIGHT(FC_TILE, NV)
+FC_EACH_NV(FC_TILES)
+#undef FC_TILE
+#undef FC_TILES
+#define FC_TILES(NV) {FC_EACH_HEIGHT(FC_TILE, NV)},
+static FC(winograd_tile_of) *const FC(winograd_tiles)[2][FC_NV][FC_HIGHEST] = {
+#define FC_TILE(M, NV) FC(winograd_tile_##M##_##NV),
+    {FC_EACH_NV(FC_TILES)},
+#undef FC_TILE
+#define FC_TILE(M, NV) FC(winograd_across_##M##_##NV),
+    {FC_EACH_NV(FC_TILES)},
+#undef FC_TILE
+};
+#undef FC_TILES
+
+/* One plane: rows and lanes by pieces whose sums stay in L1, depth by pieces that do, too */
+static void FC(winograd_plane)(const fc_winograd_products *s, const T *a, const T *b, T *c)
+{
+    enum { ROWS = 48, LANES_AT_ONCE = 256 / sizeof(T), DEPTH = 128 };
+    const ptrdiff_t piece = DEPTH / s->block * s->block > 0 ? DEPTH / s->block * s->block : s->block;
+    FC(winograd_tile_of) *const(*tiles)[FC_HIGHEST] = FC(winograd_tiles)[s->a_row == 1];
+    const ptrdiff_t group = LANES_AT_ONCE / s->nr > 0 ? LANES_AT_ONCE / s->nr * s->nr : s->nr;
+    for (ptrdiff_t r = 0; r < s->rows; r += ROWS)
+        for (ptrdiff_t g = 0; g < s->lanes; g += group)
+            for (ptrdiff_t d = 0; d < s->depth; d += piece) {
+                const ptrdiff_t last_row = s->rows - r < ROWS ? s->rows : r + ROWS;
+                const ptrdiff_t last = s->lanes - g < group ? s->lanes : g + group;
+                const ptrdiff_t depth = s->depth - d < piece ? s->depth - d : piece;
+                for (ptrdiff_t k = g; k < last; k += s->nr) {
+                    const ptrdiff_t n = last - k < s->nr ? last - k : s->nr, nv = (n + LANES - 1) / LANES;
+                    const ptrdiff_t most = nv == 1 ? FC_HEIGHT(1) : nv == 2 ? FC_HEIGHT(2) : nv == 3 ? FC_HEIGHT(3)
+                                                                                                     : FC_HEIGHT(4);
+                    const T *panel = b + k / s->nr * s->b_panel + d * s->b_depth;
+                    ptrdiff_t i = r;
+                    for (ptrdiff_t left = (last_row - r + most - 1) / most; left > 0; left--) { /* equal tiles */
+                        const ptrdiff_t mr = (last_row - i + left - 1) / left;
+                        tiles[nv - 1][mr - 1](s, a + i * s->a_row + d * s->a_depth, panel, c + i * s->c_row + k, depth,
+                                              s->more || d > 0);
+                        i += mr;
+                    }
+                }
+            }
+}
+
+static void FC(winograd_products)(const fc_winograd_products *s)
+{
+    for (ptrdiff_t e = 0; e < s->planes; e++)
+        FC(winograd_plane)(s, (const T *)s->a + e * s->a_plane, (const T *)s->b + e * s->b_plane,
+                           (T *)s->c + e * s->c_plane);
+}

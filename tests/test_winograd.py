@@ -1,0 +1,297 @@
+"""Winograd convolution: its matrices proved, every bit against a twin with the same roundings, accuracy, borders."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import fastconv.functional as F
+from fastconv import config
+from fastconv._ext.conv.algorithms import WINOGRAD
+from fastconv.functional._check import memory, scratch
+from fastconv.functional._epilogue import NOTHING, epilogue_of
+from fastconv.functional._geometry import convolution
+
+
+def nhwc(a):
+    """Return NCHW over NHWC memory."""
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def unwritten(shape, dtype):
+    return nhwc(np.full(shape, np.nan, dtype))
+
+
+def forward(x, w, padding=1, bias=None, activation=None, add=None, pre=None):
+    g = convolution("winograd", x.shape, w.shape, 1, padding, 1, 1)
+    y = unwritten((g.n, g.k, g.p, g.q), x.dtype)
+    epilogue = epilogue_of("winograd", activation, y.shape, y.dtype, bias=bias, add=add, pre=pre)
+    WINOGRAD.forward[x.itemsize](memory(nhwc(x)), w, memory(y), g, epilogue, scratch)
+    return y
+
+
+def backward(g, x, w, padding=1):
+    geometry = convolution("winograd", x.shape, w.shape, 1, padding, 1, 1)
+    grad_x, grad_w = unwritten(x.shape, x.dtype), np.zeros_like(w)
+    WINOGRAD.input_gradient[x.itemsize](memory(nhwc(g)), w, memory(grad_x), geometry, NOTHING, scratch)
+    WINOGRAD.weight_gradient[x.itemsize](memory(nhwc(x)), memory(nhwc(g)), grad_w, geometry, scratch)
+    return grad_x, grad_w
+
+
+def everything(x, w, g, padding=1):
+    return forward(x, w, padding), *backward(g, x, w, padding)
+
+
+def draw(seed, n, c, k, h, w, padding, dtype=np.float32):
+    """Return normal x, w and a gradient of the output."""
+    rng = np.random.default_rng(seed)
+    (top, bottom), (left, right) = reference.borders(padding, (3, 3), (1, 1))
+    out = n, k, h + top + bottom - 2, w + left + right - 2
+    return tuple(rng.standard_normal(shape).astype(dtype) for shape in ((n, c, h, w), (k, c, 3, 3), out))
+
+
+# n, c, k, h, w, padding: channel and lane tails, channels in several chains, images smaller than a tile, of one row,
+# with more border than image, unequal borders, fewer tiles than filters, more shards and chains of tiles than one
+SHAPES = [
+    (2, 8, 16, 8, 8, 1),
+    (2, 17, 29, 6, 5, 1),
+    (1, 1, 1, 3, 3, 0),
+    (3, 40, 33, 9, 11, ((2, 0), (1, 3))),
+    (1, 130, 20, 4, 4, 1),
+    (2, 20, 70, 5, 5, 4),
+    (5, 3, 7, 13, 8, 0),
+    (1, 5, 3, 1, 9, 1),
+    (40, 9, 12, 8, 8, 1),
+    (3, 4, 6, 27, 21, 1),
+]
+
+
+# --- the matrices -------------------------------------------------------------------------------------------
+
+
+POINTS = [Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)]  # and infinity
+
+
+def times(p, q):
+    """Return the product of two polynomials, lowest power first."""
+    product = [Fraction(0)] * (len(p) + len(q) - 1)
+    for i, a in enumerate(p):
+        for j, b in enumerate(q):
+            product[i + j] += a * b
+    return product
+
+
+def matrices():
+    """Return A' (4, 6), G (6, 3) and B' (6, 6) by Toom and Cook: filters and results are polynomials at the points."""
+    whole = [Fraction(1)]
+    for point in POINTS:
+        whole = times(whole, [-point, Fraction(1)])
+    A = [[p**i for p in POINTS] + [Fraction(i == 3)] for i in range(4)]
+    G, B = [], []
+    for j, point in enumerate(POINTS):
+        others, scale = [Fraction(1)], Fraction(1)
+        for other in POINTS[:j] + POINTS[j + 1 :]:
+            others, scale = times(others, [-other, Fraction(1)]), scale * (point - other)
+        G.append([point**i / scale for i in range(3)])
+        B.append([*others, Fraction(0)])
+    return A, [*G, [Fraction(0), Fraction(0), Fraction(1)]], [*B, whole]
+
+
+def test_matrices_of_the_points_correlate_exactly():
+    A, G, B = matrices()
+    for s in range(3):  # filters and pixels that are 1 at one place and 0 elsewhere: a basis
+        for p in range(6):
+            values = [G[e][s] * B[e][p] for e in range(6)]
+            results = [sum(a * v for a, v in zip(row, values, strict=True)) for row in A]
+            assert results == [int(i + s == p) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("step", "matrix"),
+    [
+        (reference.winograd_pixels, matrices()[2]),
+        (reference.winograd_filter, matrices()[1]),
+        (reference.winograd_results, matrices()[0]),
+        (reference.winograd_gradient, list(zip(*matrices()[0], strict=True))),
+        (reference.winograd_filter_gradient, list(zip(*matrices()[1], strict=True))),
+    ],
+)
+def test_the_twins_steps_are_these_matrices(step, matrix):
+    exact = np.array(matrix, float)
+    got = step(np.eye(exact.shape[1], dtype=np.float32))
+    assert_array_equal(got.astype(np.float32), exact.astype(np.float32))
+
+
+def test_fma_of_the_twin_rounds_once():
+    rng = np.random.default_rng(3)
+    a, b = (rng.standard_normal(3000).astype(np.float32) for _ in range(2))
+    # sums next to the middle of two floats, where rounding twice would go wrong
+    c = np.concatenate([rng.standard_normal(1000), np.exp2(rng.integers(10, 30, 2000))]).astype(np.float32)
+    for x, y, z, got in zip(a, b, c, reference.fma32(a, b, c), strict=True):
+        exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+        error = abs(Fraction(float(got)) - exact)
+        for neighbour in (np.nextafter(got, np.float32(-np.inf)), np.nextafter(got, np.float32(np.inf))):
+            other = abs(Fraction(float(neighbour)) - exact)
+            assert error < other or (error == other and got.view(np.int32) % 2 == 0)
+
+
+# --- bits ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_bit_is_the_twins_on_every_isa_and_thread_count(shape, every_setting):
+    x, w, g = draw(1, *shape)
+    (top, _), (left, _) = reference.borders(shape[-1], (3, 3), (1, 1))
+    expected = (
+        reference.winograd_conv2d(x, w, top, left, *g.shape[2:]),
+        reference.winograd_input_gradient(g, w, top, left, *x.shape[2:]),
+        reference.winograd_weight_gradient(x, g, top, left),
+    )
+    for setting, results in every_setting(lambda: everything(x, w, g, shape[-1])).items():
+        for name, got, want in zip(("output", "grad_x", "grad_w"), results, expected, strict=True):
+            assert_array_equal(got, want, err_msg=f"{name} with {setting}")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_drawn_shapes_give_the_same_bits_everywhere(dtype, data):
+    side, channels, pad = st.integers(1, 14), st.integers(1, 70), st.integers(0, 3)
+    n, c, k = data.draw(st.integers(1, 4)), data.draw(channels), data.draw(channels)
+    padding = tuple((data.draw(pad), data.draw(pad)) for _ in range(2))
+    h, w = (max(data.draw(side), 3 - sum(border)) for border in padding)
+    arrays = draw(data.draw(st.integers(0, 99)), n, c, k, h, w, padding, dtype)
+    expected = None
+    for isa in config.available_isas():
+        for threads in (1, 3):
+            with config.isa(isa), config.threads(threads):
+                got = everything(*arrays, padding)
+            expected = expected or got
+            for a, b in zip(got, expected, strict=True):
+                assert_array_equal(a, b, err_msg=f"{isa}, {threads} threads")
+    x, weight, g = arrays
+    exact = reference.conv2d(x, weight, None, 1, padding), *reference.conv2d_backward(g, x, weight, 1, padding)[:2]
+    for a, b in zip(expected, exact, strict=True):
+        assert np.abs(a - b).max() <= 64 * np.finfo(dtype).eps * np.abs(b).max() + np.finfo(dtype).tiny
+
+
+def test_large_shapes_are_blocked_without_changing_a_bit(every_setting):
+    """Blocks of tiles, groups of filters, chunks of channels, shared and unshared shards, each more than one."""
+    for shape in [(2, 128, 144, 12, 12, 1), (1, 200, 136, 9, 9, 1), (13, 48, 40, 16, 16, 1)]:
+        x, w, g = draw(2, *shape)
+        with config.isa("scalar"), config.threads(1):
+            expected = everything(x, w, g)
+        for isa in config.available_isas()[1:]:
+            for threads in (1, 2, 5):
+                with config.isa(isa), config.threads(threads):
+                    for got, want in zip(everything(x, w, g), expected, strict=True):
+                        assert_array_equal(got, want, err_msg=f"{shape}, {isa}, {threads} threads")
+
+
+@pytest.mark.parametrize("shape", [(5, 24, 40, 10, 7, 1), (3, 33, 200, 8, 8, 1)], ids=str)
+def test_an_image_has_the_same_bits_in_any_batch(shape):
+    x, w, g = draw(4, *shape)
+    whole, gradient = forward(x, w), backward(g, x, w)[0]
+    for n in range(len(x)):
+        assert_array_equal(forward(x[n : n + 1], w), whole[n : n + 1])
+        assert_array_equal(backward(g[n : n + 1], x[n : n + 1], w)[0], gradient[n : n + 1])
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "tanh", ("leaky_relu", 0.2)], ids=str)
+@pytest.mark.parametrize("added", [False, True])
+def test_fused_is_bit_equal_to_one_after_the_other(activation, added, isa):
+    x, w, g = draw(5, 2, 9, 69, 10, 7, 1)
+    bias = np.random.default_rng(6).standard_normal(69).astype(np.float32)
+    plain = F.bias_add(forward(x, w), bias)
+    before = F.add(plain, g) if added else plain
+    pre = unwritten(g.shape, g.dtype)
+    expected = before if activation is None else F.conv2d(
+        before, np.eye(69, dtype=np.float32)[:, :, None, None], activation=activation
+    )  # fmt: skip
+    assert_array_equal(forward(x, w, 1, bias, activation, g if added else None, pre), expected)
+    assert_array_equal(pre, before)
+
+
+def test_weight_gradients_are_added():
+    x, w, g = draw(7, 3, 5, 6, 9, 8, 1)
+    _, once = backward(g, x, w)
+    geometry, twice = convolution("winograd", x.shape, w.shape, 1, 1, 1, 1), once.copy()
+    WINOGRAD.weight_gradient[x.itemsize](memory(nhwc(x)), memory(nhwc(g)), twice, geometry, scratch)
+    assert_array_equal(twice, once + once)
+
+
+def test_an_empty_batch_leaves_everything_as_it_is():
+    x, w, g = draw(8, 0, 5, 6, 9, 8, 1)
+    y, grad_x, grad_w = everything(x, w, g)
+    assert y.shape == g.shape
+    assert grad_x.shape == x.shape
+    assert not grad_w.any()
+
+
+# --- mathematics --------------------------------------------------------------------------------------------
+
+
+def rms(a):
+    return np.sqrt(np.mean(np.square(a, dtype=np.float64)))
+
+
+KINDS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "ReLU-like": lambda rng, shape: np.maximum(rng.standard_normal(shape), 0),
+    # channels of scales from 1e-3 to 1e3
+    "ill-scaled": lambda rng, shape: rng.standard_normal(shape) * 10 ** np.linspace(-3, 3, shape[1])[:, None, None],
+}
+
+
+def errors(kind, n, channels, side, wanted):
+    """Return the root mean square of the error against float64, of ``wanted`` results, in times that of `direct`."""
+    rng = np.random.default_rng(9)
+    x = KINDS[kind](rng, (n, channels, side, side)).astype(np.float32)
+    w = rng.standard_normal((channels, channels, 3, 3)).astype(np.float32)
+    g = rng.standard_normal(x.shape).astype(np.float32)
+    direct = F.conv2d(x, w, None, 1, 1), *F.conv2d_backward(g, x, w, 1, 1)[:2]
+    wide = [a.astype(np.float64) for a in (g, x, w)]
+    exact = F.conv2d(*wide[1:], None, 1, 1), *F.conv2d_backward(*wide, 1, 1)[:2]
+    ours = everything(x, w, g)
+    return [rms(ours[i] - exact[i]) / rms(direct[i] - exact[i]) for i in wanted]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "channels", "side", "most"), [(8, 16, 16, 2.5), (4, 128, 8, 1.2), (4, 256, 8, 1.2)])
+def test_results_and_input_gradients_are_as_accurate_as_direct_ones(kind, n, channels, side, most):
+    assert max(errors(kind, n, channels, side, (0, 1))) <= most
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("n", "channels", "side", "most"),
+    [(8, 16, 16, 2.5), (4, 128, 8, 2.5), (32, 32, 16, 2.5), (8, 64, 56, 1.2), (8, 256, 14, 1.2), (64, 128, 16, 1.2)],
+)
+def test_weight_gradients_are_as_accurate_as_direct_ones(kind, n, channels, side, most):
+    """What counts here is how many pixels one chain of `direct` sums: it has shards of 256 where weights are few."""
+    assert max(errors(kind, n, channels, side, (2,))) <= most
+
+
+def test_nan_and_infinity_stay_within_their_tiles():
+    """A pixel reaches all results of a tile, but that at the tile's rim reaches one row or column, as in `direct`."""
+    x, w, _ = draw(10, 2, 8, 8, 16, 16, 1)
+    clean = forward(x, w)
+
+    def reached(pixel):
+        """Return which of 16 positions a pixel reaches: it is the i-th of 6 that a tile reads."""
+        tiles = [{0: [0], 5: [3]}.get(i, [0, 1, 2, 3]) if 0 <= i < 6 else [] for i in pixel + 1 - np.arange(0, 16, 4)]
+        return [4 * tile + j for tile, positions in enumerate(tiles) for j in positions]
+
+    for value in (np.nan, np.inf):
+        for row, col in ((6, 6), (8, 12), (0, 15), (3, 4)):
+            dirty = x.copy()
+            dirty[1, 3, row, col] = value
+            y, mark = forward(dirty, w), np.zeros((16, 16), bool)
+            mark[np.ix_(reached(row), reached(col))] = True
+            assert not np.isfinite(y[1][:, mark]).any()
+            assert_array_equal(y[1][:, ~mark], clean[1][:, ~mark])
+            assert_array_equal(y[0], clean[0])
