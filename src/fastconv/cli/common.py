@@ -99,7 +99,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "weight-decay": dict(type=_AMOUNT, help="As the optimiser defines it."),
     "l2": dict(type=_AMOUNT, help="Penalty l2/2 · (sum of squared weights) beside the loss."),
     "optimizer": dict(help="sgd (default), adam, adamw, rmsprop or adagrad."),
-    "schedule": dict(help="cosine (default), constant, step (÷10 twice) or inverse (to a tenth)."),
+    "schedule": dict(help="cosine (default), constant, step (÷10 twice), inverse (to a tenth), restarts or one-cycle."),
     "warmup": dict(type=click.IntRange(min=0), help="Updates with a rising rate at first."),
     "init": dict(help="small, lecun, xavier, caffe, kaiming-toolbox, he, orthogonal, lsuv or default."),
     "augment/--no-augment": dict(default=None, help="Shift images at random, mirror some."),
@@ -114,6 +114,18 @@ _TRAINING: dict[str, dict[str, Any]] = {
         type=click.IntRange(min=1), metavar="EPOCHS",
         help="Go back to the best weights and halve the rate when validation loss has not improved for so long.",
     ),
+    "label-smoothing": dict(
+        type=Number(min=0, max=1, max_open=True), metavar="SHARE", help="Of each label, spread over all classes."
+    ),
+    "clip-norm": dict(type=_RATE, metavar="NORM", help="Scale gradients down whose norm is above it."),
+    "ema": dict(
+        type=Number(min=0, max=1, max_open=True), metavar="DECAY",
+        help="Validate and keep an exponential average of the weights, 0.999 say.",
+    ),
+    "decay-bias-norm/--no-decay-bias-norm": dict(
+        default=None, help="Whether weight decay is for biases and normalisations, too; it is by default."
+    ),
+    "accumulate": dict(type=click.IntRange(min=1), metavar="BATCHES", help="Batches an update."),
     "seed": dict(
         type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default."
     ),

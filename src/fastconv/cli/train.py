@@ -266,7 +266,15 @@ def _method(options: Options) -> Iterator[str]:
     yield f"{options.schedule} schedule"
     if options.warmup:
         yield f"{options.warmup} steps of warm-up"
-    yield f"batches of {options.batch_size}"
+    yield f"batches of {options.batch_size}" + (f", {options.accumulate} an update" if options.accumulate > 1 else "")
+    if options.label_smoothing:
+        yield f"labels smoothed by {options.label_smoothing:g}"
+    if options.clip_norm is not None:
+        yield f"gradients clipped at norm {options.clip_norm:g}"
+    if options.ema is not None:
+        yield f"weights averaged with decay {options.ema:g}"
+    if not options.decay_bias_norm:
+        yield "biases and normalisations not decayed"
     if options.augment:
         yield "augmented"
 

@@ -12,7 +12,10 @@ from fastconv.data.images import load_image
 from fastconv.data.loading import load, names
 from fastconv.data.standardize import Standardizer
 
+DataLoader = Batches
+"""What other libraries call it."""
+
 __all__ = [
-    "Augment", "Batches", "Dataset", "Samples", "Standardizer",
+    "Augment", "Batches", "DataLoader", "Dataset", "Samples", "Standardizer",
     "load", "load_image", "names", "read_cifar", "read_idx", "split",
 ]  # fmt: skip

@@ -41,6 +41,8 @@ class Batches:
         Applied to each image; without it values are only converted to ``dtype``.
     dtype : float32 or float64
         Of the batches.
+    sample_weight : ndarray, optional
+        (N,) or of the targets' shape: what samples weigh. Batches are then (images, labels, weights).
 
     Attributes
     ----------
@@ -77,6 +79,7 @@ class Batches:
         *,
         standardize: Standardizer | None = None,
         dtype: Any = np.float32,
+        sample_weight: np.ndarray | None = None,
     ) -> None:
         if len(images) != len(labels):
             raise ValueError(f"Batches: {len(images)} images but {len(labels)} labels")
@@ -100,7 +103,16 @@ class Batches:
         room = min(self.batch_size, max(len(images), 1))
         self._x = np.empty((room, *self._images.shape[1:]), dtype)
         self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype)
-        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._views: dict[int, tuple[np.ndarray, ...]] = {}
+        self._weight = self._w = None
+        if sample_weight is not None:
+            unmasked("Batches", "sample_weight", sample_weight)
+            weight = np.asarray(sample_weight)
+            if len(weight) != len(images) or weight.dtype.kind not in "biuf":
+                got = f"{weight.dtype} of shape {weight.shape}"
+                raise ValueError(f"Batches: sample_weight must hold {len(images)} numbers, got {got}")
+            self._weight = weight.astype(dtype)
+            self._w = np.empty((room, *weight.shape[1:]), dtype)
         same = self._images.dtype == self._x.dtype
         self._gathered = self._x if same else np.empty(self._x.shape, self._images.dtype)
         if augment:
@@ -132,7 +144,7 @@ class Batches:
         whole, rest = divmod(len(self._images), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         """Give the batches of an epoch, of one whose `position` was set the rest; leaves `position` at the next."""
         epoch, first = self._position
         if not self._set:  # what is left of an iteration that was broken off is of no account
@@ -143,7 +155,7 @@ class Batches:
             yield self.batch(epoch, index)
         self._position = (epoch + 1, 0)
 
-    def whole(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def whole(self) -> Iterator[tuple[np.ndarray, ...]]:
         """Give all batches of the epoch at hand, from its first; `position` stays."""
         epoch = self._position[0]
         for index in range(len(self)):
@@ -167,7 +179,7 @@ class Batches:
             self._epoch = epoch
         return self._order[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
         """Make one batch; `position` stays.
 
         Returns
@@ -176,6 +188,8 @@ class Batches:
             (n, C, H, W) of ``dtype`` over a channels-last buffer (other ranks: (n, ...), C-contiguous).
         labels : ndarray
             (n,) int64 or (n, ...) floating.
+        weights : ndarray
+            What they weigh, where the samples have weights.
 
         Raises
         ------
@@ -185,11 +199,13 @@ class Batches:
         rows = self.indices(epoch, index)
         n = len(rows)
         if n not in self._views:  # the same array objects for batches of one size: a model knows them again
-            x = self._x[:n]
-            self._views[n] = (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x), self._y[:n]
-        (batch_x, y), x, gathered = self._views[n], self._x[:n], self._gathered[:n]
+            x, weights = self._x[:n], () if self._w is None else (self._w[:n],)
+            self._views[n] = (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x, self._y[:n], *weights)
+        made, x, gathered = self._views[n], self._x[:n], self._gathered[:n]
+        if self._weight is not None:
+            np.take(self._weight, rows, axis=0, out=made[2], mode="clip")
         # mode="clip" writes straight to out ("raise" would go through a copy); rows are in range.
-        np.take(self._labels, rows, axis=0, out=y, mode="clip")
+        np.take(self._labels, rows, axis=0, out=made[1], mode="clip")
         if self.augment:
             self.augment.place(self._images, rows, self._drawn[:, rows], gathered)
         else:
@@ -198,4 +214,4 @@ class Batches:
             apply(gathered, self._mean, self._factor, x)
         elif self._gathered is not self._x:
             np.copyto(x, gathered)
-        return batch_x, y
+        return made

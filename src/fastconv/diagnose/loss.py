@@ -62,12 +62,14 @@ def check_loss(subject: Subject) -> Finding:
 
 def _against_chance(finding: Finding, subject: Subject, scores: np.ndarray, y: np.ndarray, value: float) -> None:
     assert subject.chance is not None
-    expected, classes = subject.chance, scores.shape[1]
-    each = _cross_entropies(scores, y)
+    expected, classes = float(_cross_entropies(np.zeros_like(scores), y, subject.loss).mean()), scores.shape[1]
+    each = _cross_entropies(scores, y, subject.loss)
     error = SIGMAS * float(each.std()) / math.sqrt(len(y))
     accuracy = float((scores.argmax(axis=1) == y).mean())
     finding.figures |= {"expected": expected, "accuracy": accuracy, "standard_error": error / SIGMAS}
-    finding.summary += f"; ln({classes}) = {expected:.4f}; accuracy {accuracy:.1%}"
+    plain = math.isclose(expected, subject.chance, rel_tol=1e-9)
+    known = f"ln({classes}) =" if plain else "equal chances cost"
+    finding.summary += f"; {known} {expected:.4f}; accuracy {accuracy:.1%}"
     if _are_probabilities(scores):
         floor = math.log(1 + (classes - 1) / math.e)
         finding.wrong(
@@ -126,11 +128,22 @@ def _against_chance(finding: Finding, subject: Subject, scores: np.ndarray, y: n
         )
 
 
-def _cross_entropies(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The plain formula in float64, not the loss that is being checked."""
+def _cross_entropies(scores: np.ndarray, y: np.ndarray, loss: object) -> np.ndarray:
+    """The plain formula in float64, not the loss that is being checked; with its weights and its label smoothing.
+
+    Each is as many times its own as makes their mean that of the loss.
+    """
     s = scores.astype(np.float64)
     s -= s.max(axis=1, keepdims=True)
-    return np.log(np.exp(s).sum(axis=1)) - s[np.arange(len(y)), y]
+    nll = np.log(np.exp(s).sum(axis=1, keepdims=True)) - s
+    own, weight, smoothing = nll[np.arange(len(y)), y], getattr(loss, "weight", None), 0.0
+    if isinstance(loss, CrossEntropyLoss):
+        smoothing = loss.label_smoothing
+    if not isinstance(loss, CrossEntropyLoss) or (weight is None and not smoothing):
+        return own
+    w = np.ones(scores.shape[1]) if weight is None else np.asarray(weight, np.float64)
+    losses = (1 - smoothing) * w[y] * own + smoothing * (w * nll).mean(axis=1)
+    return losses / w[y].mean()
 
 
 def _are_probabilities(scores: np.ndarray) -> bool:

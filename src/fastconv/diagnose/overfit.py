@@ -113,7 +113,7 @@ def _learn(subject: Subject, x: Array, y: Array, rate: float, late: Callable[[],
 
     history, lost = subject.run(
         model, Adam([param for param in model.parameters() if param.requires_grad], rate), [(x, y)], epochs=STEPS,
-        until=lambda record: reached(record) or late(), factor=math.inf,
+        until=lambda record: reached(record) or late(), factor=math.inf, loss=subject.calm_loss(),
     )  # fmt: skip
     accuracy = history[-1]["accuracy"] if len(history) else None
     done = lost is None and len(history) > 0 and reached(history[-1])
@@ -123,11 +123,11 @@ def _learn(subject: Subject, x: Array, y: Array, rate: float, late: Callable[[],
 def _evaluated(finding: Finding, subject: Subject, trial: _Trial, x: Array, y: Array) -> None:
     """What is learned must show in evaluation mode, once running statistics had time to follow."""
     level = _near(trial.losses[0] if subject.chance is None else subject.chance, 2 * NEAR_ZERO)
-    found = evaluate(trial.model, subject.fresh_loss(), [(x, y)])
+    found = evaluate(trial.model, subject.calm_loss(), [(x, y)])
     if not found.loss <= level:
         model = trial.model
-        subject.run(model, SGD(model.parameters(), lr=0.0), [(x, y)], epochs=_SETTLE)
-        found = evaluate(model, subject.fresh_loss(), [(x, y)])
+        subject.run(model, SGD(model.parameters(), lr=0.0), [(x, y)], epochs=_SETTLE, loss=subject.calm_loss())
+        found = evaluate(model, subject.calm_loss(), [(x, y)])
     finding.figures |= {"evaluation_loss": found.loss, "evaluation_accuracy": found.accuracy}
     if not found.loss <= level:
         lost = found.accuracy is not None and found.accuracy < 0.9
@@ -197,7 +197,7 @@ def _known_level(subject: Subject, y: Array, best: _Trial) -> tuple[float, str]:
 
 def _without_gradient(subject: Subject, x: Array, y: Array) -> tuple[list[str], int]:
     """Return the weights whose gradient is exactly 0 at the start, and how many there are."""
-    model, loss = subject.calm(), subject.fresh_loss()
+    model, loss = subject.calm(), subject.calm_loss()
     model.zero_grad()
     loss(model(x), y)
     model.backward(loss.backward())

@@ -161,6 +161,13 @@ class Subject:
     def fresh_loss(self) -> Any:
         return copy.deepcopy(self.loss)
 
+    def calm_loss(self) -> Any:
+        """Return the loss without what keeps it above 0: labels are not smoothed."""
+        loss = self.fresh_loss()
+        if isinstance(loss, CrossEntropyLoss):
+            loss.label_smoothing = 0.0
+        return loss
+
     @cached_property
     def dtype(self) -> np.dtype:
         parameter = next(self.model.parameters(), None)
@@ -223,6 +230,7 @@ class Subject:
         l2: float = 0.0,
         until: Callable[[dict[str, Any]], bool] = lambda record: False,
         factor: float = 3.0,
+        loss: Any = None,
     ) -> tuple[History, str | None]:
         """Train a copy; return its history and, when it was lost, why.
 
@@ -233,9 +241,11 @@ class Subject:
             Ends the run after an epoch when it is true of the epoch's record.
         factor : float
             Losses that stay above that times the first one end the run as lost; the lecture's three.
+        loss : callable, optional
+            In the place of the subject's own.
         """
         trainer = Trainer(
-            model, self.fresh_loss(), optimizer, l2=l2, callbacks=[_Stop(until, factor)],
+            model, self.fresh_loss() if loss is None else loss, optimizer, l2=l2, callbacks=[_Stop(until, factor)],
             keep_best=False, progress=False,
         )  # fmt: skip
         try:

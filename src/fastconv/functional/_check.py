@@ -4,8 +4,11 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 `memory` hands the kernels the NHWC buffer behind such a view.
 """
 
+import difflib
+import functools
+import inspect
 from collections.abc import Container, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -319,6 +322,28 @@ def _shape_given(where: str, input_shape: Any, axes: tuple[str, ...]) -> tuple[i
     sizes = tuple(map(int, shape))
     check_count(where, "input_shape", *sizes)
     return sizes
+
+
+@functools.cache
+def _keywords(owner: Any) -> tuple[str, ...] | None:
+    """Return what a class is called with by name, None where that may be anything."""
+    parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY))
+
+
+class Keywords:
+    """Base of classes that people make: a keyword that one does not know is refused by its name, with the nearest."""
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        known: tuple[str, ...] | None = _keywords(cls) if given else None  # type: ignore[arg-type]
+        for name in given:
+            if known is not None and name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.startswith(name)]
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+                raise TypeError(f"{cls.__name__}: no argument {name!r}; {hint}")
+        return super().__new__(cls)
 
 
 def by_dtype(function: Any) -> dict[np.dtype[Any], Any]:

@@ -180,6 +180,10 @@ class Parameter:
     def dtype(self) -> np.dtype[Any]:
         return self._array().dtype
 
+    def numel(self) -> int:
+        """Return how many numbers it has."""
+        return self.data.size
+
     @property
     def sink(self) -> Array | None:
         """Where a backward pass adds its gradient: `grad`, or None when frozen."""

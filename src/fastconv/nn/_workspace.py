@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.functional._check import check_array, empty_aligned
+from fastconv.functional._check import Keywords, check_array, empty_aligned
 from fastconv.graph.operation import Spec, lies_well, place
 from fastconv.nn._parameter import Array
 
 _MEMORY = ("_arrays", "_storage", "_tree")
 
 
-class Workspace:
+class Workspace(Keywords):
     """Named buffers, and the check that a backward fits the forward before it."""
 
     _saved: tuple[tuple[int, ...], tuple[Any, ...]] | tuple[()] | None = None

@@ -248,6 +248,7 @@ class Module(Workspace, State):
         Parameters
         ----------
         *inputs : ndarray, shape (N, ...)
+            Or a list or a tensor; numbers of another kind than the parameters become of theirs.
         batch_size : int, optional
             Examples a run; all at once by default. It bounds memory and changes no bit of the result.
 
@@ -260,13 +261,11 @@ class Module(Workspace, State):
         ValueError
             If `batch_size` is below 1.
         """
-        if len(inputs) > 1 and not isinstance(inputs[-1], np.ndarray):  # as the second argument
+        if len(inputs) > 1 and not _holds_numbers(inputs[-1]):  # as the second argument
             *arrays, batch_size = inputs
             inputs = tuple(arrays)
-        for a in inputs:
-            check_array(type(self).__name__, "input", a)
-            if not a.ndim:
-                raise ValueError(f"{type(self).__name__}: input must have a batch, got shape ()")
+        dtype = next((param.data.dtype for param in self.parameters()), None)
+        inputs = tuple(_as_input(type(self).__name__, a, dtype) for a in inputs)
         count = max(len(inputs[0]), 1) if batch_size is None else size("predict", "batch_size", batch_size)
         return self._running().predict(inputs, count)
 
@@ -354,6 +353,23 @@ class Module(Workspace, State):
         """Yield this module and all below it."""
         yield from (module for _, module in self.named_modules())
 
+    def children(self) -> Iterator["Module"]:
+        """Yield the direct children."""
+        yield from (child for _, child in self.named_children())
+
+    def apply(self, function: Callable[["Module"], object]) -> Self:
+        """Call a function with every module below this one, then with this one; returns self."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze all parameters here and below (False), or train them; returns self."""
+        for parameter in self.parameters():
+            parameter.requires_grad = bool(requires_grad)
+        return self
+
     @property
     def memory_limit(self) -> int | None:
         return self._memory_limit
@@ -429,6 +445,23 @@ class Module(Workspace, State):
             return f"{type(self).__name__}({self.extra_repr()})"
         lines = (f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children)
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _holds_numbers(value: Any) -> bool:
+    return isinstance(value, list) or (hasattr(value, "__array__") and not isinstance(value, np.generic))
+
+
+def _as_input(where: str, value: Any, dtype: np.dtype | None) -> Array:
+    """Return an array of the dtype of a model's parameters; without any, of float32 unless it is of one already."""
+    array = np.asarray(value) if _holds_numbers(value) and not isinstance(value, np.ndarray) else value
+    check_array(where, "input", array)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{where}: input must hold real numbers, got {array.dtype}")
+    if not array.ndim:
+        raise ValueError(f"{where}: input must have a batch, got shape ()")
+    floats = array.dtype.kind == "f" and array.dtype.itemsize in (4, 8)
+    wanted = (array.dtype if floats else np.dtype(np.float32)) if dtype is None else dtype
+    return array if array.dtype.newbyteorder("=") == wanted.newbyteorder("=") else array.astype(wanted)
 
 
 def _bundled(inputs: Any, output: Any) -> tuple[Any, Any]:

@@ -47,8 +47,12 @@ class Sequential(Module):
             self._layers = {str(i): layer for i, layer in enumerate(layers)}
         self.need_input_grad = self.input_grad = input_grad
         self.fuse = fuse
+        self._check(self._layers)
+
+    @staticmethod
+    def _check(layers: Mapping[str, Any]) -> None:
         seen: set[int] = set()
-        for name, layer in self._layers.items():
+        for name, layer in layers.items():
             if not isinstance(name, str) or not name.replace("_", "a").isalnum():
                 raise ValueError(f"Sequential: names are letters, digits and underscores, got {name!r}")
             if not isinstance(layer, Module):
@@ -57,6 +61,23 @@ class Sequential(Module):
                 if id(module) in seen:
                     raise ValueError(f"Sequential: layer {name} has a module that appears before: {module!r}")
                 seen.add(id(module))
+
+    def append(self, layer: Module) -> Self:
+        """Add a layer at the end, its place the name; returns self."""
+        if str(len(self)) in self._layers:
+            raise ValueError(f"Sequential: there is a layer {len(self)} already")
+        changed = {**self._layers, str(len(self)): layer}
+        self._check(changed)
+        self._layers = changed
+        return self
+
+    def __setitem__(self, index: int | str, layer: Module) -> None:
+        """Put a layer in the place of another, by place or name."""
+        if isinstance(index, str) and index not in self._layers:
+            raise KeyError(index)
+        changed = {**self._layers, index if isinstance(index, str) else list(self._layers)[index]: layer}
+        self._check(changed)
+        self._layers = changed
 
     def forward(self, input: Any) -> Any:
         for layer in self:

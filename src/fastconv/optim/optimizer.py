@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv.functional._check import number
+from fastconv.functional._check import Keywords, number
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
 from fastconv.optim.layers import Leading
@@ -75,7 +75,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return f"ParamGroup({len(self['params'])} parameters, {settings})"
 
 
-class Optimizer(Leading):
+class Optimizer(Keywords, Leading):
     """Base of all optimisers: the parameters, their groups and settings, the step count and the state arrays.
 
     Parameters

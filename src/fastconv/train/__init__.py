@@ -8,7 +8,14 @@
 """
 
 from fastconv.train.base import Callback, Diverged, Interrupted
-from fastconv.train.callbacks import ChillOut, KeepBest, Patience, StopOnExplosion
+from fastconv.train.callbacks import (
+    ChillOut,
+    EarlyStopping,
+    KeepBest,
+    Patience,
+    ReduceLROnPlateau,
+    StopOnExplosion,
+)
 from fastconv.train.checkpoint import Checkpoint, load_checkpoint, load_latest, save_checkpoint
 from fastconv.train.digest import state_sha256
 from fastconv.train.evaluation import Evaluation, evaluate
@@ -21,7 +28,8 @@ from fastconv.train.trainer import Trainer
 from fastconv.train.writer import RunWriter
 
 __all__ = [
-    "Callback", "Checkpoint", "ChillOut", "Diverged", "Evaluation", "History", "Interrupted", "KeepBest", "Patience",
-    "Progress", "RunRecord", "RunWriter", "StopOnExplosion", "StopOnNonFinite", "TensorBoard", "Trainer",
+    "Callback", "Checkpoint", "ChillOut", "Diverged", "EarlyStopping", "Evaluation", "History", "Interrupted",
+    "KeepBest", "Patience", "Progress", "ReduceLROnPlateau", "RunRecord", "RunWriter", "StopOnExplosion",
+    "StopOnNonFinite", "TensorBoard", "Trainer",
     "evaluate", "find_runs", "load_checkpoint", "load_latest", "read_record", "save_checkpoint", "state_sha256",
 ]  # fmt: skip

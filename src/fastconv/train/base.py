@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import signal
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fastconv.functional._check import Keywords
 from fastconv.schema import Shape
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def ceiling(loss: float, factor: float) -> float:
     return factor * loss if loss >= SMALL else loss + (factor - 1) * max(-loss, SMALL)
 
 
-class Callback:
+class Callback(Keywords):
     """Something that watches a training run; override the hooks you need.
 
     Every hook gets the `Trainer`, whose public attributes (``model``, ``optimizer``, ``epoch``, ``step``,
@@ -57,6 +59,12 @@ class Callback:
 
     def on_step_start(self, trainer: Trainer) -> None:
         """Before an update, the batch at hand: ``trainer.step`` are done."""
+
+    def on_gradients(self, trainer: Trainer) -> None:
+        """Between backward and step: the gradients as the update will take them, penalty and clipping included.
+
+        What is written to ``Parameter.grad`` here, the update takes.
+        """
 
     def on_step_end(self, trainer: Trainer) -> None:
         """After an update: ``trainer.step`` are done, ``trainer.batch_loss`` is the loss of the last."""
@@ -101,6 +109,16 @@ class Callback:
         """Go back to the state before any fit."""
         self._keep_fresh()
         self.load_state_dict(copy.deepcopy(self._fresh or {}))
+
+
+class Called(Callback):
+    """A plain function as a callback: called with the trainer after every epoch."""
+
+    def __init__(self, function: Callable[[Trainer], Any]) -> None:
+        self.function = function
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        self.function(trainer)
 
 
 class Diverged(ArithmeticError):

@@ -10,7 +10,7 @@ from fastconv import schema
 from fastconv.functional._check import whole
 from fastconv.train.base import SMALL, Callback, Diverged, ceiling
 from fastconv.train.history import Record
-from fastconv.train.shapes import COUNT, FIGURE, MERIT, kept
+from fastconv.train.shapes import COUNT, FIGURE, MERIT, Array, kept
 
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
@@ -50,7 +50,7 @@ class KeepBest(Callback):
         found = merit(record)
         if found is not None and (self._merit is None or found > self._merit):
             self._merit, self.epoch = found, record["epoch"]
-            self._weights = trainer.model.state_dict()
+            self._weights = trainer.validated_state()
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if self._weights:
@@ -139,6 +139,76 @@ class Patience(Callback):
             trainer.stop(f"validation figures have not improved for {self.epochs} epochs, since epoch {best[1]}")
 
 
+EarlyStopping = Patience
+"""What other libraries call it."""
+
+
+class ReduceLROnPlateau(Callback):
+    """Lower the learning rate when the validation loss (without validation the training loss) stops improving.
+
+    The base rate is multiplied by ``factor`` after ``patience`` epochs without a loss below ``1 - threshold`` times the
+    best one; of a best that is zero or negative, below it by ``threshold`` times its size. It remembers the best of
+    one fit. PyTorch's scheduler of this name, with ``threshold_mode="rel"`` and ``mode="min"``.
+
+    Parameters
+    ----------
+    factor : float
+        In (0, 1).
+    patience, cooldown : int
+        Epochs without improvement that are borne; epochs after a fall in which none are counted.
+    threshold : float
+        At least 0.
+    min_lr : float
+        What the base rate does not fall below.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+
+    def __init__(
+        self, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0
+    ) -> None:
+        name = type(self).__name__
+        if not 0 < factor < 1:
+            raise ValueError(f"{name}: factor must be in (0, 1), got {factor}")
+        for what, value in (("threshold", threshold), ("min_lr", min_lr)):
+            if not value >= 0:
+                raise ValueError(f"{name}: {what} must be at least 0, got {value}")
+        self.factor, self.threshold, self.min_lr = float(factor), float(threshold), float(min_lr)
+        self.patience, self.cooldown = whole(f"{name}: patience", patience, 0), whole(f"{name}: cooldown", cooldown, 0)
+        self._best: float | None = None
+        self._bad = self._cooling = 0
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        record = trainer.history[-1]
+        loss = record["loss"] if record.get("validation_loss") is None else record["validation_loss"]
+        if self._best is None or loss < self._best - self.threshold * abs(self._best):
+            self._best, self._bad = loss, 0
+        else:
+            self._bad += 1
+        if self._cooling:
+            self._cooling, self._bad = self._cooling - 1, 0
+        if self._bad > self.patience:
+            rate = max(trainer.base_lr * self.factor, self.min_lr)
+            self._cooling, self._bad = self.cooldown, 0
+            if rate < trainer.base_lr:
+                trainer.base_lr = rate
+                text = f"loss has not improved on {self._best:.4g}: base learning rate {rate:.3g}"
+                trainer.log({"kind": "event", "step": trainer.step, "event": "plateau", "text": text})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "bad": self._bad, "cooling": self._cooling}
+
+    def state_shape(self, trainer: Trainer) -> schema.Shape:
+        count = schema.Integer(0, 2**53)
+        return schema.Record({"best": FIGURE, "bad": count, "cooling": count})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best, self._bad, self._cooling = state["best"], state["bad"], state["cooling"]
+
+
 class ChillOut(Callback):
     """Go back to the best parameters and lower the learning rate when the validation loss gets worse.
 
@@ -179,6 +249,7 @@ class ChillOut(Callback):
         self._epoch = self._since = 0
         self._weights: dict[str, np.ndarray] = {}
         self._optimizer: dict[str, np.ndarray] = {}
+        self._ema: dict[str, np.ndarray] = {}
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         record = trainer.history[-1]
@@ -188,6 +259,7 @@ class ChillOut(Callback):
         if self._loss is None or loss < self._loss:
             self._loss, self._epoch, self._since = loss, record["epoch"], 0
             self._weights, self._optimizer = trainer.model.state_dict(), trainer.optimizer.state_dict()
+            self._ema = {} if trainer.ema is None else trainer.ema.state_dict()
             return
         self._since += 1
         if loss > (self.regress * self._loss if self._loss > 0 else ceiling(self._loss, self.regress)):
@@ -202,6 +274,8 @@ class ChillOut(Callback):
     def _go_back(self, trainer: Trainer, why: str) -> None:
         trainer.model.load_state_dict(self._weights)
         trainer.optimizer.load_state_dict(self._optimizer)
+        if trainer.ema is not None:
+            trainer.ema.load_state_dict(self._ema)
         trainer.base_lr *= self.factor
         self.count, self._since = self.count + 1, 0
         text = f"{why}: back to epoch {self._epoch}, base learning rate {trainer.base_lr:.3g}"
@@ -210,7 +284,7 @@ class ChillOut(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "count": self.count, "loss": self._loss, "epoch": self._epoch, "since": self._since,
-            "weights": self._weights, "optimizer": self._optimizer,
+            "weights": self._weights, "optimizer": self._optimizer, "ema": self._ema,
         }  # fmt: skip
 
     def state_shape(self, trainer: Trainer) -> schema.Shape:
@@ -218,9 +292,9 @@ class ChillOut(Callback):
         return schema.Record({
             "count": number, "loss": FIGURE, "epoch": number, "since": number, "weights": weights,
             "optimizer": kept(trainer.optimizer.state_dict()),
-        })  # fmt: skip
+        }, {"ema": schema.Names(Array())})  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.count, self._loss = state["count"], state["loss"]
         self._epoch, self._since = state["epoch"], state["since"]
-        self._weights, self._optimizer = state["weights"], state["optimizer"]
+        self._weights, self._optimizer, self._ema = state["weights"], state["optimizer"], state.get("ema", {})

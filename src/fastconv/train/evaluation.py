@@ -1,5 +1,6 @@
 """Loss, accuracy and confusions of a model on a set of batches."""
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import numpy as np
 from fastconv.data import Batches
 from fastconv.nn import Module
 from fastconv.nn.base import in_mode, turn
+from fastconv.train.given import unpacked
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, ...]
 
 MOST_CONFUSED = 1000
 """Classes up to which confusions are counted unasked: 8 MB."""
@@ -42,23 +44,39 @@ class Evaluation:
     confusion: np.ndarray | None
 
 
-def labels_of(output: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+def labels_of(output: np.ndarray, target: np.ndarray, loss: Any = None) -> np.ndarray | None:
     """Return a target as int64 where it holds the number of one class for every row of scores; None where not.
 
     Counts, say, are integers too: one that is the number of no class shows that they are no labels, and accuracy
-    has no meaning.
+    has no meaning. Labels that the loss leaves out are -1.
     """
     scores = output.shape[1] if output.ndim == 2 else 0
     if scores < 2 or target.shape != output.shape[:1] or target.dtype.kind not in "biu":
         return None
-    if target.size and not (target.min() >= 0 and int(target.max()) < scores):
+    ignore = getattr(loss, "ignore_index", None)
+    left_out = np.zeros(len(target), bool) if ignore is None else target == ignore
+    known = target[~left_out] if left_out.any() else target
+    if known.size and not (known.min() >= 0 and int(known.max()) < scores):
         return None
-    return target.astype(np.int64, copy=False)
+    return target.astype(np.int64, copy=False) if known is target else np.where(left_out, -1, target).astype(np.int64)
 
 
-def total_loss(loss: Any, value: float, samples: int) -> float:
-    """Return the sum of the losses of a batch, of which ``loss`` gave the mean, or with ``reduction="sum"`` the sum."""
-    return value if getattr(loss, "reduction", "mean") == "sum" else value * samples
+def total_loss(loss: Any, value: float, samples: int) -> tuple[float, float]:
+    """Return the sum of the losses of a batch, of which ``loss`` gave the mean, or with ``reduction="sum"`` the sum.
+
+    And what a mean over such sums is divided by: the samples, or what they weigh.
+    """
+    amount = getattr(loss, "amount", None)
+    weight = float(samples) if amount is None else amount
+    if getattr(loss, "reduction", "mean") == "sum":
+        return value, weight
+    return (value * weight if weight else 0.0), weight
+
+
+def check_reduction(where: str, loss: Any) -> None:
+    """Raise ValueError if a loss gives no number for a batch."""
+    if getattr(loss, "reduction", "mean") == "none":
+        raise ValueError(f"{where}: a loss with reduction='none' gives an array; take 'mean' or 'sum'")
 
 
 def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool | None = None) -> Evaluation:
@@ -69,7 +87,7 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool
     model : Module
     loss : callable
         From (output, target) to the mean loss of a batch, a float; the sum where its ``reduction`` is "sum".
-    batches : iterable of (input, target)
+    batches : iterable of (input, target) or (input, target, weights)
         Batches without samples count for nothing. Of `fastconv.data.Batches` a whole epoch is seen, whatever was
         taken from it before, and its position stays.
     confusion : bool, optional
@@ -82,25 +100,30 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool
     Raises
     ------
     ValueError
-        If there are no samples, or confusions are asked for and batches differ in their number of classes.
+        If there are no samples, the loss gives no number for a batch, or confusions are asked for and batches differ in
+        their number of classes.
     """
+    check_reduction("evaluate", loss)
     start = time.perf_counter()
-    total, samples, hits = 0.0, 0, 0
+    total, weight, samples, hits, judged = 0.0, 0.0, 0, 0, 0
     counts: np.ndarray | None = None
     labelled = True
     with in_mode(model, False), turn([loss]):
-        for x, y in batches.whole() if isinstance(batches, Batches) else batches:
+        for batch in batches.whole() if isinstance(batches, Batches) else batches:
+            x, y, weights = unpacked(batch)
             if not len(x):
                 continue
             output = model(x)
-            total += total_loss(loss, float(loss(output, y)), len(x))
-            samples += len(x)
-            labels = labels_of(output, y)
+            part, share = total_loss(loss, float(loss(output, y, *weights)), len(x))
+            total, weight, samples = total + part, weight + share, samples + len(x)
+            labels = labels_of(output, y, loss)
             if labels is None:
                 labelled = False
             elif labelled:
                 predicted, classes = output.argmax(axis=1), output.shape[1]
-                hits += int(np.count_nonzero(predicted == labels))
+                if not (known := labels >= 0).all():
+                    labels, predicted = labels[known], predicted[known]
+                hits, judged = hits + int(np.count_nonzero(predicted == labels)), judged + len(labels)
                 if confusion is None:
                     confusion = classes <= MOST_CONFUSED
                 if confusion:
@@ -110,6 +133,6 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool
                     np.add.at(counts, (labels, predicted), 1)
     if samples == 0:
         raise ValueError("evaluate: no samples in the batches given")
-    accuracy = hits / samples if labelled else None
+    accuracy = hits / judged if labelled and judged else None
     seconds = time.perf_counter() - start
-    return Evaluation(total / samples, accuracy, samples, seconds, counts if labelled else None)
+    return Evaluation(total / weight if weight else math.nan, accuracy, samples, seconds, counts if labelled else None)

@@ -48,7 +48,7 @@ class Progress(Callback):
         if not is_terminal(sys.stderr):
             return
         self._bar = tqdm(
-            total=trainer.steps_per_epoch,
+            total=trainer.steps_per_epoch or None,  # of a generator it is not known
             initial=trainer.batch,
             desc=f"epoch {trainer.epoch + 1}/{trainer.epochs}",
             bar_format=_BAR,

@@ -14,7 +14,7 @@ from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
 from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.trainer import Trainer
 
-SCHEDULES = ("constant", "step", "inverse", "cosine")
+SCHEDULES = ("constant", "step", "inverse", "cosine", "restarts", "one-cycle")
 OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], float]] = {
     "sgd": (optim.SGD, 0.05),
     "adam": (optim.Adam, 0.001),
@@ -48,6 +48,16 @@ class Options:
     patience, chill_out : int or None
         Epochs without better validation figures until the run stops (`Patience`), or goes back to its best
         weights and halves the rate (`ChillOut`); None: never.
+    label_smoothing : float
+        Of the cross-entropy, in [0, 1).
+    clip_norm : float or None
+        What the norm of the gradients may be at most.
+    ema : float or None
+        Decay of the average of the weights that is validated and kept.
+    decay_bias_norm : bool
+        Whether weight decay is for biases and normalisations, too.
+    accumulate : int
+        Batches an update.
     """
 
     dataset: str
@@ -67,6 +77,11 @@ class Options:
     seed: int = 0
     patience: int | None = None
     chill_out: int | None = None
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    ema: float | None = None
+    decay_bias_norm: bool = True
+    accumulate: int = 1
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Options:
@@ -240,11 +255,12 @@ def prepare(
         augment=_augment(options, standardizer) if options.augment else None, standardize=standardizer,
     )  # fmt: skip
     validation = None if aside is None else evaluation_batches(aside, standardizer)
-    loss = nn.CrossEntropyLoss()
-    rates = _schedule(options, steps or len(train) * options.epochs)
+    loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+    rates = _schedule(options, steps or -(-len(train) // options.accumulate) * options.epochs)
     trainer = Trainer(
         model, loss, _optimizer(options, model), schedule=rates, l2=options.l2,
-        callbacks=[*_guards(options), *callbacks], progress=progress,
+        callbacks=[*_guards(options), *callbacks], progress=progress, clip_norm=options.clip_norm, ema=options.ema,
+        accumulate=options.accumulate,
     )  # fmt: skip
     return Setup(
         options, dataset, standardizer, model, loss, trainer, train, validation,
@@ -286,7 +302,8 @@ def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment:
 def _optimizer(options: Options, model: nn.Module) -> optim.Optimizer:
     given: dict[str, Any] = {"lr": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
     make = OPTIMIZERS[options.optimizer][0]
-    return make(model.parameters(), **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return make(model.parameters(), **given, decay_bias_norm=options.decay_bias_norm)
 
 
 def _schedule(options: Options, steps: int) -> schedule.Schedule:
@@ -296,6 +313,8 @@ def _schedule(options: Options, steps: int) -> schedule.Schedule:
         "step": schedule.StepLR(-(-total // 3)),
         "inverse": schedule.InverseTime(9.0 / total),
         "cosine": schedule.Cosine(total),
+        "restarts": schedule.CosineAnnealingWarmRestarts(max(total // 7, 1), 2),  # 1 + 2 + 4 sevenths
+        "one-cycle": schedule.OneCycleLR(max(total, 2)),
     }
     shape = shapes[options.schedule]
     return schedule.Warmup(options.warmup, shape) if options.warmup else shape

@@ -32,7 +32,7 @@ _FIGURES = {
     **dict.fromkeys(("epoch", "steps", "step"), COUNT),
     **dict.fromkeys(
         ("loss", "accuracy", "validation_loss", "validation_accuracy", "lr", "seconds", "penalty", "step_ms",
-         "images_per_second"),
+         "images_per_second", "gradient_norm", "clipped"),
         FIGURE,
     ),
 }  # fmt: skip
@@ -65,6 +65,8 @@ OPTIONS = Record({
     **dict.fromkeys(("momentum", "weight_decay"), Null(Number(0))),
     "l2": Number(0), "warmup": Integer(0, _MANY), "augment": Flag(), "validation": Number(0, 1),
     "seed": Integer(0, 2**64 - 1), **dict.fromkeys(("patience", "chill_out"), Null(Integer(1, _MANY))),
+    "label_smoothing": Number(0, 1), "clip_norm": Null(Number(0)), "ema": Null(Number(0, 1)), "decay_bias_norm": Flag(),
+    "accumulate": Integer(1, _MANY),
 }, rest=None)  # fmt: skip
 """`fastconv.train.setup.Options`."""
 
@@ -134,6 +136,9 @@ STATE = Record({
     "tally": Null(Record({
         "samples": Integer(1, _MANY), "loss": Number(nan=True), "penalty": Number(nan=True),
         "seconds": Number(5e-324), "right": COUNT, "times": Array(1),
+    }, {
+        "weight": Number(0), "norm": Number(0, nan=True),
+        **dict.fromkeys(("known", "clipped", "updates"), Integer(0, _MANY)),
     }, rest=None)),
     "history": Items(Record(
         {"epoch": Integer(1, _MANY), "steps": Integer(0, _MANY), "loss": Number(nan=True), "seconds": Number(0)},
@@ -141,5 +146,5 @@ STATE = Record({
     )),
     "model": Names(Array()), "counters": Names(Integer(0, 2**64 - 1)), "optimizer": Names(Array()),
     "callbacks": Names(Names(Shape())),
-}, {"first_epoch": Integer(0, _MANY)})  # fmt: skip
+}, {"first_epoch": Integer(0, _MANY), "ema": Null(Names(Array()))})  # fmt: skip
 """Of a trainer, apart from its callbacks', each of which says its own (`Callback.state_shape`)."""

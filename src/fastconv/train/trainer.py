@@ -6,25 +6,27 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Any
 
 import numpy as np
 
 from fastconv.data import Batches
-from fastconv.functional._check import whole
+from fastconv.functional._check import Keywords, number, whole
 from fastconv.nn import Module
 from fastconv.nn.base import turn
-from fastconv.optim import Optimizer
+from fastconv.optim import EMA, Optimizer
 from fastconv.schedule import Constant, Schedule
-from fastconv.train.base import Callback, Diverged
+from fastconv.train.base import Callback, Called, Diverged
 from fastconv.train.callbacks import KeepBest
-from fastconv.train.evaluation import Batch, evaluate, labels_of, total_loss
+from fastconv.train.evaluation import Batch, check_reduction, evaluate, labels_of, total_loss
+from fastconv.train.given import Batched, Loss, as_batches, as_validation, parted, unpacked
 from fastconv.train.history import History
 from fastconv.train.hold import frozen, held, into_training
 from fastconv.train.progress import Progress
 from fastconv.train.shapes import STATE
 from fastconv.train.tally import Tally
+from fastconv.train.update import average, clip, penalise
 
 # Attributes that make up the state by themselves.
 _PLAIN = (
@@ -33,21 +35,7 @@ _PLAIN = (
 )  # fmt: skip
 
 
-class Batched(Protocol):
-    """What ``fit`` trains on: a length and, once an epoch, its batches."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Batch]: ...
-
-
-class Loss(Protocol):
-    """What is minimised."""
-
-    def __call__(self, output: np.ndarray, target: np.ndarray) -> float: ...
-    def backward(self) -> np.ndarray: ...
-
-
-class Trainer:
+class Trainer(Keywords):
     """Train a model by minibatches.
 
     Parameters
@@ -63,12 +51,21 @@ class Trainer:
     l2 : float
         Adds ``l2 / 2 * sum(w ** 2)`` over all weights of two or more dimensions to what is minimised; the
         figures called loss stay those of the data alone, the penalty has its own.
-    callbacks : sequence of Callback
-        Called in this order, after the `KeepBest` and before the `Progress` that the next options add.
+    callbacks : sequence of Callback or function
+        Called in this order, after the `KeepBest` and before the `Progress` that the next options add. A function is
+        called with the trainer after every epoch.
     keep_best : bool
         Whether the weights of the epoch with the best validation figures are put back at the end.
     progress : bool
         Whether a bar and a line an epoch are shown.
+    clip_norm, clip_value : float, optional
+        What the norm of all gradients, penalty included, and then the size of each number in them may be at most. The
+        history has ``gradient_norm``, the mean of the norms before, and ``clipped``, the share of them that was cut.
+    ema : EMA or float, optional
+        An average of the weights, or its decay: validation is done with it, and the model has it when a fit ends.
+    accumulate : int
+        Batches an update, whose gradients are averaged; the last one of an epoch may have fewer. Layers that train
+        themselves take a step in every batch.
 
     Attributes
     ----------
@@ -111,26 +108,38 @@ class Trainer:
         *,
         schedule: Schedule | None = None,
         l2: float = 0.0,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback | Callable[[Trainer], Any]] = (),
         keep_best: bool = True,
         progress: bool = True,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema: EMA | float | None = None,
+        accumulate: int = 1,
     ) -> None:
         l2 = float(l2)
         if not 0 <= l2 < math.inf:
             raise ValueError(f"Trainer: l2 must be finite and at least 0, got {l2}")
+        for name, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if bound is not None and not number("Trainer", name, bound) > 0:
+                raise ValueError(f"Trainer: {name} must be above 0, got {bound}")
+        check_reduction("Trainer", loss)
+        self.clip_norm, self.clip_value = clip_norm, clip_value
+        self.accumulate = whole("Trainer: accumulate", accumulate)
+        self.ema = EMA(model, ema) if isinstance(ema, int | float) else ema
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.schedule = schedule or Constant()
         self.base_lr = optimizer.lr
         self.l2 = l2
         # First, so that it sees the weights that the record is of, whatever a later callback does to them.
         self.callbacks: list[Callback] = [KeepBest()] if keep_best else []
-        self.callbacks += callbacks
+        self.callbacks += [callback if isinstance(callback, Callback) else Called(callback) for callback in callbacks]
         if progress:
             self.callbacks.append(Progress())
         self.history = History()
         self.epoch = self.epochs = self.first_epoch = self.step = self.steps_per_epoch = 0
         self.batch_loss = self.batch_penalty = self.mean_loss = math.nan
         self.stop_reason: str | None = None
+        self._squares = 0.0  # of weights that take their steps in backward
         self._tally: Tally | None = None  # of the running epoch
         self._train: Batched | None = None
         self._position: Any = None  # of the batches, while there is no `_train`
@@ -138,13 +147,7 @@ class Trainer:
         self._modules: list[Module] = []  # of the model, during `fit`
 
     def fit(
-        self,
-        train: Batched | Batch,
-        validation: Iterable[Batch] | Batch | None = None,
-        *,
-        epochs: int,
-        batch_size: int = 64,
-        seed: int = 0,
+        self, train: Any, *more: Any, epochs: int, validation: Any = None, batch_size: int = 64, seed: int = 0
     ) -> History:
         """Train for some epochs more.
 
@@ -154,11 +157,13 @@ class Trainer:
 
         Parameters
         ----------
-        train : collection of (input, target) batches, or a tuple of two arrays
-            The former has a length and is iterated once an epoch, as `fastconv.data.Batches`; the latter is
-            cut into such minibatches, whose order goes on from fit to fit. Batches without samples are left out.
-        validation : iterable of batches, or a tuple of two arrays, optional
-            Evaluated after every epoch.
+        train : collection of (input, target) batches, or (inputs, targets)
+            The former has a length and is iterated once an epoch, as `fastconv.data.Batches`; or it is a generator,
+            for one epoch, or a function that makes one. The latter, arrays, lists or tensors, are cut into minibatches
+            whose order goes on from fit to fit; they may be two arguments, ``fit(X, Y, epochs=9)``. Batches without
+            samples are left out. A third part, of a batch or beside the targets, is what the samples weigh.
+        validation : iterable of batches, or (inputs, targets), optional
+            Evaluated after every epoch; also the argument behind the training data.
         epochs : int
             At least 1.
         batch_size, seed : int
@@ -179,7 +184,7 @@ class Trainer:
             If another fit, in another thread, trains this model, or uses these batches or callbacks.
         """
         epochs = whole("Trainer.fit: epochs", epochs)
-        batches = self._cut(train, validation, batch_size, seed)
+        batches = self._cut(*parted(train, more, validation), epochs, batch_size, seed)
         with held(self.model, self._alone(*batches)):
             for _, callback in self._remembering():
                 callback._forget()
@@ -189,14 +194,7 @@ class Trainer:
                 self._position, self._tally = (self._position[0], 0), None
             return self._go(*batches)
 
-    def resume(
-        self,
-        train: Batched | Batch,
-        validation: Iterable[Batch] | Batch | None = None,
-        *,
-        batch_size: int = 64,
-        seed: int = 0,
-    ) -> History:
+    def resume(self, train: Any, *more: Any, validation: Any = None, batch_size: int = 64, seed: int = 0) -> History:
         """Go on, after `load_state_dict`, to where the interrupted `fit` was to end; to the same bits.
 
         All but ``epochs`` is given as to that `fit`. Batches with a settable ``position``, as those of
@@ -212,29 +210,27 @@ class Trainer:
             As in `fit`.
         """
         before = self.steps_per_epoch
-        batches = self._cut(train, validation, batch_size, seed)
+        batches = self._cut(*parted(train, more, validation), self.epochs - self.epoch, batch_size, seed)
         if self.steps_per_epoch != before:
             raise ValueError(f"Trainer.resume: {self.steps_per_epoch} batches an epoch, the run so far had {before}")
         with held(self.model, self._alone(*batches)):
             return self._go(*batches)
 
     def _cut(
-        self, train: Batched | Batch, validation: Iterable[Batch] | Batch | None, batch_size: int, seed: int
+        self, train: Any, validation: Any, epochs: int, batch_size: int, seed: int
     ) -> tuple[Batched, Iterable[Batch] | None]:
         """Return batches, made of arrays where such are given."""
-        if isinstance(train, tuple):
-            x, y = train
-            train = Batches(x, y, batch_size, seed, dtype=self._dtype())
-            train.position = (self.epoch, 0)
-        if isinstance(validation, tuple):
-            x, y = validation
-            validation = Batches(x, y, batch_size, shuffle=False, dtype=self._dtype())
-        if len(train) == 0:
+        check_reduction("Trainer.fit", self.loss)
+        batches = as_batches(train, epochs, batch_size, seed, self._dtype())
+        if batches is not train and isinstance(batches, Batches):
+            batches.position = (self.epoch, 0)
+        validation = as_validation(validation, batch_size, self._dtype())
+        if isinstance(batches, Sized) and len(batches) == 0:
             raise ValueError("Trainer.fit: the training data have no batch")
         if isinstance(validation, Sized) and len(validation) == 0:
             raise ValueError("Trainer.fit: the validation data have no batch; leave them out (None) or add some")
-        self.steps_per_epoch = len(train)
-        return train, validation
+        self.steps_per_epoch = len(batches) if isinstance(batches, Sized) else 0
+        return batches, validation
 
     def _go(self, train: Batched, validation: Iterable[Batch] | None) -> History:
         if isinstance(validation, Iterator) and self.epochs - self.epoch > 1:
@@ -258,6 +254,8 @@ class Trainer:
                 self._run_epoch(train, validation)
                 self.epoch += 1
                 self._notify("on_safe_point")
+            if self.ema is not None:
+                self.ema.copy_to(self.model)
             if self.stop_reason is not None and not over:
                 self.log({"kind": "event", "step": self.step, "event": "stopped", "text": self.stop_reason})
         return self.history
@@ -319,6 +317,7 @@ class Trainer:
             "counters": self.model.extra_state(),
             "optimizer": self.optimizer.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self._remembering()},
+            **({} if self.ema is None else {"ema": self.ema.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -337,7 +336,12 @@ class Trainer:
             raise ValueError(
                 f"Trainer.load_state_dict: a state of a run with {_listed(saved)}; this one has {_listed(callbacks)}"
             )
+        if (self.ema is None) != (state.get("ema") is None):
+            how = "with averaged weights, this one has none" if self.ema is None else "without averaged weights"
+            raise ValueError(f"Trainer.load_state_dict: a state of a run {how}")
         self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         self.model.load_extra_state(state["counters"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, callback in callbacks.items():
@@ -350,6 +354,14 @@ class Trainer:
         self._position = None if state["position"] is None else tuple(state["position"])
         self._tally = None if state["tally"] is None else Tally.from_state(state["tally"])
         self.history = History(state["history"])
+
+    def validated_state(self) -> dict[str, np.ndarray]:
+        """Return the weights that validation sees: the model's own, or their averages."""
+        with self._averaged():
+            return self.model.state_dict()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.ema is None else self.ema.applied()
 
     def _remembering(self) -> Iterator[tuple[str, Callback]]:
         """Yield the callbacks that have a state, by name of class; a second one of a class gets a number."""
@@ -385,30 +397,45 @@ class Trainer:
         self._notify("on_epoch_start")
         into_training(self.model, self._frozen)
         fetched = time.perf_counter()
-        for x, y in self._remaining(train, tally.batches):
-            self._notify("on_step_start")
+        batches = samples = 0  # of the update at hand
+        for x, y, weights in map(unpacked, self._remaining(train, tally.batches)):
+            if not batches:
+                self._notify("on_step_start")
             started = time.perf_counter()
             with turn([*self._modules, self.loss]):
-                right = self._train_step(x, y)
+                right = self._train_step(x, y, weights, begins=not batches)
+                batches, samples = batches + 1, samples + len(x)
+                complete = batches == self.accumulate
+                if complete:
+                    self._update(batches, samples)
             ended = time.perf_counter()
-            tally.add(len(x), total_loss(self.loss, self.batch_loss, len(x)), self.batch_penalty, right)
+            loss, weight = total_loss(self.loss, self.batch_loss, len(x))
+            tally.add(len(x), loss, weight, right)
             tally.clock(ended - started, ended - fetched)
-            self.mean_loss = tally.loss / tally.samples
-            self._notify("on_step_end")
-            if self.stop_reason is not None:
-                break
-            if tally.batches < self.steps_per_epoch:
-                self._notify("on_safe_point")
+            self.mean_loss = tally.mean_loss
+            if complete:
+                batches = samples = 0
+                self._notify("on_step_end")
+                if self.stop_reason is not None:
+                    break
+                if tally.batches < self.steps_per_epoch or not self.steps_per_epoch:
+                    self._notify("on_safe_point")
             fetched = time.perf_counter()
+        if batches:
+            with turn(self._modules):
+                self._update(batches, samples)
+            self._notify("on_step_end")
         self._tally = None
         if not tally.samples:
-            raise ValueError(f"Trainer.fit: none of the {len(train)} batches of epoch {self.epoch + 1} has a sample")
+            many = f"{self.steps_per_epoch or ''} batches of epoch {self.epoch + 1}"
+            raise ValueError(f"Trainer.fit: none of the {many} has a sample")
         for name, param in self.model.named_parameters():
             if not np.isfinite(param.data).all():
                 self._non_finite(None)
                 raise self._diverged(f"{name} is no longer finite", *name.rpartition(".")[::2])
         record = {"epoch": self.epoch + 1, "steps": self.step, "lr": self.optimizer.lr, **tally.figures()}
-        found = None if validation is None else evaluate(self.model, self.loss, validation)
+        with self._averaged():
+            found = None if validation is None else evaluate(self.model, self.loss, validation)
         if found is not None and not math.isfinite(found.loss):
             self._non_finite(None)
             raise self._diverged(f"the validation loss is {found.loss}")
@@ -424,33 +451,41 @@ class Trainer:
         filled = (batch for batch in train if len(batch[0]))
         return filled if hasattr(train, "position") else itertools.islice(filled, done, None)
 
-    def _train_step(self, x: np.ndarray, y: np.ndarray) -> int | None:
-        """Do one update; return how many labels were predicted right, None where targets are not labels."""
-        self.optimizer.lr = self.base_lr * float(self.schedule(self.step))
-        self.optimizer.zero_grad()
+    def _train_step(
+        self, x: np.ndarray, y: np.ndarray, weights: tuple[np.ndarray, ...], begins: bool
+    ) -> tuple[int, int] | None:
+        """Add the gradients of one batch; return how many labels were predicted right, and of how many.
+
+        None where targets are not labels.
+        """
+        if begins:
+            self.optimizer.lr = self.base_lr * float(self.schedule(self.step))
+            self.optimizer.zero_grad()
         output = self.model(x)
-        self.batch_loss = float(self.loss(output, y))
+        self.batch_loss = float(self.loss(output, y, *weights))
         if not math.isfinite(self.batch_loss):
             self._non_finite((x, y))
             raise self._diverged(f"the loss is {self.batch_loss}")
-        labels = labels_of(output, y)
-        right = None if labels is None else int((output.argmax(axis=1) == labels).sum())
-        squares = self.optimizer.penalise_layers(self.l2)  # these take their steps in backward
+        labels = labels_of(output, y, self.loss)
+        right = None if labels is None else (int((output.argmax(axis=1) == labels).sum()), int((labels >= 0).sum()))
+        self._squares = self.optimizer.penalise_layers(self.l2)  # these take their steps in backward
         self.model.backward(self.loss.backward())
-        self.batch_penalty = self._penalise(squares)
-        self.optimizer.step()
-        self.step += 1
         return right
 
-    def _penalise(self, squares: float) -> float:
-        """Add the gradient of the L2 penalty; return the penalty, to which ``squares`` of weights belong already."""
-        if self.l2 == 0:
-            return 0.0
-        for param in self.model.parameters():
-            if param.data.ndim >= 2 and param.requires_grad:
-                param.grad += self.l2 * param.data
-                squares += float(np.square(param.data, dtype=np.float64).sum())
-        return 0.5 * self.l2 * squares
+    def _update(self, batches: int, samples: int) -> None:
+        """Take a step by the gradients of some batches."""
+        assert self._tally is not None
+        average(self.optimizer.params, batches)
+        self.batch_penalty = penalise(self.model, self.l2, self._squares)
+        self._tally.penalty += self.batch_penalty * samples
+        norm = clip(self.optimizer.params, self.clip_norm, self.clip_value)
+        if norm is not None and self.clip_norm is not None:
+            self._tally.clip(norm, norm > self.clip_norm)
+        self._notify("on_gradients")
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+        self.step += 1
 
     def _non_finite(self, batch: Batch | None) -> None:
         for callback in self.callbacks:

@@ -1,0 +1,168 @@
+"""What people write from habit in their first hour, and what comes: it works, or says how."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastconv
+from fastconv import data, nn, optim, train
+from fastconv.train import Trainer, evaluate
+
+X = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+Y = (X[:, 0] > X[:, 1]).astype(np.int64)
+
+
+def net():
+    fastconv.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def trainer(model=None, **options):
+    model = net() if model is None else model
+    return Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model, lr=0.5), progress=False, **options)
+
+
+def batches():
+    for start in range(0, 64, 16):
+        yield X[start : start + 16], Y[start : start + 16]
+
+
+FITS = {
+    "X, Y": lambda run: run.fit(X, Y, epochs=3),
+    "(X, Y)": lambda run: run.fit((X, Y), epochs=3),
+    "[X, Y]": lambda run: run.fit([X, Y], epochs=3),
+    "float64 and small labels": lambda run: run.fit(X.astype(np.float64), Y.astype(np.uint8), epochs=3),
+    "lists": lambda run: run.fit(X.tolist(), Y.tolist(), epochs=3),
+    "validation behind": lambda run: run.fit(X, Y, (X, Y), epochs=3),
+    "validation by name": lambda run: run.fit(X, Y, validation=(X.tolist(), Y), epochs=3),
+    "Batches": lambda run: run.fit(data.DataLoader(X, Y, 64), epochs=3),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_every_way_to_give_arrays_trains_alike(name):
+    run, plain = trainer(keep_best=False), trainer(keep_best=False)
+    FITS[name](run)
+    plain.fit((X, Y), epochs=3)
+    for p, q in zip(run.model.parameters(), plain.model.parameters(), strict=True):
+        assert_array_equal(p.data, q.data)
+
+
+def test_tensors():
+    torch = pytest.importorskip("torch")
+    run, plain = trainer(), trainer()
+    run.fit(torch.tensor(X), torch.tensor(Y), epochs=2)
+    plain.fit(X, Y, epochs=2)
+    x = torch.tensor(X)
+    assert_array_equal(run.model.predict(x), plain.model.predict(X))
+
+
+def test_generators_are_training_data():
+    run, plain = trainer(), trainer()
+    run.fit(batches, epochs=3)  # the function that makes one
+    plain.fit(list(batches()), epochs=3)
+    for p, q in zip(run.model.parameters(), plain.model.parameters(), strict=True):
+        assert_array_equal(p.data, q.data)
+    assert run.history["steps"] == [4, 8, 12]
+    run.fit(batches(), epochs=1)
+    with pytest.raises(ValueError, match=r"gives its batches once, and 2 epochs need them; pass the function"):
+        run.fit(batches(), epochs=2)
+    with pytest.raises(TypeError, match=r"inputs of shape \(64, 2\) without their targets: fit\(X, Y, epochs"):
+        run.fit(X, epochs=1)
+    with pytest.raises(TypeError, match="the training data are a int; give arrays"):
+        run.fit(3, epochs=1)
+
+
+def test_prediction_takes_what_fit_takes():
+    model = net()
+    expected = model.predict(X)
+    for other in (X.tolist(), X.astype(np.float64), X.astype(">f4")):
+        assert_array_equal(model.predict(other), expected)
+    whole = np.arange(6).reshape(3, 2)
+    assert_array_equal(model.predict(whole), model.predict(whole.astype(np.float32)))
+    assert_array_equal(model.predict(whole > 2), model.predict((whole > 2).astype(np.float32)))
+    assert_array_equal(model.predict(X.tolist(), 7), expected)
+    for wrong, words in (("x", "must be a NumPy array"), (X.astype(complex), "must hold real numbers"),
+                         ([["a"]], "must hold real numbers")):  # fmt: skip
+        with pytest.raises(TypeError, match=words):
+            model.predict(wrong)
+
+
+def test_the_loop_of_other_libraries():
+    """optimizer = SGD(model); loss = criterion(model(x), y); loss.backward(); optimizer.step()"""
+    by_hand, plain = net(), trainer(keep_best=False)
+    optimizer, criterion = optim.SGD(by_hand, lr=0.5), nn.CrossEntropyLoss()
+    for _ in range(3):
+        for x, y in batches():
+            optimizer.zero_grad()
+            loss = criterion(by_hand(x), y)
+            loss.backward()
+            optimizer.step()
+    plain.fit(list(batches()), epochs=3)
+    for p, q in zip(by_hand.parameters(), plain.model.parameters(), strict=True):
+        assert_array_equal(p.data, q.data)
+
+
+def test_a_plain_function_is_a_callback():
+    seen = []
+    trainer(callbacks=[lambda run: seen.append(run.history[-1]["epoch"])]).fit(X, Y, epochs=3)
+    assert seen == [1, 2, 3]
+
+
+def test_names_that_people_look_for():
+    assert train.EarlyStopping is train.Patience
+    assert data.DataLoader is data.Batches
+    model = net()
+    assert [type(layer).__name__ for layer in model.children()] == ["Linear", "ReLU", "Linear"]
+    seen = []
+    assert model.apply(lambda module: seen.append(type(module).__name__)) is model
+    assert seen == ["Linear", "ReLU", "Linear", "Sequential"]
+    assert sum(p.numel() for p in model.parameters()) == 2 * 8 + 8 + 8 * 2 + 2
+    model.requires_grad_(False)
+    assert not any(p.requires_grad for p in model.parameters())
+    model[2].requires_grad_()
+    assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
+    before = model.predict(X)
+    assert model.append(nn.Softmax()) is model
+    assert_array_equal(model.predict(X).argmax(1), before.argmax(1))
+    assert not np.array_equal(model.predict(X), before)
+    model[3] = nn.Identity()
+    assert_array_equal(model.predict(X), before)
+    model["3"] = nn.ReLU()
+    assert isinstance(model[3], nn.ReLU)
+    for wrong, error in ((lambda: model.append(model[0]), ValueError), (lambda: model.append(3), TypeError),
+                         (lambda: model.__setitem__("x", nn.ReLU()), KeyError)):  # fmt: skip
+        with pytest.raises(error):
+            wrong()
+    assert len(model) == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nn.Conv2d(1, 2, kernel=3), r"Conv2d: no argument 'kernel'; did you mean 'kernel_size'\?"),
+        (lambda: nn.Conv1d(1, 2, 3, paddings=1), r"Conv1d: no argument 'paddings'; did you mean 'padding'\?"),
+        (lambda: nn.CrossEntropyLoss(smoothing=0.1), "CrossEntropyLoss: no argument 'smoothing'; did you mean"),
+        (lambda: optim.SGD(net(), learning_rate=0.1), "SGD: no argument 'learning_rate'; it has params, lr, momentum"),
+        (lambda: optim.Adam(net(), weight_deca=0.1), r"Adam: no argument 'weight_deca'; did you mean 'weight_decay'\?"),
+        (lambda: train.Patience(epoch=3), r"Patience: no argument 'epoch'; did you mean 'epochs'\?"),
+        (lambda: trainer(clipnorm=1), r"Trainer: no argument 'clipnorm'; did you mean 'clip_norm'\?"),
+    ],
+)
+def test_a_wrong_keyword_names_the_class_and_the_nearest_argument(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+def test_a_plateau_lowers_the_rate():
+    run = trainer(callbacks=[train.ReduceLROnPlateau(factor=0.5, patience=1, threshold=10.0, min_lr=0.1)])
+    run.fit(X, Y, epochs=10)  # no loss ever falls to less than nothing
+    assert run.history["lr"] == [0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.1, 0.1, 0.1]
+    with pytest.raises(ValueError, match=r"factor must be in \(0, 1\), got 1"):
+        train.ReduceLROnPlateau(factor=1)
+
+
+def test_evaluation_of_what_was_trained():
+    run = trainer()
+    run.fit(X, Y, epochs=20)
+    assert evaluate(run.model, nn.CrossEntropyLoss(), list(batches())).accuracy > 0.9
