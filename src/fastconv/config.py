@@ -8,12 +8,13 @@ import os
 import platform
 import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastconv._version import __version__
+
+_CGROUPS = "/sys/fs/cgroup"
 
 # Idle OpenMP threads wait between two kernels either awake or asleep. Waking one takes longer than many a kernel of a
 # small net: steps asleep took twice as long. Threads that stay awake for many milliseconds, as by default, take the
@@ -120,27 +121,32 @@ def _set_threads(n: int, origin: str) -> None:
     runtime.set_threads(int(n))
 
 
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
 def _cgroup_quota() -> float | None:
     """Return the processor quota of this process's control group in cores, or None where there is none."""
     if not sys.platform.startswith("linux"):
         return None
     quotas = []
     try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-        for _, controllers, group in groups:
-            root = Path("/sys/fs/cgroup")
+        for line in _text("/proc/self/cgroup").splitlines():
+            _, controllers, group = line.split(":", 2)
+            names = group.strip("/").split("/")
             if controllers == "":  # version 2: a quota of any ancestor counts too
-                folder = root / group.lstrip("/")
-                for level in [folder, *folder.parents]:
-                    if level.is_relative_to(root) and (level / "cpu.max").exists():
-                        quota, period = (level / "cpu.max").read_text().split()
+                for level in range(len(names), -1, -1):
+                    limit = os.path.join(_CGROUPS, *names[:level], "cpu.max")
+                    if os.path.exists(limit):
+                        quota, period = _text(limit).split()
                         if quota != "max":
                             quotas.append(int(quota) / int(period))
             elif "cpu" in controllers.split(","):
-                folder = root / "cpu" / group.lstrip("/")
-                quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+                folder = os.path.join(_CGROUPS, "cpu", *names)
+                quota_us = int(_text(os.path.join(folder, "cpu.cfs_quota_us")))
                 if quota_us > 0:
-                    quotas.append(quota_us / int((folder / "cpu.cfs_period_us").read_text()))
+                    quotas.append(quota_us / int(_text(os.path.join(folder, "cpu.cfs_period_us"))))
     except (OSError, ValueError):
         return min(quotas, default=None)
     return min(quotas, default=None)
@@ -173,10 +179,10 @@ def _openmp_runtime() -> str:
     if not runtime.build_info()["openmp"]:
         return "none (built without OpenMP)"
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = _text("/proc/self/maps")
     except OSError:
         return f"specification {runtime.build_info()['openmp']}"
-    files = {Path(line.split()[-1]).name for line in maps.splitlines() if "omp" in line.rpartition("/")[2]}
+    files = {os.path.basename(line.split()[-1]) for line in maps.splitlines() if "omp" in line.rpartition("/")[2]}
     names = sorted(n for n in files if n.startswith(("libgomp", "libomp", "libiomp")))
     return ", ".join(names) or f"specification {runtime.build_info()['openmp']}"
 
@@ -184,7 +190,7 @@ def _openmp_runtime() -> str:
 def processor() -> str:
     """Return the processor's name as the operating system gives it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        lines = _text("/proc/cpuinfo").splitlines()
     except OSError:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))

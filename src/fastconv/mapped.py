@@ -5,14 +5,18 @@ a page of zeros takes its place (`_ext.stream`), and `Mapping.check_lost` tells 
 such zeros is given to anyone.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import weakref
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastconv._ext.stream import guard, lost, unguard
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Mapping:

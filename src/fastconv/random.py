@@ -5,6 +5,8 @@ initial weights can be recomputed for any step without replaying the ones before
 three integers, not a generator's state (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 """
 
+from __future__ import annotations  # the types of generators alone would import numpy.random
+
 import operator
 import threading
 import zlib

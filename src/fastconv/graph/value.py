@@ -7,16 +7,16 @@ A call with a `Value` writes a node and computes nothing. Code that needs to see
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from fastconv.graph.operation import Operation, Spec, axis_of, check_count
 
-_PACKAGE = str(Path(__file__).resolve().parents[1])
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 functions: dict[str, Callable[..., Any]] = {}
 """What `functional` does with values, by the function's name: the operations register themselves here."""

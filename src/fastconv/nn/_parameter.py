@@ -1,5 +1,7 @@
 """Parameters, and how layers under construction get their first values."""
 
+from __future__ import annotations  # the types of generators alone would import numpy.random
+
 import contextlib
 import operator
 from collections.abc import Iterable, Iterator
@@ -33,7 +35,7 @@ def blank() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hidden(parameters: "Iterable[Parameter]") -> Iterator[None]:
+def hidden(parameters: Iterable[Parameter]) -> Iterator[None]:
     """Let reading the data of parameters be an error inside, in this context alone: forward is being written down."""
     token, taken = _hiding.set(True), []
     for parameter in parameters:
@@ -142,7 +144,7 @@ class Parameter:
     """
 
     data: Array
-    home: "Block | None" = None  # the block an optimiser put it into, and its views there
+    home: Block | None = None  # the block an optimiser put it into, and its views there
     views: tuple[Array, Array]
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:

@@ -24,7 +24,6 @@ from fastconv.functional._check import check_array, empty_aligned, scratch
 from fastconv.functional._ops import Detach, Observe, Opaque, Same
 from fastconv.graph.operation import Array, Spec
 from fastconv.graph.program import Program
-from fastconv.graph.report import Plan, make_plan
 from fastconv.graph.schedule import Schedule
 from fastconv.graph.schedule import schedule as make_schedule
 from fastconv.graph.value import Call, Graph, TraceError, Value
@@ -33,6 +32,7 @@ from fastconv.nn._settings import Held, Settings, held
 from fastconv.nn._turns import turn
 
 if TYPE_CHECKING:
+    from fastconv.graph.report import Plan
     from fastconv.nn.base import Module
 
 KEPT = 8
@@ -428,6 +428,8 @@ def _even(graph: Graph, count: int) -> list[tuple[int, int]]:
 
 def plan(module: Module, input_shape: Sequence[int], training: bool) -> Plan:
     """Return what a step of a model does and holds; see `Module.plan`."""
+    from fastconv.graph.report import make_plan
+
     shape = tuple(int(n) for n in input_shape)
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"plan: input_shape must be (N, ...), all at least 1, got {input_shape}")

@@ -40,14 +40,13 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fastconv.functional._check import check_array, empty_aligned
 from fastconv.graph.operation import Spec, place
-from fastconv.graph.report import Plan
 from fastconv.graph.value import Value, graph_of
 from fastconv.nn import _running
 from fastconv.nn._origin import note
@@ -66,6 +65,9 @@ from fastconv.nn._settings import LOOK, OWN
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
 from fastconv.nn._workspace import Workspace
+
+if TYPE_CHECKING:
+    from fastconv.graph.report import Plan
 
 __all__ = [
     "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "integer", "next_generator", "next_key",
@@ -283,7 +285,7 @@ class Module(Workspace, State):
 
         return remove
 
-    def plan(self, input_shape: tuple[int, ...], training: bool = True) -> Plan:
+    def plan(self, input_shape: tuple[int, ...], training: bool = True) -> "Plan":
         """Return what a step on such a batch will do and hold; nothing is computed and the model stays as it is.
 
         Parameters

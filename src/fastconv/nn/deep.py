@@ -1,12 +1,13 @@
 """A residual core of any depth as a layer, which trains itself."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +21,13 @@ from fastconv.functional.residual import (
     to_blocks,
 )
 from fastconv.graph.operation import Spec
-from fastconv.locks import Lock
 from fastconv.mapped import Mapping
 from fastconv.nn.base import Array, Module, initial, next_generator, size
+
+if TYPE_CHECKING:  # imported where a file is: others do not wait for it
+    from pathlib import Path
+
+    from fastconv.locks import Lock
 
 
 class _File:
@@ -55,6 +60,8 @@ class _File:
         ValueError, FileNotFoundError
             If the file has become shorter, or its name is that of another.
         """
+        from fastconv.locks import Lock
+
         with contextlib.ExitStack() as held:
             if self._lock is None or self._process != os.getpid():  # a forked process has to ask for itself
                 busy = "is training these weights, or reading them" if change else "is training these weights"
@@ -170,6 +177,8 @@ class DeepResidual(Module):
             if weight.flags.writeable:
                 weight[:, width * width :] = 0
         else:
+            from pathlib import Path
+
             self._file = _File(Path(file), shape)
             weight = self._file.array
         self.weight = weight
