@@ -176,3 +176,10 @@ def test_import_brings_in_nothing_heavy():
     assert loaded & heavy == set()
     code = "import fastconv, sys; assert 'numpy.random' not in sys.modules; fastconv.manual_seed(1)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_layers_wait_for_nothing_that_they_may_never_use():
+    """Whoever loads a model draws no numbers, and looks at no plan."""
+    code = "import numpy, sys; before = {*sys.modules}; from fastconv import nn; print(*{*sys.modules} - before)"
+    loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert loaded & {"numpy.random", "hashlib", "pathlib", "inspect", "fastconv.graph.report", "fastconv.locks"} == set()

@@ -45,6 +45,9 @@ def layout(ndim: int) -> tuple[int, ...]:
     return (0, *range(2, ndim), 1) if ndim in (3, 4) else tuple(range(ndim))
 
 
+_LAYOUTS = {ndim: layout(ndim) for ndim in (3, 4)}
+
+
 def place(flat: Array, spec: Spec) -> Array:
     """Return the elements of a flat array as an array of this shape, in the memory order of its rank."""
     order = layout(spec.ndim)
@@ -58,8 +61,8 @@ def flat(a: Array) -> Array:
 
 def lies_well(a: Array) -> bool:
     """Return whether an array lies as kernels take it: the memory order of its rank, native and aligned."""
-    ordered = a.transpose(layout(a.ndim)) if a.ndim in (3, 4) else a
-    return bool(ordered.flags.c_contiguous and a.dtype.isnative and a.flags.aligned)
+    flags = (a.transpose(_LAYOUTS[a.ndim]) if a.ndim in (3, 4) else a).flags
+    return bool(flags.c_contiguous and flags.aligned and a.dtype.isnative)
 
 
 def same_order(before: tuple[int, ...], after: tuple[int, ...]) -> bool:

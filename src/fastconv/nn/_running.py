@@ -195,7 +195,7 @@ class Tree:
         self, session: Session, forward: Forward, inputs: Sequence[Array], gradients: bool | None
     ) -> Program:  # fmt: skip
         """Return the program for such inputs, made anew where a parameter has another shape or dtype by now."""
-        specs = tuple([Spec(a.shape, a.dtype.newbyteorder("=")) for a in inputs])
+        specs = tuple([Spec(a.shape, a.dtype if a.dtype.isnative else a.dtype.newbyteorder("=")) for a in inputs])
         program = session.program(self.schedule(forward, specs, gradients))
         if not program.fits():
             self.schedules.clear()
