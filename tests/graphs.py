@@ -85,12 +85,14 @@ def _layer(b, at, i, j):
             lambda: (nn.Linear(c, k, bias=j % 3 != 0), (n, k)),
             lambda: (nn.Linear(c, k), (n, k)),
             lambda: (nn.BatchNorm1d(c), (n, c)),
+            lambda: (nn.LayerNorm(c), (n, c)),
         ]
     if len(sizes) == 1:
         plain += [
             lambda: (nn.Conv1d(c, k, 3, padding=1, bias=j % 3 != 0), (n, k, *sizes)),
             lambda: (nn.Conv1d(c, c, 1, groups=c), (n, c, *sizes)),
             lambda: (nn.BatchNorm1d(c, momentum=None if j % 2 else 0.1), (n, c, *sizes)),
+            lambda: (nn.LayerNorm(sizes[0], bias=j % 3 != 0), (n, c, *sizes)),
         ]
     if len(sizes) == 2:
         half = tuple((size - 1) // 2 + 1 for size in sizes)
@@ -99,7 +101,13 @@ def _layer(b, at, i, j):
             lambda: (nn.Conv2d(c, 2 * c, 3, padding=1, stride=2, groups=c), (n, 2 * c, *half)),
             lambda: (nn.BatchNorm2d(c, affine=j % 3 != 0), (n, c, *sizes)),
             lambda: (nn.Conv2d(c, k, 1), (n, k, *sizes)),
+            lambda: (nn.LayerNorm((c, *sizes)), (n, c, *sizes)),
+            lambda: (nn.LocalResponseNorm(1 + j % 3, 0.5), (n, c, *sizes)),
         ]
+    if c * int(np.prod(sizes)) > c:
+        plain.append(lambda: (nn.GroupNorm(c, c, affine=j % 3 != 0), (n, c, *sizes)))
+    if c * int(np.prod(sizes)) > 1:
+        plain.append(lambda: (nn.GroupNorm(1, c), (n, c, *sizes)))
     layer, shape = plain[i % len(plain)]()
     b.add_layer(layer, at, shape)
 

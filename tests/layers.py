@@ -19,6 +19,10 @@ REQUIRED = {
     "layers": lambda rng, c: int(rng.integers(1, 4)),
     "output_size": lambda rng, c: int(rng.integers(1, 4)),
     "body": lambda rng, c: nn.Softsign(),
+    "num_groups": lambda rng, c: int(rng.choice([n for n in range(1, c + 1) if c % n == 0])),
+    "num_channels": lambda rng, c: c,
+    "normalized_shape": lambda rng, c: 6,  # the last axis of the inputs of rank 4 here
+    "size": lambda rng, c: int(rng.integers(1, 4)),
     "scale_factor": lambda rng, c: int(rng.integers(1, 3)),
 }
 NEEDED = {nn.Upsample: ["scale_factor"]}  # what a constructor asks for though the argument has a default

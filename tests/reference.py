@@ -681,3 +681,53 @@ def residual_core(weights, h, g, alpha, activation, rate, weight_decay=0.0, bias
         new[i, d * d :] -= rate * (dz.sum(axis=0) + bias_decay * weights[i, d * d :])
         g = g + dz @ weights[i, : d * d].reshape(d, d).T
     return h, new, g
+
+
+# --- normalisation of samples by their own statistics ---------------------------------------------------------
+
+
+def _normalised(x, axes, eps):
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    return (x - mean) / np.sqrt(var + eps), np.sqrt(var + eps)
+
+
+def _normalised_backward(g, xhat, deviation, axes):
+    return (g - g.mean(axes, keepdims=True) - xhat * (g * xhat).mean(axes, keepdims=True)) / deviation
+
+
+def group_norm(x, groups, weight=None, bias=None, eps=1e-5, grad=None):
+    """Return the normalised groups of channels, or with a gradient those of x, weight and bias."""
+    shape = (x.shape[0], groups, -1) if x.size else (0, groups, x[0:1].size)
+    xhat, deviation = _normalised(x.reshape(shape), 2, eps)
+    per_channel = (1, -1) + (1,) * (x.ndim - 2)
+    factor = 1.0 if weight is None else weight.reshape(per_channel)
+    if grad is None:
+        return xhat.reshape(x.shape) * factor + (0.0 if bias is None else bias.reshape(per_channel))
+    others = (0, *range(2, x.ndim))
+    gx = _normalised_backward((grad * factor).reshape(shape), xhat, deviation, 2).reshape(x.shape)
+    return gx, (grad * xhat.reshape(x.shape)).sum(others), grad.sum(others)
+
+
+def layer_norm(x, shape, weight=None, bias=None, eps=1e-5, grad=None):
+    """Return x normalised over its last axes, or with a gradient those of x, weight and bias."""
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    xhat, deviation = _normalised(x, axes, eps)
+    factor = 1.0 if weight is None else weight
+    if grad is None:
+        return xhat * factor + (0.0 if bias is None else bias)
+    others = tuple(range(x.ndim - len(shape)))
+    gx = _normalised_backward(grad * factor, xhat, deviation, axes)
+    return gx, (grad * xhat).sum(others), grad.sum(others)
+
+
+def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0, grad=None):
+    """Return x over a power of its neighbours' mean square, or the gradient; channel by channel."""
+    windows = [range(max(0, c - size // 2), min(x.shape[1], c + (size - 1) // 2 + 1)) for c in range(x.shape[1])]
+    s = np.stack([k + alpha / size * (x[:, list(w)] ** 2).sum(1) for w in windows], 1)
+    if grad is None:
+        return x * s**-beta
+    gx = grad * s**-beta
+    for c, window in enumerate(windows):
+        for other in window:
+            gx[:, other] -= 2 * alpha * beta / size * x[:, other] * (grad * x * s ** (-beta - 1))[:, c]
+    return gx

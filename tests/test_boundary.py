@@ -110,6 +110,15 @@ CALLS = {
     "adaptive_avg_pool2d_backward": (
         lambda: dict(grad_output=image(), input_shape=(N, C, H, W), grad_input=image()), ["grad_input"], [],
     ),
+    "group_norm": (
+        lambda: dict(input=image(2, 4, 3, 2), num_groups=2, weight=array(4), bias=array(4), out=image(2, 4, 3, 2)),
+        ["out"], [],
+    ),
+    "instance_norm": (lambda: dict(input=image(), weight=array(C), bias=array(C), out=image()), ["out"], []),
+    "layer_norm": (
+        lambda: dict(input=image(), normalized_shape=W, weight=array(W), bias=array(W), out=image()), ["out"], [],
+    ),
+    "local_response_norm": (lambda: dict(input=image(), size=3, out=image()), ["out"], []),
     "adaptive_max_pool2d": (lambda: dict(input=image(), output_size=(H, W), out=image()), ["out"], []),
     "adaptive_max_pool2d_backward": (
         lambda: dict(grad_output=image(), input=image(), grad_input=image()), ["grad_input"], [],

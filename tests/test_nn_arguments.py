@@ -48,7 +48,7 @@ def attempt(call, *more):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_arrays_of_other_kinds(kind):
     for rank in ranks(kind):
-        shape = (2, 3, 5, 4)[:rank]
+        shape = (2, 3, 5, 6)[:rank]
         for host in (lambda layer: layer, lambda layer: nn.Sequential(layer, nn.ReLU())):
             layer, x = host(build(kind, np.random.default_rng(1), 3)), np.ones(shape, np.float32)
             for wrong in foreign(shape):

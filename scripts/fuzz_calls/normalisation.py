@@ -51,6 +51,110 @@ def _(d):
     return Call(args, twin, ("out", "saved", "running_mean", "running_var", "pre"), 1000.0)
 
 
+def affine(d, *shape):
+    return {name: d.maybe(d.whole(*shape)) for name in ("weight", "bias")}
+
+
+def gradients(found, a):
+    """Those of input, weight and bias, None where there is no such parameter."""
+    gx, gw, gb = found
+    return gx, gw if a.get("weight") is not None else None, gb if a.get("bias") is not None else None
+
+
+def signal_or_image(d, c):
+    return d.one_of((d.batch(), c, 1 + d.size()), (d.batch(), c, d.size(), 1 + d.size()))
+
+
+def laid(d, shape):
+    """An array for a result of this shape: channels last."""
+    a = d.whole(*shape)
+    return np.ascontiguousarray(a.transpose(0, 2, 1)).transpose(0, 2, 1) if a.ndim == 3 else a
+
+
+def grouped(function, with_groups=True):
+    def twin(a):
+        groups = int(a["num_groups"]) if with_groups else a["input"].shape[1]
+        x, eps = f64(a["input"]), eps_of(a)
+        found = ref.group_norm(x, groups, f64(a.get("weight")), f64(a.get("bias")), eps, f64(a.get("grad_output")))
+        return function(found, a)
+
+    return twin
+
+
+def result(y, a):
+    return y, {"out": y}
+
+
+def three(found, a):
+    return gradients(found, a), {}
+
+
+for _kind in ("group_norm", "instance_norm"):
+
+    def _draw(d, kind=_kind, backward=False):
+        groups = d.size(3)
+        c = groups * d.size(3) if kind == "group_norm" else d.channels()
+        shape = signal_or_image(d, c)
+        args = dict(input=d.whole(*shape), **affine(d, c), eps=d.one_of(0.5, 1.0))
+        if kind == "group_norm":
+            args["num_groups"] = groups
+        if backward:
+            args = dict(grad_output=d.whole(*shape), **args)
+        else:
+            args["out"] = d.maybe(laid(d, shape))
+        twin = grouped(three if backward else result, kind == "group_norm")
+        return Call(args, twin, () if backward else ("out",), 4000.0, repeats=kind if backward else None)
+
+    draws(_kind)(_draw)
+    draws(f"{_kind}_backward")(lambda d, draw=_draw: draw(d, backward=True))
+
+
+def _layer_norm(d, backward):
+    shape = (d.batch(), *(d.size() for _ in range(int(d.rng.integers(1, 4)))))
+    tail = shape[-int(d.rng.integers(1, len(shape))) :]
+    args = dict(input=d.whole(*shape), normalized_shape=tail, **affine(d, *tail), eps=d.one_of(0.5, 1.0))
+    if backward:
+        args = dict(grad_output=d.whole(*shape), **args)
+    else:
+        args["out"] = d.maybe(laid(d, shape))
+
+    def twin(a):
+        x, tail = f64(a["input"]), a["normalized_shape"]
+        tail = tuple(map(int, tail)) if isinstance(tail, tuple | list) else (int(tail),)
+        weight, bias = f64(a.get("weight")), f64(a.get("bias"))
+        found = ref.layer_norm(x, tail, weight, bias, eps_of(a), f64(a.get("grad_output")))
+        return three(found, a) if backward else result(found, a)
+
+    return Call(args, twin, () if backward else ("out",), 4000.0, repeats="layer_norm" if backward else None)
+
+
+draws("layer_norm")(lambda d: _layer_norm(d, False))
+draws("layer_norm_backward")(lambda d: _layer_norm(d, True))
+
+
+def _local_response_norm(d, backward):
+    shape = signal_or_image(d, d.channels())
+    args = dict(input=d.whole(*shape), size=d.size(5), alpha=d.one_of(0.5, 1.0), beta=d.one_of(0.5, 0.75), k=1.0)
+    if backward:
+        args = dict(grad_output=d.whole(*shape), **args)
+    else:
+        args["out"] = d.maybe(laid(d, shape))
+
+    def twin(a):
+        numbers = [float(a[name]) for name in ("alpha", "beta", "k")]
+        if int(a["size"]) > 64 or not all(0 < n < 100 for n in numbers):
+            raise Unchecked
+        found = ref.local_response_norm(f64(a["input"]), int(a["size"]), *numbers, f64(a.get("grad_output")))
+        return (found, {}) if backward else result(found, a)
+
+    repeats = "local_response_norm" if backward else None
+    return Call(args, twin, () if backward else ("out",), 4000.0, repeats=repeats)
+
+
+draws("local_response_norm")(lambda d: _local_response_norm(d, False))
+draws("local_response_norm_backward")(lambda d: _local_response_norm(d, True))
+
+
 @draws("batch_norm_coefficients")
 def _(d):
     c = d.channels()

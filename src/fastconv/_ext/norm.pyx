@@ -16,10 +16,6 @@ cdef extern from "philox.h" nogil:
     void fc_philox_keep(const uint64_t *key, const uint64_t *counter, uint64_t first, Py_ssize_t blocks,
                         uint64_t threshold, uint8_t *keep)
 
-ctypedef fused real:
-    float
-    double
-
 # Elements of a shard: 64 KiB of float32, within every second-level cache.
 cdef enum:
     SHARD = 16384

@@ -14,6 +14,7 @@ from fastconv.functional import activation as _activation
 from fastconv.functional import adaptive as _adaptive
 from fastconv.functional import arithmetic as _arithmetic
 from fastconv.functional import convolution as _convolution
+from fastconv.functional import groupnorm as _groupnorm
 from fastconv.functional import linear as _linear
 from fastconv.functional import normalization as _normalization
 from fastconv.functional import pooling as _pooling2d
@@ -93,6 +94,12 @@ from fastconv.functional.element_loss import (
     smooth_l1_loss,
     smooth_l1_loss_backward,
 )
+from fastconv.functional.groupnorm import (
+    group_norm_backward,
+    instance_norm_backward,
+    layer_norm_backward,
+    local_response_norm_backward,
+)
 from fastconv.functional.linear import (
     bias_add_backward,
     linear_backward,
@@ -161,12 +168,16 @@ flatten = takes_values(_shape.flatten)
 gelu = takes_values(_activation.gelu)
 global_avg_pool2d = takes_values(_adaptive.global_avg_pool2d)
 global_max_pool2d = takes_values(_adaptive.global_max_pool2d)
+group_norm = takes_values(_groupnorm.group_norm)
 hardsigmoid = takes_values(_activation.hardsigmoid)
 hardswish = takes_values(_activation.hardswish)
 hardtanh = takes_values(_activation.hardtanh)
+instance_norm = takes_values(_groupnorm.instance_norm)
 interpolate = takes_values(_resampling.interpolate)
+layer_norm = takes_values(_groupnorm.layer_norm)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
+local_response_norm = takes_values(_groupnorm.local_response_norm)
 log_softmax = takes_values(_softmax.log_softmax)
 max_pool1d = takes_values(_pooling1d.max_pool1d)
 max_pool2d = takes_values(_pooling2d.max_pool2d)
@@ -241,6 +252,8 @@ __all__ = [
     "global_avg_pool2d_backward",
     "global_max_pool2d",
     "global_max_pool2d_backward",
+    "group_norm",
+    "group_norm_backward",
     "hardsigmoid",
     "hardsigmoid_backward",
     "hardswish",
@@ -250,14 +263,20 @@ __all__ = [
     "huber_loss",
     "huber_loss_backward",
     "im2col",
+    "instance_norm",
+    "instance_norm_backward",
     "interpolate",
     "interpolate_backward",
     "l1_loss",
     "l1_loss_backward",
+    "layer_norm",
+    "layer_norm_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "log_softmax",
     "log_softmax_backward",
     "max_pool1d",

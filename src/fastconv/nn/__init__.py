@@ -33,6 +33,7 @@ from fastconv.nn.deep import DeepResidual
 from fastconv.nn.dropout import Dropout
 from fastconv.nn.element_losses import BCEWithLogitsLoss, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from fastconv.nn.graph import GraphModule
+from fastconv.nn.groupnorm import GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LocalResponseNorm
 from fastconv.nn.linear import Bias, Linear
 from fastconv.nn.losses import CrossEntropyLoss, DiceLoss, Loss, MultiMarginLoss
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d
@@ -74,14 +75,19 @@ __all__ = [
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "GraphModule",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "L1Loss",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "Loss",
     "MSELoss",

@@ -4,6 +4,7 @@ from fastconv.functional._ops import (
     activation,
     arithmetic,
     convolution,
+    groupnorm,
     normalization,
     pooling,
     resampling,
@@ -13,6 +14,6 @@ from fastconv.functional._ops import (
 from fastconv.functional._ops.special import Detach, Dropout, Observe, Opaque, Same
 
 __all__ = [
-    "Detach", "Dropout", "Observe", "Opaque", "Same", "activation", "arithmetic", "convolution", "normalization",
-    "pooling", "resampling", "shape", "transposed",
+    "Detach", "Dropout", "Observe", "Opaque", "Same", "activation", "arithmetic", "convolution", "groupnorm",
+    "normalization", "pooling", "resampling", "shape", "transposed",
 ]  # fmt: skip

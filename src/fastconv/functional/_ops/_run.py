@@ -51,7 +51,7 @@ def apply(where: str, op: Operation, *operands: Any, out: Array | None = None) -
 
 
 def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Array | None) -> Any:
-    """Return the gradients of all operands of an operation that needs no saved memory."""
+    """Return the gradients of all operands of an operation; what it saves, forward makes once more."""
     arrays = [_checked(where, op, i, a) for i, a in enumerate(operands)]
     specs = _specs(arrays)
     outputs = op.infer(*specs)
@@ -73,10 +73,11 @@ def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Arr
         np.copyto(grads[i], op.view_back(gy, specs[i]))
     if len(passed) < len(grads):
         x, y = [_laid_out(where, a) for a in arrays], _memory(where, outputs)
-        if op.reads_outputs:
-            _run(op.forward(Frame(x, y, work=_memory(where, op.work(False, specs, outputs)))))
+        saved = _memory(where, op.saved(specs, outputs))
+        if op.reads_outputs or saved:
+            _run(op.forward(Frame(x, y, saved, work=_memory(where, op.work(False, specs, outputs)))))
         targets = [None if i in passed else grad for i, grad in enumerate(grads)]
-        _run(op.backward(Frame(x, y, [], [gy], targets, _memory(where, op.work(True, specs, outputs)))))
+        _run(op.backward(Frame(x, y, saved, [gy], targets, _memory(where, op.work(True, specs, outputs)))))
     return grads[0] if len(grads) == 1 else tuple(grads)
 
 
