@@ -146,6 +146,8 @@ WIDE = {
     "a gate": lambda: Forked(lambda x, y: x * F.sigmoid(y.mean((2, 3), keepdims=True)), 24),
     "slices": lambda: Forked(lambda x, y: x[:, :, ::2] + y[:, :, 1::2], 24),
     "permuted": lambda: Forked(lambda x, y: (x.permute(0, 1, 3, 2) - y.permute(0, 1, 3, 2)).permute(0, 1, 3, 2), 24),
+    "in place": lambda: Forked(lambda x, y: F.cat([F.max_pool2d(x, 3, 1, 1), y, x - y], 1), 72),
+    "in place and copied": lambda: Forked(lambda x, y: F.cat([F.softmax(x, 1), y, F.cat([y, x], 1)], 1), 96),
     "flattened and back": lambda: Forked(lambda x, y: (x.flatten(1) * y.flatten(1)).reshape(x.shape), 24),
 }
 

@@ -70,7 +70,7 @@ static char *run_norm(const fc_ops *ops, const void *x, const void *w, const voi
         out += 4 * row;
         for (int k = 0; k < 2; k++) {
             fc_epilogue e = {.scale = w, .shift = (const char *)w + row, .activation = k};
-            ops->finish(&e, x, out, n, c);
+            ops->finish(&e, x, c, out, c, n, c);
             out += n * row;
             memset(out, 0, 2 * row);
             ops->norm_sums(g, relu[k], x, w, n, c, out);
@@ -181,10 +181,10 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     out += K * size;
     for (int act = FC_ACT_none; act <= FC_ACT_softsign; act++) {
         fc_epilogue e = {.bias = w, .activation = act, .a = 0.5, .b = 1.5, .slopes = g};
-        ops->finish(&e, x, out, 30, K);
+        ops->finish(&e, x, K, out, K, 30, K);
         out += 30 * K * size;
         if (act != FC_ACT_none)
-            ops->activate_backward(&e, g, x, out, 30, K);
+            ops->activate_backward(&e, g, K, x, K, out, K, 30, K);
         out += 30 * K * size;
     }
     out = run_winograd(ops, x, w, g, out);

@@ -21,6 +21,12 @@ cdef class Epilogue:
 cdef fc_epilogue epilogue_at(const fc_epilogue *e, Py_ssize_t at, Py_ssize_t add_at, Py_ssize_t k,
                              Py_ssize_t size) noexcept nogil
 
-# y (pixels, C) = epilogue(x), shared among threads
-cdef void run_finish(const fc_ops *table, fc_epilogue e, const char *x, char *y, Py_ssize_t pixels, Py_ssize_t c,
-                     double cost) noexcept nogil
+# y (pixels, C) = epilogue(x), pixels x_row and y_row elements apart, shared among threads
+cdef void run_finish(const fc_ops *table, fc_epilogue e, const char *x, Py_ssize_t x_row, char *y, Py_ssize_t y_row,
+                     Py_ssize_t pixels, Py_ssize_t c, double cost) noexcept nogil
+
+# The elements from one of these rows (rows, c) to the next
+cdef Py_ssize_t row_pitch(Py_ssize_t rows, Py_ssize_t c, Py_ssize_t stride, Py_ssize_t size) noexcept nogil
+
+# The elements from one pixel of images (N, H, W, C), whose pixels lie at one distance, to the next
+cdef Py_ssize_t pixel_pitch(const Py_ssize_t *shape, const Py_ssize_t *strides, Py_ssize_t size) noexcept nogil

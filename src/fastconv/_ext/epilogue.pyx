@@ -188,50 +188,68 @@ cdef fc_epilogue epilogue_at(const fc_epilogue *e, Py_ssize_t at, Py_ssize_t add
     return b
 
 
-def finish(const real[:, ::1] x, real[:, ::1] y, Epilogue epilogue):
-    """Write y (pixels, C) = epilogue(x); y may be x."""
+cdef Py_ssize_t row_pitch(Py_ssize_t rows, Py_ssize_t c, Py_ssize_t stride, Py_ssize_t size) noexcept nogil:
+    return c if rows == 1 else stride // size
+
+
+cdef Py_ssize_t pixel_pitch(const Py_ssize_t *shape, const Py_ssize_t *strides, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t axis
+    for axis in range(2, -1, -1):
+        if shape[axis] > 1:
+            return strides[axis] // size
+    return shape[3]
+
+
+def finish(const real[:, :] x, real[:, :] y, Epilogue epilogue):
+    """Write y (pixels, C) = epilogue(x), channels together, pixels at one distance; y may be x."""
     cdef Py_ssize_t pixels = x.shape[0], c = x.shape[1], size = sizeof(real)
     epilogue.check(size, pixels, c)
     if pixels == 0:
         return
-    run_finish(ops(sizeof(real) // 4 - 1), epilogue.e, <const char *>&x[0, 0], <char *>&y[0, 0], pixels, c,
-               epilogue.cost)
+    cdef Py_ssize_t x_row = row_pitch(pixels, c, x.strides[0], size), y_row = row_pitch(pixels, c, y.strides[0], size)
+    if epilogue.e.pre != NULL and y_row != c:
+        raise ValueError("finish: with pre, the pixels of y must follow each other")
+    run_finish(ops(sizeof(real) // 4 - 1), epilogue.e, <const char *>&x[0, 0], x_row, <char *>&y[0, 0], y_row,
+               pixels, c, epilogue.cost)
 
 
-cdef void run_finish(const fc_ops *table, fc_epilogue e, const char *x, char *y, Py_ssize_t pixels, Py_ssize_t c,
-                     double cost) noexcept nogil:
+cdef void run_finish(const fc_ops *table, fc_epilogue e, const char *x, Py_ssize_t x_row, char *y, Py_ssize_t y_row,
+                     Py_ssize_t pixels, Py_ssize_t c, double cost) noexcept nogil:
     cdef Py_ssize_t block, task
-    if e.bias == NULL and e.scale == NULL and e.slopes == NULL and (e.add == NULL or e.add_col == c):
-        pixels, c, e.add_col = pixels * c, 1, 1   # elements are alike: any block of them will do
+    cdef bint close = x_row == c and y_row == c and (e.add == NULL or e.add_col == c)
+    if close and e.bias == NULL and e.scale == NULL and e.slopes == NULL:
+        pixels, c, x_row, y_row, e.add_col = pixels * c, 1, 1, 1, 1   # elements are alike: any block of them will do
     block = max(1, BLOCK // c)
     for task in prange((pixels + block - 1) // block, schedule='static', num_threads=threads_for(pixels * c * cost)):
-        finish_block(table, &e, x, y, task * block, min(block, pixels - task * block), c)
+        finish_block(table, &e, x, x_row, y, y_row, task * block, min(block, pixels - task * block), c)
 
 
-cdef void finish_block(const fc_ops *table, const fc_epilogue *e, const char *x, char *y, Py_ssize_t first,
-                       Py_ssize_t pixels, Py_ssize_t c) noexcept nogil:
-    cdef fc_epilogue b = epilogue_at(e, first * c, first * e.add_col, 0, table.size)
-    cdef Py_ssize_t at = first * c * table.size
-    table.finish(&b, x + at, y + at, pixels, c)
+cdef void finish_block(const fc_ops *table, const fc_epilogue *e, const char *x, Py_ssize_t x_row, char *y,
+                       Py_ssize_t y_row, Py_ssize_t first, Py_ssize_t pixels, Py_ssize_t c) noexcept nogil:
+    cdef fc_epilogue b = epilogue_at(e, first * y_row, first * e.add_col, 0, table.size)
+    table.finish(&b, x + first * x_row * table.size, x_row, y + first * y_row * table.size, y_row, pixels, c)
 
 
-def activate_backward(const real[:, ::1] grad_y, const real[:, ::1] known, real[:, ::1] grad_x, Epilogue epilogue):
+def activate_backward(const real[:, :] grad_y, const real[:, :] known, real[:, :] grad_x, Epilogue epilogue):
     """Write grad_x (pixels, C): grad_y times the activation's slope where its output or input is ``known``.
 
-    grad_x may be either of them.
+    Channels lie together, pixels at one distance; grad_x may be either of the others.
     """
-    cdef Py_ssize_t pixels = known.shape[0], c = known.shape[1], first, block
+    cdef Py_ssize_t pixels = known.shape[0], c = known.shape[1], size = sizeof(real), first, block
     if pixels == 0:
         return
     cdef const fc_epilogue *e = &epilogue.e
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    if e.slopes == NULL:
-        c, pixels = 1, pixels * c
+    cdef Py_ssize_t g_row = row_pitch(pixels, c, grad_y.strides[0], size)
+    cdef Py_ssize_t k_row = row_pitch(pixels, c, known.strides[0], size)
+    cdef Py_ssize_t x_row = row_pitch(pixels, c, grad_x.strides[0], size)
+    if e.slopes == NULL and g_row == c and k_row == c and x_row == c:
+        pixels, c, g_row, k_row, x_row = pixels * c, 1, 1, 1, 1
     block = max(1, BLOCK // c)
     cdef const char *g = <const char *>&grad_y[0, 0]
     cdef const char *k = <const char *>&known[0, 0]
     cdef char *dx = <char *>&grad_x[0, 0]
-    cdef Py_ssize_t row = c * table.size
     cdef int threads = threads_for(pixels * c * epilogue.cost)
     for first in prange(0, pixels, block, nogil=True, schedule='static', num_threads=threads):
-        table.activate_backward(e, g + first * row, k + first * row, dx + first * row, min(block, pixels - first), c)
+        table.activate_backward(e, g + first * g_row * size, g_row, k + first * k_row * size, k_row,
+                                dx + first * x_row * size, x_row, min(block, pixels - first), c)

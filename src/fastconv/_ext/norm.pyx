@@ -2,14 +2,16 @@
 
 Batch statistics are one pass over memory: rows are cut into shards by (M, C) alone, each small enough to stay
 in the cache for its two passes (sum, then squares about the shard's own mean), and the shards are merged in a
-fixed pairwise tree. What is per channel is computed in double and rounded once.
+fixed pairwise tree. Rows may lie at any one distance: where they do not follow each other, a core takes a shard of
+them into its cache first. What is per channel is computed in double and rounded once.
 """
 
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
 
-from fastconv._ext.epilogue cimport Epilogue, run_finish
+from fastconv._ext.epilogue cimport Epilogue, row_pitch, run_finish
 from fastconv._ext.runtime cimport FC_ACT_none, FC_ACT_relu, fc_epilogue, fc_ops, ops, threads_for
 
 cdef extern from "philox.h" nogil:
@@ -33,15 +35,35 @@ cdef Py_ssize_t scratch_elements(Py_ssize_t m, Py_ssize_t c) noexcept nogil:
     return (2 * ((m + shard_rows(c) - 1) // shard_rows(c)) + 4) * c
 
 
+cdef Py_ssize_t room_elements(Py_ssize_t m, Py_ssize_t c, Py_ssize_t arrays) noexcept nogil:
+    # of the shards of so many arrays that the cores gather
+    return threads_for(4.0 * m * c) * arrays * shard_rows(c) * c
+
+
+cdef const real *gathered(
+    const real *a, Py_ssize_t row, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t c, real *room
+) noexcept nogil:
+    # the rows from `first` on, one behind the other: where they lie, or in `room`
+    cdef Py_ssize_t i
+    if a == NULL:
+        return a
+    a += first * row
+    if row == c:
+        return a
+    for i in range(rows):
+        memcpy(room + i * c, a + i * row, c * sizeof(real))
+    return room
+
+
 def forward(
-    const real[:, ::1] x,
+    const real[:, :] x,
     const real[::1] weight,
     const real[::1] bias,
     real[::1] running_mean,
     real[::1] running_var,
     double momentum,
     double eps,
-    real[:, ::1] y,
+    real[:, :] y,
     real[:, ::1] saved,
     Epilogue epilogue,
     scratch,
@@ -51,14 +73,18 @@ def forward(
     ``scratch`` is, here and below, a function from a number of bytes to a uint8 array.
     """
     cdef Py_ssize_t m = x.shape[0], c = x.shape[1], j
-    cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
-    cdef real *coef = <real *>&arena[0]
+    cdef Py_ssize_t x_row = row_pitch(m, c, x.strides[0], sizeof(real))
+    cdef Py_ssize_t y_row = row_pitch(m, c, y.strides[0], sizeof(real))
+    cdef Py_ssize_t room = room_elements(m, c, x_row != c)
+    cdef unsigned char[::1] arena = scratch((room + scratch_elements(m, c)) * sizeof(real))
+    cdef real *shards = <real *>&arena[0]
+    cdef real *coef = shards + room
     cdef real *sums = coef + 4 * c
     cdef double mean, var
     epilogue.check(sizeof(real), m, c)
     cdef fc_epilogue e = epilogue.e
     with nogil:
-        batch_moments(&x[0, 0], m, c, sums)
+        batch_moments(&x[0, 0], x_row, m, c, sums, shards)
         for j in range(c):
             mean = <double>sums[j] / m
             var = <double>sums[c + j] / m
@@ -68,23 +94,25 @@ def forward(
             if running_var is not None:
                 var = <double>sums[c + j] / (m - 1)
                 running_var[j] = <real>(momentum * var + (1 - momentum) * running_var[j])
-        scale_shift(&x[0, 0], m, c, coef, e, &y[0, 0], epilogue.cost)
+        scale_shift(&x[0, 0], x_row, m, c, coef, e, &y[0, 0], y_row, epilogue.cost)
 
 
 def evaluate(
-    const real[:, ::1] x,
+    const real[:, :] x,
     const real[::1] weight,
     const real[::1] bias,
     const real[::1] mean,
     const real[::1] var,
     double eps,
-    real[:, ::1] y,
+    real[:, :] y,
     real[:, ::1] saved,
     Epilogue epilogue,
     scratch,
 ):
     """Normalise by given statistics; weight and bias may be None."""
     cdef Py_ssize_t m = x.shape[0], c = x.shape[1], j
+    cdef Py_ssize_t x_row = row_pitch(m, c, x.strides[0], sizeof(real))
+    cdef Py_ssize_t y_row = row_pitch(m, c, y.strides[0], sizeof(real))
     cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
     cdef real *coef = <real *>&arena[0]
     epilogue.check(sizeof(real), m, c)
@@ -93,7 +121,7 @@ def evaluate(
         for j in range(c):
             channel_coefficients[real](mean[j], var[j], eps, weight, bias, j, c, coef, saved)
         if m > 0:
-            scale_shift(&x[0, 0], m, c, coef, e, &y[0, 0], epilogue.cost)
+            scale_shift(&x[0, 0], x_row, m, c, coef, e, &y[0, 0], y_row, epilogue.cost)
 
 
 def coefficients(
@@ -125,15 +153,19 @@ cdef void channel_coefficients(
     saved[1, j] = <real>invstd
 
 
-cdef void batch_moments(const real *x, Py_ssize_t m, Py_ssize_t c, real *sums) noexcept nogil:
+cdef void batch_moments(
+    const real *x, Py_ssize_t x_row, Py_ssize_t m, Py_ssize_t c, real *sums, real *shard
+) noexcept nogil:
     # sums (shards, 2, C): sum and sum of squared deviations; the first row ends as those of all
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef Py_ssize_t step = shard_rows(c), shards = (m + step - 1) // step, i, first, span
+    cdef Py_ssize_t step = shard_rows(c), shards = (m + step - 1) // step, i, first, span, rows
     cdef real *a
     cdef real *b
     for i in prange(shards, schedule="static", num_threads=threads_for(3.0 * m * c)):
         first = i * step
-        table.moments(x + first * c, min(step, m - first), c, sums + 2 * i * c, sums + 2 * i * c + c)
+        rows = min(step, m - first)
+        table.moments(gathered(x, x_row, first, rows, c, shard + threadid() * step * c), rows, c, sums + 2 * i * c,
+                      sums + 2 * i * c + c)
     span = 1
     while span < shards:
         for i in prange(0, shards - span, 2 * span, schedule="static",
@@ -146,17 +178,18 @@ cdef void batch_moments(const real *x, Py_ssize_t m, Py_ssize_t c, real *sums) n
 
 
 cdef void scale_shift(
-    const real *x, Py_ssize_t m, Py_ssize_t c, const real *coef, fc_epilogue e, real *y, double cost
+    const real *x, Py_ssize_t x_row, Py_ssize_t m, Py_ssize_t c, const real *coef, fc_epilogue e, real *y,
+    Py_ssize_t y_row, double cost
 ) noexcept nogil:
     # y = fma(x, coef[0], coef[1]), and what the epilogue makes of it
     e.scale, e.shift = coef, coef + c
-    run_finish(ops(sizeof(real) // 4 - 1), e, <const char *>x, <char *>y, m, c, 1 + cost)
+    run_finish(ops(sizeof(real) // 4 - 1), e, <const char *>x, x_row, <char *>y, y_row, m, c, 1 + cost)
 
 
 def backward(
-    const real[:, ::1] g,
-    const real[:, ::1] y,
-    const real[:, ::1] x,
+    const real[:, :] g,
+    const real[:, :] y,
+    const real[:, :] x,
     const real[::1] weight,
     const real[:, ::1] saved,
     bint training,
@@ -167,21 +200,28 @@ def backward(
 ):
     """Set dx and add to dweight and dbias, each unless it is None; g counts where ReLU's output y lets it through,
     if y is not None."""
-    cdef Py_ssize_t m = x.shape[0], c = x.shape[1], step = shard_rows(c), i, j, first
-    cdef unsigned char[::1] arena = scratch(scratch_elements(m, c) * sizeof(real))
-    cdef real *coef = <real *>&arena[0]
+    cdef Py_ssize_t m = x.shape[0], c = x.shape[1], step = shard_rows(c), i, j, first, rows
+    cdef Rows a
+    if m == 0:
+        return
+    a.g_row = row_pitch(m, c, g.strides[0], sizeof(real))
+    a.x_row = row_pitch(m, c, x.strides[0], sizeof(real))
+    a.y_row = c if y is None else row_pitch(m, c, y.strides[0], sizeof(real))
+    cdef Py_ssize_t room = room_elements(m, c, 3 * (a.g_row != c or a.x_row != c or a.y_row != c))
+    cdef unsigned char[::1] arena = scratch((room + scratch_elements(m, c)) * sizeof(real))
+    cdef real *shards = <real *>&arena[0]
+    cdef real *shard
+    cdef real *coef = shards + room
     cdef real *sums = coef + 4 * c
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef double invstd, scale
     cdef const real *passed = NULL
     cdef fc_epilogue e = Epilogue().e
-    if m == 0:
-        return
     if y is not None:
         passed = &y[0, 0]
     with nogil:
         if training or dweight is not None or dbias is not None:
-            gradient_sums(&g[0, 0], passed, &x[0, 0], &saved[0, 0], m, c, sums)
+            gradient_sums(&g[0, 0], passed, &x[0, 0], a, &saved[0, 0], m, c, sums, shards)
         for j in range(c):
             invstd = saved[1, j]
             scale = invstd
@@ -203,40 +243,48 @@ def backward(
             if training:
                 for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(4.0 * m * c)):
                     first = i * step
-                    table.norm_backward(&g[first, 0], behind(passed, first * c), &x[first, 0], coef,
-                                        min(step, m - first), c, &dx[first, 0])
+                    rows = min(step, m - first)
+                    shard = shards + 3 * threadid() * step * c
+                    table.norm_backward(gathered(&g[0, 0], a.g_row, first, rows, c, shard),
+                                        gathered(passed, a.y_row, first, rows, c, shard + step * c),
+                                        gathered(&x[0, 0], a.x_row, first, rows, c, shard + 2 * step * c), coef,
+                                        rows, c, &dx[first, 0])
             elif passed != NULL:
                 e.activation = FC_ACT_relu
                 for i in prange((m + step - 1) // step, schedule="static", num_threads=threads_for(2.0 * m * c)):
                     first = i * step
-                    table.activate_backward(&e, &g[first, 0], passed + first * c, &dx[first, 0],
-                                            min(step, m - first), c)
+                    table.activate_backward(&e, &g[first, 0], a.g_row, passed + first * a.y_row, a.y_row,
+                                            &dx[first, 0], c, min(step, m - first), c)
                 e.activation = FC_ACT_none
-                scale_shift(&dx[0, 0], m, c, coef, e, &dx[0, 0], 1)
+                scale_shift(&dx[0, 0], c, m, c, coef, e, &dx[0, 0], c, 1)
             else:
-                scale_shift(&g[0, 0], m, c, coef, e, &dx[0, 0], 1)
+                scale_shift(&g[0, 0], a.g_row, m, c, coef, e, &dx[0, 0], c, 1)
 
 
-cdef inline const real *behind(const real *y, Py_ssize_t count) noexcept nogil:
-    if y == NULL:
-        return NULL
-    return y + count
+cdef struct Rows:
+    # elements from one row to the next, of a gradient, an output and an input
+    Py_ssize_t g_row, y_row, x_row
 
 
 cdef void gradient_sums(
-    const real *g, const real *y, const real *x, const real *mean, Py_ssize_t m, Py_ssize_t c, real *sums
+    const real *g, const real *y, const real *x, Rows a, const real *mean, Py_ssize_t m, Py_ssize_t c, real *sums,
+    real *shards
 ) noexcept nogil:
     # sums (shards, 2, C): sum of g and of g * (x - mean); the first row ends as those of all
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef Py_ssize_t step = shard_rows(c), shards = (m + step - 1) // step, i, first, span
-    for i in prange(shards, schedule="static", num_threads=threads_for(4.0 * m * c)):
+    cdef Py_ssize_t step = shard_rows(c), count = (m + step - 1) // step, i, first, span, rows
+    cdef real *shard
+    for i in prange(count, schedule="static", num_threads=threads_for(4.0 * m * c)):
         first = i * step
-        table.norm_sums(g + first * c, behind(y, first * c), x + first * c, mean, min(step, m - first), c,
-                        sums + 2 * i * c)
+        rows = min(step, m - first)
+        shard = shards + 3 * threadid() * step * c
+        table.norm_sums(gathered(g, a.g_row, first, rows, c, shard),
+                        gathered(y, a.y_row, first, rows, c, shard + step * c),
+                        gathered(x, a.x_row, first, rows, c, shard + 2 * step * c), mean, rows, c, sums + 2 * i * c)
     span = 1
-    while span < shards:
-        for i in prange(0, shards - span, 2 * span, schedule="static",
-                        num_threads=threads_for(2.0 * c * (shards // (2 * span)))):
+    while span < count:
+        for i in prange(0, count - span, 2 * span, schedule="static",
+                        num_threads=threads_for(2.0 * c * (count // (2 * span)))):
             table.accumulate(sums + 2 * (i + span) * c, sums + 2 * i * c, 2 * c)
         span = 2 * span
 

@@ -1,11 +1,13 @@
 """Max and mean pooling: geometry, blocks and threads around the kernels of pool.inc.h.
 
+Images are read and written with their pixels at any one distance, positions lie together.
 A task is a block of rows of one image, and for few large images a part of its channels too. Nothing is summed
 across tasks, so blocks and threads change no bit.
 """
 
 from cython.parallel cimport prange
 
+from fastconv._ext.epilogue cimport pixel_pitch
 from fastconv._ext.runtime cimport fc_axis, fc_ops, fc_pool, fc_span, ops, threads_for
 
 ctypedef fused real:
@@ -81,12 +83,13 @@ cdef struct Job:
     int threads
 
 
-cdef Job plan(Geometry g, Py_ssize_t n, Py_ssize_t c, Py_ssize_t arg_size, bint by_input, int kind) noexcept:
+cdef Job plan(Geometry g, Py_ssize_t n, Py_ssize_t c, Py_ssize_t x_pitch, Py_ssize_t y_pitch, Py_ssize_t arg_size,
+              bint by_input, int kind) noexcept:
     """Cut the work; rows are input rows where a gradient is added up (by_input), else output rows."""
     cdef Job job
     job.table = ops(kind)
     job.pool.h, job.pool.w = g.h.pointers(), g.w.pointers()
-    job.pool.pitch = job.pool.channels = c
+    job.pool.x_pitch, job.pool.y_pitch, job.pool.arg_pitch, job.pool.channels = x_pitch, y_pitch, c, c
     job.pool.arg_size = arg_size
     job.pool.tiled = g.h.tiled and g.w.tiled
     job.n = n
@@ -112,7 +115,7 @@ cdef struct Task:
 cdef Task cut(const Job *job, Py_ssize_t index) noexcept nogil:
     """Return one of the n * blocks * parts tasks."""
     cdef Task t
-    cdef Py_ssize_t c = job.pool.pitch, units = ceil_div(c, CHANNELS)
+    cdef Py_ssize_t c = job.pool.channels, units = ceil_div(c, CHANNELS)
     cdef Py_ssize_t part = index % job.parts, block = index // job.parts % job.blocks
     t.pool = job.pool
     t.image = index // job.parts // job.blocks
@@ -122,13 +125,23 @@ cdef Task cut(const Job *job, Py_ssize_t index) noexcept nogil:
     return t
 
 
-def max_pool(const real[:, :, :, ::1] x, real[:, :, :, ::1] y, unsigned char[:, :, :, ::1] arg,
+cdef inline Py_ssize_t first_input(const Task *t) noexcept nogil:
+    return t.image * t.pool.h.inputs * t.pool.w.inputs * t.pool.x_pitch + t.channel
+
+
+cdef inline Py_ssize_t first_output(const Task *t, Py_ssize_t pitch) noexcept nogil:
+    return t.image * t.pool.h.outputs * t.pool.w.outputs * pitch + t.channel
+
+
+def max_pool(const real[:, :, :, :] x, real[:, :, :, :] y, unsigned char[:, :, :, ::1] arg,
              Py_ssize_t arg_size, Geometry g):
     """Write y (N, P, Q, C) and, unless arg_size is 0, the bytes of the positions within the windows."""
     cdef Py_ssize_t n = x.shape[0], index, tasks
     if n == 0:
         return
-    cdef Job job = plan(g, n, x.shape[3], arg_size, False, sizeof(real) // 4 - 1)
+    cdef Py_ssize_t x_pitch = pixel_pitch(x.shape, x.strides, sizeof(real))
+    cdef Py_ssize_t y_pitch = pixel_pitch(y.shape, y.strides, sizeof(real))
+    cdef Job job = plan(g, n, x.shape[3], x_pitch, y_pitch, arg_size, False, sizeof(real) // 4 - 1)
     cdef char *positions = <char *>&arg[0, 0, 0, 0] if arg_size else NULL
     tasks = n * job.blocks * job.parts
     for index in prange(tasks, nogil=True, schedule='static', num_threads=job.threads):
@@ -137,19 +150,19 @@ def max_pool(const real[:, :, :, ::1] x, real[:, :, :, ::1] y, unsigned char[:, 
 
 cdef void max_pool_task(const Job *job, Py_ssize_t index, const real *x, real *y, char *arg) noexcept nogil:
     cdef Task t = cut(job, index)
-    cdef Py_ssize_t out = t.image * t.pool.h.outputs * t.pool.w.outputs * t.pool.pitch + t.channel
     if arg != NULL:
-        arg += out * t.pool.arg_size
-    x += t.image * t.pool.h.inputs * t.pool.w.inputs * t.pool.pitch + t.channel
-    job.table.max_pool(&t.pool, x, y + out, arg, t.begin, t.end)
+        arg += first_output(&t, t.pool.arg_pitch) * t.pool.arg_size
+    job.table.max_pool(&t.pool, x + first_input(&t), y + first_output(&t, t.pool.y_pitch), arg, t.begin, t.end)
 
 
-def avg_pool(const real[:, :, :, ::1] x, real[:, :, :, ::1] y, Geometry g):
+def avg_pool(const real[:, :, :, :] x, real[:, :, :, :] y, Geometry g):
     """Write y (N, P, Q, C): the means of the windows."""
     cdef Py_ssize_t n = x.shape[0], index, tasks
     if n == 0:
         return
-    cdef Job job = plan(g, n, x.shape[3], 0, False, sizeof(real) // 4 - 1)
+    cdef Py_ssize_t x_pitch = pixel_pitch(x.shape, x.strides, sizeof(real))
+    cdef Py_ssize_t y_pitch = pixel_pitch(y.shape, y.strides, sizeof(real))
+    cdef Job job = plan(g, n, x.shape[3], x_pitch, y_pitch, 0, False, sizeof(real) // 4 - 1)
     tasks = n * job.blocks * job.parts
     for index in prange(tasks, nogil=True, schedule='static', num_threads=job.threads):
         avg_pool_task(&job, index, &x[0, 0, 0, 0], &y[0, 0, 0, 0])
@@ -157,19 +170,20 @@ def avg_pool(const real[:, :, :, ::1] x, real[:, :, :, ::1] y, Geometry g):
 
 cdef void avg_pool_task(const Job *job, Py_ssize_t index, const real *x, real *y) noexcept nogil:
     cdef Task t = cut(job, index)
-    x += t.image * t.pool.h.inputs * t.pool.w.inputs * t.pool.pitch + t.channel
-    y += t.image * t.pool.h.outputs * t.pool.w.outputs * t.pool.pitch + t.channel
-    job.table.avg_pool(&t.pool, x, y, t.begin, t.end)
+    job.table.avg_pool(&t.pool, x + first_input(&t), y + first_output(&t, t.pool.y_pitch), t.begin, t.end)
 
 
-def max_pool_backward(const real[:, :, :, ::1] grad_y, const unsigned char[:, :, :, ::1] arg,
+def max_pool_backward(const real[:, :, :, :] grad_y, const unsigned char[:, :, :, ::1] arg,
                       Py_ssize_t arg_size, real[:, :, :, ::1] grad_x, Geometry g):
     """Write grad_x (N, H, W, C) from grad_y (N, P, Q, C) and the positions of the maxima."""
     cdef Py_ssize_t n = grad_x.shape[0], index, tasks
     if n == 0:
         return
     cdef bint tiled = g.h.tiled and g.w.tiled
-    cdef Job job = plan(g, n, grad_x.shape[3], arg_size, not tiled, sizeof(real) // 4 - 1)
+    cdef Py_ssize_t c = grad_x.shape[3]
+    cdef Py_ssize_t x_pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
+    cdef Py_ssize_t y_pitch = pixel_pitch(grad_y.shape, grad_y.strides, sizeof(real))
+    cdef Job job = plan(g, n, c, x_pitch, y_pitch, arg_size, not tiled, sizeof(real) // 4 - 1)
     cdef const char *positions = <const char *>&arg[0, 0, 0, 0]
     tasks = n * job.blocks * job.parts
     for index in prange(tasks, nogil=True, schedule='static', num_threads=job.threads):
@@ -179,18 +193,21 @@ def max_pool_backward(const real[:, :, :, ::1] grad_y, const unsigned char[:, :,
 cdef void max_backward_task(const Job *job, Py_ssize_t index, const real *grad_y, const char *arg,
                             real *grad_x) noexcept nogil:
     cdef Task t = cut(job, index)
-    cdef Py_ssize_t out = t.image * t.pool.h.outputs * t.pool.w.outputs * t.pool.pitch + t.channel
-    grad_x += t.image * t.pool.h.inputs * t.pool.w.inputs * t.pool.pitch + t.channel
-    job.table.max_pool_backward(&t.pool, grad_y + out, arg + out * t.pool.arg_size, grad_x, t.begin, t.end)
+    arg += first_output(&t, t.pool.arg_pitch) * t.pool.arg_size
+    job.table.max_pool_backward(&t.pool, grad_y + first_output(&t, t.pool.y_pitch), arg, grad_x + first_input(&t),
+                                t.begin, t.end)
 
 
-def avg_pool_backward(const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_x, Geometry g):
+def avg_pool_backward(const real[:, :, :, :] grad_y, real[:, :, :, ::1] grad_x, Geometry g):
     """Write grad_x (N, H, W, C) from grad_y (N, P, Q, C)."""
     cdef Py_ssize_t n = grad_x.shape[0], index, tasks
     if n == 0:
         return
     cdef bint tiled = g.h.tiled and g.w.tiled
-    cdef Job job = plan(g, n, grad_x.shape[3], 0, not tiled, sizeof(real) // 4 - 1)
+    cdef Py_ssize_t c = grad_x.shape[3]
+    cdef Py_ssize_t x_pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
+    cdef Py_ssize_t y_pitch = pixel_pitch(grad_y.shape, grad_y.strides, sizeof(real))
+    cdef Job job = plan(g, n, c, x_pitch, y_pitch, 0, not tiled, sizeof(real) // 4 - 1)
     tasks = n * job.blocks * job.parts
     for index in prange(tasks, nogil=True, schedule='static', num_threads=job.threads):
         avg_backward_task(&job, index, &grad_y[0, 0, 0, 0], &grad_x[0, 0, 0, 0])
@@ -199,6 +216,5 @@ def avg_pool_backward(const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_x
 cdef void avg_backward_task(const Job *job, Py_ssize_t index, const real *grad_y,
                             real *grad_x) noexcept nogil:
     cdef Task t = cut(job, index)
-    grad_y += t.image * t.pool.h.outputs * t.pool.w.outputs * t.pool.pitch + t.channel
-    grad_x += t.image * t.pool.h.inputs * t.pool.w.inputs * t.pool.pitch + t.channel
-    job.table.avg_pool_backward(&t.pool, grad_y, grad_x, t.begin, t.end)
+    grad_y += first_output(&t, t.pool.y_pitch)
+    job.table.avg_pool_backward(&t.pool, grad_y, grad_x + first_input(&t), t.begin, t.end)

@@ -270,7 +270,9 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fc_pool:
         fc_axis h
         fc_axis w
-        Py_ssize_t pitch
+        Py_ssize_t x_pitch
+        Py_ssize_t y_pitch
+        Py_ssize_t arg_pitch
         Py_ssize_t channels
         Py_ssize_t arg_size
         bint tiled
@@ -324,8 +326,10 @@ cdef extern from "kernels.h" nogil:
         void (*winograd_filter_gradient)(const void *m, Py_ssize_t m_plane, void *w, Py_ssize_t w_plane,
                                          Py_ssize_t n) noexcept nogil
         # epilogue.inc.h
-        void (*finish)(const fc_epilogue *e, const void *x, void *y, Py_ssize_t n, Py_ssize_t c) noexcept nogil
-        void (*activate_backward)(const fc_epilogue *e, const void *g, const void *known, void *dx, Py_ssize_t n,
+        void (*finish)(const fc_epilogue *e, const void *x, Py_ssize_t x_row, void *y, Py_ssize_t y_row,
+                       Py_ssize_t n, Py_ssize_t c) noexcept nogil
+        void (*activate_backward)(const fc_epilogue *e, const void *g, Py_ssize_t g_row, const void *known,
+                                  Py_ssize_t known_row, void *dx, Py_ssize_t dx_row, Py_ssize_t n,
                                   Py_ssize_t c) noexcept nogil
         # norm.inc.h
         void (*moments)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum, void *m2) noexcept nogil

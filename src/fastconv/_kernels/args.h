@@ -236,10 +236,11 @@ typedef struct fc_axis {
     const fc_span *spans;         /* (outputs) */
 } fc_axis;
 
-/* Pooling of one image: x (H, W, pitch) -> y (P, Q, pitch), the first `channels` of each pixel. */
+/* Pooling of one image: x (H, W, x_pitch) -> y (P, Q, y_pitch) and positions (P, Q, arg_pitch), the first `channels` of
+ * each pixel. */
 typedef struct fc_pool {
     fc_axis h, w;
-    ptrdiff_t pitch, channels;
+    ptrdiff_t x_pitch, y_pitch, arg_pitch, channels;
     ptrdiff_t arg_size;        /* bytes of a position within the window: 1 unsigned, 4 signed, 0 for none */
     int tiled;                 /* windows neither overlap nor leave gaps */
 } fc_pool;

@@ -139,21 +139,23 @@ static FC_NOINLINE void FC(finish_later)(const FC(stages) *stages, void *y, ptrd
     FC(finish_span)(e, &s);
 }
 
-/* y (n, c) = epilogue(x); y may be x */
-static void FC(finish)(const fc_epilogue *e, const void *x, void *y, ptrdiff_t n, ptrdiff_t c)
+/* y (n, c) = epilogue(x), rows x_row and y_row apart; y may be x */
+static void FC(finish)(const fc_epilogue *e, const void *x, ptrdiff_t x_row, void *y, ptrdiff_t y_row, ptrdiff_t n,
+                       ptrdiff_t c)
 {
     FC(span) s = {
-        .x = x, .add = e->add, .pre = e->pre, .y = y, .x_row = c, .add_row = e->add_col, .y_row = c, .rows = n, .n = c,
-        .bias = e->bias, .scale = e->scale, .shift = e->shift, .slopes = e->slopes,
+        .x = x, .add = e->add, .pre = e->pre, .y = y, .x_row = x_row, .add_row = e->add_col, .y_row = y_row, .rows = n,
+        .n = c, .bias = e->bias, .scale = e->scale, .shift = e->shift, .slopes = e->slopes,
     };
-    if (!s.bias && !s.scale && !s.slopes && (!s.add || s.add_row == c)) { /* one long row */
+    const int close = x_row == c && y_row == c && (!s.add || s.add_row == c);
+    if (close && !s.bias && !s.scale && !s.slopes) { /* one long row */
         s.n *= n;
         s.rows = 1;
         FC(finish_span)(e, &s);
         return;
     }
     const ptrdiff_t fold = FC(fold)(c);
-    if (fold == 1 || n < fold || (e->add && e->add_col != c)) {
+    if (fold == 1 || n < fold || !close) {
         FC(finish_span)(e, &s);
         return;
     }
@@ -177,17 +179,18 @@ static void FC(finish)(const fc_epilogue *e, const void *x, void *y, ptrdiff_t n
     FC(finish_span)(e, &s);
 }
 
-/* dx (n, c) = g times the slope of the activation where its output or input is `known`; dx may be either */
-FC_INLINE void FC(gradient_rows)(const fc_epilogue *e, const T *g, const T *known, T *dx, ptrdiff_t n, ptrdiff_t c,
-                                 FC(gradient) *f, const int channels)
+/* dx (n, c) = g times the slope of the activation where its output or input is `known`, rows so many elements apart;
+ * dx may be either */
+FC_INLINE void FC(gradient_rows)(const fc_epilogue *e, const T *g, ptrdiff_t g_row, const T *known, ptrdiff_t known_row,
+                                 T *dx, ptrdiff_t dx_row, ptrdiff_t n, ptrdiff_t c, FC(gradient) *f, const int channels)
 {
     const VEC b = V(set1)((T)e->b);
     VEC a = V(set1)((T)e->a);
-    if (!channels) {
+    if (!channels && g_row == c && known_row == c && dx_row == c) {
         c *= n;
         n = 1;
     }
-    for (ptrdiff_t i = 0; i < n; i++, g += c, known += c, dx += c)
+    for (ptrdiff_t i = 0; i < n; i++, g += g_row, known += known_row, dx += dx_row)
         for (ptrdiff_t k = 0; k < c; k += LANES) {
             const ptrdiff_t part = c - k < LANES ? c - k : 0;
             if (channels)
@@ -196,11 +199,13 @@ FC_INLINE void FC(gradient_rows)(const fc_epilogue *e, const T *g, const T *know
         }
 }
 
-static void FC(activate_backward)(const fc_epilogue *e, const void *g, const void *known, void *dx, ptrdiff_t n,
-                                  ptrdiff_t c)
+static void FC(activate_backward)(const fc_epilogue *e, const void *g, ptrdiff_t g_row, const void *known,
+                                  ptrdiff_t known_row, void *dx, ptrdiff_t dx_row, ptrdiff_t n, ptrdiff_t c)
 {
 #define FC_ACTIVATION(name, mathematics, known_, cost, channels, a, b, parameters)                                   \
-    case FC_ACT_##name: FC(gradient_rows)(e, g, known, dx, n, c, FC(mathematics##_grad), channels); break;
+    case FC_ACT_##name:                                                                                              \
+        FC(gradient_rows)(e, g, g_row, known, known_row, dx, dx_row, n, c, FC(mathematics##_grad), channels);        \
+        break;
     switch (e->activation) {
 #include "activations.inc"
     }

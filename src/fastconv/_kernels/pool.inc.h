@@ -24,7 +24,7 @@ typedef struct FC(window) {
 
 FC_INLINE FC(window) FC(window_of)(const fc_pool *a, const fc_span *h, const fc_span *w, int whole)
 {
-    FC(window) v = {h->count, w->count, a->h.step * a->w.inputs * a->pitch, a->w.step * a->pitch,
+    FC(window) v = {h->count, w->count, a->h.step * a->w.inputs * a->x_pitch, a->w.step * a->x_pitch,
                     h->tap * a->w.kernel + w->tap, a->w.kernel, h->old, w->old,
                     a->channels, whole, (T)(h->size * w->size)};
     return v;
@@ -48,7 +48,8 @@ FC_INLINE ptrdiff_t FC(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; 
 FC_INLINE ptrdiff_t FC(spill)(const fc_pool *a)
 {
     const ptrdiff_t rest = (a->channels + LANES - 1) / LANES * LANES - a->channels;
-    return rest && a->channels != a->pitch ? -1 : (rest + a->pitch - 1) / a->pitch;
+    const ptrdiff_t c = a->channels;
+    return rest && (c != a->x_pitch || c != a->y_pitch || c != a->arg_pitch) ? -1 : (rest + c - 1) / c;
 }
 
 /* The end of the regular windows in a row of them, from `begin` on, whose last tap stays before column `safe`. */
@@ -101,7 +102,7 @@ FC_INLINE void FC(max_vec)(FC(window) v, const T *x, T *y, void *arg, ptrdiff_t 
             if (arg_size)
                 position = V(select)(keep, position, V(set1)((T)(v.tap + r * v.kernel + s)));
         }
-    FC(put)(y + at, best, part);
+    FC(put)(y, best, part);
     if (arg_size)
         FC(put_positions)(arg, at, position, part, arg_size);
 }
@@ -110,9 +111,9 @@ FC_INLINE void FC(max_window)(FC(window) v, const T *x, T *y, void *arg, ptrdiff
 {
     ptrdiff_t c = 0;
     for (; c + LANES <= v.channels || (v.whole && c < v.channels); c += LANES)
-        FC(max_vec)(v, x + c, y, arg, at + c, 0, arg_size);
+        FC(max_vec)(v, x + c, y + c, arg, at + c, 0, arg_size);
     if (c < v.channels)
-        FC(max_vec)(v, x + c, y, arg, at + c, v.channels - c, arg_size);
+        FC(max_vec)(v, x + c, y + c, arg, at + c, v.channels - c, arg_size);
 }
 
 /* nv vectors of channels: the mean of what lies inside. */
@@ -149,32 +150,33 @@ FC_INLINE void FC(avg_window)(FC(window) v, const T *x, T *y)
 FC_INLINE void FC(pool_rows)(const fc_pool *a, const T *x, T *y, void *arg, ptrdiff_t p0, ptrdiff_t p1, const int mean,
                              const int kr, const int ks, const int arg_size)
 {
-    const ptrdiff_t width = a->w.inputs, q = a->w.outputs, pitch = a->pitch, spill = FC(spill)(a);
-    const ptrdiff_t stride = a->w.stride * pitch;
+    const ptrdiff_t width = a->w.inputs, q = a->w.outputs, spill = FC(spill)(a);
+    const ptrdiff_t y_pitch = a->y_pitch, arg_pitch = a->arg_pitch, stride = a->w.stride * a->x_pitch;
     for (ptrdiff_t i = p0; i < p1; i++) {
         const fc_span *h = a->h.spans + i;
         const ptrdiff_t safe_in = (a->h.inputs - h->first - (h->count - 1) * a->h.step) * width - spill;
         const ptrdiff_t safe_out = (p1 - i) * q - spill;
         const ptrdiff_t end = spill < 0 ? a->w.end : FC(least)(FC(run_end)(&a->w, safe_in), safe_out);
-        const T *row = x + h->first * width * pitch;
+        const T *row = x + h->first * width * a->x_pitch;
         for (ptrdiff_t j = 0; j < q; j++) {
             const fc_span *w = a->w.spans + j;
-            const T *px = row + w->first * pitch;
-            ptrdiff_t at = (i * q + j) * pitch;
+            const T *px = row + w->first * a->x_pitch;
+            T *py = y + (i * q + j) * y_pitch;
+            ptrdiff_t at = (i * q + j) * arg_pitch;
             if (j != a->w.begin || j >= end) { /* cut by a border, or near the end of the block */
                 const FC(window) v = FC(window_of)(a, h, w, 0);
-                mean ? FC(avg_window)(v, px, y + at) : FC(max_window)(v, px, y, arg, at, arg_size);
+                mean ? FC(avg_window)(v, px, py) : FC(max_window)(v, px, py, arg, at, arg_size);
                 continue;
             }
             const FC(window) v = FC(window_of)(a, h, w, spill >= 0);
             if (kr && h->count == kr)
-                for (; j < end; j++, px += stride, at += pitch)
-                    mean ? FC(avg_window)(FC(fixed)(v, kr, ks, -1), px, y + at)
-                         : FC(max_window)(FC(fixed)(v, kr, ks, -1), px, y, arg, at, arg_size);
+                for (; j < end; j++, px += stride, py += y_pitch, at += arg_pitch)
+                    mean ? FC(avg_window)(FC(fixed)(v, kr, ks, -1), px, py)
+                         : FC(max_window)(FC(fixed)(v, kr, ks, -1), px, py, arg, at, arg_size);
             else
-                for (; j < end; j++, px += stride, at += pitch)
-                    mean ? FC(avg_window)(FC(fixed)(v, 0, ks, -1), px, y + at)
-                         : FC(max_window)(FC(fixed)(v, 0, ks, -1), px, y, arg, at, arg_size);
+                for (; j < end; j++, px += stride, py += y_pitch, at += arg_pitch)
+                    mean ? FC(avg_window)(FC(fixed)(v, 0, ks, -1), px, py)
+                         : FC(max_window)(FC(fixed)(v, 0, ks, -1), px, py, arg, at, arg_size);
             j--;
         }
     }
@@ -213,7 +215,7 @@ static void FC(avg_pool)(const fc_pool *a, const void *x, void *y, ptrdiff_t p0,
 
 FC_INLINE void FC(zero_pixels)(const fc_pool *a, T *gx, ptrdiff_t n)
 {
-    const ptrdiff_t pitch = a->pitch, channels = a->channels;
+    const ptrdiff_t pitch = a->x_pitch, channels = a->channels;
     for (ptrdiff_t i = 0; i < n; i++)
         for (ptrdiff_t c = 0; c < channels; c++)
             gx[i * pitch + c] = 0;
@@ -223,7 +225,7 @@ FC_INLINE void FC(zero_pixels)(const fc_pool *a, T *gx, ptrdiff_t n)
 FC_INLINE void FC(scatter_vec)(FC(window) v, const T *g, const void *arg, ptrdiff_t at, T *gx, ptrdiff_t part,
                                const int arg_size)
 {
-    VEC value = FC(get)(g + at, part), position = V(set1)(0);
+    VEC value = FC(get)(g, part), position = V(set1)(0);
     if (arg_size)
         position = FC(get_positions)(arg, at, part, arg_size);
     else
@@ -244,32 +246,34 @@ FC_INLINE void FC(scatter_window)(FC(window) v, const T *g, const void *arg, ptr
 {
     ptrdiff_t c = 0;
     for (; c + LANES <= v.channels || (v.whole && c < v.channels); c += LANES)
-        FC(scatter_vec)(v, g, arg, at + c, gx + c, 0, arg_size);
+        FC(scatter_vec)(v, g + c, arg, at + c, gx + c, 0, arg_size);
     if (c < v.channels)
-        FC(scatter_vec)(v, g, arg, at + c, gx + c, v.channels - c, arg_size);
+        FC(scatter_vec)(v, g + c, arg, at + c, gx + c, v.channels - c, arg_size);
 }
 
 /* The windows of output row i, what of them lies in the input rows of span h; old: where that is known, see above. */
 FC_INLINE void FC(scatter_row)(const fc_pool *a, const fc_span *h, ptrdiff_t i, const T *g, const void *arg, T *gx,
                                ptrdiff_t spill, const int kernel, const int old, const int arg_size)
 {
-    const ptrdiff_t width = a->w.inputs, q = a->w.outputs, pitch = a->pitch, stride = a->w.stride * pitch;
+    const ptrdiff_t width = a->w.inputs, q = a->w.outputs, stride = a->w.stride * a->x_pitch;
+    const ptrdiff_t y_pitch = a->y_pitch, arg_pitch = a->arg_pitch;
     const ptrdiff_t end = spill < 0 ? a->w.end : FC(least)(FC(run_end)(&a->w, width - spill), q - spill);
     for (ptrdiff_t j = 0; j < q; j++) {
         const fc_span *w = a->w.spans + j;
-        T *px = gx + (h->first * width + w->first) * pitch;
-        ptrdiff_t at = (i * q + j) * pitch;
+        T *px = gx + (h->first * width + w->first) * a->x_pitch;
+        const T *pg = g + (i * q + j) * y_pitch;
+        ptrdiff_t at = (i * q + j) * arg_pitch;
         if (j != a->w.begin || j >= end) {
-            FC(scatter_window)(FC(window_of)(a, h, w, 0), g, arg, at, px, arg_size);
+            FC(scatter_window)(FC(window_of)(a, h, w, 0), pg, arg, at, px, arg_size);
             continue;
         }
         const FC(window) v = FC(window_of)(a, h, w, spill >= 0);
         if (kernel && h->count == kernel && h->old == old && w->old == old)
-            for (; j < end; j++, px += stride, at += pitch)
-                FC(scatter_window)(FC(fixed)(v, kernel, kernel, old), g, arg, at, px, arg_size);
+            for (; j < end; j++, px += stride, pg += y_pitch, at += arg_pitch)
+                FC(scatter_window)(FC(fixed)(v, kernel, kernel, old), pg, arg, at, px, arg_size);
         else
-            for (; j < end; j++, px += stride, at += pitch)
-                FC(scatter_window)(FC(fixed)(v, 0, kernel, -1), g, arg, at, px, arg_size);
+            for (; j < end; j++, px += stride, pg += y_pitch, at += arg_pitch)
+                FC(scatter_window)(FC(fixed)(v, 0, kernel, -1), pg, arg, at, px, arg_size);
         j--;
     }
 }
@@ -285,10 +289,10 @@ FC_INLINE void FC(scatter_tiled)(const fc_pool *a, const T *g, const void *arg, 
         const fc_span *h = a->h.spans + i;
         FC(scatter_row)(a, h, i, g, arg, gx, spill, kernel, 0, arg_size);
         for (ptrdiff_t r = h->first; r < h->first + h->count; r++)
-            FC(zero_pixels)(a, gx + (r * width + a->w.covered) * a->pitch, width - a->w.covered);
+            FC(zero_pixels)(a, gx + (r * width + a->w.covered) * a->x_pitch, width - a->w.covered);
     }
     if (p1 == a->h.outputs)
-        FC(zero_pixels)(a, gx + a->h.covered * width * a->pitch, (a->h.inputs - a->h.covered) * width);
+        FC(zero_pixels)(a, gx + a->h.covered * width * a->x_pitch, (a->h.inputs - a->h.covered) * width);
 }
 
 /* Overlapping windows, or windows with gaps: the input rows [h0, h1), from all windows that reach them. */
@@ -298,7 +302,7 @@ FC_INLINE void FC(scatter_added)(const fc_pool *a, const T *g, const void *arg, 
     const ptrdiff_t step = a->h.step, width = a->w.inputs;
     for (ptrdiff_t r = h0; r < h1; r++) {
         const ptrdiff_t covered = r < a->h.covered ? a->w.covered : 0;
-        FC(zero_pixels)(a, gx + (r * width + covered) * a->pitch, width - covered);
+        FC(zero_pixels)(a, gx + (r * width + covered) * a->x_pitch, width - covered);
     }
     for (ptrdiff_t i = 0; i < a->h.outputs; i++) {
         fc_span h = a->h.spans[i];

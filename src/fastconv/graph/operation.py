@@ -65,6 +65,36 @@ def lies_well(a: Array) -> bool:
     return bool(flags.c_contiguous and flags.aligned and a.dtype.isnative)
 
 
+def lies_in_rows(a: Array) -> bool:
+    """Return whether an array lies well, or would but for gaps of one size between its pixels."""
+    if lies_well(a):
+        return True
+    if a.ndim not in (2, 3, 4) or not (a.dtype.isnative and a.flags.aligned):
+        return False
+    ordered = a.transpose(layout(a.ndim)) if a.ndim > 2 else a
+    pitch = next((n for size, n in zip(ordered.shape[-2::-1], ordered.strides[-2::-1], strict=True) if size > 1), 0)
+    step, expected = pitch, True
+    for size, stride in zip(ordered.shape[-2::-1], ordered.strides[-2::-1], strict=True):
+        expected = expected and (size == 1 or stride == step)
+        step *= size
+    return expected and pitch > 0 and ordered.strides[-1] == a.itemsize and pitch % a.itemsize == 0
+
+
+def rows_of(a: Array) -> Array:
+    """Return an array that lies well, or whose pixels lie at one distance, as rows of its channels: a view."""
+    return a if a.ndim == 2 else np.moveaxis(a, 1, -1).reshape(-1, a.shape[1])
+
+
+def matrices(*arrays: Array) -> list[Array]:
+    """Return arrays of one shape as matrices that hold the elements in one order: views.
+
+    They are single columns where all lie well, else rows of channels.
+    """
+    if all(map(lies_well, arrays)):
+        return [flat(a).reshape(-1, 1) for a in arrays]
+    return [rows_of(a) for a in arrays]
+
+
 def same_order(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Return whether a reshape from one shape to the other moves nothing in memory."""
 
@@ -145,6 +175,9 @@ class Operation:
         How many outputs it has.
     reads_inputs, reads_outputs
         What backward reads: places of inputs, and whether the outputs.
+    spaced_inputs, spaced_output, spaced_gradient
+        What may have gaps between its pixels, as some of the channels of a larger array have: places of inputs, for
+        both directions; the output, which forward writes and backward may read; the gradient that backward is given.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -161,6 +194,9 @@ class Operation:
     results: int = 1
     reads_inputs: tuple[int, ...] = ()
     reads_outputs: bool = False
+    spaced_inputs: ClassVar[tuple[int, ...]] = ()
+    spaced_output: ClassVar[bool] = False
+    spaced_gradient: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -197,9 +233,17 @@ class Operation:
         """Return the inputs whose gradient is the output's itself, or a view of it."""
         return ()
 
-    def view_back(self, gy: Array, input: Spec) -> Array:
+    def view_back(self, gy: Array, inputs: tuple[Any, ...], position: int) -> Array:
         """Return the gradient of an input that `passes` named, as a view of the output's."""
         return gy
+
+    def parts(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[tuple[slice, ...], ...]:
+        """Return which part of the output each input is, for an operation that puts its inputs together.
+
+        A part is a slice with both ends an axis. In `forward` and `again` an input is its spec where it lies there
+        already.
+        """
+        return ()
 
     def forward(self, f: Frame) -> Iterator[Call]:
         raise NotImplementedError

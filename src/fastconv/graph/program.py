@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.graph.operation import Array, Call, Frame, Spec, lies_well, place
-from fastconv.graph.schedule import Ref, Schedule, Step, array_at
+from fastconv.graph.steps import Ref, Schedule, Step, array_at
 
 _data, _grad = attrgetter("data"), attrgetter("grad")
 _FORWARD, _BACKWARD = 0, 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv.graph.memory import live_bytes
 from fastconv.graph.rewrite import Group
-from fastconv.graph.schedule import Schedule
+from fastconv.graph.steps import Schedule
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Row:
         Whether a hook looks at it, so that it runs on its own.
     again : bool
         Whether backward computes it once more instead of keeping it; `flops` counts that.
+    in_place : (int, int) or None
+        Of a concatenation: how many parts are written where it lies, without a copy, and how many there are.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Row:
     gradients: int
     hooked: bool = False
     again: bool = False
+    in_place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Plan:
         lines = [f"{self.model}, {kind} on {self.input_shape} of {self.dtype}", ""]
         table = [("layers", "", "output", "parameters", "MFLOP", "activations", "gradients")]
         for row in self.rows:
-            what = " + ".join(row.layers) + " (hook)" * row.hooked + " (twice)" * row.again
+            what = " + ".join(row.layers) + " (hook)" * row.hooked + " (twice)" * row.again + _in_place(row)
             table.append((
                 row.name, what, "×".join(map(str, row.output)), _count(row.parameters),
                 _count(row.flops / 1e6), _bytes(row.activations), _bytes(row.gradients),
@@ -202,7 +205,13 @@ def _row(
         sum(slot.nbytes for slot in own if slot.kind == "activation"),
         sum(slot.nbytes for slot in own if slot.kind == "gradient"),
         any(id(value) in hooked for value in g.outputs), index in schedule.again,
+        (schedule.joined[index], len(g.inputs)) if index in schedule.joined else None,
     )  # fmt: skip
+
+
+def _in_place(row: Row) -> str:
+    there, parts = row.in_place or (0, 0)
+    return "" if not there else " (in place)" if there == parts else f" ({there} of {parts} in place)"
 
 
 def _count(value: float) -> str:

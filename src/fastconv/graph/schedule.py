@@ -8,97 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
+from fastconv.graph.joining import ANY, NONE, PIXELS, gaps_of, location, places
 from fastconv.graph.memory import Slot, arrange
-from fastconv.graph.operation import Array, Call, Frame, Spec, place
+from fastconv.graph.operation import Array, Call, Frame, Spec
 from fastconv.graph.rewrite import Group, group
+from fastconv.graph.steps import Bind, Ref, Schedule, Step, bare
 from fastconv.graph.value import Graph, Value
-
-Bind = Callable[[Frame], Iterator[Call]]
-
-
-@dataclass(eq=False)
-class Ref:
-    """Where an array will be: in a slot, in something outside the arena, or a view of another.
-
-    Attributes
-    ----------
-    spec : Spec
-    slot : Slot or None
-    source : Any
-        ("input", i), ("grad", i), ("data", parameter), ("sink", parameter) or ("array", array) without a slot.
-    base, view
-        For a view: what it is a view of, and the function from array to array.
-    """
-
-    spec: Spec
-    slot: Slot | None = None
-    source: Any = None
-    base: Ref | None = None
-    view: Callable[[Array], Array] | None = None
-
-    @property
-    def root(self) -> Ref:
-        return self if self.base is None else self.base.root
-
-
-@dataclass(eq=False)
-class Step:
-    """One entry of the list that a program walks: kernel calls, once its references are arrays."""
-
-    bind: Bind
-    refs: Frame  # of references
-    owner: int
-
-    def references(self) -> Iterator[Ref]:
-        f = self.refs
-        for ref in (*f.x, *f.y, *f.saved, *f.gy, *f.gx, *f.work, f.add, f.coefficients):
-            if ref is not None:
-                yield ref
-
-
-@dataclass(eq=False)
-class Schedule:
-    """What a program does, without arrays: shared by all runs of a model on one shape.
-
-    Attributes
-    ----------
-    graph : Graph
-    groups : list of Group
-    forward, backward : list of Step
-    outputs, grads : list of Ref
-        Of the model's outputs, and of its inputs' gradients (None where there is none).
-    slots : list of Slot
-    nbytes : int
-        Of the arena.
-    gradients : bool
-    calls_out : bool
-        Whether it runs code that is not the package's: hooks, layers with a backward of their own.
-    again : list of int
-        Groups that backward runs forward once more, since their results were not kept.
-    """
-
-    graph: Graph
-    groups: list[Group]
-    gradients: bool
-    calls_out: bool = False
-    forward: list[Step] = field(default_factory=list)
-    backward: list[Step] = field(default_factory=list)
-    outputs: list[Ref] = field(default_factory=list)
-    grads: list[Ref | None] = field(default_factory=list)
-    slots: list[Slot] = field(default_factory=list)
-    again: list[int] = field(default_factory=list)
-    nbytes: int = 0
 
 
 def schedule(
     graph: Graph, wanted: Sequence[bool], gradients: bool, spans: Sequence[tuple[int, int]] = ()
 ) -> Schedule:  # fmt: skip
     """Plan a program.
+
+    Parts of a concatenation are written where the result lies, unless that takes more memory than to copy them: the
+    result's memory has to be there from the first part on, and may stand empty while more is needed elsewhere.
 
     Parameters
     ----------
@@ -111,17 +40,23 @@ def schedule(
         Nodes, the last not included, whose results are not kept for backward but computed once more, each span on its
         own ("checkpointing": Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174).
     """
-    return _Scheduler(graph, wanted, gradients, spans).run()
+    found = _Scheduler(graph, wanted, gradients, spans).run()
+    if any(found.joined.values()):
+        copied = _Scheduler(graph, wanted, gradients, spans, join=False).run()
+        if copied.nbytes < found.nbytes:
+            return copied
+    return found
 
 
 class _Scheduler:
     def __init__(
-        self, graph: Graph, wanted: Sequence[bool], gradients: bool, spans: Sequence[tuple[int, int]]
+        self, graph: Graph, wanted: Sequence[bool], gradients: bool, spans: Sequence[tuple[int, int]], join: bool = True
     ) -> None:  # fmt: skip
         self.plan = Schedule(graph, group(graph, gradients), gradients)
         self.segments = list(_segments(graph, self.plan.groups, spans)) if gradients else []
         self.inside = {i: segment for segment in self.segments for i in segment}  # groups of segments
         self.made = {value: i for i, g in enumerate(self.plan.groups) for value in g.outputs}
+        self.places = places(graph, self.plan.groups, self.inside) if join else {}
         self.copies: dict[Value, Ref] = {}  # results of segments that were computed once more
         self.plan.calls_out = any(g.op.calls_out for g in self.plan.groups)
         self.wanted = wanted
@@ -167,17 +102,21 @@ class _Scheduler:
             self.refs[value] = Ref(value.spec, source=source)
         return self.refs[value]
 
-    def slot(self, spec: Spec, kind: str) -> Ref:
-        slot = Slot(spec.nbytes, kind, self.owner)
+    def slot(self, spec: Spec, kind: str, owner: int | None = None) -> Ref:
+        slot = Slot(spec.nbytes, kind, self.owner if owner is None else owner)
         self.plan.slots.append(slot)
         return Ref(spec, slot)
 
     def _home(self, value: Value) -> Value:
         """Return the value in whose memory this one lies."""
-        while value.node is not None and value.node.op.is_view(*value.node.specs()):
-            assert value.node.inputs[0] is not None
-            value = value.node.inputs[0]
-        return value
+        while True:
+            if value in self.places:
+                value = self.places[value].whole
+            elif value.node is not None and value.node.op.is_view(*value.node.specs()):
+                assert value.node.inputs[0] is not None
+                value = value.node.inputs[0]
+            else:
+                return value
 
     def _kept(self) -> set[Value]:
         """Note which values need gradients; returns those that backward reads."""
@@ -220,6 +159,11 @@ class _Scheduler:
             return
         outputs = [self._output(g, i, value, left) for i, value in enumerate(g.outputs)]
         frame = self._frame(g, outputs, self.refs_of)
+        if g.op.parts(*specs):
+            frame.x = [bare(ref) if there else ref for ref, there in zip(frame.x, self._in_place(g), strict=True)]
+            self.plan.joined[index] = sum(self._in_place(g))
+            if self.plan.joined[index] == len(frame.x):
+                return
         if self.plan.gradients and g.op.saved(*specs) and (index not in self.inside or g.op.keeps_saved):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
         if g.scale is not None:
@@ -246,7 +190,10 @@ class _Scheduler:
         return Ref(output.spec, base=find(first), view=_viewer(g, output.spec))
 
     def _output(self, g: Group, i: int, value: Value, left: Counter[Value]) -> Ref:
-        """Return where an output goes: where the first input lies, if that is not needed any more, or a new slot."""
+        """Return where an output goes: where it is put together with others, or where the first input lies, if that is
+        not needed any more, or a new slot."""
+        if value in self.places or value in self.refs:
+            return self._part(value)
         first = g.inputs[0] if g.inputs else None
         if i == 0 and g.op.inplace and first is not None and first.spec == value.spec:
             before = self.refs_of(first)
@@ -255,6 +202,27 @@ class _Scheduler:
                 self.refs[value] = Ref(value.spec, before.slot)
                 return self.refs[value]
         self.refs[value] = self.slot(value.spec, "activation")
+        return self.refs[value]
+
+    def _in_place(self, g: Group) -> list[bool]:
+        """Return which inputs of an operation that puts them together lie where they should."""
+        whole, start = location(g.outputs[0], self.places)
+        found = []
+        for value, key in zip(g.inputs, g.op.parts(*g.nodes[0].specs()), strict=True):
+            assert value is not None
+            wanted = tuple(first + part.start for first, part in zip(start, key, strict=True))
+            root, at = location(value, self.places)
+            found.append(root is whole and at == wanted)
+        return found
+
+    def _part(self, value: Value) -> Ref:
+        """Return where a value lies that is put together with others, or that others are parts of."""
+        if value not in self.refs:
+            at = self.places.get(value)
+            if at is None:
+                self.refs[value] = self.slot(value.spec, "activation", self.made[value])
+            else:
+                self.refs[value] = Ref(value.spec, base=self._part(at.whole), view=itemgetter(at.key), gaps=at.gaps)
         return self.refs[value]
 
     # ---- backward
@@ -274,6 +242,8 @@ class _Scheduler:
             grad = self._take(value) if self.needs[value] else None
             if grad is None and self.needs[value]:
                 grad = self._zero(value.spec)
+            if grad is not None and grad.gaps:
+                grad = self._close(grad)
             plan.grads.append(grad)
 
     def _run_again(self, segment: range) -> None:
@@ -326,6 +296,9 @@ class _Scheduler:
             for value, grad in zip(g.outputs, found, strict=True)
         ]
         outputs = [self._seen(value) for value in g.outputs]
+        masked = g.behind is not None or (g.activation is not None and not g.masks and not g.pooled)
+        takes = (PIXELS,) if masked or g.op.spaced_gradient else ()
+        grads = [self._close(ref) if ref.gaps and ref.gaps not in takes else ref for ref in grads]
         if g.behind is not None:
             grads[0] = self._masked(g.op.mask, grads[0], outputs[0])  # type: ignore[attr-defined]
         if g.activation is not None and not g.masks and not g.pooled:
@@ -340,15 +313,15 @@ class _Scheduler:
             if value is None or not self._needs(value):
                 continue
             if position in passed:
-                after.append((value, self._pass(g, grads[0], value.spec)))
+                after.append((value, self._pass(g, grads[0], position)))
             else:
                 targets[position] = self._target(g, position, value, after)
         if any(target is not None for target in targets) or g.op.trains_itself:
             inputs = [None if value is None else self._seen(value) for value in g.inputs]
             read = g.op.reads(self._wanted(g))
-            reads = [ref if i in read else _bare(ref) for i, ref in enumerate(inputs)]
+            reads = [ref if i in read else bare(ref) for i, ref in enumerate(inputs)]
             own = g.op.reads_outputs or g.masks
-            frame = Frame(reads, outputs if own else [_bare(ref) for ref in outputs], self.saved.get(index, []),
+            frame = Frame(reads, outputs if own else [bare(ref) for ref in outputs], self.saved.get(index, []),
                           grads, targets)  # fmt: skip
             frame.work = [self.slot(spec, "work") for spec in g.op.work(True, *specs)]
             frame.activation = _activation(g) if g.masks else (None, ())
@@ -379,10 +352,24 @@ class _Scheduler:
         after.append((value, target))
         return target
 
-    def _pass(self, g: Group, grad: Ref, spec: Spec) -> Ref:
+    def _pass(self, g: Group, grad: Ref, position: int) -> Ref:
+        inputs, outputs = g.nodes[0].specs()
+        spec = inputs[position]
         if grad.spec == spec:
             return grad
-        return Ref(spec, base=grad, view=lambda gy: g.op.view_back(gy, spec))
+        keys = g.op.parts(inputs, outputs)
+        gaps = gaps_of(outputs[0], keys[position]) if keys else NONE
+        if grad.gaps and gaps != ANY:
+            gaps = grad.gaps
+        return Ref(spec, base=grad, view=lambda gy: g.op.view_back(gy, inputs, position), gaps=gaps)
+
+    def _close(self, ref: Ref) -> Ref:
+        """Copy a gradient that has gaps to where it has none."""
+        target = self.slot(ref.spec, "gradient")
+        self.plan.backward.append(Step(_copy, Frame([ref], [target]), self.owner))
+        self._release(ref)
+        self._hold(target)
+        return target
 
     def _give(self, value: Value, ref: Ref) -> None:
         """Note a contribution to the gradient of a value."""
@@ -449,6 +436,10 @@ def _add(f: Frame) -> Iterator[Call]:
     yield np.add, (*f.x, f.y[0])
 
 
+def _copy(f: Frame) -> Iterator[Call]:
+    yield np.copyto, (f.y[0], f.x[0])
+
+
 def _fill(f: Frame) -> Iterator[Call]:
     yield f.y[0].fill, (0,)
 
@@ -471,15 +462,3 @@ def _activation(g: Group) -> tuple[Any, ...]:
     """Return name and parameters of the activation that a group applies last."""
     op: Any = None if g.activation is None else g.activation.op
     return (None, ()) if op is None else (op.kind, op.params)
-
-
-def _bare(ref: Ref | None) -> Ref | None:
-    """Return a reference of which backward needs the shape alone."""
-    return None if ref is None else replace(ref, slot=None, source=("shape", ref.spec), base=None, view=None)
-
-
-def array_at(ref: Ref, arena: Array) -> Array:
-    """Return the array of a reference into the arena."""
-    assert ref.slot is not None
-    flat = arena[ref.slot.offset : ref.slot.offset + ref.spec.nbytes].view(ref.spec.dtype)
-    return place(flat, ref.spec)

@@ -45,6 +45,9 @@ class Sequential(Module):
             self._layers: dict[str, Any] = dict(layers[0])
         else:
             self._layers = {str(i): layer for i, layer in enumerate(layers)}
+        for setting, value in (("input_grad", input_grad), ("fuse", fuse)):
+            if value not in (True, False):
+                raise ValueError(f"Sequential: {setting} must be True or False, got {repr(value)[:80]}")
         self.need_input_grad = self.input_grad = input_grad
         self.fuse = fuse
         self._check(self._layers)

@@ -4,7 +4,7 @@ from fastconv._ext.conv.correlation cimport Correlation, book_correlation, corre
 from fastconv._ext.conv.geometry cimport Geometry
 from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panel_pitch, panels_of
 from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
-from fastconv._ext.epilogue cimport Epilogue
+from fastconv._ext.epilogue cimport Epilogue, pixel_pitch
 from fastconv._ext.runtime cimport fc_ops, ops, threads_for
 
 ctypedef fused real:
@@ -12,8 +12,8 @@ ctypedef fused real:
     double
 
 
-cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Scratch *s) noexcept nogil:
-    """Make ``a`` the correlation of these sizes, and book the memory it needs beside panels."""
+cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, Scratch *s) noexcept nogil:
+    """Make ``a`` the correlation of these sizes, results ``pitch`` elements apart; book what it needs beside panels."""
     a.table = table
     a.image.h, a.image.w, a.image.c, a.image.size = g.h, g.w, g.c, table.size
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = g.p, g.q, g.sh, g.sw
@@ -21,7 +21,7 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Scratch *s) 
     a.image.reach_r, a.image.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
     a.n, a.ntaps, a.tap_rows = g.n, g.r * g.s, g.r
     a.groups, a.cg, a.kg, a.depthwise = g.groups, g.c // g.groups, g.k // g.groups, g.depthwise
-    a.y_image, a.y_row, a.y_col = g.p * g.q * g.k, g.q * g.k, g.k
+    a.y_image, a.y_row, a.y_col = g.p * g.q * pitch, g.q * pitch, pitch
     a.threads = threads_for(g.work())
     a.nr = panel_lanes(table, a.kg)
     a.panel_pitch = panel_pitch(a.nr, a.kg, a.ntaps * a.cg)
@@ -29,10 +29,11 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Scratch *s) 
     book_correlation(a, s)
 
 
-def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, ::1] y, Geometry g,
+def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, :] y, Geometry g,
             Epilogue epilogue, scratch, const unsigned char[::1] packed=None):
     """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C/groups, R, S).
 
+    The pixels of y may lie at any one distance, unless the epilogue has `pre`.
     ``scratch`` is a function from a number of bytes to a uint8 array. ``packed`` is the weight as `pack` has packed it;
     without it, or if it was packed for another instruction set, the weight is packed here.
     """
@@ -40,10 +41,13 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     if g.n == 0:
         return
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t pitch = pixel_pitch(y.shape, y.strides, sizeof(real))
+    if epilogue.e.pre != NULL and pitch != g.k:
+        raise ValueError("forward: with pre, the pixels of y must follow each other")
     cdef Correlation a
     cdef Scratch s
     nothing_booked(&s)
-    describe(&a, g, table, &s)
+    describe(&a, g, table, pitch, &s)
     a.panels = NULL
     if packed is not None:
         a.panels = panels_of(table, a.nr, panel_bytes(table, g, False), packed)

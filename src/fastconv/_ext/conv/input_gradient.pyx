@@ -7,7 +7,7 @@ from fastconv._ext.conv.correlation cimport Correlation, book_correlation, corre
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panel_pitch
 from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
-from fastconv._ext.epilogue cimport Epilogue, epilogue_at
+from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
 
 ctypedef fused real:
@@ -45,30 +45,31 @@ cdef Phase phase_taps(Py_ssize_t first, Py_ssize_t length, Py_ssize_t pad, Py_ss
     return phase
 
 
-cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, Scratch *s) noexcept nogil:
-    """Make ``a`` the correlation that writes one phase of the gradient, and book the memory it needs beside panels."""
+cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, Py_ssize_t pitch, Scratch *s) noexcept nogil:
+    """Make ``a`` the correlation that writes one phase of the gradient, pixels ``pitch`` elements apart; book what it
+    needs beside panels."""
     cdef bint empty = rows.count == 0 or cols.count == 0
     a.image.h, a.image.w = g.p, g.q
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = rows.positions, cols.positions, 1, 1
     a.image.top, a.image.left = 0 if empty else -rows.shift, 0 if empty else -cols.shift
     a.image.reach_r, a.image.reach_c = 0 if empty else rows.reach, 0 if empty else cols.reach
     a.n, a.ntaps, a.tap_rows = g.n, rows.count * cols.count, 0 if empty else rows.count
-    a.y_image, a.y_row, a.y_col = g.h * g.w * g.c, g.sh * g.w * g.c, g.sw * g.c
+    a.y_image, a.y_row, a.y_col = g.h * g.w * pitch, g.sh * g.w * pitch, g.sw * pitch
     a.panel_pitch = panel_pitch(a.nr, a.kg, a.ntaps * a.cg)
     book_correlation(a, s)
 
 
-cdef void place_phase(Correlation *a, Geometry g, Phase rows, Phase cols, char *grad_x,
+cdef void place_phase(Correlation *a, Geometry g, Phase rows, Phase cols, char *grad_x, Py_ssize_t pitch,
                       const fc_epilogue *whole) noexcept nogil:
     """Say where the results of a phase go, and what is added to them."""
     cdef Py_ssize_t first = rows.first * g.w + cols.first
-    a.y = grad_x + first * g.c * a.image.size
-    a.e = epilogue_at(whole, first * g.c, first * whole.add_col, 0, a.image.size)
+    a.y = grad_x + first * pitch * a.image.size
+    a.e = epilogue_at(whole, first * pitch, first * whole.add_col, 0, a.image.size)
     a.e.add_image, a.e.add_row = g.h * g.w * whole.add_col, g.sh * g.w * whole.add_col
     a.e.add_col = g.sw * whole.add_col
 
 
-cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Scratch *s) noexcept nogil:
+cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, Scratch *s) noexcept nogil:
     """Set what all phases share; book the memory of the largest."""
     cdef Py_ssize_t h0, w0
     cdef Phase rows
@@ -80,25 +81,29 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Scratch *s) 
     for h0 in range(min(g.sh, g.h)):
         rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, NULL, NULL)
         for w0 in range(min(g.sw, g.w)):
-            take_phase(a, g, rows, phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, NULL, NULL), s)
+            take_phase(a, g, rows, phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, NULL, NULL), pitch, s)
     book(s, PANELS, panel_bytes(table, g, True))
     book(s, TAPS, (3 * g.r * g.s + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
 
 
-def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, ::1] grad_x,
+def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, :] grad_x,
                    Geometry g, Epilogue epilogue, scratch):
     """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the flipped filters.
 
-    An epilogue that adds another gradient is what a value read twice needs.
+    An epilogue that adds another gradient is what a value read twice needs. The pixels of grad_x may lie at any one
+    distance, unless the epilogue has `pre`.
     """
     epilogue.check(sizeof(real), g.n * g.h * g.w, g.c)
     if g.n == 0:
         return
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
+    if epilogue.e.pre != NULL and pitch != g.c:
+        raise ValueError("input_gradient: with pre, the pixels of grad_x must follow each other")
     cdef Correlation a
     cdef Scratch s
     nothing_booked(&s)
-    describe(&a, g, table, &s)
+    describe(&a, g, table, pitch, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
     # tap number, row and column shifts of a phase; kernel rows, their shifts; kernel columns, their shifts
@@ -123,7 +128,7 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
                     for j in range(cols.count):
                         taps[t], tap_r[t], tap_c[t] = kernel_r[i] * g.s + kernel_c[j], shift_r[i], shift_c[j]
                         t += 1
-                take_phase(&a, g, rows, cols, &s)
-                place_phase(&a, g, rows, cols, <char *>&grad_x[0, 0, 0, 0], &epilogue.e)
+                take_phase(&a, g, rows, cols, pitch, &s)
+                place_phase(&a, g, rows, cols, <char *>&grad_x[0, 0, 0, 0], pitch, &epilogue.e)
                 pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, True, taps, t, get(&s, PANELS))
                 correlate(&a, &s)

@@ -70,7 +70,7 @@ def apply_backward(where: str, op: Operation, grad_output: Array, *operands: Arr
     ]
     passed = op.passes(specs, outputs)
     for i in passed:
-        np.copyto(grads[i], op.view_back(gy, specs[i]))
+        np.copyto(grads[i], op.view_back(gy, specs, i))
     if len(passed) < len(grads):
         x, y = [_laid_out(where, a) for a in arrays], _memory(where, outputs)
         saved = _memory(where, op.saved(specs, outputs))

@@ -14,7 +14,19 @@ from fastconv.functional._ops._run import describes
 from fastconv.functional._views import check_batch
 from fastconv.functional.activation import _gelu_name
 from fastconv.functional.prelu import _add_slope_sums
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, axis_of, flat, integer, layout, one_dtype
+from fastconv.graph.operation import (
+    Array,
+    Call,
+    Frame,
+    Operation,
+    Spec,
+    axis_of,
+    flat,
+    integer,
+    layout,
+    matrices,
+    one_dtype,
+)
 from fastconv.graph.value import write
 
 _softmax = by_dtype(loss.softmax)
@@ -39,6 +51,9 @@ class Activate(Elementwise):
     kind: str
     params: tuple[float, ...] = ()
     takes_part_as = "activation"
+    spaced_inputs = (0,)
+    spaced_output = True
+    spaced_gradient = True
 
     def __post_init__(self) -> None:
         row, params = parse(str(self.kind), (self.kind, *self.params))
@@ -59,18 +74,12 @@ class Activate(Elementwise):
         return not self.reads_inputs
 
     def forward(self, f: Frame) -> Iterator[Call]:
-        yield finish[f.y[0].dtype], (_column(f.x[0]), _column(f.y[0]), alone(self.kind, self.params))
+        yield finish[f.y[0].dtype], (*matrices(f.x[0], f.y[0]), alone(self.kind, self.params))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         known = f.y[0] if self.reads_outputs else f.x[0]
         [gy], [gx] = f.gy, f.gx
-        arrays = (_column(gy), _column(known), _column(gx))
-        yield activate_backward[gx.dtype], (*arrays, alone(self.kind, self.params))
-
-
-def _column(a: Array) -> Array:
-    """Return the elements in the order of their memory, as pixels of one channel."""
-    return flat(a).reshape(-1, 1)
+        yield activate_backward[gx.dtype], (*matrices(gy, known, gx), alone(self.kind, self.params))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from fastconv.graph.operation import (
     flat,
     integers,
     layout,
-    lies_well,
+    lies_in_rows,
+    matrices,
     one_dtype,
     one_of,
 )
@@ -40,6 +41,9 @@ class Arithmetic(Operation):
     """a + b, a - b, a * b or a / b, broadcast as by NumPy; gradients are summed back to each operand's shape."""
 
     kind: str
+    spaced_inputs = (0, 1)
+    spaced_output = True
+    spaced_gradient = True
 
     def __post_init__(self) -> None:
         one_of("Arithmetic: kind", self.kind, _UFUNCS)
@@ -88,13 +92,13 @@ class Arithmetic(Operation):
         a, b = f.x
         [y] = f.y
         name, params = f.activation
-        if self.kind == "add" and a.shape == b.shape and lies_well(a) and lies_well(b):
-            x, other, out = (flat(array).reshape(-1, 1) for array in (a, b, y))
+        if self.kind == "add" and a.shape == b.shape and lies_in_rows(a) and lies_in_rows(b):
+            x, other, out = matrices(a, b, y)
             yield finish[y.dtype], (x, out, Epilogue(name, params, None, None, other))
             return
         yield _UFUNCS[self.kind], (a, b, y)
         if name is not None:
-            out = flat(y).reshape(-1, 1)
+            [out] = matrices(y)
             yield finish[y.dtype], (out, out, Epilogue(name, params))
 
     def backward(self, f: Frame) -> Iterator[Call]:

@@ -14,7 +14,7 @@ from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._geometry import length_1d, padding_1d
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, rows_of
 from fastconv.graph.value import write
 
 _bias_gradient = by_dtype(bias_gradient)
@@ -35,6 +35,7 @@ class _Products(Operation):
     optional = (2,)
     accumulates = (1, 2)
     reads_inputs = (0, 1)
+    spaced_output = True
 
     def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
         return tuple(i for i in (0, 1) if wanted[1 - i])
@@ -178,6 +179,8 @@ class Bias(Operation):
     takes_part_as = "bias"
     accumulates: ClassVar[tuple[int, ...]] = (1,)
     inplace = True
+    spaced_inputs: ClassVar[tuple[int, ...]] = (0,)
+    spaced_output: ClassVar[bool] = True
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         x, bias = inputs
@@ -193,17 +196,12 @@ class Bias(Operation):
         bias, calls = ready(f.x[1])
         yield from calls
         [y] = f.y
-        add = None if f.add is None else _rows(f.add)
-        yield finish[y.dtype], (_rows(f.x[0]), _rows(y), Epilogue(*f.activation, bias, None, add))
+        add = None if f.add is None else rows_of(f.add)
+        yield finish[y.dtype], (rows_of(f.x[0]), rows_of(y), Epilogue(*f.activation, bias, None, add))
 
     def backward(self, f: Frame) -> Iterator[Call]:
-        rows = _rows(f.gy[0])
+        rows = rows_of(f.gy[0])
         yield from _into(f.gx[1], lambda to: (_bias_gradient[rows.dtype], (rows, to, scratch)))
-
-
-def _rows(a: Array) -> Array:
-    """Return an array that lies well as rows of its channels."""
-    return a if a.ndim == 2 else np.moveaxis(a, 1, -1).reshape(-1, a.shape[1])
 
 
 @describes("conv2d")

@@ -10,8 +10,8 @@ from fastconv._ext import norm
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, scratch
 from fastconv.functional._epilogue import Epilogue
 from fastconv.functional._ops._run import describes
-from fastconv.functional._ops.convolution import _rows, ready
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype
+from fastconv.functional._ops.convolution import ready
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, rows_of
 from fastconv.graph.value import write
 
 _forward = by_dtype(norm.forward)
@@ -36,6 +36,9 @@ class BatchNorm(Operation):
     accumulates: ClassVar[tuple[int, ...]] = (1, 2)
     reads_inputs = (0, 1)
     runs_again = True
+    spaced_inputs: ClassVar[tuple[int, ...]] = (0,)
+    spaced_output: ClassVar[bool] = True
+    spaced_gradient: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -81,16 +84,17 @@ class BatchNorm(Operation):
         saved = f.saved[0] if f.saved else np.empty((2, y.shape[1]), y.dtype)
         (weight, bias), calls = _vectors(weight, bias)
         yield from calls
-        epilogue = Epilogue(*f.activation, None, None, None if f.add is None else _rows(f.add))
+        epilogue = Epilogue(*f.activation, None, None, None if f.add is None else rows_of(f.add))
         if not self.training:
             (mean, var), calls = _vectors(mean, var)
             yield from calls
-            yield _evaluate[y.dtype], (_rows(x), weight, bias, mean, var, self.eps, _rows(y), saved, epilogue, scratch)
+            given = (rows_of(x), weight, bias, mean, var, self.eps)
+            yield _evaluate[y.dtype], (*given, rows_of(y), saved, epilogue, scratch)
             return
         for name, running in (("running_mean", mean), ("running_var", var)):
             if running is not None:
                 check_grad(self.name, name, running, running.shape, running.dtype)
-        before, after = (_rows(x), weight, bias, mean, var), (self.eps, _rows(y), saved, epilogue, scratch)
+        before, after = (rows_of(x), weight, bias, mean, var), (self.eps, rows_of(y), saved, epilogue, scratch)
         if self.momentum is None:
             yield _averaging, (_forward[y.dtype], count, before, after)
         else:
@@ -115,9 +119,9 @@ class BatchNorm(Operation):
         (weight,), calls = _vectors(weight)
         yield from calls
         gx, grad_weight, grad_bias = f.gx[:3]
-        y = _rows(f.y[0]) if f.activation[0] else None
+        y = rows_of(f.y[0]) if f.activation[0] else None
         yield _backward[gy.dtype], (
-            _rows(gy), y, _rows(x), weight, saved, self.training, None if gx is None else _rows(gx), grad_weight,
+            rows_of(gy), y, rows_of(x), weight, saved, self.training, None if gx is None else rows_of(gx), grad_weight,
             grad_bias, scratch,
         )  # fmt: skip
 

@@ -13,12 +13,15 @@ from fastconv.functional._epilogue import activate_backward, alone
 from fastconv.functional._geometry import Windows, adaptive_windows, length_1d, signal_window, sliding_windows
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import _fixed
-from fastconv.graph.operation import Call, Frame, Operation, Spec, flat, one_dtype
+from fastconv.graph.operation import Call, Frame, Operation, Spec, flat, matrices, one_dtype
 from fastconv.graph.value import write
 
 
 class _Pool(Operation):
     where: ClassVar[str]
+    spaced_inputs: ClassVar[tuple[int, ...]] = (0,)
+    spaced_output: ClassVar[bool] = True
+    spaced_gradient: ClassVar[bool] = True
 
     def windows(self, shape: tuple[int, ...]) -> Windows:
         raise NotImplementedError
@@ -76,8 +79,7 @@ class _Max(_Pool):
     def mask(self, f: Frame) -> Iterator[Call]:
         """Take the gradient through the ReLU before the pooling: where the largest element is 0, all are."""
         [gy], [y], [gx] = f.gy, f.y, f.gx
-        columns = (flat(a).reshape(-1, 1) for a in (gy, y, gx))
-        yield activate_backward[gy.dtype], (*columns, alone("relu", ()))
+        yield activate_backward[gy.dtype], (*matrices(gy, y, gx), alone("relu", ()))
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ class Nearest(_Resampling):
     The step is H / P, or one over the scale factor, and counts as PyTorch's do: in float32 arithmetic.
     """
 
+    spaced_inputs = (0,)
+    spaced_output = True
+    spaced_gradient = True
+
     def _sources(self, x: Array, y: Array) -> Iterator[Array]:
         """Yield the rows of x that the rows of y are, then the columns."""
         for axis, factor in zip((2, 3), self.scale_factor or (None, None), strict=True):

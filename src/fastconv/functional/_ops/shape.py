@@ -1,7 +1,7 @@
 """What moves elements and computes nothing: reshaping, permuting, slicing, padding, joining, repeating."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,8 @@ class _Reshaping(Operation):
     def view(self, x: Array, output: Spec) -> Array:
         return x if x.shape == output.shape else _viewed(x, output.shape)
 
-    def view_back(self, gy: Array, input: Spec) -> Array:
-        return _viewed(gy, input.shape)
+    def view_back(self, gy: Array, inputs: tuple[Any, ...], position: int) -> Array:
+        return _viewed(gy, inputs[0].shape)
 
     def forward(self, f: Frame) -> Iterator[Call]:
         yield from _move(f.x[0], f.y[0])
@@ -108,6 +108,9 @@ class Permute(Operation):
     """Axes in another order."""
 
     axes: tuple[int, ...]
+    spaced_inputs = (0,)
+    spaced_output = True
+    spaced_gradient = True
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         [x] = inputs
@@ -128,6 +131,9 @@ class Slice(Operation):
     """Slicing by constants: integers, slices, ... and None."""
 
     index: tuple[Any, ...]
+    spaced_inputs = (0,)
+    spaced_output = True
+    spaced_gradient = True
 
     def key(self) -> tuple[Any, ...]:
         return tuple(slice(*part[1:]) if isinstance(part, tuple) else part for part in self.index)
@@ -155,6 +161,9 @@ class Pad(Operation):
 
     widths: tuple[tuple[int, int], ...]
     value: float
+    spaced_inputs = (0,)
+    spaced_output = True
+    spaced_gradient = True
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         [x] = inputs
@@ -188,6 +197,8 @@ class Cat(Operation):
     """Arrays one behind the other along an axis."""
 
     axis: int
+    spaced_output = True
+    spaced_gradient = True
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         dtype, first = one_dtype("cat", *inputs), inputs[0]
@@ -201,20 +212,24 @@ class Cat(Operation):
         total = sum(spec.shape[axis] for spec in inputs)
         return (Spec((*first.shape[:axis], total, *first.shape[axis + 1 :]), dtype),)
 
-    def _slices(self, whole: Array, parts: Sequence[Any]) -> Iterator[Array]:
-        axis, at = self.axis % whole.ndim, 0
-        for part in parts:
-            yield whole[(slice(None),) * axis + (slice(at, at + part.shape[axis]),)]
-            at += part.shape[axis]
+    def passes(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[int, ...]:
+        return tuple(range(len(inputs)))
+
+    def view_back(self, gy: Array, inputs: tuple[Any, ...], position: int) -> Array:
+        return gy[self.parts(inputs, ())[position]]
+
+    def parts(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[tuple[slice, ...], ...]:
+        axis, at, found = self.axis % len(inputs[0].shape), 0, []
+        for part in inputs:
+            size = part.shape[axis]
+            found.append(tuple(slice(at, at + size) if i == axis else slice(0, n) for i, n in enumerate(part.shape)))
+            at += size
+        return tuple(found)
 
     def forward(self, f: Frame) -> Iterator[Call]:
-        for part, place in zip(f.x, self._slices(f.y[0], f.x), strict=True):
-            yield np.copyto, (place, part)
-
-    def backward(self, f: Frame) -> Iterator[Call]:
-        for gx, part in zip(f.gx, self._slices(f.gy[0], f.x), strict=True):
-            if gx is not None:
-                yield np.copyto, (gx, part)
+        for part, key in zip(f.x, self.parts(tuple(f.x), ()), strict=True):
+            if not isinstance(part, Spec):
+                yield np.copyto, (f.y[0][key], part)
 
 
 def shape_of(what: str, shape: tuple[Any, ...]) -> tuple[int, ...]:

@@ -17,10 +17,9 @@ from fastconv.functional._ops.convolution import (
     _bias_gradient,
     _fixed,
     _into,
-    _rows,
     ready,
 )
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, rows_of
 from fastconv.graph.value import write
 
 
@@ -37,6 +36,7 @@ class TransposedConvolution(Operation):
     takes = ("add", "activation")
     optional = (2,)
     accumulates = (1, 2)
+    spaced_output = True
 
     def __post_init__(self) -> None:
         one_of("TransposedConvolution: dimensions", self.dimensions, (1, 2))
@@ -150,7 +150,7 @@ class TransposedConvolution(Operation):
                 grad_weight, lambda to: (run, (self._image(gy), self._image(x), self._filters(to), g, scratch))
             )
         if grad_bias is not None:
-            yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (_rows(gy), to, scratch)))
+            yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (rows_of(gy), to, scratch)))
         if gx is not None:
             weight, calls = ready(weight)
             yield from calls
