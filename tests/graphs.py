@@ -113,9 +113,11 @@ def _layer(b, at, i, j):
 
 
 def _activation(b, at, i, j):
-    kinds = (nn.ReLU, nn.Tanh, nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.Softmax, nn.LogSoftmax, nn.Softsign)
+    kinds = (
+        nn.ReLU, nn.Tanh, nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.Softmax, nn.LogSoftmax, nn.Softsign, nn.GELU, nn.SiLU,
+    )  # fmt: skip
     if i % 2:
-        functions = (F.relu, F.tanh, F.sigmoid, F.leaky_relu, F.softmax, F.softsign)
+        functions = (F.relu, F.tanh, F.sigmoid, F.leaky_relu, F.softmax, F.softsign, F.gelu, F.softplus, F.mish)
         function = functions[j % len(functions)]
         b.emit(lambda net, v: function(v[at]), b.shapes[at])
     else:

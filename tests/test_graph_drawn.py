@@ -4,11 +4,12 @@ import copy
 
 import numpy as np
 import pytest
-from graphs import Packed, arrays_of, as_tuple, build, everything, recipes, schedule_of, use_poison
+from graphs import Packed, Recipe, arrays_of, as_tuple, build, everything, recipes, schedule_of, use_poison
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+import fastconv
 from fastconv import nn
 from fastconv.testing import gradcheck
 
@@ -73,6 +74,65 @@ def test_the_arena_is_as_large_as_the_plan_says(recipe):
             model.predict(x)
             held = [session.arena.nbytes for session in model._running().sessions]
         assert held == [plan.arena]
+
+
+BY_INPUT = (nn.GELU, nn.SiLU, nn.Hardswish, nn.Softplus, nn.Mish, lambda: nn.LeakyReLU(-0.5), lambda: nn.GELU("tanh"))
+
+
+class Activated(nn.Module):
+    """Operations of all kinds, each with an activation whose gradient is made from its input."""
+
+    def __init__(self, shape, kinds, activation, seed):
+        fastconv.manual_seed(seed)
+        self.recipe, self.kinds, c = Recipe((shape,), (), ()), kinds, shape[1]
+        make = (
+            lambda: nn.Conv2d(c, c, 3, padding=1), lambda: nn.Conv2d(c, c, 1, groups=c), lambda: nn.BatchNorm2d(c),
+            lambda: nn.ConvTranspose2d(c, c, 3, padding=1), lambda: nn.Bias(c), lambda: nn.Identity(),
+        )  # fmt: skip
+        self.layers = nn.ModuleList([make[kind]() for kind in kinds])
+        self.activation = activation()
+
+    def forward(self, x):
+        for kind, layer in zip(self.kinds, self.layers, strict=True):
+            y = layer(x)
+            x = self.activation(y + x if kind % 2 else y)
+        return x.mean((2, 3))
+
+
+class Again(nn.Module):
+    """A net whose results are computed once more in backward."""
+
+    def __init__(self, net):
+        self.recipe, self.net = net.recipe, net
+        net.checkpoint = True
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@st.composite
+def activated(draw):
+    shape = tuple(draw(st.integers(2, 6)) for _ in range(4))
+    kinds, activation = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4)), draw(st.sampled_from(BY_INPUT))
+    seed = draw(st.integers(0, 99))
+    return lambda: Activated(shape, kinds, activation, seed)
+
+
+@drawn
+@given(activated())
+def test_activations_that_need_their_input_are_fused_and_change_no_bit(monkeypatch, make):
+    net, apart = make(), make()
+    apart.fuse = False
+    expected = everything(apart)
+    assert everything(net) == expected
+    assert everything(Again(make())) == expected
+    plan = schedule_of(net, *net.recipe.shapes)
+    assert not [g for g in plan.groups if g.op.takes_part_as == "activation" and g.nodes[0].inputs[0].node is not None]
+    assert len(plan.forward) < len(schedule_of(apart, *net.recipe.shapes).forward)
+    with monkeypatch.context() as context:
+        use_poison(context)
+        assert everything(make()) == expected
+        assert everything(Again(make())) == expected
 
 
 def watch(net, names):

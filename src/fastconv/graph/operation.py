@@ -123,6 +123,8 @@ class Frame:
         Forward: name and parameters of an activation to apply last. Backward of an operation that `masks`: the same.
     add : ndarray or None
         Forward: an array of the output's shape to be added before the activation.
+    pre : ndarray or None
+        Forward: where to keep what the activation is given, for its gradient.
     coefficients : ndarray or None
         Forward: scale and shift of a normalisation in evaluation, applied before `add`.
     memo : dict
@@ -137,6 +139,7 @@ class Frame:
     work: list[Any] = field(default_factory=list)
     activation: tuple[Any, ...] = (None, ())
     add: Any = None
+    pre: Any = None
     coefficients: Any = None
     memo: dict[str, Any] = field(default_factory=dict)
 

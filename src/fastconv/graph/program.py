@@ -147,10 +147,10 @@ class Program:
         def arrays(refs: list[Any]) -> list[Any]:
             return [None if ref is None else self._array(ref) for ref in refs]
 
-        add, coefficients = arrays([f.add, f.coefficients])
+        add, pre, coefficients = arrays([f.add, f.pre, f.coefficients])
         frame = Frame(
             arrays(f.x), arrays(f.y), arrays(f.saved), arrays(f.gy), arrays(f.gx), arrays(f.work), f.activation, add,
-            coefficients, f.memo,
+            pre, coefficients, f.memo,
         )  # fmt: skip
         return list(step.bind(frame))
 

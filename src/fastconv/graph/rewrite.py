@@ -7,6 +7,8 @@
 | addition | activation | always |
 | max pooling | the gradient of the ReLU before it | in training |
 
+An activation whose gradient is made from its input has that kept in the same pass, where gradients are wanted.
+
 A value is not merged away where somebody looks at it: a hook, a second reader, the model's caller; with gradients,
 neither where backward reads it. Operations whose outputs nobody reads are left out.
 """
@@ -66,6 +68,11 @@ class Group:
         """Whether the first one's backward takes the activation's gradient along."""
         return self.activation is not None and self.add is None and self.activation.op.name in self.op.masks
 
+    @property
+    def keeps_input(self) -> bool:
+        """Whether the activation's gradient is made from its input, which nobody else has."""
+        return self.activation is not None and bool(self.activation.op.reads_inputs)
+
     def reads(self) -> Iterable[Value]:
         """Yield the values that forward reads."""
         yield from (value for value in self.inputs if value is not None)
@@ -124,7 +131,7 @@ def _host(node: Node, made: dict[Value, Group], readers: Counter[Value], gradien
             continue
         if position and part != "add":
             continue
-        if gradients and (part == "scale" or (part == "activation" and node.op.reads_inputs)):
+        if gradients and part == "scale":
             continue
         if part == "bias":
             if host.inputs[2] is not None:

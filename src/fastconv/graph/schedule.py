@@ -63,6 +63,7 @@ class _Scheduler:
         self.refs: dict[Value, Ref] = {}
         self.needs: dict[Value, bool] = {}
         self.saved: dict[int, list[Ref]] = {}
+        self.pre: dict[int, Ref] = {}  # what activations were given
         self.sums: dict[Value, list[Ref]] = {}  # contributions to gradients, not yet added
         self.holders: Counter[Slot] = Counter()  # contributions that lie in a slot
         self.owner = 0
@@ -135,7 +136,8 @@ class _Scheduler:
     def _backward_reads(self, g: Group) -> Iterator[Value]:
         """Yield the values that a group's backward reads."""
         yield from (v for v in (g.inputs[i] for i in g.op.reads(self._wanted(g))) if v is not None)
-        if g.op.reads_outputs or g.masks or g.behind is not None or (g.activation is not None and not g.pooled):
+        activated = g.activation is not None and not g.pooled and not g.keeps_input
+        if g.op.reads_outputs or g.masks or g.behind is not None or activated:
             yield from g.outputs
 
     def _again(self, index: int, value: Value) -> bool:
@@ -173,7 +175,20 @@ class _Scheduler:
             frame.coefficients = self.slot(spec, "work")
             work = Frame(first, [frame.coefficients], [self.slot(spec, "work")])
             self.plan.forward.append(Step(scale.op.coefficients, work, index))  # type: ignore[attr-defined]
+        if self.plan.gradients and index not in self.inside:
+            self._keep_input(index, g, frame)
+        if frame.pre is None or not outputs[0].gaps:
+            self.plan.forward.append(Step(g.op.forward, frame, index))
+            return
+        pre, frame.pre, frame.activation = frame.pre, None, (None, ())  # kernels write both at one distance, or neither
+        frame.y = [pre]
         self.plan.forward.append(Step(g.op.forward, frame, index))
+        self.plan.forward.append(Step(g.activation.op.forward, Frame([pre], outputs), index))  # type: ignore[union-attr]
+
+    def _keep_input(self, index: int, g: Group, frame: Frame) -> None:
+        """Let a group's pass keep what its activation is given, if that one's gradient needs it."""
+        if g.keeps_input and self._is_needed(g):
+            frame.pre = self.pre[index] = self.slot(g.outputs[0].spec, "activation")
 
     def _frame(self, g: Group, outputs: list[Ref], find: Callable[[Value], Ref]) -> Frame:
         """Return what a group's forward is bound to, where `find` tells where values are."""
@@ -254,7 +269,9 @@ class _Scheduler:
         for index in reversed(segment):
             g = groups[index]
             lost = [value for value in g.outputs if value in wanted and value not in self.kept]
-            saves = bool(g.op.saved(*g.nodes[0].specs())) and not g.op.keeps_saved and self._is_needed(g)
+            saves = self._is_needed(g) and (
+                g.keeps_input or (bool(g.op.saved(*g.nodes[0].specs())) and not g.op.keeps_saved)
+            )
             if lost or saves:
                 chosen.append(index)
                 wanted.update(value for value in g.reads() if self._again(index, value))
@@ -276,6 +293,7 @@ class _Scheduler:
             frame.saved = self.saved[index]
         elif g.op.saved(*specs):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
+        self._keep_input(index, g, frame)
         self.plan.backward.append(Step(g.op.again, frame, index))
         for value, ref in zip(g.outputs, frame.y, strict=True):
             if value not in self.kept:
@@ -298,11 +316,13 @@ class _Scheduler:
         outputs = [self._seen(value) for value in g.outputs]
         masked = g.behind is not None or (g.activation is not None and not g.masks and not g.pooled)
         takes = (PIXELS,) if masked or g.op.spaced_gradient else ()
-        grads = [self._close(ref) if ref.gaps and ref.gaps not in takes else ref for ref in grads]
+        grads = [self._close(ref) if ref and ref.gaps and ref.gaps not in takes else ref for ref in grads]
         if g.behind is not None:
-            grads[0] = self._masked(g.op.mask, grads[0], outputs[0])  # type: ignore[attr-defined]
+            grads[0] = self._masked(g.op.mask, grads[0], None, outputs[0])  # type: ignore[attr-defined]
         if g.activation is not None and not g.masks and not g.pooled:
-            grads[0] = self._masked(g.activation.op.backward, grads[0], outputs[0])
+            given = self.pre.get(index)
+            output = outputs[0] if given is None else bare(outputs[0])
+            grads[0] = self._masked(g.activation.op.backward, grads[0], given, output)
         if g.add is not None and self._needs(g.add):
             self._give(g.add, grads[0])
         specs = g.nodes[0].specs()
@@ -332,10 +352,10 @@ class _Scheduler:
             if ref is not None:
                 self._release(ref)
 
-    def _masked(self, bind: Bind, grad: Ref, output: Ref) -> Ref:
+    def _masked(self, bind: Bind, grad: Ref, given: Ref | None, output: Ref | None) -> Ref:
         """Take a gradient through an activation, in place where nobody else reads it."""
         target = grad if self._own(grad) else self.slot(grad.spec, "gradient")
-        self.plan.backward.append(Step(bind, Frame([None], [output], [], [grad], [target]), self.owner))
+        self.plan.backward.append(Step(bind, Frame([given], [output], [], [grad], [target]), self.owner))
         if target is not grad:
             self._release(grad)
             self._hold(target)

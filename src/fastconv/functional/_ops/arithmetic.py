@@ -93,13 +93,13 @@ class Arithmetic(Operation):
         [y] = f.y
         name, params = f.activation
         if self.kind == "add" and a.shape == b.shape and lies_in_rows(a) and lies_in_rows(b):
-            x, other, out = matrices(a, b, y)
-            yield finish[y.dtype], (x, out, Epilogue(name, params, None, None, other))
+            x, other, out, *pre = matrices(a, b, y, *([] if f.pre is None else [f.pre]))
+            yield finish[y.dtype], (x, out, Epilogue(name, params, None, None, other, *pre))
             return
         yield _UFUNCS[self.kind], (a, b, y)
         if name is not None:
-            [out] = matrices(y)
-            yield finish[y.dtype], (out, out, Epilogue(name, params))
+            out, *pre = matrices(y, *([] if f.pre is None else [f.pre]))
+            yield finish[y.dtype], (out, out, Epilogue(name, params, None, None, None, *pre))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         [gy] = f.gy

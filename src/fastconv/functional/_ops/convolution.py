@@ -35,7 +35,7 @@ class _Products(Operation):
     optional = (2,)
     accumulates = (1, 2)
     reads_inputs = (0, 1)
-    spaced_output = True
+    spaced_output = True  # of the algorithm `direct`
 
     def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
         return tuple(i for i in (0, 1) if wanted[1 - i])
@@ -65,8 +65,8 @@ class _Products(Operation):
             yield from calls
         [y] = f.y
         g = self._known(f, x, weight)
-        add = None if f.add is None else self.images(f.add)
-        epilogue = Epilogue(*f.activation, bias, f.coefficients, add)
+        add, pre = (None if a is None else self.images(a) for a in (f.add, f.pre))
+        epilogue = Epilogue(*f.activation, bias, f.coefficients, add, pre)
         run = kernel("forward", g, y.itemsize)
         yield run, (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
 
@@ -196,8 +196,8 @@ class Bias(Operation):
         bias, calls = ready(f.x[1])
         yield from calls
         [y] = f.y
-        add = None if f.add is None else rows_of(f.add)
-        yield finish[y.dtype], (rows_of(f.x[0]), rows_of(y), Epilogue(*f.activation, bias, None, add))
+        add, pre = (None if a is None else rows_of(a) for a in (f.add, f.pre))
+        yield finish[y.dtype], (rows_of(f.x[0]), rows_of(y), Epilogue(*f.activation, bias, None, add, pre))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         rows = rows_of(f.gy[0])

@@ -84,7 +84,8 @@ class BatchNorm(Operation):
         saved = f.saved[0] if f.saved else np.empty((2, y.shape[1]), y.dtype)
         (weight, bias), calls = _vectors(weight, bias)
         yield from calls
-        epilogue = Epilogue(*f.activation, None, None, None if f.add is None else rows_of(f.add))
+        add, pre = (None if a is None else rows_of(a) for a in (f.add, f.pre))
+        epilogue = Epilogue(*f.activation, None, None, add, pre)
         if not self.training:
             (mean, var), calls = _vectors(mean, var)
             yield from calls

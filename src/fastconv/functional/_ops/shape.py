@@ -1,7 +1,7 @@
 """What moves elements and computes nothing: reshaping, permuting, slicing, padding, joining, repeating."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 

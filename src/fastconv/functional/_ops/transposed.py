@@ -135,7 +135,8 @@ class TransposedConvolution(Operation):
             bias, calls = ready(bias)
             yield from calls
         g = self._known(f, x, weight)
-        epilogue = Epilogue(*f.activation, bias, None, None if f.add is None else self._image(f.add))
+        add, pre = (None if a is None else self._image(a) for a in (f.add, f.pre))
+        epilogue = Epilogue(*f.activation, bias, None, add, pre)
         run = kernel("input_gradient", g, y.itemsize)
         yield run, (self._image(x), self._filters(weight), self._image(y), g, epilogue, scratch)
 
