@@ -132,7 +132,7 @@ def test_light_nets_have_the_structure_whose_output_comes_with_them(name):
         for p in (DATA / "light").glob(name.replace(".onnx", "_output_0.pb"))
     ]
     model = fastconv.onnx.load(DATA / "light" / name)
-    [(shape, _)] = model.net.inputs.values()
+    [(shape, _)] = model._net.inputs.values()
     size = int(np.prod(shape))
     images = (np.arange(size, dtype=np.float32) / size).reshape(shape)
     np.testing.assert_allclose(model.predict(images), wanted, rtol=1e-3, atol=1e-5)
@@ -198,7 +198,12 @@ def there_and_back(net, inputs, path):
 @given(recipe=recipes())
 def test_drawn_nets_run_elsewhere_and_come_back_to_the_bit(recipe, tmp_path_factory):
     path = tmp_path_factory.mktemp("drawn") / "net.onnx"
-    there_and_back(build(recipe), arrays_of(recipe.shapes), path)
+    try:
+        there_and_back(build(recipe), arrays_of(recipe.shapes), path)
+    except TypeError as error:
+        if not re.search(r"return_indices|its windows differ|MaxUnpool", str(error)):
+            raise
+        assert not path.exists()  # what has no operator in ONNX is named, and nothing written
 
 
 @pytest.mark.parametrize("name", sorted(models.ZOO))

@@ -13,7 +13,7 @@ from fastconv.cli.runs import runs
 from fastconv.cli.search import search
 from fastconv.cli.show import info, models
 from fastconv.cli.train import train
-from fastconv.cli.use import evaluate, predict
+from fastconv.cli.use import evaluate, export, predict
 
 __all__ = ["main"]
 
@@ -30,5 +30,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (check, train, search, evaluate, predict, runs, plot, report, deep, mlp, models, info):
+for command in (check, train, search, evaluate, predict, export, runs, plot, report, deep, mlp, models, info):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""``fastconv eval`` and ``fastconv predict``: use a net that ``fastconv train --out DIR`` kept."""
+"""``fastconv eval``, ``predict`` and ``export``: use a net that ``fastconv train --out DIR`` kept."""
 
 from __future__ import annotations
 
@@ -143,3 +143,57 @@ def predict(folder: Path, images: tuple[Path, ...], invert: bool | None, threads
         for g in guesses
     ]
     click.echo(table(rows, numbers=frozenset({2, 4})))
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.option("-o", "--out", type=Place(), required=True, metavar="FILE", help="The file, replaced if it exists.")
+@click.option("--batch", type=click.IntRange(min=1), help="Fix the size of the batch; left open by default.")
+@json_option
+def export(folder: Path, out: Path, batch: int | None, as_json: bool) -> None:
+    """Write the net in DIR to an ONNX file, which other programs run.
+
+    The file takes images as 'fastconv predict' reads them, standardisation included, and gives a score for each
+    class; its metadata has the names of the classes.
+    """
+    with usage_errors():
+        import json
+
+        from fastconv import data, onnx
+        from fastconv.train.run import load_run, trained
+
+        run = load_run(folder)
+        about = trained(folder, run.config)
+        shape = (batch or 1, *about["input_shape"])
+        standardizer = data.Standardizer.from_dict(about["standardizer"])
+        net = _standardized(run.model, standardizer, shape[1:])
+        levels = f"0..{about['levels']:g}"
+        facts = {"classes": json.dumps(about["classes"]), "input": f"images (N, C, H, W), values {levels}"}
+        onnx.save(net, out, shape, dynamic_batch=batch is None, metadata=facts)
+    shown = ("N" if batch is None else str(batch), *map(str, shape[1:]))
+    if as_json:
+        print_json({"file": str(out), "input_shape": [batch, *shape[1:]], "levels": about["levels"], **{
+            "classes": about["classes"], "bytes": out.stat().st_size}})  # fmt: skip
+        return
+    size, count = out.stat().st_size, len(about["classes"])
+    click.echo(
+        f"{printable(out)}: images ({', '.join(shown)}), values {levels}, to scores of {count} classes, {size:,} bytes"
+    )
+
+
+def _standardized(model: Any, standardizer: Any, shape: Any) -> Any:
+    """Return the model with its standardisation before it."""
+    from fastconv import nn
+
+    class Standardized(nn.Module):
+        buffer_names = ("mean", "factor")
+
+        def __init__(self) -> None:
+            mean, factor = standardizer.expand(shape, "float32")
+            self.mean, self.factor = (a.transpose(2, 0, 1).copy() for a in (mean, factor))
+            self.net = model
+
+        def forward(self, images: Any) -> Any:
+            return self.net((images - self.mean) * self.factor)
+
+    return Standardized()

@@ -118,7 +118,7 @@ def _parts(name: str) -> list[str]:
     found = []
     for part in name.split("."):
         part = re.sub(r"\W", "_", part) or "_"
-        while hasattr(Module, part) or part in OWN or part in ("net", "planted") or keyword.iskeyword(part):
+        while hasattr(Module, part) or part in OWN or part in ("_net", "_planted") or keyword.iskeyword(part):
             part += "_"
         found.append(part)
     return found

@@ -43,9 +43,9 @@ class Pass:
     """
 
     def __init__(self, model: "OnnxModel") -> None:
-        self.model, self.net = model, model.net
-        self.known: dict[str, Any] = dict(model.net.constants)
-        self.known.update((name, model.at(path)) for name, path in model.planted.items())
+        self.model, self.net = model, model._net
+        self.known: dict[str, Any] = dict(model._net.constants)
+        self.known.update((name, model.at(path)) for name, path in model._planted.items())
         self.gates: dict[int, Value] = {}
         self.read = {name for step in self.net.steps for name in step.inputs} | set(self.net.outputs)
 
@@ -86,16 +86,12 @@ class Pass:
 class OnnxModel(Module):
     """What `fastconv.onnx.load` returns: layers and weights under the file's names, trainable and with `predict`.
 
-    Attributes
-    ----------
-    net : Net
-        The file's steps.
-    planted : dict of str to str
-        Names of weights in the file that no layer holds, to their path.
+    The file's own names may be any; what else the model keeps, its steps and where weights stand that no layer holds,
+    has names that none of them gets.
     """
 
     def __init__(self, net: Net) -> None:
-        self.net, self.planted = plant(self, net)
+        self._net, self._planted = plant(self, net)
 
     def at(self, path: str) -> Any:
         """Return the layer or parameter of a path."""
@@ -105,11 +101,11 @@ class OnnxModel(Module):
         return found
 
     def forward(self, *inputs: Any) -> Any:
-        if len(inputs) != len(self.net.inputs):
-            raise ValueError(f"OnnxModel: takes {len(self.net.inputs)} inputs ({', '.join(self.net.inputs)}), "
+        if len(inputs) != len(self._net.inputs):
+            raise ValueError(f"OnnxModel: takes {len(self._net.inputs)} inputs ({', '.join(self._net.inputs)}), "
                              f"got {len(inputs)}")  # fmt: skip
         found = Pass(self)
-        for (name, (shape, _)), value in zip(self.net.inputs.items(), inputs, strict=True):
+        for (name, (shape, _)), value in zip(self._net.inputs.items(), inputs, strict=True):
             fixed = shape is None or (
                 len(shape) == value.ndim
                 and all(a is None or a == b for a, b in zip(shape[1:], value.shape[1:], strict=True))
@@ -118,10 +114,10 @@ class OnnxModel(Module):
                 wanted = ", ".join("any" if n is None else str(n) for n in shape or ())
                 raise ValueError(f"OnnxModel: input {name!r} has shape {value.shape}, the file says ({wanted})")
             found.known[name] = value
-        for step in self.net.steps:
+        for step in self._net.steps:
             found.run(step)
         outputs = []
-        for name in self.net.outputs:
+        for name in self._net.outputs:
             if name not in found.known:
                 raise ValueError(f"OnnxModel: output {name!r} is made by no node")
             value = found.known[name]
@@ -131,10 +127,10 @@ class OnnxModel(Module):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def config(self) -> dict[str, Any]:
-        return {"net": self.net}
+        return {"net": self._net}
 
     def extra_repr(self) -> str:
-        return f"{len(self.net.steps)} steps of opset {self.net.opset}"
+        return f"{len(self._net.steps)} steps of opset {self._net.opset}"
 
 
 def load(path: str | os.PathLike[str]) -> OnnxModel:
@@ -195,7 +191,7 @@ def _try(model: OnnxModel) -> None:
     """Write the forward down once, where the file says enough of its inputs: nothing is computed."""
     specs = []
     wide = any(parameter.data.dtype == np.float64 for parameter in model.parameters())
-    for name, (shape, dtype) in model.net.inputs.items():
+    for name, (shape, dtype) in model._net.inputs.items():
         if dtype not in FLOATS and dtype != np.float16:
             raise ValueError(f"input {name!r} is of dtype {dtype}; only floats are supported")
         if shape is None or any(n is None for n in shape[1:]):

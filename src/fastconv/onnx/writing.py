@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ _WRITERS: dict[str, Callable[["_Draft", Node], None]] = {}
 
 
 def save(
-    model: Module, path: str | os.PathLike[str], input_shape: Sequence[Any], dynamic_batch: bool = True
+    model: Module, path: str | os.PathLike[str], input_shape: Sequence[Any], dynamic_batch: bool = True,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
     """Write what a model does in evaluation mode to an ONNX file.
 
@@ -40,6 +41,8 @@ def save(
         (N, ...), the batch included.
     dynamic_batch : bool
         The first size of every input is left open.
+    metadata : mapping of str to str, optional
+        What else the file shall say: names of classes, say.
 
     Raises
     ------
@@ -70,6 +73,8 @@ def save(
                 f"{type(model).__name__}: what forward does depends on the size of the batch; save it with "
                 "dynamic_batch=False for one size"
             )
+    if metadata:
+        onnx.helper.set_model_props(proto, dict(metadata))
     onnx.checker.check_model(proto, full_check=True)
     with replacing(path) as draft:
         draft.write_bytes(proto.SerializeToString())
@@ -131,29 +136,42 @@ class _Draft:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self.names: dict[int, str] = {}
-        self.written: dict[str, str] = {}
+        self.written: set[str] = set()
+        self.made = 0
         self.state = {id(getattr(owner, at)): name for name, owner, at, _ in model._entries()}
         for i, value in enumerate(graph.inputs):
             self.names[id(value)] = "input" if len(graph.inputs) == 1 else f"input{i}"
 
-    def name(self, value: Value, change: Callable[[Array], Array] | None = None, mark: str = "") -> str:
+    def name(
+        self, value: Value, change: Callable[[Array], Array] | None = None, mark: str = "", statistic: bool = False
+    ) -> str:  # fmt: skip
         """Return the name of a value; a weight is written down, changed if it must be."""
         if id(value) in self.names and change is None:
             return self.names[id(value)]
         source = value.source
         array = source if isinstance(source, np.ndarray) else source.data
-        name = self.state.get(id(source), f"constant_{len(self.weights)}") + mark
+        name = self.state.get(id(source)) or self._fresh()
+        if change is not None and (id(value) in self.names or name in self.written):
+            name += mark  # the weight as it is has the name
         if name not in self.written:
             array = np.ascontiguousarray(array if change is None else change(array))
-            self.weights.append(self.onnx.numpy_helper.from_array(array.astype(array.dtype.newbyteorder("=")), name))
-            self.written[name] = name
+            tensor = self.onnx.numpy_helper.from_array(array.astype(array.dtype.newbyteorder("=")), name)
+            if value.learned or statistic:
+                self.weights.append(tensor)
+            else:  # what nobody trains comes back as such
+                self.nodes.append(self.onnx.helper.make_node("Constant", [], [name], name, value=tensor))
+            self.written.add(name)
         if change is None:
             self.names[id(value)] = name
         return name
 
+    def _fresh(self) -> str:
+        self.made += 1
+        return f"constant_{self.made}"
+
     def constant(self, array: Any) -> str:
         """Return the name of a constant that is no weight."""
-        name = f"constant_{len(self.weights)}"
+        name = self._fresh()
         self.weights.append(self.onnx.numpy_helper.from_array(np.asarray(array), name))
         return name
 
@@ -241,10 +259,9 @@ def _batch_norm(draft: _Draft, node: Node) -> None:
         for value, fill in ((weight, 1), (bias, 0))
     ]
     momentum = 1.0 if op.momentum is None else 1 - op.momentum
-    draft.put(
-        node, "BatchNormalization", [draft.name(x), *given, draft.name(mean), draft.name(var)], epsilon=op.eps,
-        momentum=momentum,
-    )  # fmt: skip
+    statistics = [draft.name(value, statistic=True) for value in (mean, var)]
+    operands = [draft.name(x), *given, *statistics]
+    draft.put(node, "BatchNormalization", operands, epsilon=op.eps, momentum=momentum)
 
 
 # ---- pooling
