@@ -22,7 +22,7 @@ LEVELS = [
     {"graph"},
     {"functional"},
     {"nn"},
-    {"init", "optim", "schedule", "data", "models", "serialize", "testing"},
+    {"init", "optim", "schedule", "data", "models", "serialize", "steps", "testing"},
     {"deep", "onnx", "train"},
     {"diagnose"},
     {"search", "viz"},

@@ -6,6 +6,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +29,12 @@ from fastconv.cli.common import (
     usage_errors,
 )  # fmt: skip
 from fastconv.paths import printable
-from fastconv.signals import EndRequest
 
 if TYPE_CHECKING:
     from fastconv.data import Dataset
-    from fastconv.deep import Paths, Record
+    from fastconv.deep import DeepRun, Paths, Record
     from fastconv.deep.training import Training
+    from fastconv.steps import Report, StepRun
 
 _RATE = Number(min=0, min_open=True)
 _SPARE = 8 << 20  # bytes that Python may take in a run beside what is counted
@@ -141,6 +143,8 @@ def train(
     set_threads(threads)
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
+        from fastconv.deep import DeepRun
+
         data, paths = load_data(dataset, data_dir), _paths(weights, head)
         training = _training(paths, data, given, resume, train_limit, memory_limit)
     record = training.record
@@ -149,7 +153,10 @@ def train(
         f"alpha {record.alpha:g}, at step {record.step}",
         file=people,
     )
-    run = _Run(training, steps, report_every, save_every, people)
+    run = DeepRun(
+        training, steps, report_every=report_every, report=lambda *of: click.echo(_line(record, *of), file=people),
+        save_every=save_every, progress=lambda long: _bar(record, long),
+    )  # fmt: skip
     try:
         with usage_errors(), training, run.ending:
             run.go()
@@ -157,7 +164,7 @@ def train(
         click.echo(f"diverged: {error}; try lower learning rates", err=True)
         ctx.exit(DIVERGED)
     with usage_errors():
-        result = run.result(paths)
+        result = _result(run, paths)
     click.echo(f"step {record.step}: saved {printable(paths.weights)}", file=people)
     if as_json:
         print_json(result)
@@ -165,100 +172,44 @@ def train(
         ctx.exit(BY_SIGNAL + run.ending.number)
 
 
-class _Run:
-    """The loop over steps, its reports, and how a signal ends it.
+@contextmanager
+def _bar(record: Record, long: bool | None) -> Iterator[Callable[[int], object]]:
+    """Show the layers that a long step has walked, on a terminal."""
+    from tqdm import tqdm
 
-    It does at a whole step: before one changes weights, or after it. The answer comes between two windows of layers,
-    a fraction of a second apart: what will happen, and when.
-    """
+    bar = tqdm(
+        total=2 * record.layers, unit="layer", unit_scale=True, leave=False, mininterval=0.5,
+        disable=True if long is False else None, delay=1.0, file=sys.stderr,
+    )  # fmt: skip
+    with bar:
+        yield bar.update
 
-    def __init__(self, training: Training, steps: int, every: int, save_every: int | None, people: Any) -> None:
-        self.training, self.steps, self.every, self.save_every = training, steps, every, save_every
-        self.people, self.seconds, self.changing = people, [0.0] * 0, False
-        self.ending = EndRequest(lambda name: f"{name}: stopping {self._when()}")
-        self.began, self.walked = 0.0, 0  # of the step: when it began, the layers it has walked, of twice the depth
-        self.last: Any = None
 
-    def go(self) -> None:
-        """Take the steps, then save."""
-        from fastconv.deep.training import Stop
+def _line(record: Record, run: StepRun, last: Report) -> str:
+    median = statistics.median(run.seconds[-run.report_every :])
+    rate = record.layers * record.sampler["batch"] / median
+    end = time.strftime("%H:%M:%S", time.localtime(time.time() + median * (run.steps - run.done)))
+    return (
+        f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {last.accuracy:.3f}  "
+        f"{median:.4g} s a step  {rate:.3g} layer-samples/s  ends {end}"
+    )
 
-        for done in range(1, self.steps + 1):
-            try:
-                self.last = self._step()
-            except Stop:
-                break
-            self.seconds.append(self.last.seconds)
-            if done % self.every == 0 or done == self.steps:
-                self._line(done)
-            if self.save_every and done % self.save_every == 0:
-                self.training.save()
-            if self.ending.number is not None:
-                break
-        self.training.save()
 
-    def _step(self) -> Any:
-        from tqdm import tqdm
+def _result(run: DeepRun, paths: Paths) -> dict[str, Any]:
+    """What --json prints."""
+    from fastconv.deep.storage import sha256
 
-        long = bool(self.seconds) and self.seconds[-1] > 2.0
-        bar = tqdm(
-            total=2 * self.training.record.layers, unit="layer", unit_scale=True, leave=False, mininterval=0.5,
-            disable=None if long or not self.seconds else True, delay=1.0, file=sys.stderr,
-        )  # fmt: skip
-        self.changing, self.began, self.walked = False, time.monotonic(), 0
-        with bar:
-            return self.training.step(lambda layers: self._watch(bar, layers), self._begin_change)
-
-    def _begin_change(self) -> None:
-        self._stop_here()
-        self.changing = True
-
-    def _watch(self, bar: Any, layers: int) -> None:
-        bar.update(layers)
-        self.walked += layers
-        if not self.changing:
-            self._stop_here()
-
-    def _stop_here(self) -> None:
-        from fastconv.deep.training import Stop
-
-        if self.ending.number is not None:
-            raise Stop
-
-    def _line(self, done: int) -> None:
-        record, median = self.training.record, statistics.median(self.seconds[-self.every :])
-        rate = record.layers * self.training.batches.batch_size / median
-        left = median * (self.steps - done)
-        end = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
-        click.echo(
-            f"step {self.last.step:>7}  loss {self.last.loss:.4f}  accuracy {self.last.accuracy:.3f}  "
-            f"{median:.4g} s a step  {rate:.3g} layer-samples/s  ends {end}",
-            file=self.people,
-        )
-
-    def _when(self) -> str:
-        if not self.changing:
-            return "now"
-        whole = 2 * self.training.record.layers
-        left = (time.monotonic() - self.began) * (whole - self.walked) / max(1, self.walked)
-        lost = f"back to step {self.training.saved_step}" if self.training.in_memory else "which leaves the file torn"
-        return f"after this step, in about {left:.1f} s (again: at once, {lost})"
-
-    def result(self, paths: Paths) -> dict[str, Any]:
-        """What --json prints."""
-        from fastconv.deep.storage import sha256
-
-        record, median = self.training.record, statistics.median(self.seconds or [float("nan")])
-        return {
-            "loss": self.last.loss if self.last else None,
-            "batch_accuracy": self.last.accuracy if self.last else None,
-            "step_seconds": median,
-            "layer_samples_per_second": record.layers * self.training.batches.batch_size / median,
-            "steps": len(self.seconds),
-            "step": record.step,
-            "peak_rss_bytes": _peak_rss(),
-            "weights_sha256": sha256(paths.weights),
-        }
+    record = run.training.record
+    return {
+        "loss": run.last.loss if run.last else None,
+        "batch_accuracy": run.last.accuracy if run.last else None,
+        "step_seconds": run.median,
+        "layer_samples_per_second": record.layers * run.training.batches.batch_size / run.median,
+        "steps": run.done,
+        "step": record.step,
+        "peak_rss_bytes": _peak_rss(),
+        "weights_sha256": sha256(paths.weights),
+    }
 
 
 @deep.command("eval")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from fastconv import schema
 from fastconv.cli.common import (
     BY_SIGNAL,
     DIVERGED,
@@ -29,12 +27,7 @@ from fastconv.cli.common import (
 from fastconv.signals import EndRequest
 
 if TYPE_CHECKING:
-    from fastconv import nn
-    from fastconv.data import Dataset
-
-_RECORD = schema.Record(
-    {"step": schema.Integer(0, 2**53)}, {"before": schema.Integer(0, 2**53), "state_sha256": schema.Null(schema.Text())}
-)
+    from fastconv.steps import Report, StepRun
 
 
 def _files(command: Any) -> Any:
@@ -43,9 +36,6 @@ def _files(command: Any) -> Any:
         help="File of the net; its step stands beside it in a .json.",
     )  # fmt: skip
     return weights(data_options(command))
-
-
-_SMALL = 64 << 10  # bytes on the disk of what is no weights
 
 
 @click.group(cls=Commands)
@@ -74,105 +64,40 @@ def train(
     """
     set_threads(threads)
     with usage_errors():
-        from fastconv import data, init, nn, optim, serialize
-        from fastconv.locks import Lock
-        from fastconv.serialize.files import Room, write_json
-        from fastconv.train import state_sha256
+        from fastconv.steps import StepRun
+        from fastconv.train import Diverged
+        from fastconv.train.mlp import MlpTraining
 
-        record = weights.with_name(weights.name + ".json")
-        if not weights.absolute().parent.is_dir():
-            raise FileNotFoundError(f"--weights {weights}: there is no folder {weights.parent}")
-        ctx.with_resource(Lock(weights, "another process is training this net; try again when it has ended"))
-        images = load_data(dataset, data_dir)
-        new = not weights.exists()
-        if not new:
-            model = _net(weights, images)
-            done = _steps_done(record, model)
-        else:
-            pixels = int(np.prod(images.shape))
-            model = nn.Sequential(
-                nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, len(images.classes))
+        training = ctx.with_resource(
+            MlpTraining(
+                weights, lambda: load_data(dataset, data_dir), hidden=hidden, batch=batch, lr=lr, seed=seed
             )
-            init.apply(model, "xavier", seed)
-            done = 0
-        batches = data.Batches(*images.train, batch, seed=seed, drop_last=True)
-        if not len(batches):
-            raise ValueError(f"--batch {batch}: there are {len(images.train.labels)} training images")
-        nbytes = sum(array.nbytes for _, array in model.named_state()) + _SMALL
-        room = ctx.with_resource(Room(weights.absolute().parent, nbytes))
-    loss, step_of = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=lr)
-    seconds, value, right, step = [], float("nan"), 0.0, done
-    with EndRequest(lambda name: f"{name}: stopping after this step (again: at once, and nothing is saved)") as ending:
-        while step < done + steps:
-            start = time.perf_counter()
-            x, labels = batches.batch(*divmod(step, len(batches)))
-            output = model(x / np.float32(images.levels))
-            value, right = loss(output, labels), float((output.argmax(axis=1) == labels).mean())
-            step += 1
-            if not np.isfinite(value):
-                click.echo(f"diverged: the loss is {value} in step {step}; nothing was saved", err=True)
-                ctx.exit(DIVERGED)
-            model.zero_grad()
-            model.backward(loss.backward())
-            step_of.step()
-            seconds.append(time.perf_counter() - start)
-            if (step - done) % report_every == 0 or step == done + steps:
-                click.echo(
-                    f"step {step:>7}  loss {value:.4f}  accuracy {right:.3f}  "
-                    f"{statistics.median(seconds):.3g} s a step",
-                    file=sys.stderr if as_json else sys.stdout,
-                )
-            if ending.number is not None:
-                break
+        )
+    people = sys.stderr if as_json else sys.stdout
+    ending = EndRequest(lambda name: f"{name}: stopping after this step (again: at once, and nothing is saved)")
+    run = StepRun(
+        training.take, steps, ending=ending, report=lambda *about: click.echo(_line(*about), file=people),
+        report_every=report_every,
+    )  # fmt: skip
+    try:
+        with ending:
+            run.go()
+    except Diverged:
+        loss, step = training.loss, training.step + 1
+        click.echo(f"diverged: the loss is {loss} in step {step}; nothing was saved", err=True)
+        ctx.exit(DIVERGED)
     with usage_errors("--weights: "):
-        room.close()
-        try:
-            # whoever is killed between the two leaves a net that the record does not name: then the step before counts
-            write_json(record, {"step": step, "before": done, "state_sha256": state_sha256(model),
-                                "seed": seed, "batch": batch})  # fmt: skip
-            serialize.save(model, weights)
-        except OSError:
-            if new:
-                record.unlink(missing_ok=True)
-            raise
+        training.save()
     if as_json:
-        print_json({"loss": value, "batch_accuracy": right, "step_seconds": statistics.median(seconds),
-                    "steps": step - done, "step": step})  # fmt: skip
+        assert run.last is not None
+        print_json({"loss": run.last.loss, "batch_accuracy": run.last.accuracy, "step_seconds": run.median,
+                    "steps": run.done, "step": training.step})  # fmt: skip
     if ending.number is not None:
         ctx.exit(BY_SIGNAL + ending.number)
 
 
-def _net(weights: Path, images: Dataset) -> Any:
-    """Read a net that must fit a data set."""
-    from fastconv import serialize
-
-    model, one = serialize.load(weights), np.zeros((1, *images.shape), np.float32)
-    try:
-        shape = model.predict(one).shape
-    except ValueError as error:
-        raise ValueError(f"{weights} does not take the images of {images.name}: {error}") from None
-    if shape != (1, len(images.classes)):
-        raise ValueError(f"{weights} gives scores of shape {shape}, {images.name} has {len(images.classes)} classes")
-    return model
-
-
-def _steps_done(record: Path, model: nn.Module) -> int:
-    """Return at which step a net was saved, as the record beside it says."""
-    from fastconv.train import state_sha256
-
-    if not record.is_file():  # a pipe's text would never end
-        raise FileNotFoundError(
-            f"{record} is missing, which says at which step the net was saved; give another --weights to start anew"
-        )
-    try:
-        told = schema.read(record, _RECORD)
-        named = told.get("state_sha256") in (None, state_sha256(model))  # none: written by an earlier version
-        if not named and "before" not in told:
-            raise ValueError("it names another net, and no step before")
-    except ValueError as error:
-        raise ValueError(f"{record}: not the record of a net: {error}") from None
-    step: int = told["step" if named else "before"]
-    return step
+def _line(run: StepRun, last: Report) -> str:
+    return f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {last.accuracy:.3f}  {run.median:.3g} s a step"
 
 
 @mlp.command("eval")
@@ -184,11 +109,12 @@ def evaluate(weights: Path, dataset: str, data_dir: Path | None, threads: int | 
     set_threads(threads)
     with usage_errors():
         from fastconv import functional
+        from fastconv.train.mlp import load_net
 
         images = load_data(dataset, data_dir)
         if not weights.exists():
             raise FileNotFoundError(f"there is no net {weights}; 'fastconv mlp train --weights {weights}' makes one")
-        model = _net(weights, images)
+        model = load_net(weights, images)
     start = time.perf_counter()
     x = images.test.images.astype(np.float32) / np.float32(images.levels)
     output = model.predict(x, batch_size=1000)

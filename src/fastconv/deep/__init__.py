@@ -7,6 +7,10 @@ either way. A net on disk is a file of layers, a file of the head and a record b
 from fastconv.deep.files import Paths, Record, TornError
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet
-from fastconv.deep.training import Report, Training, create, evaluate, inspect
+from fastconv.deep.run import DeepRun
+from fastconv.deep.training import Training, create, evaluate, inspect
+from fastconv.steps import Report
 
-__all__ = ["DeepNet", "Head", "Paths", "Record", "Report", "TornError", "Training", "create", "evaluate", "inspect"]
+__all__ = [
+    "DeepNet", "DeepRun", "Head", "Paths", "Record", "Report", "TornError", "Training", "create", "evaluate", "inspect",
+]  # fmt: skip

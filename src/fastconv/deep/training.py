@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,7 @@ from fastconv.deep.files import RECORD_BYTES, Paths, Record, check_length, preal
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
-
-
-class Stop(Exception):
-    """Raised by a watch to abandon a step before it changed anything."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """One step of training."""
-
-    step: int
-    loss: float
-    accuracy: float
-    seconds: float
+from fastconv.steps import Report
 
 
 def pixels(images: np.ndarray, levels: int) -> np.ndarray:

@@ -451,6 +451,21 @@ class Trainer(Keywords):
         filled = (batch for batch in train if len(batch[0]))
         return filled if hasattr(train, "position") else itertools.islice(filled, done, None)
 
+    def take_step(self, x: np.ndarray, y: np.ndarray) -> int | None:
+        """Do one update by one batch, as `fit` does; return how many labels were predicted right.
+
+        Outside of `fit`, for loops of another kind: of the callbacks `on_gradients` alone is told, and nothing is added
+        up. None is returned where targets are not labels.
+
+        Raises
+        ------
+        Diverged
+            If the loss is not finite; nothing was updated then.
+        """
+        right = self._train_step(x, y, (), begins=True)
+        self._update(1, len(x))
+        return None if right is None else right[0]
+
     def _train_step(
         self, x: np.ndarray, y: np.ndarray, weights: tuple[np.ndarray, ...], begins: bool
     ) -> tuple[int, int] | None:
@@ -474,13 +489,13 @@ class Trainer(Keywords):
 
     def _update(self, batches: int, samples: int) -> None:
         """Take a step by the gradients of some batches."""
-        assert self._tally is not None
         average(self.optimizer.params, batches)
         self.batch_penalty = penalise(self.model, self.l2, self._squares)
-        self._tally.penalty += self.batch_penalty * samples
         norm = clip(self.optimizer.params, self.clip_norm, self.clip_value)
-        if norm is not None and self.clip_norm is not None:
-            self._tally.clip(norm, norm > self.clip_norm)
+        if self._tally is not None:
+            self._tally.penalty += self.batch_penalty * samples
+            if norm is not None and self.clip_norm is not None:
+                self._tally.clip(norm, norm > self.clip_norm)
         self._notify("on_gradients")
         self.optimizer.step()
         if self.ema is not None:

@@ -1,0 +1,84 @@
+"""The loop over a number of steps of a net that is trained in its file: `fastconv deep train`, `fastconv mlp train`.
+
+A `Trainer` counts in epochs and keeps its runs in folders; here a run is so many steps more of a net that is there, and
+its state is the net. What a step is and what a save is, others say.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastconv.signals import EndRequest
+
+
+@dataclass(frozen=True)
+class Report:
+    """One step of training: the steps of the net so far, loss and accuracy of the batch, and how long it took."""
+
+    step: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+class Abandoned(Exception):
+    """A step was given up before it changed anything, because the run is to end."""
+
+
+class StepRun:
+    """A run of some steps.
+
+    Parameters
+    ----------
+    take : callable
+        Takes a step and reports of it; it may raise `Abandoned` when a signal has come.
+    steps : int
+    ending : EndRequest
+        A signal that it takes note of ends the run after the running step.
+    report : callable
+        Given this run and the last step after every ``report_every`` steps and after the last of them.
+    save : callable, optional
+        Called after every ``save_every`` steps, if that is given, and at the end.
+
+    Attributes
+    ----------
+    last : Report or None
+        Of the last step.
+    seconds : list of float
+        Of every step.
+    """
+
+    def __init__(
+        self, take: Callable[[], Report], steps: int, *, ending: EndRequest,
+        report: Callable[["StepRun", Report], None], report_every: int,
+        save: Callable[[], None] | None = None, save_every: int | None = None,
+    ) -> None:  # fmt: skip
+        self.steps, self.report_every, self.save_every = steps, report_every, save_every
+        self.last: Report | None = None
+        self.seconds: list[float] = []
+        self._take, self._ending, self._report, self._save = take, ending, report, save
+
+    @property
+    def done(self) -> int:
+        """Steps that this run has taken."""
+        return len(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a step; NaN before the first."""
+        return statistics.median(self.seconds or [float("nan")])
+
+    def go(self) -> None:
+        """Take the steps, then save, unless somebody else does."""
+        while self.done < self.steps and self._ending.number is None:
+            try:
+                self.last = self._take()
+            except Abandoned:
+                break
+            self.seconds.append(self.last.seconds)
+            if self.done % self.report_every == 0 or self.done == self.steps:
+                self._report(self, self.last)
+            if self._save and self.save_every and self.done % self.save_every == 0:
+                self._save()
+        if self._save:
+            self._save()
