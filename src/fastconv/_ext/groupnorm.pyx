@@ -9,7 +9,7 @@ from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
 
 from fastconv._ext.epilogue cimport Epilogue
-from fastconv._ext.norm cimport batch_moments, gradient_sums, real, scale_shift, scratch_elements
+from fastconv._ext.norm cimport Rows, batch_moments, gradient_sums, real, scale_shift, scratch_elements
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
 
 # Elements of rows that one thread takes at once; a longer row is cut into shards.
@@ -53,7 +53,7 @@ cdef void group_sample(
     cdef real *sums = coef + 4 * c
     cdef Py_ssize_t depth = c // groups, k, j
     cdef double total, mean, away, invstd, scale
-    batch_moments(x, m, c, sums)
+    batch_moments(x, c, m, c, sums, sums)
     for k in range(groups):
         total = 0
         for j in range(k * depth, (k + 1) * depth):
@@ -72,7 +72,7 @@ cdef void group_sample(
                 scale = weight[j] * invstd
             coef[j] = <real>scale
             coef[c + j] = <real>(-mean * scale if bias is None else bias[j] - mean * scale)
-    scale_shift(x, m, c, coef, e, y, cost)
+    scale_shift(x, c, m, c, coef, e, y, c, cost)
 
 
 def group_backward(
@@ -141,7 +141,7 @@ cdef void group_sample_backward(
     cdef double invstd, factor, even, slope
     for j in range(c):
         means[j] = saved[j // depth]
-    gradient_sums(g, y, x, means, m, c, sums)
+    gradient_sums(g, y, x, Rows(c, c, c), means, m, c, sums, sums)
     for k in range(groups):
         invstd = saved[groups + k]
         even = slope = 0
@@ -203,7 +203,7 @@ cdef void one_row(
     if d <= BLOCK:
         table.moments(x, d, 1, sums, sums + 1)
     else:
-        batch_moments(x, d, 1, sums)
+        batch_moments(x, 1, d, 1, sums, sums)
     mean = <double>sums[0] / d
     invstd = 1 / sqrt(<double>sums[1] / d + eps)
     saved[0] = <real>mean
@@ -212,11 +212,11 @@ cdef void one_row(
     coef[1] = <real>(-mean * invstd)
     if affine:
         plain.scale, plain.shift = coef, coef + 1
-        table.finish(&plain, x, y, d, 1)
-        table.finish(&e, y, y, 1, d)
+        table.finish(&plain, x, 1, y, 1, d, 1)
+        table.finish(&e, y, d, y, d, 1, d)
     else:
         e.scale, e.shift = coef, coef + 1
-        table.finish(&e, x, y, d, 1)
+        table.finish(&e, x, 1, y, 1, d, 1)
 
 
 def row_backward(
@@ -250,7 +250,7 @@ def row_backward(
     for i in prange(m, nogil=True, schedule="static", num_threads=threads):
         normalised(&x[i, 0], d, saved[0, i], saved[1, i], plain, memory + threadid() * own, &dx[i, 0])
     if dweight is not None or dbias is not None:
-        gradient_sums(&g[0, 0], <const real *>NULL, &dx[0, 0], zeros, m, d, sums)
+        gradient_sums(&g[0, 0], <const real *>NULL, &dx[0, 0], Rows(d, d, d), zeros, m, d, sums, sums)
     for j in range(d):
         if dweight is not None:
             dweight[j] += sums[d + j]
@@ -266,7 +266,7 @@ cdef void normalised(
     coef[0] = <real>invstd
     coef[1] = <real>(-mean * invstd)
     plain.scale, plain.shift = coef, coef + 1
-    ops(sizeof(real) // 4 - 1).finish(&plain, x, out, d, 1)
+    ops(sizeof(real) // 4 - 1).finish(&plain, x, 1, out, 1, d, 1)
 
 
 cdef void one_row_backward(
@@ -279,12 +279,12 @@ cdef void one_row_backward(
     cdef real *sums = weighted + d
     if weight != NULL:
         plain.scale, plain.shift = weight, zeros
-        table.finish(&plain, g, weighted, 1, d)
+        table.finish(&plain, g, d, weighted, d, 1, d)
         g = weighted
     if d <= BLOCK:
         table.norm_sums(g, NULL, dx, zeros, d, 1, sums)
     else:
-        gradient_sums(g, <const real *>NULL, dx, zeros, d, 1, sums)
+        gradient_sums(g, <const real *>NULL, dx, Rows(1, 1, 1), zeros, d, 1, sums, sums)
     coef[0] = 0
     coef[1] = <real>(-invstd * sums[1] / d)
     coef[2] = <real>(-invstd * sums[0] / d)

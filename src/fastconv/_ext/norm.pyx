@@ -261,11 +261,6 @@ def backward(
                 scale_shift(&g[0, 0], a.g_row, m, c, coef, e, &dx[0, 0], c, 1)
 
 
-cdef struct Rows:
-    # elements from one row to the next, of a gradient, an output and an input
-    Py_ssize_t g_row, y_row, x_row
-
-
 cdef void gradient_sums(
     const real *g, const real *y, const real *x, Rows a, const real *mean, Py_ssize_t m, Py_ssize_t c, real *sums,
     real *shards

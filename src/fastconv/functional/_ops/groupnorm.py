@@ -12,8 +12,8 @@ import fastconv._ext.groupnorm as groupnorm
 from fastconv.functional._check import by_dtype, check_count, check_rank, check_shape, scratch
 from fastconv.functional._epilogue import Epilogue
 from fastconv.functional._ops._run import describes
-from fastconv.functional._ops.convolution import _rows, ready
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype
+from fastconv.functional._ops.convolution import ready
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype, rows_of
 from fastconv.graph.value import write
 
 _group_forward = by_dtype(groupnorm.group_forward)
@@ -268,14 +268,14 @@ class LocalResponseNorm(Operation):
         yield _unary[x.dtype], (line, line, "exp")
 
     def forward(self, f: Frame) -> Iterator[Call]:
-        x, y = _rows(f.x[0]), _rows(f.y[0])
+        x, y = rows_of(f.x[0]), rows_of(f.y[0])
         square, mean = (a.reshape(x.shape) for a in f.work)
         yield from self._power(x, square, mean, square)
         yield np.multiply, (x, square, y)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         """grad * s^-beta - 2 alpha beta / size * x * (sum over the windows that hold it of grad * x * s^(-beta-1))."""
-        x, gy, gx = _rows(f.x[0]), _rows(f.gy[0]), _rows(f.gx[0])
+        x, gy, gx = rows_of(f.x[0]), rows_of(f.gy[0]), rows_of(f.gx[0])
         square, mean, power, product = (a.reshape(x.shape) for a in f.work)
         yield from self._power(x, square, mean, power)
         yield np.multiply, (gy, power, product)
