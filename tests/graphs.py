@@ -102,8 +102,14 @@ def _layer(b, at, i, j):
             lambda: (nn.BatchNorm2d(c, affine=j % 3 != 0), (n, c, *sizes)),
             lambda: (nn.Conv2d(c, k, 1), (n, k, *sizes)),
             lambda: (nn.LayerNorm((c, *sizes)), (n, c, *sizes)),
+            lambda: (nn.ChannelShuffle(c), (n, c, *sizes)),
+            lambda: (nn.ReflectionPad2d((min(1, sizes[1] - 1), 0, 0, sizes[0] - 1)),
+                     (n, c, 2 * sizes[0] - 1, sizes[1] + min(1, sizes[1] - 1))),
+            lambda: (nn.SqueezeExcitation(c, k), (n, c, *sizes)),
             lambda: (nn.LocalResponseNorm(1 + j % 3, 0.5), (n, c, *sizes)),
         ]
+    if c % 4 == 0 and len(sizes) == 2:
+        plain.append(lambda: (nn.PixelShuffle(2), (n, c // 4, *(2 * size for size in sizes))))
     if c * int(np.prod(sizes)) > c:
         plain.append(lambda: (nn.GroupNorm(c, c, affine=j % 3 != 0), (n, c, *sizes)))
     if c * int(np.prod(sizes)) > 1:

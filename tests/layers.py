@@ -22,6 +22,12 @@ REQUIRED = {
     "num_groups": lambda rng, c: int(rng.choice([n for n in range(1, c + 1) if c % n == 0])),
     "num_channels": lambda rng, c: c,
     "normalized_shape": lambda rng, c: 6,  # the last axis of the inputs of rank 4 here
+    "upscale_factor": lambda rng, c: 1,  # inputs have any number of channels
+    "groups": lambda rng, c: int(rng.choice([n for n in range(1, c + 1) if c % n == 0])),
+    "padding": lambda rng, c: int(rng.integers(0, 3)),
+    "input_channels": lambda rng, c: c,
+    "squeeze_channels": lambda rng, c: int(rng.integers(1, 4)),
+    "p": lambda rng, c: 0.5,
     "size": lambda rng, c: int(rng.integers(1, 4)),
     "scale_factor": lambda rng, c: int(rng.integers(1, 3)),
 }

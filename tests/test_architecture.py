@@ -31,7 +31,10 @@ LEVELS = [
 LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
 # Within a package of several files, what all others of it may import.
 SHARED = {
-    "nn": {"base", "losses", "_origin", "_parameter", "_running", "_turns", "_workspace"},
+    # of activations, convolutions and poolings layers that are small nets are made
+    "nn": {
+        "activation", "base", "conv", "losses", "pooling", "_origin", "_parameter", "_running", "_turns", "_workspace",
+    },
     "functional": {
         "_check", "_epilogue", "_fused", "_geometry", "_loss", "_ops", "_pooling", "_scratch", "_unpooling", "_values",
         "_views",

@@ -119,6 +119,13 @@ CALLS = {
         lambda: dict(input=image(), normalized_shape=W, weight=array(W), bias=array(W), out=image()), ["out"], [],
     ),
     "local_response_norm": (lambda: dict(input=image(), size=3, out=image()), ["out"], []),
+    "pixel_shuffle": (
+        lambda: dict(input=image(2, 4, 3, 2), upscale_factor=2, out=image(2, 1, 6, 4)), ["out"], [],
+    ),
+    "channel_shuffle": (lambda: dict(input=image(2, 4, 3, 2), groups=2, out=image(2, 4, 3, 2)), ["out"], []),
+    "reflection_pad2d": (
+        lambda: dict(input=image(), padding=(1, 0, 0, 2), out=image(N, C, H + 2, W + 1)), ["out"], [],
+    ),
     "adaptive_max_pool2d": (lambda: dict(input=image(), output_size=(H, W), out=image()), ["out"], []),
     "adaptive_max_pool2d_backward": (
         lambda: dict(grad_output=image(), input=image(), grad_input=image()), ["grad_input"], [],

@@ -8,7 +8,7 @@ whole, so that the sums of convolutions are exact.
 One file a family; `drawing.py` is what they share.
 """
 
-from . import activation, convolution, graph, loss, normalisation, optimiser, pooling, residual  # noqa: F401
+from . import activation, convolution, graph, loss, normalisation, optimiser, pooling, rearrange, residual  # noqa: F401
 from .drawing import DRAWS, Draw, Unchecked
 
 __all__ = ["DRAWS", "Draw", "Unchecked"]

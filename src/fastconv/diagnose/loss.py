@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv.diagnose.report import Finding
 from fastconv.diagnose.subject import Subject
-from fastconv.nn import CrossEntropyLoss, Dropout, MultiMarginLoss, ReLU, Sigmoid, Softmax, Softsign, Tanh
+from fastconv.nn import CrossEntropyLoss, Dropout, Dropout2d, MultiMarginLoss, ReLU, Sigmoid, Softmax, Softsign, Tanh
 from fastconv.optim import SGD
 
 __all__ = ["check_loss"]
@@ -186,7 +186,7 @@ def _penalty(finding: Finding, subject: Subject, x: np.ndarray, y: np.ndarray, v
 
 def _dropout(finding: Finding, subject: Subject) -> None:
     for name, module in subject.model.named_modules():
-        if isinstance(module, Dropout):
+        if isinstance(module, Dropout | Dropout2d):
             noise = module.p / (1 - module.p) if module.p < 1 else math.inf
             if noise > NOISE[0]:
                 remark = finding.wrong if noise > NOISE[1] else finding.suspicious

@@ -14,7 +14,7 @@ import numpy as np
 from fastconv import random
 from fastconv.data import Batches, Standardizer
 from fastconv.functional._check import as_labels, unmasked
-from fastconv.nn import CrossEntropyLoss, Dropout, Module
+from fastconv.nn import CrossEntropyLoss, Dropout, Dropout2d, Module, StochasticDepth
 from fastconv.optim import SGD, Optimizer
 from fastconv.train import Callback, Diverged, History, Trainer
 from fastconv.train.base import ceiling
@@ -154,7 +154,7 @@ class Subject:
         """Return the model without what regularises it: dropout lets everything pass."""
         twin = self.copy(dtype)
         for module in twin.modules():
-            if isinstance(module, Dropout):
+            if isinstance(module, Dropout | Dropout2d | StochasticDepth):
                 module.p = 0.0
         return twin
 

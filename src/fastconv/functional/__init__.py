@@ -20,6 +20,7 @@ from fastconv.functional import normalization as _normalization
 from fastconv.functional import pooling as _pooling2d
 from fastconv.functional import pooling1d as _pooling1d
 from fastconv.functional import prelu as _prelu
+from fastconv.functional import rearrange as _rearrange
 from fastconv.functional import resampling as _resampling
 from fastconv.functional import shape as _shape
 from fastconv.functional import softmax as _softmax
@@ -130,6 +131,11 @@ from fastconv.functional.pooling1d import (
 from fastconv.functional.prelu import (
     prelu_backward,
 )
+from fastconv.functional.rearrange import (
+    channel_shuffle_backward,
+    pixel_shuffle_backward,
+    reflection_pad2d_backward,
+)
 from fastconv.functional.resampling import (
     interpolate_backward,
 )
@@ -158,6 +164,7 @@ avg_pool2d = takes_values(_pooling2d.avg_pool2d)
 batch_norm = takes_values(_normalization.batch_norm)
 bias_add = takes_values(_linear.bias_add)
 cat = takes_values(_shape.cat)
+channel_shuffle = takes_values(_rearrange.channel_shuffle)
 conv1d = takes_values(_convolution.conv1d)
 conv2d = takes_values(_convolution.conv2d)
 conv_transpose1d = takes_values(_transposed.conv_transpose1d)
@@ -187,7 +194,9 @@ mish = takes_values(_activation.mish)
 mul = takes_values(_arithmetic.mul)
 pad = takes_values(_shape.pad)
 permute = takes_values(_shape.permute)
+pixel_shuffle = takes_values(_rearrange.pixel_shuffle)
 prelu = takes_values(_prelu.prelu)
+reflection_pad2d = takes_values(_rearrange.reflection_pad2d)
 relu = takes_values(_activation.relu)
 relu6 = takes_values(_activation.relu6)
 reshape = takes_values(_shape.reshape)
@@ -223,6 +232,8 @@ __all__ = [
     "binary_cross_entropy_with_logits_backward",
     "cat",
     "cat_backward",
+    "channel_shuffle",
+    "channel_shuffle_backward",
     "col2im",
     "conv1d",
     "conv1d_backward",
@@ -299,9 +310,13 @@ __all__ = [
     "pad",
     "pad_backward",
     "permute",
+    "pixel_shuffle",
+    "pixel_shuffle_backward",
     "pool2d_output_shape",
     "prelu",
     "prelu_backward",
+    "reflection_pad2d",
+    "reflection_pad2d_backward",
     "release_scratch",
     "relu",
     "relu6",

@@ -30,7 +30,7 @@ from fastconv.nn.collections import ModuleDict, ModuleList
 from fastconv.nn.containers import Sequential
 from fastconv.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from fastconv.nn.deep import DeepResidual
-from fastconv.nn.dropout import Dropout
+from fastconv.nn.dropout import Dropout, Dropout2d, StochasticDepth
 from fastconv.nn.element_losses import BCEWithLogitsLoss, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from fastconv.nn.graph import GraphModule
 from fastconv.nn.groupnorm import GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LocalResponseNorm
@@ -49,8 +49,10 @@ from fastconv.nn.pooling import (
     MaxPool2d,
     MaxUnpool2d,
 )
+from fastconv.nn.rearrange import ChannelShuffle, PixelShuffle, ReflectionPad2d, ZeroPad2d
 from fastconv.nn.resampling import Upsample
 from fastconv.nn.residual import Residual
+from fastconv.nn.squeeze import SqueezeExcitation
 
 __all__ = [
     "ELU",
@@ -63,6 +65,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "Bias",
+    "ChannelShuffle",
     "Conv1d",
     "Conv2d",
     "ConvTranspose1d",
@@ -71,6 +74,7 @@ __all__ = [
     "DeepResidual",
     "DiceLoss",
     "Dropout",
+    "Dropout2d",
     "Flatten",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
@@ -101,8 +105,10 @@ __all__ = [
     "MultiMarginLoss",
     "PReLU",
     "Parameter",
+    "PixelShuffle",
     "ReLU",
     "ReLU6",
+    "ReflectionPad2d",
     "Residual",
     "Sequential",
     "SiLU",
@@ -111,8 +117,11 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Softsign",
+    "SqueezeExcitation",
+    "StochasticDepth",
     "Tanh",
     "TraceError",
     "Upsample",
+    "ZeroPad2d",
     "blank",
 ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastconv.functional._ops import Dropout as Drop
+from fastconv.functional._ops import DropWhole
 from fastconv.graph.value import write
 from fastconv.nn.base import Module, next_key
 
@@ -40,3 +41,79 @@ class Dropout(Module):
 
     def forward(self, input: Any) -> Any:
         return write(Drop(self.p, self), input) if self.training else input
+
+
+class _Whole(Module):
+    """What drops parts of a batch as a whole."""
+
+    extra_names = ("seed", "stream", "step")
+
+    def _set(self, p: float) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {p}")
+        self.p = p
+        self.seed, self.stream = next_key()
+        self.step = 0
+
+
+class Dropout2d(_Whole):
+    """Zero each channel of each sample with probability `p` in training and scale the rest by 1 / (1 - p).
+
+    Inputs are (N, C, L) or (N, C, H, W). Which channels are dropped is a function of (seed, stream, step), as of
+    :class:`Dropout`: those that a `Dropout` of these would drop from an array (N, C).
+
+    Parameters
+    ----------
+    p : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `p` is outside [0, 1]; in forward, if the input has another rank.
+
+    References
+    ----------
+    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        self._set(p)
+
+    def forward(self, input: Any) -> Any:
+        if input.ndim not in (3, 4):
+            raise ValueError(f"Dropout2d: input needs 3 or 4 dimensions, got {input.shape}")
+        return write(DropWhole(self.p, "channel", self), input) if self.training else input
+
+
+class StochasticDepth(_Whole):
+    """Zero whole samples, or the whole batch, with probability `p` in training and scale the rest by 1 / (1 - p).
+
+    It stands at the end of a residual branch. What is dropped is a function of (seed, stream, step), as of
+    :class:`Dropout`. Arguments are those of ``torchvision.ops.StochasticDepth``.
+
+    Parameters
+    ----------
+    p : float
+        In [0, 1].
+    mode : {"row", "batch"}
+        Whether each sample is dropped by itself.
+
+    Raises
+    ------
+    ValueError
+        If `p` is outside [0, 1], or there is no such mode.
+
+    References
+    ----------
+    G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+    """
+
+    def __init__(self, p: float, mode: str = "row") -> None:
+        if mode not in ("row", "batch"):
+            raise ValueError(f"StochasticDepth: mode must be 'row' or 'batch', got {mode!r}")
+        self.mode = mode
+        self._set(p)
+
+    def forward(self, input: Any) -> Any:
+        return write(DropWhole(self.p, self.mode, self), input) if self.training else input

@@ -17,7 +17,7 @@ from fastconv.nn.base import OWN, Module, Parameter, initial
 
 _FAMILIES = (
     _ops.activation, _ops.arithmetic, _ops.convolution, _ops.groupnorm, _ops.normalization, _ops.pooling,
-    _ops.resampling, _ops.shape, _ops.transposed,
+    _ops.rearrange, _ops.resampling, _ops.shape, _ops.transposed,
 )  # fmt: skip
 _OPERATIONS: dict[str, type[Operation]] = {
     kind.__name__: kind

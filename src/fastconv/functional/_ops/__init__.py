@@ -7,13 +7,14 @@ from fastconv.functional._ops import (
     groupnorm,
     normalization,
     pooling,
+    rearrange,
     resampling,
     shape,
     transposed,
 )
-from fastconv.functional._ops.special import Detach, Dropout, Observe, Opaque, Same
+from fastconv.functional._ops.special import Detach, Dropout, DropWhole, Observe, Opaque, Same
 
 __all__ = [
-    "Detach", "Dropout", "Observe", "Opaque", "Same", "activation", "arithmetic", "convolution", "groupnorm",
-    "normalization", "pooling", "resampling", "shape", "transposed",
+    "Detach", "DropWhole", "Dropout", "Observe", "Opaque", "Same", "activation", "arithmetic", "convolution",
+    "groupnorm", "normalization", "pooling", "rearrange", "resampling", "shape", "transposed",
 ]  # fmt: skip

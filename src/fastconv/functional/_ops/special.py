@@ -37,6 +37,54 @@ class Dropout(Operation):
         yield _drop_back, (f.gy[0], f.saved[0], self.p, f.gx[0])
 
 
+@dataclass(frozen=True)
+class DropWhole(Operation):
+    """Dropout of whole channels of samples, whole samples ("row") or the whole batch; the layer counts its steps."""
+
+    p: float
+    kind: str
+    layer: Any
+    stateful = True
+    runs_again = True
+    keeps_saved = True
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        [x] = inputs
+        if x.ndim < (2 if self.kind == "channel" else 1):
+            kind = type(self.layer).__name__
+            raise ValueError(f"{kind}: there is no {self.kind} to drop of an array of shape {x.shape}")
+        return (Spec(x.shape, one_dtype("dropout", x)),)
+
+    def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        n, c = outputs[0].shape[0], outputs[0].shape[1] if self.kind == "channel" else 1
+        return (Spec((1 if self.kind == "batch" else n, c), outputs[0].dtype),)
+
+    def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        return () if backward else self.saved(inputs, outputs)
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        factors = (f.saved or f.work)[0]
+        yield _draw_factors, (self.layer, self.p, factors)
+        yield np.multiply, (f.x[0], _spread(factors, f.y[0]), f.y[0])
+
+    def again(self, f: Frame) -> Iterator[Call]:
+        yield np.multiply, (f.x[0], _spread(f.saved[0], f.y[0]), f.y[0])
+
+    def backward(self, f: Frame) -> Iterator[Call]:
+        yield np.multiply, (f.gy[0], _spread(f.saved[0], f.gy[0]), f.gx[0])
+
+
+def _spread(factors: Array, like: Array) -> Array:
+    return factors.reshape(factors.shape + (1,) * (like.ndim - 2)) if like.ndim > 1 else factors[:, 0]
+
+
+def _draw_factors(layer: Any, p: float, factors: Array) -> None:
+    keys = {"seed": layer.seed, "stream": layer.stream, "step": layer.step}
+    factors.fill(1)
+    F.dropout(factors, p, True, **keys, out=factors)
+    vars(layer)["step"] = layer.step + 1
+
+
 def _image(a: Any) -> Any:
     return a[:, :, None] if a is not None and a.ndim == 3 else a
 

@@ -1,0 +1,61 @@
+"""Channels in another order or as pixels, and borders around images."""
+
+from typing import Any
+
+from fastconv import functional as F
+from fastconv.functional._ops.rearrange import borders_of
+from fastconv.nn.base import Module, size
+
+Sides = int | tuple[int, int, int, int]
+
+
+class PixelShuffle(Module):
+    """Blocks of pixels out of channels, (N, C·r², H, W) to (N, C, H·r, W·r): see `functional.pixel_shuffle`."""
+
+    def __init__(self, upscale_factor: int) -> None:
+        self.upscale_factor = size("PixelShuffle", "upscale_factor", upscale_factor)
+
+    def forward(self, input: Any) -> Any:
+        return F.pixel_shuffle(input, self.upscale_factor)
+
+
+class ChannelShuffle(Module):
+    """The channels of several groups, dealt out in turns: see :func:`fastconv.functional.channel_shuffle`."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups = size("ChannelShuffle", "groups", groups)
+
+    def forward(self, input: Any) -> Any:
+        return F.channel_shuffle(input, self.groups)
+
+
+class ZeroPad2d(Module):
+    """Zeros around images; `padding` is an int or (left, right, top, bottom), and negative numbers cut."""
+
+    def __init__(self, padding: Sides) -> None:
+        self.padding = _sides(self, padding)
+
+    def forward(self, input: Any) -> Any:
+        if input.ndim != 4:
+            raise ValueError(f"ZeroPad2d: input needs 4 dimensions, got {input.shape}")
+        return F.pad(input, self.padding)
+
+
+class ReflectionPad2d(Module):
+    """A border that mirrors the image: see :func:`fastconv.functional.reflection_pad2d`.
+
+    `padding` is an int or (left, right, top, bottom), smaller than the image.
+    """
+
+    def __init__(self, padding: Sides) -> None:
+        self.padding = _sides(self, padding)
+        if min(self.padding) < 0:
+            raise ValueError(f"ReflectionPad2d: padding must be at least 0, got {padding}")
+
+    def forward(self, input: Any) -> Any:
+        return F.reflection_pad2d(input, self.padding)
+
+
+def _sides(layer: Module, padding: Any) -> tuple[int, int, int, int]:
+    (top, bottom), (left, right) = borders_of(type(layer).__name__, padding)
+    return left, right, top, bottom
