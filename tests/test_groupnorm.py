@@ -196,15 +196,20 @@ LAYERS = [
 ]  # fmt: skip
 
 
+# One whose gradient is made from the output, one from the input, and one that the normalisation's backward masks.
+BEHIND = [nn.ReLU, nn.Tanh, nn.SiLU]
+
+
+@pytest.mark.parametrize("behind", BEHIND)
 @pytest.mark.parametrize(("make", "shape"), LAYERS)
-def test_layers_fused_saved_and_loaded(make, shape, tmp_path):
+def test_layers_fused_saved_and_loaded(make, shape, behind, tmp_path):
     rng, layer = np.random.default_rng(8), make()
     for p in layer.parameters():
         p.data[...] = normals(rng, p.shape, np.float32)
     x, g = normals(rng, shape, np.float32), normals(rng, shape, np.float32)
 
     def run(fuse):
-        model = nn.Sequential(layer, nn.ReLU())
+        model = nn.Sequential(layer, behind())
         model.fuse = fuse
         model.need_input_grad = True
         for p in model.parameters():

@@ -8,7 +8,7 @@ row is taken as a column of single channels. Threads share samples or rows, or w
 from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
 
-from fastconv._ext.epilogue cimport Epilogue
+from fastconv._ext.epilogue cimport Epilogue, epilogue_at
 from fastconv._ext.norm cimport Rows, batch_moments, gradient_sums, real, scale_shift, scratch_elements
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
 
@@ -42,8 +42,8 @@ def group_forward(
     cdef fc_epilogue e = epilogue.e
     cdef double cost = epilogue.cost
     for i in prange(n, nogil=True, schedule="static", num_threads=threads):
-        group_sample(&x[i, 0, 0], m, c, groups, weight, bias, eps, e, cost, memory + threadid() * own,
-                     &saved[i, 0, 0], &y[i, 0, 0])
+        group_sample(&x[i, 0, 0], m, c, groups, weight, bias, eps, epilogue_at(&e, i * m * c, 0, 0, sizeof(real)), cost,
+                     memory + threadid() * own, &saved[i, 0, 0], &y[i, 0, 0])
 
 
 cdef void group_sample(
@@ -190,7 +190,8 @@ def row_forward(
         factors = &weight[0]
         e.scale, e.shift = factors, &bias[0]
     for i in prange(m, nogil=True, schedule="static", num_threads=threads):
-        one_row(&x[i, 0], d, eps, plain, e, factors != NULL, memory + threadid() * own, &saved[0, i], m, &y[i, 0])
+        one_row(&x[i, 0], d, eps, plain, epilogue_at(&e, i * d, 0, 0, sizeof(real)), factors != NULL,
+                memory + threadid() * own, &saved[0, i], m, &y[i, 0])
 
 
 cdef void one_row(

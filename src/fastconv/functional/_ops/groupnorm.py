@@ -10,7 +10,7 @@ import numpy as np
 import fastconv._ext.elementwise as elementwise
 import fastconv._ext.groupnorm as groupnorm
 from fastconv.functional._check import by_dtype, check_count, check_rank, check_shape, scratch
-from fastconv.functional._epilogue import Epilogue
+from fastconv.functional._epilogue import Epilogue, finish
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import ready
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype, rows_of
@@ -90,7 +90,7 @@ class GroupNorm(_Own):
         bias, more = _vector(bias)
         yield from (*calls, *more)
         groups, saved = self._statistics(f, x)
-        epilogue = Epilogue(*f.activation)
+        epilogue = Epilogue(*f.activation, None, None, None, None if f.pre is None else rows_of(f.pre))
         yield _group_forward[y.dtype], (
             _samples(x), groups, weight, bias, self.eps, _samples(y), saved, epilogue, scratch,
         )  # fmt: skip
@@ -186,9 +186,17 @@ class LayerNorm(_Own):
             yield np.copyto, (ordered, self._ordered(x))
         target = rows if copied else self._row_memory(y, None)[0]
         saved = statistics.reshape(2, -1)
-        yield _row_forward[y.dtype], (rows, scale, shift, self.eps, target, saved, Epilogue(*f.activation), scratch)
-        if copied:
-            yield np.copyto, (self._ordered(y), ordered)
+        kept = None if f.pre is None else flat(f.pre)
+        if not copied:
+            epilogue = Epilogue(*f.activation, None, None, None, None if kept is None else kept.reshape(rows.shape))
+            yield _row_forward[y.dtype], (rows, scale, shift, self.eps, target, saved, epilogue, scratch)
+            return
+        yield _row_forward[y.dtype], (rows, scale, shift, self.eps, target, saved, Epilogue(), scratch)
+        yield np.copyto, (self._ordered(y), ordered)
+        if f.activation[0] is not None:
+            line = flat(y).reshape(-1, 1)
+            epilogue = Epilogue(*f.activation, None, None, None, None if kept is None else kept.reshape(-1, 1))
+            yield finish[y.dtype], (line, line, epilogue)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         (x, weight), [gy], (gx, grad_weight, grad_bias) = f.x[:2], f.gy, f.gx
