@@ -135,6 +135,17 @@ def test_activations_that_need_their_input_are_fused_and_change_no_bit(monkeypat
         assert everything(Again(make())) == expected
 
 
+@pytest.mark.parametrize("norm", [lambda: nn.GroupNorm(3, 6), lambda: nn.LayerNorm((6, 5, 4))])
+def test_an_operation_that_keeps_no_input_runs_without_such_an_activation(norm):
+    def make(fuse):
+        fastconv.manual_seed(1)
+        net = nn.Sequential(norm(), nn.SiLU(), nn.Conv2d(6, 2, 1), fuse=fuse)
+        net.recipe = Recipe(((2, 6, 5, 4),), (), ())
+        return net
+
+    assert everything(make(True)) == everything(make(False))
+
+
 def watch(net, names):
     """Note the arrays that every module is given and gives."""
 

@@ -151,7 +151,7 @@ class Operation:
     ----------
     takes : tuple of str
         What may run in the same pass behind it: "bias", "scale" (a normalisation in evaluation), "add",
-        "activation".
+        "activation"; "pre" if it keeps what the activation is given, where `Frame.pre` asks for it.
     takes_part_as : str
         What it is to the operation before it: one of these words, or "".
     optional : tuple of int

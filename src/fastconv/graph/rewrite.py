@@ -131,7 +131,7 @@ def _host(node: Node, made: dict[Value, Group], readers: Counter[Value], gradien
             continue
         if position and part != "add":
             continue
-        if gradients and part == "scale":
+        if gradients and (part == "scale" or (part == "activation" and _needs_pre(node, host))):
             continue
         if part == "bias":
             if host.inputs[2] is not None:
@@ -151,6 +151,11 @@ def _host(node: Node, made: dict[Value, Group], readers: Counter[Value], gradien
         host.outputs = list(node.outputs)
         return host
     return None
+
+
+def _needs_pre(activation: Node, host: Group) -> bool:
+    """Return whether an activation's gradient needs its input, which a group would not keep."""
+    return bool(activation.op.reads_inputs) and "pre" not in host.op.takes
 
 
 def _stage(part: str) -> int:

@@ -50,7 +50,7 @@ class Arithmetic(Operation):
 
     @property
     def takes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("activation",) if self.kind == "add" else ()
+        return ("activation", "pre") if self.kind == "add" else ()
 
     @property
     def takes_part_as(self) -> str:  # type: ignore[override]

@@ -33,7 +33,7 @@ class TransposedConvolution(Operation):
     output_padding: Any
     dilation: Any
     groups: int
-    takes = ("add", "activation")
+    takes = ("add", "activation", "pre")
     optional = (2,)
     accumulates = (1, 2)
     spaced_output = True
