@@ -5,7 +5,7 @@
     scripts/races.py --calls 3000 --seed 0
 
 Needs GCC on Linux. Calls are those of scripts/fuzz_calls/, as they are drawn and not bent, on two to four threads
-however small they are, on every instruction set; then nets and a residual core are trained, and one model is called
+however small they are, on every instruction set; then a net is trained, with a residual core, and one model is called
 from several threads of Python at once. The loops are the package's own, over a stand-in for GCC's OpenMP library that
 the sanitizer sees through (races_openmp.c).
 
@@ -78,8 +78,6 @@ def drawn_calls(options):
 
 def trained_nets(options):
     from fastconv import config, nn, optim
-    from fastconv.deep import DeepNet, Head
-    from fastconv.functional.residual import ResidualCore
 
     rng = np.random.default_rng(options.seed)
     x, labels = rng.normal(size=(8, 3, 9, 9)).astype(np.float32), rng.integers(0, 3, 8)
@@ -88,17 +86,13 @@ def trained_nets(options):
             model = nn.Sequential(
                 nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
                 nn.Conv2d(8, 4, 3, groups=2), nn.GELU(), nn.Dropout(0.25), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                nn.Linear(4, 3),
+                nn.DeepResidual(4, 50), nn.Linear(4, 3),
             )  # fmt: skip
             loss, steps = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=0.01)
             for _ in range(3):
                 loss(model(x), labels)
                 model.backward(loss.backward())
                 steps.step()
-            core = ResidualCore(4, 50)
-            weights = rng.normal(0, 0.01, (50, core.row)).astype(np.float32)
-            net = DeepNet(core, Head(12, 4, 3).initialize(0), weights, chunk=7)
-            net.step(rng.normal(size=(40, 12)).astype(np.float32), rng.integers(0, 3, 40), 0.01, 0.01)
 
 
 def one_model_in_threads(options):
