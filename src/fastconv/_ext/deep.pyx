@@ -88,12 +88,12 @@ def lanes(int kind):
 
 
 cdef bint waits(Py_ssize_t width, Py_ssize_t blocks) noexcept nogil:
-    # whether a walk waits for its own results most of the time: two short registers then take less than one long one
+    # Whether a walk mostly waits for its own results. Two short registers then take less time than a long one.
     return width <= 4 and blocks == 1
 
 
 cdef Py_ssize_t group(const fc_ops *table, Py_ssize_t width) noexcept nogil:
-    # samples that a forward walk takes together
+    # Number of samples that a forward walk takes together.
     return table.lanes if width < FC_DEEP_WIDE else FC_DEEP_GROUP
 
 
@@ -108,7 +108,8 @@ cdef void describe(fc_deep *a, Py_ssize_t width, Py_ssize_t blocks, int activati
 cdef void forward_part(
     const fc_ops *table, fc_deep a, const real *w, real *h, real *marks, Py_ssize_t layers, Py_ssize_t chunk
 ) noexcept nogil:
-    # the groups a.first.. of lanes of h through all layers; marks (chunks, blocks, D, 16): the state before each chunk
+    # Take the groups of lanes of h from a.first on through all layers. marks (chunks, blocks, D, 16) gets the state
+    # before each chunk.
     cdef Py_ssize_t row = a.width * (a.width + 1), state = a.blocks * a.width * 16
     cdef Py_ssize_t c, v, k, at, lanes = group(table, a.width)
     a.h = h
@@ -173,7 +174,7 @@ cdef struct walk:
 
 cdef void place(fc_deep *a, const walk *s, Py_ssize_t c, Py_ssize_t turns, const real *w, real *w_new,
                 const real *marks, real *tape) noexcept nogil:
-    # point a at chunk c (before the first one, at none of its layers), to be followed by chunk c - turns
+    # Point a at chunk c, which chunk c - turns will follow. Before the first chunk, a has no layers.
     a.layers = min(s.chunk, s.layers - c * s.chunk) if c >= 0 else 0
     c = max(c, <Py_ssize_t>0)
     a.w = w + c * s.chunk * s.row
@@ -230,7 +231,7 @@ def backward(
 
 cdef void take_turns(const fc_ops *table, const fc_deep *shared, const walk *s, Py_ssize_t *walked, int rank, int team,
                      const real *w, real *w_new, const real *marks, real *tapes) noexcept nogil:
-    # this thread owns a tape and every team-th chunk; walked is the last chunk that the gradient went through
+    # This thread owns a tape and every team-th chunk; walked is the last chunk that the gradient has passed.
     cdef fc_deep a = shared[0], b = shared[0]
     cdef const fc_ops *again = ops_shorter(sizeof(real) // 4 - 1) if waits(a.width, a.blocks) else table
     cdef real *tape = tapes + rank * s.tape_size
@@ -251,7 +252,7 @@ cdef void take_turns(const fc_ops *table, const fc_deep *shared, const walk *s, 
 
 cdef void alone(const fc_ops *table, const fc_deep *shared, const walk *s, const real *w, real *w_new,
                 const real *marks, real *tapes) noexcept nogil:
-    # one thread takes two tapes in turn
+    # A thread on its own uses two tapes in turn.
     cdef fc_deep a = shared[0], b = shared[0]
     cdef Py_ssize_t c
     place(&b, s, s.chunks - 1, 1, w, w_new, marks, tapes + ((s.chunks - 1) & 1) * s.tape_size)

@@ -35,7 +35,7 @@ cdef class Axis:
         self.tiled = covered > 0
         for i in range(self.outputs):
             self.tiled = self.tiled and spans[i, 4] == 0
-        # the first run of windows that are alike: the kernels take it without looking at each
+        # Find the first run of windows that are alike: kernels take it without looking at each of them.
         self.begin, self.stride = 0, 1
         while self.begin < self.outputs and not self.alike(self.begin + 1):
             self.begin += 1
@@ -96,7 +96,7 @@ cdef Job plan(Geometry g, Py_ssize_t n, Py_ssize_t c, Py_ssize_t x_pitch, Py_ssi
     job.rows = g.h.inputs if by_input else g.h.outputs
     cdef Py_ssize_t image = max(g.h.inputs * g.w.inputs, g.h.outputs * g.w.outputs) * c
     job.threads = threads_for(8.0 * n * image)   # an element costs as much as that: mostly memory
-    # rows at a block's edge are met twice where gradients add up: take more of them at once
+    # Where gradients add up, two blocks meet at their edges; a block has more rows then.
     job.block = max(1, min(job.rows, (4 if by_input else 1) * TASK_ELEMENTS * job.rows // image))
     while job.threads > 1 and n * ceil_div(job.rows, job.block) < 4 * job.threads and job.block > 1:
         job.block = ceil_div(job.block, 2)

@@ -62,7 +62,7 @@ cdef const fc_ops *ops(int kind) noexcept nogil:
 
 
 cdef const fc_ops *ops_shorter(int kind) noexcept nogil:
-    # the table whose registers have half the active one's lanes, where there is one: same bits, shorter latencies
+    # Return the table with half the lanes of the active one, if there is one: same bits, shorter latencies.
     cdef int i
     cdef const fc_ops *half
     for i in range(fc_table_count()):

@@ -221,17 +221,17 @@ typedef struct fc_element_loss {
     ptrdiff_t g_step;
 } fc_element_loss;
 
-/* A pooling window along one axis: what of it lies inside the input. */
+/* The part of a pooling window, along one axis, that lies inside the input. */
 typedef struct fc_span {
     ptrdiff_t first, count;    /* input elements first, first + step, ... */
     ptrdiff_t tap;             /* index within the kernel of the first of them */
     ptrdiff_t size;            /* what this axis contributes to the divisor of a mean */
-    ptrdiff_t old;             /* how many of them, the first, earlier windows have too; all where windows leave gaps */
+    ptrdiff_t old;             /* of these, the leading ones that earlier windows share; all if there are gaps */
 } fc_span;
 
 typedef struct fc_axis {
     ptrdiff_t inputs, outputs, kernel, step;
-    ptrdiff_t begin, end, stride; /* windows [begin, end) are alike, with all taps inside, and lie stride apart */
+    ptrdiff_t begin, end, stride; /* windows [begin, end) have all taps inside, and lie stride apart */
     ptrdiff_t covered;            /* elements [0, covered) are in some window; 0 where windows leave gaps */
     const fc_span *spans;         /* (outputs) */
 } fc_axis;
@@ -251,10 +251,10 @@ enum { FC_DEEP_WIDE = 16, FC_DEEP_GROUP = 8 };
 /* A chunk of residual layers of width D; a state is (blocks, D, 16), lanes are samples (deep.inc.h) */
 typedef struct fc_deep {
     ptrdiff_t layers, width, blocks;
-    ptrdiff_t first, vectors;  /* forward: the registers of lanes, or groups of rows, to take of all blocks */
+    ptrdiff_t first, vectors;  /* forward: the range of registers of lanes, or of groups of rows, in all blocks */
     int activation;            /* 0 softsign, 1 tanh, 2 ReLU */
     double alpha, root, rate;  /* root: sqrt(alpha) */
-    ptrdiff_t ahead;           /* numbers from a layer's weights to those that will be wanted next, to be prefetched */
+    ptrdiff_t ahead;           /* distance, in numbers, from a layer's weights to those that are prefetched beside it */
     const void *w;             /* IN (layers, D + 1, D) */
     void *w_new;               /* OUT (layers, D + 1, D); may be w */
     void *h;                   /* forward: IN OUT state; recompute: IN state of the first layer */

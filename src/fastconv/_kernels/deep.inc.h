@@ -1,21 +1,23 @@
 /* Residual cores of any depth, h <- h + alpha * act(h W + b), and their exact gradients.
  *
- * Lanes are samples. A batch is cut into blocks of 16 (padded by the caller), a state is (blocks, D, 16), and a
- * layer's weights are W (in, out) row after row and then b: D + 1 rows of D, the bias being the row whose input
- * is 1. Four walks over a chunk of layers:
+ * Lanes are samples. The caller cuts a batch into blocks of 16 and pads the last one. A state is (blocks, D, 16). A
+ * layer's weights are the rows of W (in, out) and then b: D + 1 rows of D, where b is the row of an input that is
+ * always 1. Four walks go over a chunk of layers:
  *
  *   forward     the state alone, held in registers for D = 2, 4, 8
  *   recompute   the same again; `tape` keeps each layer's input h and slope d = alpha * act'(z)
  *   gradient    from the last layer to the first: dz = g * d takes the place of d, g += dz W^T
  *   update      W -= rate * h^T dz, each layer for itself
  *
- * Only g has to go through all chunks one after the other. Updates fill the waits of a recomputation, of the chunk
- * whose turn is next: one loop does both, and the tape's layers are written again as soon as they were used.
- * Sums, in every table: over inputs (and outputs, in g) two chains for D <= 8, of the first half and of the rest,
- * else one chain; over samples the blocks in order and then 16 lanes by halves (8, 4, 2, 1) for D < 16. From D = 16
- * on, registers of outputs are as long as registers of samples: a chain over the samples then takes 16 multiply-adds
- * for a register of weights, the tree as many multiplications and as many additions and shuffles again. There the tape
- * holds samples as rows, (blocks, 16, D), and registers run across outputs in all three walks.
+ * Only g has to pass through the chunks one after the other. A recomputation waits for its own results much of the
+ * time, and the updates of the chunk before it fill these waits: one loop does both, and writes each layer of the tape
+ * again as soon as the update has used it.
+ *
+ * The order of sums is the same in every table. A sum over inputs (or over outputs, in g) is two chains for D <= 8, one
+ * of the first half and one of the rest, and a single chain for larger D. A sum over samples takes the blocks in order;
+ * for D < 16 the 16 lanes are then added by halves (8, 4, 2, 1). From D = 16 on a sum over samples is one chain: the
+ * tape holds samples as rows, (blocks, 16, D), and registers run across outputs in all three walks. A register of
+ * weights then costs 16 multiply-adds; the tree costs 16 multiplications and about as many additions and shuffles.
  */
 
 #include "deep_math.inc.h"
@@ -26,8 +28,8 @@
 #include "deep_registers_update.inc.h"
 #endif
 
-/* FC_DEEP_WIDTHS expands to CALL(D) for the width a has, where it has kernels of its own, and else to FEW or, from 16
- * on, to MANY; FC_DEEP_CASES to CALL(D, activation), both constants. */
+/* FC_DEEP_WIDTHS expands to CALL(D) if there are kernels for the very width of a, else to FEW below 16 units, and to
+ * MANY from 16 on. FC_DEEP_CASES expands to CALL(D, activation), where both are constants. */
 #if FC_DEEP_REGISTERS
 #define FC_DEEP_OWN(CALL)                                                                                            \
     if (a->width == 4) {                                                                                             \
@@ -81,7 +83,7 @@ static void FC(deep_gradient)(const fc_deep *a)
 #undef FC_CALL
 }
 
-/* a: the chunk whose weights are updated; c: the chunk, perhaps of no layers, that is recomputed on the same tape */
+/* The weights of chunk a are updated; chunk c, which may have no layers, is recomputed on the same tape. */
 static void FC(deep_update)(const fc_deep *a, const fc_deep *c)
 {
 #define FC_ONE(D, ACT) FC(deep_update_small)(a, c, D, ACT)
@@ -98,7 +100,8 @@ static void FC(deep_update)(const fc_deep *a, const fc_deep *c)
 #undef FC_ONE
 }
 
-/* One thread's work on its way back: chunk a's gradient and updates, chunk c recomputed on another tape. */
+/* All that a single thread does on its way back: gradient and updates of chunk a, recomputation of chunk c on another
+ * tape. */
 static void FC(deep_both)(const fc_deep *a, const fc_deep *c)
 {
 #define FC_ONE(D, ACT) FC(deep_both_small)(a, c, D, ACT)

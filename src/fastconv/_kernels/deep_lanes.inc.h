@@ -1,7 +1,7 @@
-/* Residual cores of fewer than 16 units: registers are samples, the state lies in memory, one register of it at a time
- * goes through a layer. */
+/* Residual cores of fewer than 16 units. The state lies in memory; a register holds samples, and one register of them
+ * goes through a layer at a time. */
 
-/* acc[o] += sum over i of x[i] * w[i * wi + o * wo], in two chains cut at `split` where split < n */
+/* acc[o] += sum over i of x[i] * w[i * wi + o * wo]; if split < n, in two chains that are cut at `split` */
 FC_INLINE void FC(deep_sums)(VEC *acc, const T *x, const ptrdiff_t x_row, const T *w, const ptrdiff_t wi,
                              const ptrdiff_t wo, const ptrdiff_t n, const ptrdiff_t split, const int no)
 {
@@ -27,7 +27,8 @@ FC_INLINE void FC(deep_sums)(VEC *acc, const T *x, const ptrdiff_t x_row, const 
 
 FC_INLINE ptrdiff_t FC(deep_split)(ptrdiff_t d) { return d <= FC_DEEP_SMALL ? (d + 1) / 2 : d; }
 
-/* `no` outputs of a layer: y = x + alpha * act(b + x w), and the slopes where d is given; rows x_row, y_row apart */
+/* Computes `no` outputs of a layer: y = x + alpha * act(b + x w), and the slopes if there is a d. Rows of x and y lie
+ * x_row and y_row apart. */
 FC_INLINE void FC(deep_outputs)(const fc_deep *a, const T *w, const T *x, const ptrdiff_t x_row, T *y,
                                 const ptrdiff_t y_row, T *d, const ptrdiff_t o, const int act, const int no)
 {

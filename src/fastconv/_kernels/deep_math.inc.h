@@ -38,7 +38,7 @@ FC_INLINE VEC FC(deep_tanh)(VEC z)
 {
     if (sizeof(T) != 4)
         return FC(tanh_vec)(z);
-    const VEC x = V(max)(V(set1)((T)-7.9), V(min)(V(set1)((T)7.9), z)); /* in this order NaN stays */
+    const VEC x = V(max)(V(set1)((T)-7.9), V(min)(V(set1)((T)7.9), z)); /* this order keeps NaN */
     const VEC u = V(mul)(x, x);
     VEC p = V(set1)((T)fc_deep_tanh_p[4]), q = V(set1)((T)fc_deep_tanh_q[4]);
     FC_UNROLL for (int i = 3; i >= 0; i--) {
@@ -69,7 +69,7 @@ FC_INLINE VEC FC(deep_slope)(VEC s, T alpha, T root, const int act)
     return V(select)(V(lt)(V(set1)(0), s), V(set1)(alpha), V(set1)(0));
 }
 
-/* the registers of a block added by halves down to one */
+/* Adds the registers of a block by halves, until one is left. */
 FC_INLINE VEC FC(deep_fold)(VEC *sum)
 {
     FC_UNROLL for (int half = BV / 2; half > 0; half /= 2)

@@ -1,9 +1,11 @@
-/* Residual cores of 2, 4 and 8 units: D is a constant, and the state stays in registers from layer to layer. Here the
- * forward walk, the recomputation and the gradient; deep_registers_update.inc.h has the updates. */
+/* Residual cores of 2, 4 and 8 units: forward walk, recomputation and gradient. D is a constant, and the state stays in
+ * registers from layer to layer. deep_registers_update.inc.h has the updates. */
 
-/* registers of lanes that walk the layers together, each a chain of its own: as many as hold the state */
+/* The number of registers of lanes that walk the layers together, each with chains of its own: as many as the state
+ * can stay in. */
 #define FC_DEEP_CHAINS(D) (FC_VECTORS == 32 && (D) < 8 ? 4 : 2)
-/* of those, how many share a layer's weights in registers; one, and its sums spill nothing, where D is small */
+/* How many of them share the weights that are in registers. One, where D is small: then no sum has to leave its
+ * register. */
 #define FC_DEEP_SHARED(D) (FC_VECTORS == 16 && (D) == 8 ? 2 : 1)
 
 FC_INLINE void FC(deep_load)(VEC *h, const T *from, const int D)
@@ -18,7 +20,7 @@ FC_INLINE void FC(deep_save)(const VEC *h, T *to, const int D)
         V(store)(to + k * 16, h[k]);
 }
 
-/* The weights of a layer are on their way to the cache. Chunks are walked in an order no hardware foresees. */
+/* Prefetches the weights of a layer: no hardware foresees the order in which chunks are walked. */
 FC_INLINE void FC(deep_prefetch)(const T *w, ptrdiff_t ahead, const int D)
 {
     const uintptr_t first = (uintptr_t)w + (uintptr_t)ahead * sizeof(T);
@@ -26,7 +28,8 @@ FC_INLINE void FC(deep_prefetch)(const T *w, ptrdiff_t ahead, const int D)
         FC_PREFETCH(first + i);
 }
 
-/* one layer on nv registers of lanes: h is replaced, register v's slopes go to d[v] (rows of 16) where given */
+/* Takes nv registers of lanes, h, through a layer. If there is a d, the slopes of register v go to d[v], in rows of
+ * 16. */
 FC_INLINE void FC(deep_step)(VEC h[][FC_DEEP_SMALL], const T *w, T *const *d, T alpha, T root, const int D,
                              const int nv, const int act)
 {
@@ -65,7 +68,8 @@ FC_INLINE void FC(deep_step)(VEC h[][FC_DEEP_SMALL], const T *w, T *const *d, T 
     }
 }
 
-/* nv registers of lanes through all layers: the state is replaced or, with `kept`, states and slopes go to the tape */
+/* Takes nv registers of lanes through all layers. The state is replaced; with `kept` it stays, and states and slopes
+ * go to the tape. */
 FC_INLINE void FC(deep_run)(const fc_deep *a, const ptrdiff_t first, const int kept, const int D, const int nv,
                             const int act)
 {
@@ -102,7 +106,8 @@ FC_INLINE void FC(deep_run)(const fc_deep *a, const ptrdiff_t first, const int k
             FC(deep_save)(h[v], x[v], D);
 }
 
-/* RUN(v, nv) for the registers of lanes [FIRST, END), as many in a run as hold the state */
+/* Expands to RUN(v, nv) until the registers of lanes [FIRST, END) are done, each with as many as the state can stay
+ * in. */
 #define FC_DEEP_RUNS(RUN, FIRST, END, D)                                                                             \
     ptrdiff_t v = FIRST;                                                                                             \
     const ptrdiff_t end = END;                                                                                       \
@@ -115,8 +120,8 @@ FC_INLINE void FC(deep_run)(const fc_deep *a, const ptrdiff_t first, const int k
     if (v < end)                                                                                                     \
         RUN(v, 1);
 
-/* whether all sums of a softsign chunk stay below 2**60 on registers [v, end), whatever its layers do: each moves the
- * state by alpha at most */
+/* Whether all sums of a softsign chunk stay below 2**60 on the registers [v, end). A layer moves the state by alpha at
+ * most, so the largest weight and the largest state at the beginning tell. */
 static FC_NOINLINE int FC(deep_bounded)(const fc_deep *a, ptrdiff_t v, const ptrdiff_t end)
 {
     const T *w = a->w;
@@ -154,7 +159,7 @@ FC_INLINE void FC(deep_recompute_small)(const fc_deep *a, const int D, const int
 #undef FC_RUN
 }
 
-/* g of nv registers of lanes is taken back through a layer; at d[v] dz takes the place of the slopes */
+/* Takes the gradient g of nv registers of lanes back through a layer. In d[v], dz takes the place of the slopes. */
 FC_INLINE void FC(deep_back)(VEC g[][FC_DEEP_SMALL], const T *w, T *const *d, const int D, const int nv)
 {
     const int half = (D + 1) / 2;
@@ -180,10 +185,10 @@ FC_INLINE void FC(deep_back)(VEC g[][FC_DEEP_SMALL], const T *w, T *const *d, co
     }
 }
 
-/* g of nv registers of lanes through all layers */
+/* Takes the gradient g of nv registers of lanes back through all layers. */
 FC_INLINE void FC(deep_back_run)(const fc_deep *a, const ptrdiff_t first, const int D, const int nv)
 {
-    const int shared = nv > 1 ? 2 : 1; /* loads of weights would take longer than the sums */
+    const int shared = nv > 1 ? 2 : 1; /* with one, loading the weights would take longer than the sums */
     const ptrdiff_t all = a->blocks * D * 16;
     T *at[4], *d[4];
     VEC g[4][FC_DEEP_SMALL];

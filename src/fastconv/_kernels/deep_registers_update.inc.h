@@ -7,7 +7,7 @@ FC_INLINE void FC(deep_load_block)(VEC g[][BV], const T *from, const int D)
             g[k][v] = V(load)(from + k * 16 + v * LANES);
 }
 
-/* two weights, all that descend4 leaves at D = 2 */
+/* Updates two weights: at D = 2 descend4 takes four of a layer's six, and leaves these. */
 FC_INLINE void FC(deep_descend2)(const T *w, VEC *sums, T rate, T *new)
 {
     T pair[4] = {w[0], w[1], 0, 0};
@@ -17,7 +17,7 @@ FC_INLINE void FC(deep_descend2)(const T *w, VEC *sums, T rate, T *new)
     new[1] = pair[1];
 }
 
-/* the weights of D = 2, each sum a register of its own until the end */
+/* Updates the weights of D = 2. Until the end each sum has a register of its own. */
 FC_INLINE void FC(deep_update2)(VEC dz[][BV], const T *w, T *new, const T *x, T rate)
 {
     VEC sums[8];
@@ -31,9 +31,10 @@ FC_INLINE void FC(deep_update2)(VEC dz[][BV], const T *w, T *new, const T *x, T 
     FC(deep_descend2)(w + 4, sums + 4, rate, new + 4);
 }
 
-/* The weights of D = 4, 8. Four samples are a quarter; a register holds the same quarter of several outputs, and the
- * input's quarter is loaded into each of its places. So the halves and quarters of sixteen samples are added without
- * a shuffle for each weight; what remains are sums of four lanes. Register r of them: the outputs of a group. */
+/* Sums for the weights of D = 4 and 8. Four samples are a quarter of a block. A register holds the same quarter of
+ * several outputs, and the input's quarter is loaded beside each of them. The first two additions of the tree over
+ * sixteen samples then need no shuffles: they leave four lanes for each weight. Returns register r of these sums, that
+ * of the outputs of one group. */
 FC_INLINE VEC FC(deep_quarter_sums)(const T *x, VEC q[][4], const int r, const int D)
 {
     const int groups = D * 4 / LANES, k = r / groups, o = r % groups;
@@ -62,7 +63,7 @@ FC_INLINE void FC(deep_update_quarters)(VEC dz[][BV], const T *w, T *new, const 
     }
 }
 
-/* the weights of a layer, from its inputs x and, behind them, dz: a batch of one block */
+/* Updates the weights of a layer for a batch of one block, from its inputs x and from dz, which lies behind them. */
 FC_INLINE void FC(deep_update_block)(const T *w, T *new, const T *x, T rate, const int D)
 {
     VEC dz[FC_DEEP_SMALL][BV];
@@ -73,7 +74,7 @@ FC_INLINE void FC(deep_update_block)(const T *w, T *new, const T *x, T rate, con
         FC(deep_update_quarters)(dz, w, new, x, rate, D);
 }
 
-/* all products of a block added to the sums of D * (D + 1) weights, or put there */
+/* Adds the products of a block to the sums of the D * (D + 1) weights; with `begin` the sums begin with them. */
 FC_INLINE void FC(deep_products)(VEC *sums, const T *x, const T *dz, const int begin, const int D)
 {
     VEC z[FC_DEEP_SMALL];
@@ -87,7 +88,8 @@ FC_INLINE void FC(deep_products)(VEC *sums, const T *x, const T *dz, const int b
         sums[D * D + j] = begin ? z[j] : V(add)(sums[D * D + j], z[j]);
 }
 
-/* A batch of several blocks, where registers hold the sums of all weights: a block is one register, D = 4. */
+/* Updates for a batch of several blocks where registers can hold the sums of all weights: at D = 4, if a register is as
+ * long as a block. */
 FC_INLINE void FC(deep_update_sums)(const fc_deep *a, const int D)
 {
     const ptrdiff_t row = D * (D + 1), block = D * 16, state = a->blocks * block;
@@ -107,7 +109,7 @@ FC_INLINE void FC(deep_update_sums)(const fc_deep *a, const int D)
     }
 }
 
-/* a batch of several blocks */
+/* Updates for a batch of several blocks. */
 FC_INLINE void FC(deep_update_blocks)(const fc_deep *a, const int D)
 {
     if (BV == 1 && D == 4) {
@@ -148,7 +150,7 @@ FC_INLINE void FC(deep_update_blocks)(const fc_deep *a, const int D)
     }
 }
 
-/* one layer made again on a block, state and slopes to the tape */
+/* Takes a block through one layer once more; its state before the layer, and the slopes, go to the tape. */
 FC_INLINE void FC(deep_again)(VEC h[][FC_DEEP_SMALL], const T *w, T *tape, T alpha, T root, const int D, const int act)
 {
     const int shared = BV > 1 ? 2 : 1;
@@ -161,7 +163,7 @@ FC_INLINE void FC(deep_again)(VEC h[][FC_DEEP_SMALL], const T *w, T *tape, T alp
     }
 }
 
-/* updates of chunk a and recomputation of chunk c, on the same tape and in one loop: a batch of one block */
+/* Updates chunk a and recomputes chunk c, on the same tape and in one loop, for a batch of one block. */
 FC_INLINE void FC(deep_update_small)(const fc_deep *a, const fc_deep *c, const int D, const int act)
 {
     const ptrdiff_t row = D * (D + 1), layer = 2 * D * 16, ahead = c->ahead;
@@ -184,8 +186,8 @@ FC_INLINE void FC(deep_update_small)(const fc_deep *a, const fc_deep *c, const i
         FC(deep_again)(h, again + i * row, tape + i * layer, alpha, root, D, act);
 }
 
-/* the gradient's way through chunk a and its updates, and recomputation of chunk c on a tape of its own, in one loop:
- * what one thread does, with a batch of one block */
+/* Takes the gradient through chunk a, updates its weights, and recomputes chunk c on a tape of its own, in one loop.
+ * This is what a single thread does with a batch of one block. */
 FC_INLINE void FC(deep_both_small)(const fc_deep *a, const fc_deep *c, const int D, const int act)
 {
     const ptrdiff_t row = D * (D + 1), layer = 2 * D * 16, ahead = c->ahead;

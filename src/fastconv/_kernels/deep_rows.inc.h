@@ -1,17 +1,17 @@
-/* Residual cores of 16 units and more: samples are rows, registers are outputs. Every product is one tile, some rows by
- * two registers, a chain for each number: what is loaded is used eight times, or twice where it is one number for all
- * lanes. */
+/* Residual cores of 16 units and more. Samples are rows, and a register holds outputs. Every product is made of tiles
+ * of some rows by two registers, with a chain of multiply-adds for each number. A loaded register of weights serves all
+ * rows of its tile, and a number that is spread over all lanes serves both registers. */
 
 /* rows of a tile */
 #define FC_DEEP_ROWS (LANES < 4 ? LANES : FC_VECTORS == 32 && LANES >= 8 ? 8 : 4)
 
-/* Weights on their way to the cache: a walk prefetches its share of those that will be wanted next, `pace` bytes for
- * each step of a tile. A core has few loads on their way at a time (12 on Ice Lake), so they have to be spread. */
+/* Prefetching: a walk fetches its share of the weights that come next, `pace` bytes in each step of a tile. A core
+ * can wait for few loads at a time (12 on Ice Lake), so the fetches are spread over the walk. */
 typedef struct {
     uintptr_t at, pace;
 } FC(deep_soon);
 
-/* share `first` of `shares` of what is a->ahead of the layer at w, over so many steps */
+/* Returns how to fetch share number `first` of `shares` of the layer that lies a->ahead of w, in so many steps. */
 FC_INLINE FC(deep_soon) FC(deep_coming)(const fc_deep *a, const T *w, int first, int shares, ptrdiff_t steps)
 {
     const ptrdiff_t row = a->width * (a->width + 1);
@@ -41,7 +41,8 @@ FC_INLINE void FC(deep_chains)(VEC acc[][2], const T *x, const ptrdiff_t xr, con
     }
 }
 
-/* outputs [j, j + nv registers) of a layer on nr rows: y = x + alpha * act(b + x w), and the slopes; where given */
+/* Computes nv registers of outputs, from output j on, for nr rows: y = x + alpha * act(b + x w) and the slopes d, each
+ * unless it is NULL. */
 FC_INLINE void FC(deep_rows_outputs)(const fc_deep *a, const T *w, const T *x, T *y, T *d, const ptrdiff_t j,
                                      const ptrdiff_t part, FC(deep_soon) *soon, const int act, const int nr,
                                      const int nv)
@@ -95,7 +96,7 @@ static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const 
 #undef FC_DEEP_OUTPUTS
 }
 
-/* steps of the tiles of m rows by n columns, chains of k */
+/* Returns the number of steps in the tiles of m rows by n columns, whose chains are k long. */
 FC_INLINE ptrdiff_t FC(deep_steps)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k)
 {
     return m / FC_DEEP_ROWS * ((n + 2 * LANES - 1) / (2 * LANES)) * k;
@@ -125,7 +126,7 @@ static FC_NOINLINE void FC(deep_rows_forward)(const fc_deep *a)
 {
     const ptrdiff_t n = a->width, row = (n + 1) * n, end = FC_DEEP_GROUP * (a->first + a->vectors);
     T buffer[2][FC_DEEP_MAX * 16];
-    for (ptrdiff_t s = FC_DEEP_GROUP * a->first, m; s < end; s += m) { /* a block, or half of one */
+    for (ptrdiff_t s = FC_DEEP_GROUP * a->first, m; s < end; s += m) { /* s goes on by a block or by half of one */
         T *h = (T *)a->h + s / 16 * n * 16 + s % 16;
         m = s % 16 || s + FC_DEEP_GROUP == end ? FC_DEEP_GROUP : 16;
         FC(deep_turn)(h, 16, buffer[0], n, n, m);
@@ -138,7 +139,7 @@ static FC_NOINLINE void FC(deep_rows_forward)(const fc_deep *a)
     }
 }
 
-/* The three walks of a chunk's way back prefetch a third each of the chunk that is next. */
+/* Each of the three walks that take a chunk back prefetches a third of the chunk that comes next. */
 static FC_NOINLINE void FC(deep_rows_recompute)(const fc_deep *a)
 {
     const ptrdiff_t n = a->width, row = (n + 1) * n, m = a->blocks * 16, state = m * n;
@@ -196,7 +197,8 @@ static FC_NOINLINE void FC(deep_rows_layer_update)(const fc_deep *a, const T *w,
     }
 }
 
-/* g[s, k] += sum over outputs of dz[s, j] * w[k, j], for nv registers of inputs; turned: those rows of w as columns */
+/* g[s, k] += sum over outputs of dz[s, j] * w[k, j], for nv registers of inputs, whose rows of w are the columns of
+ * `turned` */
 FC_INLINE void FC(deep_rows_inputs)(const fc_deep *a, const T *turned, const T *dz, T *g, const ptrdiff_t part,
                                     FC(deep_soon) *soon, const int nv)
 {

@@ -132,7 +132,7 @@ class DeepNet:
         if self._plan[0] == blocks:
             return
         self.chunk = min(self._chunk or self.core.chunk(samples), self.core.layers)
-        # a window is the longest time between two looks at a watch: shorter where there are many samples
+        # A watch is looked at between two windows, so that windows are shorter if there are many samples.
         self._ranges = pieces(self.core, max(1, self._window // max(1, blocks // 16)), self.chunk)
         marks = -(-self.core.layers // self.chunk)
         self._marks = np.empty((marks, blocks, self.core.width, 16), np.float32)

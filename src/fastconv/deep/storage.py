@@ -26,7 +26,7 @@ from fastconv.mapped import Mapping
 PIECE = 16 << 20  # bytes of a read, a write or a window
 READ = 1 << 20  # bytes that Linux reads ahead at most, on common disks, when advised to
 SPREAD = 1e-3  # initial layer weights are uniform in +-SPREAD
-# Linux 5.14's advice to map all pages at once, for reading or for writing: a fault for each costs more
+# Since Linux 5.14 madvise maps all pages at once, for reading or for writing; one fault a page costs more.
 POPULATE_READ, POPULATE_WRITE = 22, 23
 
 

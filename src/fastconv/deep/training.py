@@ -131,7 +131,7 @@ class Training:
             self._stores.append(self._other)
         self.saved_step = self.record.step
         self.net = DeepNet(core, head, self.weights, chunk, window)
-        if self._in_place:  # what a step writes is written once before, with nothing changed
+        if self._in_place:  # a first write changes nothing, and shows that a step can write
             head.write(self.paths.head)
             self.record.write(self.paths)
         else:
@@ -210,7 +210,7 @@ class Training:
         }  # fmt: skip
 
     def _turn(self, after: Record) -> None:
-        # the other generation holds the new layers: it counts from here on
+        # The other generation holds the new layers, and counts from here on.
         assert isinstance(self.weights, Mapped)
         assert self._other is not None
         self._other.flush()

@@ -303,7 +303,7 @@ def _strip(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, dict):
         if strange := [name for name in value if not isinstance(name, str)]:
             raise TypeError(f"save_checkpoint: {path or 'the state'} has the key {strange[0]!r}, which is no string")
-        # One level more tells a dict of the state from the place of an array.
+        # A dict of the state is one level deeper than the place of an array, which tells them apart.
         dot = f"{path}/" if path else ""
         return {"dict": {name: _strip(item, dot + name, arrays) for name, item in value.items()}}
     if isinstance(value, list | tuple):

@@ -143,7 +143,7 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
     for record, _ in read_metrics(folder / METRICS):
         kind = record.pop("kind", "epoch")
         kinds.setdefault(kind, []).append({"kind": kind, **record} if kind != "epoch" else record)
-    # The lock is looked at first: a run that ends in between then shows its result.
+    # The lock comes first, so that a run that ends between the two looks shows its result.
     running = is_running(folder)
     result = read(folder / RESULT, shapes.RESULT) if (folder / RESULT).is_file() else None
     status = ("running" if running else "killed") if result is None else str(result.get("status", "finished"))

@@ -49,7 +49,7 @@ class TensorBoard(Callback):
         self._writer: Any = None
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        # What a killed run wrote beyond its checkpoint is taken back.
+        # A killed run may have written steps beyond its checkpoint; they are taken back.
         self._writer = self._make(self.folder, purge_step=trainer.step + 1 if trainer.step else None)
 
     def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:

@@ -130,7 +130,7 @@ class Trainer(Keywords):
         self.schedule = schedule or Constant()
         self.base_lr = optimizer.lr
         self.l2 = l2
-        # First, so that it sees the weights that the record is of, whatever a later callback does to them.
+        # KeepBest comes first, so that it sees the weights of the record, whatever a later callback does to them.
         self.callbacks: list[Callback] = [KeepBest()] if keep_best else []
         self.callbacks += [callback if isinstance(callback, Callback) else Called(callback) for callback in callbacks]
         if progress:
