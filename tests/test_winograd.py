@@ -295,3 +295,26 @@ def test_nan_and_infinity_stay_within_their_tiles():
             assert not np.isfinite(y[1][:, mark]).any()
             assert_array_equal(y[1][:, ~mark], clean[1][:, ~mark])
             assert_array_equal(y[0], clean[0])
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 69, 10, 7, 1), (1, 5, 40, 6, 6, 0)], ids=str)
+def test_results_among_others_channels(shape, every_setting):
+    """Pixels of a result may lie apart, as parts of a concatenation do; what lies between them stays as it is."""
+    x, w, g = draw(11, *shape)
+    add = np.random.default_rng(12).standard_normal(g.shape).astype(np.float32)
+    geometry = convolution("winograd", x.shape, w.shape, 1, shape[-1], 1, 1)
+    want = forward(x, w, shape[-1], activation="tanh", add=add), backward(g, x, w, shape[-1])[0]
+
+    def run():
+        wide = [np.full((*np.shape(memory(a))[:3], a.shape[1] + 5), 7, np.float32) for a in want]
+        y, grad_x = (a[..., 2:-3] for a in wide)
+        epilogue = epilogue_of("winograd", "tanh", g.shape, g.dtype, add=add)
+        WINOGRAD.forward[4](memory(nhwc(x)), w, y, geometry, epilogue, scratch)
+        WINOGRAD.input_gradient[4](memory(nhwc(g)), w, grad_x, geometry, NOTHING, scratch)
+        return wide
+
+    for results in every_setting(run).values():
+        for wide, expected in zip(results, want, strict=True):
+            assert_array_equal(wide[..., 2:-3].transpose(0, 3, 1, 2), expected)
+            assert (wide[..., :2] == 7).all()
+            assert (wide[..., -3:] == 7).all()

@@ -60,17 +60,25 @@ def output_shape(x_shape, w_shape, settings):
     return (x_shape[0], w_shape[0], *size)
 
 
+def algorithm(d):
+    """Return an algorithm to ask for, and the ulps it may be off: winograd's weights are no whole numbers."""
+    name = d.one_of(None, None, "direct", "auto", "winograd")
+    return name, 1000.0 if name in ("auto", "winograd") else 0.0
+
+
 @draws("conv2d")
 def _(d):
     x, w, settings = geometry(d)
     y = output_shape(x, w, settings)
+    name, ulps = algorithm(d)
     args = dict(input=d.whole(*x), weight=c_order(d.whole(*w)), bias=d.maybe(d.whole(w[0])), **settings,
-                coefficients=d.maybe(d.whole(2, w[0]), 0.2), **epilogue(d, y), out=d.maybe(d.whole(*y)))  # fmt: skip
+                coefficients=d.maybe(d.whole(2, w[0]), 0.2), **epilogue(d, y), out=d.maybe(d.whole(*y)),
+                algorithm=name)  # fmt: skip
 
     def twin(a):
         return finish(ref.conv2d(f64(a["input"]), f64(a["weight"]), f64(a["bias"]), **windows(a)), a)
 
-    return Call(args, twin, ("out", "pre"), ulps_of(args["activation"]))
+    return Call(args, twin, ("out", "pre"), max(ulps, ulps_of(args["activation"])))
 
 
 def image_gradients(a, settings):
@@ -82,26 +90,28 @@ def image_gradients(a, settings):
 def _(d):
     x, w, settings = geometry(d)
     y = output_shape(x, w, settings)
+    name, ulps = algorithm(d)
     args = dict(grad_output=d.whole(*y), input=d.whole(*x), weight=c_order(d.whole(*w)), **settings, bias=d.chance(),
                 **before(d, y), need_input_grad=d.chance(0.8), grad_input=d.maybe(d.whole(*x)),
                 grad_weight=d.maybe(c_order(d.whole(*w))), grad_bias=d.maybe(d.whole(w[0])),
-                grad_add=d.maybe(d.whole(*y), 0.3))  # fmt: skip
+                grad_add=d.maybe(d.whole(*y), 0.3), algorithm=name)  # fmt: skip
     return Call(args, lambda a: gradients_of(a, *image_gradients(a, windows(a))), GRADIENTS,
-                ulps_of(args["activation"], 2000.0))  # fmt: skip
+                max(ulps, ulps_of(args["activation"], 2000.0)))  # fmt: skip
 
 
 @draws("conv2d_input_grad")
 def _(d):
     x, w, settings = geometry(d)
+    name, ulps = algorithm(d)
     args = dict(grad_output=d.whole(*output_shape(x, w, settings)), input_shape=x, weight=c_order(d.whole(*w)),
-                **settings, out=d.maybe(d.whole(*x)))  # fmt: skip
+                **settings, out=d.maybe(d.whole(*x)), algorithm=name)  # fmt: skip
 
     def twin(a):
         gx = ref.conv2d_backward(f64(a["grad_output"]), np.zeros(tuple(a["input_shape"])), f64(a["weight"]),
                                  **windows(a))[0]  # fmt: skip
         return gx, {"out": gx}
 
-    return Call(args, twin, ("out",))
+    return Call(args, twin, ("out",), ulps)
 
 
 def geometry_1d(d):

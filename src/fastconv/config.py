@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,14 @@ finally:
     for _name in _chosen:
         del os.environ[_name]
 
-__all__ = ["available_isas", "info", "isa", "processor", "show_config", "threads"]
+__all__ = ["algorithm", "available_isas", "info", "isa", "processor", "show_config", "threads"]
+
+
+_algorithm: ContextVar[str] = ContextVar("algorithm", default="direct")
 
 
 class _Setting(AbstractContextManager[str]):
-    """What ``isa(...)`` and ``threads(...)`` return: usable as a context that puts the old value back."""
+    """What ``isa(...)`` and its kin return where they set: usable as a context that puts the old value back."""
 
     def __init__(self, now: str, restore: Any) -> None:
         self.now, self._restore = now, restore
@@ -113,6 +117,47 @@ def threads(n: int | None = None) -> Any:
     before = runtime.threads()
     _set_threads(n, "config.threads")
     return _Setting(str(n), lambda: runtime.set_threads(before))
+
+
+def algorithm(name: str | None = None) -> Any:
+    """Return the setting of the algorithm of two-dimensional convolutions, or set it.
+
+    It holds where ``algorithm=`` is not given: for functions and layers alike, in this thread (or context of
+    `contextvars`) alone; other threads begin with "direct". It decides bits, unlike the other settings.
+
+    Parameters
+    ----------
+    name : str, optional
+        "direct", one chain of fused multiply-adds an output; "auto", the first of the algorithms that pays, by the
+        shape and dtype alone (``docs/numerics.md``).
+
+    Returns
+    -------
+    str or context manager
+        Without ``name`` the setting; with it an object that may be used in a ``with`` statement to restore the former
+        one on leaving.
+
+    Raises
+    ------
+    ValueError
+        If ``name`` is neither. An algorithm that some shapes refuse is asked for where they are known, by
+        ``algorithm=``.
+
+    Examples
+    --------
+    >>> from fastconv import config
+    >>> with config.algorithm("auto"):
+    ...     config.algorithm()
+    'auto'
+    """
+    before = _algorithm.get()
+    if name is None:
+        return before
+    if not isinstance(name, str) or name not in ("direct", "auto"):
+        why = "; a shape may refuse it: give it as algorithm= where it fits" if isinstance(name, str) and name else ""
+        raise ValueError(f"config.algorithm: the setting must be 'direct' or 'auto', got {name!r}{why}")
+    _algorithm.set(name)
+    return _Setting(name, lambda: _algorithm.set(before))
 
 
 def _set_threads(n: int, origin: str) -> None:
@@ -207,6 +252,7 @@ def info() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor_features": build["cpu_features"],
         "isa": isa(),
+        "algorithm": algorithm(),
         "isas": {name: "available" if ok else "not supported here" for name, ok in runtime.tables().items()},
         "threads": threads(),
         "threads_because": _threads_because if threads() == _threads_at_import else "set by config.threads",

@@ -126,6 +126,10 @@ _TRAINING: dict[str, dict[str, Any]] = {
         default=None, help="Whether weight decay is for biases and normalisations, too; it is by default."
     ),
     "accumulate": dict(type=click.IntRange(min=1), metavar="BATCHES", help="Batches an update."),
+    "algorithm": dict(
+        type=click.Choice(["direct", "auto"]),
+        help="Of convolutions: direct (default), or auto: Winograd's where it pays. Decides bits.",
+    ),
     "seed": dict(
         type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default."
     ),

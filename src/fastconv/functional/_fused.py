@@ -11,7 +11,7 @@ _bias_gradient = by_dtype(bias_gradient)
 
 def gradients(
     gy: Array, mask: tuple[Array, Epilogue] | None, masked: Array | None, x: Array, weight: Array, geometry: Geometry,
-    grad_weight: Array, grad_bias: Array | None, grad_input: Array | None,
+    grad_weight: Array, grad_bias: Array | None, grad_input: Array | None, algorithm: str = "direct",
 ) -> None:  # fmt: skip
     """Add to the parameters' gradients of a convolution and write its input's, each unless it is None.
 
@@ -24,8 +24,8 @@ def gradients(
             masked = scratch(gy.nbytes, "mask")[: gy.nbytes].view(gy.dtype).reshape(gy.shape)
         mask_into(gy, mask, masked)
         gy = masked
-    kernel("weight_gradient", geometry, gy.itemsize)(x, gy, grad_weight, geometry, scratch)
+    kernel("weight_gradient", geometry, gy.itemsize, algorithm)(x, gy, grad_weight, geometry, scratch)
     if grad_bias is not None:
         _bias_gradient[gy.dtype](gy.reshape(-1, gy.shape[3]), grad_bias, scratch)
     if grad_input is not None:
-        kernel("input_gradient", geometry, gy.itemsize)(gy, weight, grad_input, geometry, NOTHING, scratch)
+        kernel("input_gradient", geometry, gy.itemsize, algorithm)(gy, weight, grad_input, geometry, NOTHING, scratch)

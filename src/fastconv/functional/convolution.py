@@ -6,6 +6,7 @@ import numpy as np
 
 from fastconv._ext.conv.algorithms import kernel
 from fastconv._ext.conv.geometry import Geometry
+from fastconv.functional._algorithm import asked
 from fastconv.functional._check import (
     Array,
     as_contiguous,
@@ -50,11 +51,13 @@ def conv2d(
     add: Array | None = None,
     pre: Array | None = None,
     out: Array | None = None,
+    algorithm: str | None = None,
 ) -> Array:
     """Correlate images with filters (the "convolution" of neural networks: the kernel is not flipped).
 
     ``out[n, k, p, q] = sum over c, r, s of input[n, c, p*stride + r*dilation - padding, ...] * weight[k, c, r, s]
-    + bias[k]``. Each output is one chain of fused multiply-adds in the order (r, s, c), the bias added last.
+    + bias[k]``. By the algorithm "direct" each output is one chain of fused multiply-adds in the order (r, s, c), the
+    bias added last; ``docs/numerics.md`` tells the others'.
 
     Parameters
     ----------
@@ -81,6 +84,9 @@ def conv2d(
         shares no memory with ``out``.
     out : ndarray, optional
         Result buffer: NCHW shape over NHWC memory.
+    algorithm : {"direct", "winograd", "auto"}, optional
+        "winograd" needs a 3x3 kernel, stride and dilation 1 and one group; "auto" takes what pays, by shape and dtype
+        alone. As ``fastconv.config.algorithm`` says where it is None.
 
     Returns
     -------
@@ -90,8 +96,8 @@ def conv2d(
     Raises
     ------
     ValueError
-        If shapes, stride, padding, dilation or groups do not fit together, or the kernel is larger than the
-        padded input.
+        If shapes, stride, padding, dilation or groups do not fit together, the kernel is larger than the
+        padded input, or the algorithm cannot compute such a convolution.
     TypeError
         If an array is not float32 or float64, or dtypes differ.
 
@@ -107,12 +113,13 @@ def conv2d(
     check_rank("conv2d", "input", input, 4)
     check_rank("conv2d", "weight", weight, 4)
     g = convolution("conv2d", input.shape, weight.shape, stride, padding, dilation, groups)
-    return _run_forward("conv2d", g, dtype, input, weight, bias, coefficients, activation, add, pre, out)
+    return _run_forward("conv2d", g, dtype, input, weight, bias, coefficients, activation, add, pre, out,
+                        asked("conv2d", g, dtype.itemsize, algorithm))  # fmt: skip
 
 
 def _run_forward(where: str, g: Geometry, dtype: np.dtype[Any], input: Array, weight: Array, bias: Array | None,
                  coefficients: Array | None, activation: Activation, add: Array | None, pre: Array | None,
-                 out: Array | None) -> Array:  # fmt: skip
+                 out: Array | None, algorithm: str) -> Array:  # fmt: skip
     shape = (g.n, g.k, g.p, g.q)
     out = check_out(where, "out", out, shape, dtype)
     check_apart(where, {"out": out, "pre": pre}, {"input": input, "weight": weight, "bias": bias,
@@ -120,7 +127,7 @@ def _run_forward(where: str, g: Geometry, dtype: np.dtype[Any], input: Array, we
     epilogue = epilogue_of(
         where, activation, shape, dtype, bias=bias, coefficients=coefficients, add=add, pre=pre
     )
-    run = kernel("forward", g, dtype.itemsize)
+    run = kernel("forward", g, dtype.itemsize, algorithm)
     run(memory(as_nhwc(input)), as_contiguous(weight), memory(out), g, epilogue, scratch)
     return out
 
@@ -143,6 +150,7 @@ def conv2d_backward(
     grad_weight: Array | None = None,
     grad_bias: Array | None = None,
     grad_add: Array | None = None,
+    algorithm: str | None = None,
 ) -> tuple[Array | None, Array, Array | None]:
     """Return the gradients of :func:`conv2d` for its input, weight and bias.
 
@@ -166,6 +174,8 @@ def conv2d_backward(
         *Added to*; fresh zeros when not given.
     grad_add : ndarray of shape (N, K, P, Q), optional
         Written over: the gradient of ``add``, before the activation.
+    algorithm : {"direct", "winograd", "auto"}, optional
+        As :func:`conv2d` takes it.
 
     Returns
     -------
@@ -184,13 +194,14 @@ def conv2d_backward(
     g = convolution(where, input.shape, weight.shape, stride, padding, dilation, groups)
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
     return _run_backward(where, g, dtype, grad_output, input, weight, bias, output, pre_activation, activation,
-                         need_input_grad, grad_input, grad_weight, grad_bias, grad_add)  # fmt: skip
+                         need_input_grad, grad_input, grad_weight, grad_bias, grad_add,
+                         asked(where, g, dtype.itemsize, algorithm))  # fmt: skip
 
 
 def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Array, input: Array, weight: Array,
                   bias: bool, output: Array | None, pre_activation: Array | None, activation: Activation,
                   need_input_grad: bool, grad_input: Array | None, grad_weight: Array | None,
-                  grad_bias: Array | None, grad_add: Array | None
+                  grad_bias: Array | None, grad_add: Array | None, algorithm: str
                   ) -> tuple[Array | None, Array, Array | None]:  # fmt: skip
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
     if bias:
@@ -207,7 +218,7 @@ def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Ar
     masked = before_activation(where, grad_output, mask, grad_add)
     gradients(
         lying(grad_output), mask, masked, memory(as_nhwc(input)), as_contiguous(weight), g, grad_weight, grad_bias,
-        None if grad_input is None else memory(grad_input),
+        None if grad_input is None else memory(grad_input), algorithm,
     )  # fmt: skip
     return grad_input, grad_weight, grad_bias
 
@@ -222,6 +233,7 @@ def conv2d_input_grad(
     groups: int = 1,
     *,
     out: Array | None = None,
+    algorithm: str | None = None,
 ) -> Array:
     """Return the gradient of :func:`conv2d` for its input alone (transposed convolution).
 
@@ -233,6 +245,8 @@ def conv2d_input_grad(
     weight, stride, padding, dilation, groups
         As given to the forward call.
     out : ndarray of shape (N, C, H, W), optional
+    algorithm : {"direct", "winograd", "auto"}, optional
+        As :func:`conv2d` takes it.
 
     Returns
     -------
@@ -250,7 +264,7 @@ def conv2d_input_grad(
     check_shape(where, "grad_output", grad_output, (g.n, g.k, g.p, g.q))
     out = check_out(where, "out", out, (g.n, g.c, g.h, g.w), dtype)
     check_apart(where, {"out": out}, {"grad_output": grad_output, "weight": weight})
-    run = kernel("input_gradient", g, dtype.itemsize)
+    run = kernel("input_gradient", g, dtype.itemsize, asked(where, g, dtype.itemsize, algorithm))
     run(memory(as_nhwc(grad_output)), as_contiguous(weight), memory(out), g, NOTHING, scratch)
     return out
 
@@ -300,7 +314,7 @@ def conv1d(
     g = convolution(where, x.shape, w.shape, length_1d(where, "stride", stride), padding_1d(where, padding),
                  length_1d(where, "dilation", dilation), groups)  # fmt: skip
     out = _run_forward(where, g, dtype, x, w, bias, coefficients, activation, as_image(where, "add", add),
-                       as_image(where, "pre", pre), as_image(where, "out", out))  # fmt: skip
+                       as_image(where, "pre", pre), as_image(where, "out", out), "direct")  # fmt: skip
     return out[:, :, 0, :]
 
 
@@ -343,7 +357,7 @@ def conv1d_backward(
     grad_input, grad_add = as_image(where, "grad_input", grad_input), as_image(where, "grad_add", grad_add)
     gx, _, gb = _run_backward(where, g, dtype, grad_output[:, :, None, :], x, w, bias, output, pre_activation,
                               activation, need_input_grad, grad_input, grad_weight[:, :, None, :], grad_bias,
-                              grad_add)  # fmt: skip
+                              grad_add, "direct")  # fmt: skip
     return (None if gx is None else gx[:, :, 0, :]), grad_weight, gb
 
 

@@ -262,6 +262,10 @@ class Operation:
         """Return the operations of its products forward, 2 a multiply-add."""
         return 0.0
 
+    def way(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> str:
+        """Return a word for how it is computed, where that is not the only or the usual way: for `plan`."""
+        return ""
+
 
 def check_count(where: str, what: str, *sizes: int) -> None:
     """Raise ValueError if an array of these sizes is larger than any memory."""

@@ -37,6 +37,8 @@ class Row:
         Whether backward computes it once more instead of keeping it; `flops` counts that.
     in_place : (int, int) or None
         Of a concatenation: how many parts are written where it lies, without a copy, and how many there are.
+    way : str
+        How it is computed, where that is not the usual way: the algorithm of a convolution that is not "direct".
     """
 
     name: str
@@ -49,6 +51,7 @@ class Row:
     hooked: bool = False
     again: bool = False
     in_place: tuple[int, int] | None = None
+    way: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Plan:
         lines = [f"{self.model}, {kind} on {self.input_shape} of {self.dtype}", ""]
         table = [("layers", "", "output", "parameters", "MFLOP", "activations", "gradients")]
         for row in self.rows:
-            what = " + ".join(row.layers) + " (hook)" * row.hooked + " (twice)" * row.again + _in_place(row)
+            what = " + ".join(row.layers) + f" ({row.way})" * bool(row.way)
+            what += " (hook)" * row.hooked + " (twice)" * row.again + _in_place(row)
             table.append((
                 row.name, what, "×".join(map(str, row.output)), _count(row.parameters),
                 _count(row.flops / 1e6), _bytes(row.activations), _bytes(row.gradients),
@@ -206,6 +210,7 @@ def _row(
         sum(slot.nbytes for slot in own if slot.kind == "gradient"),
         any(id(value) in hooked for value in g.outputs), index in schedule.again,
         (schedule.joined[index], len(g.inputs)) if index in schedule.joined else None,
+        g.op.way(*g.nodes[0].specs()),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv import config
 from fastconv.functional._check import check_array, empty_aligned, scratch
 from fastconv.functional._ops import Detach, Observe, Opaque, Same
 from fastconv.graph.operation import Array, Spec
@@ -148,7 +149,8 @@ class Tree:
         if gradients is None:
             gradients = self.eager or any(trains)
         marks = (tuple(map(_trained, self.parameters)), tuple(map(_barrier, self.modules))) if gradients else ()
-        key = (forward, specs, trains, gradients, marks, tuple(map(bool, map(_hooks, self.modules))))
+        hooked = tuple(map(bool, map(_hooks, self.modules)))
+        key = (forward, specs, trains, gradients, marks, hooked, config.algorithm())
         found = self.schedules.get(key)
         if found is not None:
             self.schedules.move_to_end(key)

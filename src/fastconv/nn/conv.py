@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from fastconv import functional as F
+from fastconv.functional._algorithm import NAMES as ALGORITHMS
 from fastconv.functional._check import pair
 from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
@@ -143,6 +144,8 @@ class Conv2d(_Conv):
     groups : int
         Divides both channel counts.
     bias : bool
+    algorithm : {"direct", "winograd", "auto"}, optional
+        As :func:`fastconv.functional.conv2d` takes it; None is what ``fastconv.config.algorithm`` says when it runs.
 
     Attributes
     ----------
@@ -153,7 +156,7 @@ class Conv2d(_Conv):
     Raises
     ------
     ValueError
-        If a number is out of range, or groups does not divide the channels.
+        If a number is out of range, groups does not divide the channels, or there is no such algorithm.
 
     Examples
     --------
@@ -164,6 +167,37 @@ class Conv2d(_Conv):
 
     dimensions = 2
     operation = staticmethod(F.conv2d)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        algorithm: str | None = None,
+    ) -> None:
+        if algorithm is not None and algorithm not in ALGORITHMS:
+            raise ValueError(f"Conv2d: algorithm must be None or one of {', '.join(ALGORITHMS)}, got {algorithm!r:.80}")
+        self.algorithm = algorithm
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+
+    def forward(self, input: Any) -> Any:
+        sizes = (self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(input, self.weight, self.bias, *sizes, algorithm=self.algorithm)
+
+    def config(self) -> dict[str, Any]:
+        values = super().config()
+        if self.algorithm is None:  # as files have it that are older than the choice
+            del values["algorithm"]
+        return values
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.algorithm is None else f", algorithm={self.algorithm!r}")
 
 
 class _ConvTranspose(_Filters):

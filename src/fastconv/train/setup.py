@@ -45,6 +45,8 @@ class Options:
         Random shifts, and mirroring where a mirrored image keeps its class.
     validation : float
         Share of the training images set aside, 0 for none.
+    algorithm : str
+        Of convolutions, "direct" or "auto"; the model's layers keep it.
     patience, chill_out : int or None
         Epochs without better validation figures until the run stops (`Patience`), or goes back to its best
         weights and halves the rate (`ChillOut`); None: never.
@@ -82,6 +84,7 @@ class Options:
     ema: float | None = None
     decay_bias_norm: bool = True
     accumulate: int = 1
+    algorithm: str = "direct"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Options:
@@ -151,6 +154,7 @@ def _check(asked: Mapping[str, Any]) -> None:
         ("optimiser", asked.get("optimizer", "sgd"), tuple(OPTIMIZERS)),
         ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
         ("schedule", asked.get("schedule", "constant"), SCHEDULES),
+        ("algorithm", asked.get("algorithm", "direct"), ("direct", "auto")),
     ):
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
@@ -286,6 +290,9 @@ def _guards(options: Options) -> list[Callback]:
 def _model(options: Options, dataset: data.Dataset, batch: Any) -> nn.Module:
     random.manual_seed(options.seed)
     model = models.build(options.model, dataset.shape, len(dataset.classes))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.algorithm = options.algorithm
     if options.init != "default":
         init.apply(model, options.init, options.seed, batch=batch)
     return model

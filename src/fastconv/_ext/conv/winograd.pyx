@@ -18,7 +18,7 @@ from fastconv._ext.conv.packing cimport HEADER_BYTES, Header, panel_lanes, panel
 from fastconv._ext.conv.scratch cimport (
     PANELS, SUMS, TAPS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
 )
-from fastconv._ext.epilogue cimport Epilogue, epilogue_at
+from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
 from fastconv._ext.runtime cimport (
     fc_epilogue, fc_ops, fc_pack, fc_winograd, fc_winograd_products, ops, threads_for,
 )
@@ -222,10 +222,10 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
         block_of_tiles(a, task, v + threadid() * a.v, m + threadid() * a.m)
 
 
-cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t channels, Py_ssize_t top,
-                    Py_ssize_t left, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
-    """Say where images (n, h, w, channels) lie, and where their tiles begin."""
-    a.x, a.x_image, a.x_row, a.x_col = x, h * w * channels, w * channels, channels
+cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t channels, Py_ssize_t pitch,
+                    Py_ssize_t top, Py_ssize_t left, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
+    """Say where images (n, h, w, channels) lie, their pixels ``pitch`` elements apart, and where their tiles begin."""
+    a.x, a.x_image, a.x_row, a.x_col = x, h * w * pitch, w * pitch, pitch
     a.h, a.w, a.channels, a.top, a.left, a.rows, a.cols = h, w, channels, top, left, rows, cols
 
 
@@ -250,16 +250,20 @@ cdef void run(Convolution *a, const Scratch *s, const void *w, bint flipped, con
     convolve(a, s)
 
 
-def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, ::1] y, Geometry g,
+def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, :] y, Geometry g,
             Epilogue epilogue, scratch, const unsigned char[::1] packed=None):
     """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C, 3, 3).
 
+    The pixels of y may lie at any one distance, unless the epilogue has `pre`.
     ``scratch`` is a function from a number of bytes to a uint8 array. ``packed`` holds the values of the weight as
     `pack` has made them; without it, or if that was for another instruction set, they are made here.
     """
     epilogue.check(sizeof(real), g.n * g.p * g.q, g.k)
     if g.n == 0:
         return
+    cdef Py_ssize_t pitch = pixel_pitch(y.shape, y.strides, sizeof(real))
+    if epilogue.e.pre != NULL and pitch != g.k:
+        raise ValueError("forward: with pre, the pixels of y must follow each other")
     cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.c, g.k, g.p, g.q)
     cdef Scratch s
     nothing_booked(&s)
@@ -269,27 +273,34 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     plan(&a, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    lay_tiles(&a.source, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.top, g.left, ceil_div(g.p, 4), ceil_div(g.q, 4))
-    lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, 0, 0, ceil_div(g.p, 4), ceil_div(g.q, 4))
+    lay_tiles(&a.source, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, ceil_div(g.p, 4),
+              ceil_div(g.q, 4))
+    lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, pitch, 0, 0, ceil_div(g.p, 4), ceil_div(g.q, 4))
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], False, &epilogue.e)
 
 
-def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, ::1] grad_x,
+def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, :] grad_x,
                    Geometry g, Epilogue epilogue, scratch):
-    """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the turned filters."""
+    """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the turned filters.
+
+    The pixels of grad_x may lie at any one distance, unless the epilogue has `pre`.
+    """
     epilogue.check(sizeof(real), g.n * g.h * g.w, g.c)
     if g.n == 0:
         return
+    cdef Py_ssize_t pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
+    if epilogue.e.pre != NULL and pitch != g.c:
+        raise ValueError("input_gradient: with pre, the pixels of grad_x must follow each other")
     cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.k, g.c, g.h, g.w)
     cdef Scratch s
     nothing_booked(&s)
     plan(&a, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, 2 - g.top, 2 - g.left, ceil_div(g.h, 4),
-              ceil_div(g.w, 4))
-    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, 0, 0, ceil_div(g.h, 4), ceil_div(g.w, 4))
+    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, 2 - g.top, 2 - g.left,
+              ceil_div(g.h, 4), ceil_div(g.w, 4))
+    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, pitch, 0, 0, ceil_div(g.h, 4), ceil_div(g.w, 4))
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], True, &epilogue.e)
 

@@ -151,8 +151,8 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     plan(&a, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    lay_tiles(&a.x, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.top, g.left, rows, cols)
-    lay_tiles(&a.g, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, 0, 0, rows, cols)
+    lay_tiles(&a.x, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, rows, cols)
+    lay_tiles(&a.g, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, 0, 0, rows, cols)
     a.x.zeros = a.g.zeros = get(&s, ZEROS)
     a.sums = get(&s, SUMS)
     cdef char *values = get(&s, VALUES_OF_TILES)

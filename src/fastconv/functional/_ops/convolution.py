@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastconv import config
 from fastconv._ext.bias import bias_gradient
-from fastconv._ext.conv.algorithms import kernel
+from fastconv._ext.conv.algorithms import choose, kernel
 from fastconv.functional import linear
+from fastconv.functional._algorithm import NAMES, asked
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
@@ -35,7 +37,8 @@ class _Products(Operation):
     optional = (2,)
     accumulates = (1, 2)
     reads_inputs = (0, 1)
-    spaced_output = True  # of the algorithm `direct`
+    spaced_output = True
+    algorithm = "direct"
 
     def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
         return tuple(i for i in (0, 1) if wanted[1 - i])
@@ -67,7 +70,7 @@ class _Products(Operation):
         g = self._known(f, x, weight)
         add, pre = (None if a is None else self.images(a) for a in (f.add, f.pre))
         epilogue = Epilogue(*f.activation, bias, f.coefficients, add, pre)
-        run = kernel("forward", g, y.itemsize)
+        run = kernel("forward", g, y.itemsize, self.algorithm)
         yield run, (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
 
     def backward(self, f: Frame) -> Iterator[Call]:
@@ -76,7 +79,7 @@ class _Products(Operation):
         gy = self.images(f.gy[0])
         g = self._known(f, x, weight)
         if grad_weight is not None:
-            run = kernel("weight_gradient", g, gy.itemsize)
+            run = kernel("weight_gradient", g, gy.itemsize, self.algorithm)
             yield from _into(grad_weight, lambda to: (run, (self.images(x), gy, self.filters(to), g, scratch)))
         if grad_bias is not None:
             rows = gy.reshape(-1, gy.shape[3])
@@ -84,12 +87,16 @@ class _Products(Operation):
         if gx is not None:
             weight, calls = ready(weight)
             yield from calls
-            run = kernel("input_gradient", g, gy.itemsize)
+            run = kernel("input_gradient", g, gy.itemsize, self.algorithm)
             yield run, (gy, self.filters(weight), self.images(gx), g, NOTHING, scratch)
 
     def flops(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> float:
         g = self.geometry(inputs[0], inputs[1])
         return 2.0 * g.n * g.p * g.q * g.k * (g.c // g.groups) * g.r * g.s
+
+    def way(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> str:
+        name = choose("forward", self.geometry(inputs[0], inputs[1]), inputs[0].dtype.itemsize, self.algorithm).name
+        return "" if name == "direct" else name
 
 
 def _into(grad: Array, call: Any) -> Iterator[Call]:
@@ -112,9 +119,11 @@ class Convolution(_Products):
     padding: Any
     dilation: Any
     groups: int
+    algorithm: str = "direct"
 
     def __post_init__(self) -> None:
         one_of("Convolution: dimensions", self.dimensions, (1, 2))
+        one_of("Convolution: algorithm", self.algorithm, NAMES)
 
     @property
     def where(self) -> str:
@@ -126,6 +135,7 @@ class Convolution(_Products):
         check_rank(self.where, "input", x, self.dimensions + 2)
         check_rank(self.where, "weight", weight, self.dimensions + 2)
         g = self.geometry(x, weight)
+        asked(self.where, g, dtype.itemsize, self.algorithm)
         if bias is not None:
             check_shape(self.where, "bias", bias, (g.k,))
         return (Spec((g.n, g.k, g.p, g.q) if self.dimensions == 2 else (g.n, g.k, g.q), dtype),)
@@ -206,9 +216,11 @@ class Bias(Operation):
 
 @describes("conv2d")
 def conv2d(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    algorithm: str | None = None,
 ) -> Any:  # fmt: skip
-    return write(Convolution(2, _fixed(stride), _fixed(padding), _fixed(dilation), groups), input, weight, bias)
+    name = config.algorithm() if algorithm is None else algorithm
+    return write(Convolution(2, _fixed(stride), _fixed(padding), _fixed(dilation), groups, name), input, weight, bias)
 
 
 @describes("conv1d")
