@@ -3,14 +3,23 @@
 ``build("lenet5", (1, 28, 28), 10)`` gives a fresh `Sequential` that takes (N, C, H, W) and returns scores
 (N, classes). Initial weights are the layers' own (``fastconv.manual_seed`` sets them) until `fastconv.init`
 is applied.
+
+`resnet18`, `resnet50`, `densenet121`, `mobilenet_v2` and `squeezenet1_1` are the nets of those names with torchvision's
+names of parameters, so that its weights fit: ``resnet18().load_state_dict(weights)``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastconv import nn
+from fastconv.models.densenet import densenet121
+from fastconv.models.mobilenet import mobilenet_v2
+from fastconv.models.resnet import resnet18, resnet50
+from fastconv.models.squeezenet import squeezenet1_1
 
-__all__ = ["ZOO", "Recipe", "build"]
+__all__ = [
+    "ZOO", "Recipe", "build", "densenet121", "mobilenet_v2", "resnet18", "resnet50", "squeezenet1_1",
+]  # fmt: skip
 
 Shape = tuple[int, int, int]
 
