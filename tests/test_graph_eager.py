@@ -1,6 +1,8 @@
 """A function has the same bits on arrays and written into a graph: every function, rank and memory layout."""
 
 import operator
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 from fastconv import functional as F
 from fastconv import nn
+from fastconv.graph.operation import Spec
 from fastconv.graph.value import functions
 
 RANKS = (2, 3, 4)
@@ -147,6 +150,25 @@ def batch_norm(rng, rank):
     return [shape, shape[1:2], shape[1:2]], call
 
 
+def group_norm(rng, rank):
+    n, _, *sizes = shape_of(rng, rank)
+    groups = int(rng.integers(1, 4))
+    shape = (n, 2 * groups, *sizes)
+    return [shape, shape[1:2], shape[1:2]], lambda F, x, *learned: F.group_norm(x, groups, *learned)
+
+
+def instance_norm(rng, rank):
+    shape = shape_of(rng, rank)
+    learned = [shape[1:2]] * (2 * int(rng.integers(2)))
+    return None if rank == 2 else ([shape, *learned], lambda F, x, *learned: F.instance_norm(x, *learned))
+
+
+def layer_norm(rng, rank):
+    shape = shape_of(rng, rank)
+    last = shape[int(rng.integers(1, rank)) :]
+    return [shape, last, last], lambda F, x, *learned: F.layer_norm(x, last, *learned)
+
+
 def of_rank(wanted, name, *options, **named):
     return lambda rng, rank: (
         None if rank != wanted else ([shape_of(rng, rank)], lambda F, x: getattr(F, name)(x, *options, **named))
@@ -175,6 +197,8 @@ CASES = {
     "gelu": of_one("gelu", "tanh"),
     "prelu": prelu, "reshape": reshape, "flatten": flatten, "permute": permute, "pad": pad, "cat": cat,
     "stack": stack, "linear": linear, "bias_add": bias_add, "batch_norm": batch_norm,
+    "group_norm": group_norm, "instance_norm": instance_norm, "layer_norm": layer_norm,
+    "local_response_norm": lambda rng, rank: None if rank == 2 else of_one("local_response_norm", 3)(rng, rank),
     "conv1d": convolution("conv1d", 3), "conv2d": convolution("conv2d", 4),
     "conv_transpose1d": convolution("conv_transpose1d", 3, True),
     "conv_transpose2d": convolution("conv_transpose2d", 4, True),
@@ -257,6 +281,53 @@ def test_arrays_and_values_have_the_same_bits_in_every_layout(name, rank):
             first = learned.backward(grad)
             for ours, theirs in zip((first, *(p.grad for p in learned.parameters())), back, strict=True):
                 assert_array_equal(ours, theirs, err_msg=f"gradient of {what}, with parameters")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_step_needs_is_booked_and_not_taken_when_it_is_bound(name, monkeypatch):
+    """So the plan knows of it; a bound step allocates nothing either."""
+    taken = []
+    made = {made: getattr(np, made) for made in ("empty", "zeros", "full")}
+
+    def watching(made, allocate):
+        def call(*args, **kwargs):
+            where = sys._getframe(1).f_code.co_filename
+            if f"functional{os.sep}_ops" in where and not where.endswith("_run.py"):
+                taken.append((made, args))
+            return allocate(*args, **kwargs)
+
+        return call
+
+    for rank in RANKS:
+        rng = np.random.default_rng(rank)
+        for _ in range(4):
+            drawn = CASES[name](rng, rank)
+            if drawn is None:
+                break
+            shapes, call = drawn
+            arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+            model = Call(call, *arrays[1:])
+            for training in (True, False):
+                model.train(training)
+                model.plan(arrays[0].shape, training)
+                run = model._running()
+                run.schedule(type(model).forward.raw, (Spec(arrays[0].shape, np.dtype(np.float32)),), None)
+                with monkeypatch.context() as patched:
+                    for made_by, allocate in made.items():
+                        patched.setattr(np, made_by, watching(made_by, allocate))
+                    y = model(arrays[0])
+                    if training:
+                        model.backward(np.array(y))
+                assert not taken, f"{name} of {shapes}"
+
+
+def test_a_parameter_of_another_memory_order_is_stacked_as_it_is_now():
+    x = np.zeros((2, 3), np.float32)
+    held = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    model = Call(lambda F, x, p: F.stack([x, p], -1).reshape(-1, 2), held)
+    for _ in range(3):
+        assert_array_equal(model(x)[:, 1], model.p0.data.reshape(-1))
+        model.p0.data += 1
 
 
 # ---- operators and methods of a value, beside NumPy's

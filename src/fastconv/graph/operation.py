@@ -95,14 +95,15 @@ def matrices(*arrays: Array) -> list[Array]:
     return [rows_of(a) for a in arrays]
 
 
+def in_order(shape: tuple[int, ...]) -> bool:
+    """Return whether an array of this shape lies in C order though its rank has a memory order of its own."""
+    moved = [axis for axis in layout(len(shape)) if shape[axis] != 1]
+    return moved == sorted(moved)
+
+
 def same_order(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Return whether a reshape from one shape to the other moves nothing in memory."""
-
-    def read(shape: tuple[int, ...]) -> bool:
-        moved = [axis for axis in layout(len(shape)) if shape[axis] != 1]
-        return moved == sorted(moved)
-
-    return before == after or (read(before) and read(after))
+    return before == after or (in_order(before) and in_order(after))
 
 
 @dataclass

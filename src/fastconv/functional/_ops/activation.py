@@ -102,16 +102,18 @@ class PReLU(Elementwise):
         return specs
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        return _copies(outputs[0], 1, 3 if backward else 2) if outputs[0].ndim > 1 else ()
+        [y] = outputs
+        slopes = Spec((y.shape[1] if y.ndim > 1 else 1,), y.dtype)
+        return slopes, *(_copies(y, 1, 3 if backward else 2) if y.ndim > 1 else ())
 
-    def _slopes(self, f: Frame, rows: Array) -> tuple[Epilogue, list[Call]]:
-        slopes = np.empty(rows.shape[1], rows.dtype)
+    def _slopes(self, f: Frame) -> tuple[Epilogue, list[Call]]:
+        slopes = f.work[0]
         return Epilogue("prelu", (slopes,)), [(np.copyto, (slopes, f.x[1]))]
 
     def forward(self, f: Frame) -> Iterator[Call]:
-        (x, y), calls, back = _rows_along(1, f.work, [f.x[0]], f.y[0])
+        (x, y), calls, back = _rows_along(1, f.work[1:], [f.x[0]], f.y[0])
         yield from calls
-        epilogue, calls = self._slopes(f, x)
+        epilogue, calls = self._slopes(f)
         yield from calls
         yield finish[x.dtype], (x, y, epilogue)
         yield from back
@@ -119,12 +121,12 @@ class PReLU(Elementwise):
     def backward(self, f: Frame) -> Iterator[Call]:
         gx, grad_weight = f.gx
         target = f.gy[0] if gx is None else gx  # rows to nowhere where no gradient is wanted
-        (gy, x, to), calls, back = _rows_along(1, f.work, [f.gy[0], f.x[0]], target)
+        (gy, x, to), calls, back = _rows_along(1, f.work[1:], [f.gy[0], f.x[0]], target)
         yield from calls
         if grad_weight is not None and x.size:
             yield _add_slope_sums, (gy, x, grad_weight)
         if gx is not None:
-            epilogue, calls = self._slopes(f, x)
+            epilogue, calls = self._slopes(f)
             yield from calls
             yield activate_backward[x.dtype], (gy, x, to, epilogue)
             yield from back

@@ -85,8 +85,9 @@ class Arithmetic(Operation):
         if not backward:
             return ()
         [y] = outputs
-        product = (y,) if any(spec != y for spec in inputs) or self.kind == "div" else ()
-        return (*product, *(Spec((math.prod(y.shape),), y.dtype) for spec in inputs[:1] if product))
+        if self.kind != "div" and all(spec == y for spec in inputs):
+            return ()
+        return y, Spec((max(_room(y.shape, spec.shape) for spec in inputs),), y.dtype)
 
     def forward(self, f: Frame) -> Iterator[Call]:
         a, b = f.x
@@ -132,8 +133,13 @@ def _reduced(shape: tuple[int, ...], to: tuple[int, ...]) -> tuple[int, ...]:
     return (*range(more), *(more + i for i, n in enumerate(to) if n == 1 and shape[more + i] != 1))
 
 
+def _room(shape: tuple[int, ...], to: tuple[int, ...]) -> int:
+    """Return for how many elements `sum_into` needs memory: a copy, and sums whose order is not that of the result."""
+    return math.prod(shape) + (math.prod(to) if len(to) != len(shape) and len(to) in (3, 4) else 0)
+
+
 def sum_into(a: Array, out: Array, axes: tuple[int, ...], work: Array) -> Iterator[Call]:
-    """Yield the calls that write the sums over axes to `out`, by way of memory for as many elements as `a` has."""
+    """Yield the calls that write the sums over axes to `out`, by way of the memory that `_room` tells."""
     kept = [axis for axis in range(a.ndim) if axis not in axes]
     if out.ndim == a.ndim:  # results in the order of out's memory
         kept = [axis for axis in layout(out.ndim) if axis in kept]
@@ -141,7 +147,7 @@ def sum_into(a: Array, out: Array, axes: tuple[int, ...], work: Array) -> Iterat
     ordered = a.transpose((*axes, *kept))
     target = flat(out) if out.ndim == a.ndim or out.ndim not in (3, 4) else None
     copy = work[: a.size].reshape(ordered.shape)
-    result = target if target is not None else np.empty(out.size, out.dtype)
+    result = target if target is not None else work[a.size : a.size + out.size]
     yield np.copyto, (copy, ordered)
     yield result.fill, (0,)
     if a.size:
@@ -180,7 +186,7 @@ class Reduce(Operation):
         return (Spec(tuple(n for part in kept for n in part), dtype),)
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        return () if backward else (Spec((math.prod(inputs[0].shape),), inputs[0].dtype),)
+        return () if backward else (Spec((_room(inputs[0].shape, outputs[0].shape),), inputs[0].dtype),)
 
     def forward(self, f: Frame) -> Iterator[Call]:
         [x], [y] = f.x, f.y

@@ -131,10 +131,10 @@ class LayerNorm(_Own):
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
         [y] = outputs
-        copy = (Spec((math.prod(y.shape),), y.dtype),)
-        if backward:
-            return copy * (2 if self._copied(y.shape) else 1)
-        return (*self.saved(inputs, outputs), *(copy if self._copied(y.shape) else ()))
+        copy, row = ((Spec((size,), y.dtype),) for size in (math.prod(y.shape), math.prod(self.normalized_shape)))
+        if backward:  # rows for the weight, and the sums for it and the bias
+            return copy * (2 if self._copied(y.shape) else 1) + row * 3
+        return (*self.saved(inputs, outputs), *(copy if self._copied(y.shape) else ()), *row * 2)
 
     def _order(self, ndim: int) -> tuple[int, ...]:
         """Return the axes in the order in which rows are read: that of memory where a row is a whole sample."""
@@ -153,15 +153,14 @@ class LayerNorm(_Own):
         count = a.ndim + 1
         return a.transpose([axis - 1 for axis in self._order(count)[1:]]) if layout(count) != tuple(range(count)) else a
 
-    def _flattened(self, a: Array | None, missing: float, like: Array) -> tuple[Array, list[Call]]:
-        """Return a parameter as a row, or one of this number, and the call that fills it."""
+    def _flattened(self, a: Array | None, missing: float, like: Array, row: Array) -> tuple[Array, list[Call]]:
+        """Return a parameter as a row, or a row of this number, and the call that fills it."""
         if a is None:
-            return np.full(math.prod(self.normalized_shape), missing, like.dtype), []
+            return row, [(row.fill, (missing,))]
         ordered = self._parameter(a) if len(self.normalized_shape) == like.ndim - 1 else a
         if ordered.flags.c_contiguous and ordered.flags.aligned and ordered.dtype.isnative:
             return ordered.reshape(-1), []
-        copy = np.empty(ordered.shape, like.dtype)
-        return copy.reshape(-1), [(np.copyto, (copy, ordered))]
+        return row, [(np.copyto, (row.reshape(ordered.shape), ordered))]
 
     def _row_memory(self, a: Array, memory: Array | None) -> tuple[Array, Array, bool]:
         """Return rows (M, D), the axes in their order over the same memory, and whether that is a copy."""
@@ -177,9 +176,9 @@ class LayerNorm(_Own):
         statistics, copy = f.saved[0] if f.saved else f.work[0], f.work[1] if self._copied(y.shape) else None
         scale, shift = None, None
         if weight is not None or bias is not None:
-            scale, calls = self._flattened(weight, 1, y)
+            scale, calls = self._flattened(weight, 1, y, f.work[-2])
             yield from calls
-            shift, calls = self._flattened(bias, 0, y)
+            shift, calls = self._flattened(bias, 0, y, f.work[-1])
             yield from calls
         rows, ordered, copied = self._row_memory(x, copy)
         if copied:
@@ -203,7 +202,7 @@ class LayerNorm(_Own):
         copied = self._copied(gy.shape)
         scale = None
         if weight is not None:
-            scale, calls = self._flattened(weight, 1, gy)
+            scale, calls = self._flattened(weight, 1, gy, f.work[-3])
             yield from calls
         g, ordered, _ = self._row_memory(gy, f.work[1] if copied else None)
         if copied:
@@ -215,7 +214,7 @@ class LayerNorm(_Own):
         else:
             rows = self._row_memory(x, None)[0]
             target = f.work[0].reshape(rows.shape) if gx is None else self._row_memory(gx, None)[0]
-        sums = [None if a is None else np.empty(math.prod(a.shape), gy.dtype) for a in (grad_weight, grad_bias)]
+        sums = [None if a is None else row for a, row in zip((grad_weight, grad_bias), f.work[-2:], strict=True)]
         for a in sums:
             if a is not None:
                 yield a.fill, (0,)

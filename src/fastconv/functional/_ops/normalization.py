@@ -78,10 +78,13 @@ class BatchNorm(Operation):
     def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
         return (Spec((2, outputs[0].shape[1]), outputs[0].dtype),)
 
+    def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        return () if backward else self.saved(inputs, outputs)  # for where nothing is saved
+
     def forward(self, f: Frame) -> Iterator[Call]:
         x, weight, bias, mean, var, count = f.x
         [y] = f.y
-        saved = f.saved[0] if f.saved else np.empty((2, y.shape[1]), y.dtype)
+        saved = (f.saved or f.work)[0]
         (weight, bias), calls = _vectors(weight, bias)
         yield from calls
         add, pre = (None if a is None else rows_of(a) for a in (f.add, f.pre))

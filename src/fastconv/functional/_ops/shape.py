@@ -16,6 +16,7 @@ from fastconv.graph.operation import (
     Operation,
     Spec,
     axis_of,
+    in_order,
     integer,
     integers,
     layout,
@@ -25,14 +26,17 @@ from fastconv.graph.operation import (
 from fastconv.graph.value import Value, graph_of, refuse, write
 
 
-def _move(source: Array, target: Array) -> Iterator[Call]:
-    """Yield the calls that copy an array to one of another shape, in the order in which C reads both."""
+def _move(source: Array, target: Array, work: list[Array]) -> Iterator[Call]:
+    """Yield the calls that copy an array to one of another shape, in the order in which C reads both.
+
+    By way of ``work`` where neither lies in that order; a parameter may, whose data somebody laid out otherwise.
+    """
     if target.flags.c_contiguous:
         yield np.copyto, (target.reshape(source.shape), source)
     elif source.flags.c_contiguous:
         yield np.copyto, (target, source.reshape(target.shape))
     else:
-        between = np.empty(source.shape, source.dtype)
+        between = work[0].reshape(source.shape) if work else np.empty(source.shape, source.dtype)
         yield np.copyto, (between, source)
         yield np.copyto, (target, between.reshape(target.shape))
 
@@ -66,11 +70,17 @@ class _Reshaping(Operation):
     def view_back(self, gy: Array, inputs: tuple[Any, ...], position: int) -> Array:
         return _viewed(gy, inputs[0].shape)
 
+    def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        x, y = inputs[0], outputs[0]
+        if x.shape == y.shape or in_order(x.shape) or in_order(y.shape):
+            return ()
+        return (Spec((math.prod(x.shape),), x.dtype),)
+
     def forward(self, f: Frame) -> Iterator[Call]:
-        yield from _move(f.x[0], f.y[0])
+        yield from _move(f.x[0], f.y[0], f.work)
 
     def backward(self, f: Frame) -> Iterator[Call]:
-        yield from _move(f.gy[0], f.gx[0])
+        yield from _move(f.gy[0], f.gx[0], f.work)
 
 
 @dataclass(frozen=True)
@@ -318,7 +328,9 @@ def stack(arrays: Any, axis: int = 0) -> Any:
     if None in values:
         raise TypeError(f"stack: array {values.index(None)} is missing (None)")
     at = stacked("stack", values, axis)
-    return write(Cat(at), *(value.unsqueeze(at) for value in values))
+    # What is not computed here, a parameter say, may lie in memory as it likes: it is no view of that.
+    key = (*(slice(None),) * at, None)
+    return write(Cat(at), *(value[key] if value.node is None else value.unsqueeze(at) for value in values))
 
 
 def several(where: str, arrays: Any) -> Sequence[Any]:
