@@ -175,6 +175,14 @@ def of_rank(wanted, name, *options, **named):
     )
 
 
+def shuffled(name, channels, *options):
+    def draw(rng, rank):
+        n, _, *sizes = shape_of(rng, rank)
+        return None if rank != 4 else ([(n, channels, *sizes)], lambda F, x: getattr(F, name)(x, *options))
+
+    return draw
+
+
 def unpool(rng, rank):
     def call(F, x):
         found, indices = F.max_pool2d(x, 2, return_indices=True)
@@ -202,6 +210,8 @@ CASES = {
     "conv1d": convolution("conv1d", 3), "conv2d": convolution("conv2d", 4),
     "conv_transpose1d": convolution("conv_transpose1d", 3, True),
     "conv_transpose2d": convolution("conv_transpose2d", 4, True),
+    "pixel_shuffle": shuffled("pixel_shuffle", 8, 2), "channel_shuffle": shuffled("channel_shuffle", 6, 3),
+    "reflection_pad2d": of_rank(4, "reflection_pad2d", (1, 2, 0, 1)),
     "max_pool1d": of_rank(3, "max_pool1d", 2, 1), "avg_pool1d": of_rank(3, "avg_pool1d", 2),
     "max_pool2d": of_rank(4, "max_pool2d", 2), "avg_pool2d": of_rank(4, "avg_pool2d", 2, padding=1),
     "adaptive_avg_pool2d": of_rank(4, "adaptive_avg_pool2d", (2, 3)),
