@@ -93,17 +93,6 @@ def drawn(path, rng):
 
 
 LIGHT = sorted(p.name for p in DATA.glob("light/*.onnx"))
-WITH_LRN = ("light_bvlc_alexnet.onnx", "light_inception_v1.onnx", "light_zfnet512.onnx")
-
-
-@pytest.mark.parametrize("name", WITH_LRN)
-def test_light_nets_with_local_response_normalisation_are_refused(name):
-    with pytest.raises(ValueError, match="LRN"):
-        fastconv.onnx.load(DATA / "light" / name)
-
-
-LIGHT = [name for name in LIGHT if name not in WITH_LRN]
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIGHT)
@@ -143,7 +132,7 @@ LEFT_OUT = {
     r"(Conv|AvgPool|MaxPool|BatchNorm)3d": "three dimensions of space",
     r"PoissonNLLL|_exp": "Exp", r"test_Softsign": "Abs", r"_max$": "Max", r"_min$": "Min", r"_pow": "Pow",
     r"_sqrt": "Sqrt", r"repeat": "Tile", r"ReplicationPad": "edge padding",
-    r"ReflectionPad|operator_pad": "reflection padding", r"symbolic_override$": "InstanceNormalization",
+    r"ReflectionPad|operator_pad": "reflection padding",
 }  # fmt: skip
 """What the tests of PyTorch's files need that is not supported, by their names."""
 
@@ -201,7 +190,7 @@ def test_drawn_nets_run_elsewhere_and_come_back_to_the_bit(recipe, tmp_path_fact
     try:
         there_and_back(build(recipe), arrays_of(recipe.shapes), path)
     except TypeError as error:
-        if not re.search(r"return_indices|its windows differ|MaxUnpool", str(error)):
+        if not re.search(r"return_indices|its windows differ|max_unpool|an even number|has no ONNX operator that", str(error)):
             raise
         assert not path.exists()  # what has no operator in ONNX is named, and nothing written
 

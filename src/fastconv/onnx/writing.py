@@ -16,9 +16,9 @@ from fastconv.nn.base import Module, in_mode
 from fastconv.onnx.reading import package
 from fastconv.serialize.files import replacing
 
-OPSET = 20
-"""The oldest opset that has all that is written: Gelu came last."""
-_IR = 9
+OPSET = 21
+"""The oldest opset that has all that is written: GroupNormalization by channels came last."""
+_IR = 10
 
 _WRITERS: dict[str, Callable[["_Draft", Node], None]] = {}
 
@@ -57,7 +57,7 @@ def save(
 
     Notes
     -----
-    Opset 20; a model whose weights have more than 2 GB does not fit ONNX's format without external data.
+    Opset 21; a model whose weights have more than 2 GB does not fit ONNX's format without external data.
     """
     onnx = package()
     shapes = _shapes(input_shape)
@@ -262,6 +262,41 @@ def _batch_norm(draft: _Draft, node: Node) -> None:
     statistics = [draft.name(value, statistic=True) for value in (mean, var)]
     operands = [draft.name(x), *given, *statistics]
     draft.put(node, "BatchNormalization", operands, epsilon=op.eps, momentum=momentum)
+
+
+def _affine(draft: _Draft, node: Node, shape: tuple[int, ...]) -> list[str]:
+    """Return the names of x, scale and shift, ones and zeros where there are none."""
+    x, *given = node.inputs
+    assert x is not None
+    return [draft.name(x)] + [
+        draft.constant(np.full(shape, fill, x.dtype)) if value is None else draft.name(value)
+        for value, fill in zip(given, (1, 0), strict=True)
+    ]
+
+
+@_writes("GroupNorm")
+def _group_norm(draft: _Draft, node: Node) -> None:
+    op: Any = node.op
+    operands = _affine(draft, node, node.outputs[0].shape[1:2])
+    if op.groups:
+        draft.put(node, "GroupNormalization", operands, num_groups=op.groups, epsilon=op.eps)
+    else:
+        draft.put(node, "InstanceNormalization", operands, epsilon=op.eps)
+
+
+@_writes("LayerNorm")
+def _layer_norm(draft: _Draft, node: Node) -> None:
+    op: Any = node.op
+    shape = op.normalized_shape
+    draft.put(node, "LayerNormalization", _affine(draft, node, shape), axis=-len(shape), epsilon=op.eps)
+
+
+@_writes("LocalResponseNorm")
+def _local_response_norm(draft: _Draft, node: Node) -> None:
+    op: Any = node.op
+    if op.size % 2 == 0:
+        raise TypeError(f"local_response_norm over {op.size} channels, an even number, has no ONNX operator")
+    draft.put(node, "LRN", draft.operands(node), size=op.size, alpha=op.alpha, beta=op.beta, bias=op.k)
 
 
 # ---- pooling

@@ -122,3 +122,36 @@ def _batch_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any, mean: 
     if step.settings.get("training_mode", 0):
         refuse("training_mode=1 with statistics that are inputs")
     return F.batch_norm(x, mean, var, scale, bias, False, None, float(step.settings.get("epsilon", 1e-5)))
+
+
+@operator("InstanceNormalization")
+def _instance_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any) -> Any:
+    return F.instance_norm(x, scale, bias, float(step.settings.get("epsilon", 1e-5)))
+
+
+@operator("GroupNormalization")
+def _group_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any) -> Any:
+    groups = step.settings["num_groups"]
+    if scale.shape != (x.shape[1],):  # before opset 21 there is one number a group
+        refuse(f"GroupNormalization with a scale of shape {scale.shape} for {x.shape[1]} channels")
+    return F.group_norm(x, groups, scale, bias, float(step.settings.get("epsilon", 1e-5)))
+
+
+@operator("LayerNormalization")
+def _layer_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any = None) -> Any:
+    axis = step.settings.get("axis", -1) % x.ndim
+    if step.settings.get("stash_type", 1) != 1 or not run.read.isdisjoint(step.outputs[1:]):
+        refuse("LayerNormalization with statistics as outputs, or in another precision")
+    shape = x.shape[axis:]
+    if scale.shape != shape or (bias is not None and bias.shape != shape):
+        refuse(f"LayerNormalization of shape {shape} with a scale of shape {scale.shape}")
+    y = F.layer_norm(x, shape, scale, bias, float(step.settings.get("epsilon", 1e-5)))
+    return (y, *[None] * (len(step.outputs) - 1)) if len(step.outputs) > 1 else y
+
+
+@operator("LRN")
+def _local_response_norm(run: "Pass", step: "Step", x: Any) -> Any:
+    size, settings = step.settings["size"], (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    if size % 2 == 0:
+        refuse(f"LRN over {size} channels, an even number,")
+    return F.local_response_norm(x, size, *(float(step.settings.get(*entry)) for entry in settings))
