@@ -26,6 +26,7 @@ LEFT_OUT = {
     r"^test_resize_.*(cubic|antialias|tf_crop|half_pixel_symmetric|linear_pytorch|axes_3_2)": "other ways to resize",
     r"^test_resize_downsample_scales_linear_align_corners": "corners that are not the last pixels",
     r"^test_resize_(downsample_(scales|sizes)|upsample_sizes)_nearest": "nearest pixels but by floor or a whole factor",
+    r"^test_layer_normalization_(2d_axis(0|_negative_2)|4d_axis(0|_negative_4))$": "normalisation over the batch",
     r"_3d": "three dimensions of space",
     r"^test_batchnorm_.*_training_mode": "statistics of the batch as outputs",
     r"^test_training_dropout|^test_dropout_.*mask": "dropout's mask as an output, and training by an input",

@@ -213,7 +213,7 @@ def _batch_norm(garden: _Garden, step: Step) -> _Built:
     eps, momentum = step.settings.get("epsilon", 1e-5), step.settings.get("momentum", 0.9)
     kind: Any = nn.BatchNorm2d if garden.net.ranks.get(step.inputs[0], 4) == 4 else nn.BatchNorm1d
     with blank():
-        layer = kind(scale.size, float(eps), 1 - float(momentum))
+        layer = kind(scale.size, float(eps), round(1 - float(momentum), 7))
     _fill(garden, layer, step)
     layer.running_mean, layer.running_var = np.array(mean), np.array(var)
     layer.num_batches_tracked = np.array(0, np.int64)

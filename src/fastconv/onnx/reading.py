@@ -222,10 +222,17 @@ def _step(onnx: ModuleType, node: Any, halved: list[str]) -> Step:
         elif isinstance(value, bytes):
             value = value.decode(errors="replace")
         elif isinstance(value, list | tuple):
-            value = tuple(value)
+            value = tuple(map(_decimal, value))
+        elif isinstance(value, float):
+            value = _decimal(value)
         elif not isinstance(value, int | float):
             value = None  # a graph or a type: of operators that are not supported
         settings[attribute.name] = value
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
     name = node.name or (node.output[0] if node.output else "")
     return Step(domain + node.op_type, name, tuple(node.input), tuple(node.output), settings)
+
+
+def _decimal(value: Any) -> Any:
+    """Return a float of single precision as the shortest decimal that it stands for: 1e-5, not 9.99999975e-06."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value

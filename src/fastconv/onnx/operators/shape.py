@@ -131,7 +131,7 @@ def _pad(run: "Pass", step: "Step", x: Any, pads: Any = None, value: Any = None,
     from fastconv.onnx.model import Padded
 
     mode = step.settings.get("mode", "constant")
-    if mode != "constant":
+    if mode not in ("constant", "reflect"):
         refuse(f"Pad with mode {mode!r}")
     widths = step.settings["pads"] if pads is None else integers(pads)
     which = range(x.ndim) if axes is None else [a % x.ndim for a in integers(axes)]
@@ -143,9 +143,25 @@ def _pad(run: "Pass", step: "Step", x: Any, pads: Any = None, value: Any = None,
         pairs[a] = (widths[i], widths[i + len(which)])
     if not any(n for pair in pairs for n in pair):
         return x
+    if mode == "reflect":
+        if x.ndim != 4 or any(n for pair in pairs[:2] for n in pair):
+            refuse(f"Pad with mode 'reflect' by {pairs} of an input of shape {x.shape}")
+        return F.reflection_pad2d(x, (*pairs[3], *pairs[2]))
     if number == 0 and x.ndim in (3, 4):
         return Padded(x, tuple(pairs))
     return F.pad(x, [n for pair in reversed(pairs) for n in pair], float(number))
+
+
+@operator("DepthToSpace")
+def _depth_to_space(run: "Pass", step: "Step", x: Any) -> Any:
+    block = step.settings["blocksize"]
+    if step.settings.get("mode", "DCR") == "CRD":
+        return F.pixel_shuffle(x, block)
+    (_, c, h, w), depth = x.shape, x.shape[1] // block**2
+    if depth * block**2 != c:
+        raise ValueError(f"{c} channels are no multiple of {block}x{block}")
+    moved = F.permute(F.reshape(x, -1, block, block, depth, h, w), 0, 3, 4, 1, 5, 2)
+    return F.reshape(moved, -1, depth, h * block, w * block)
 
 
 @operator("Expand")
