@@ -128,6 +128,8 @@ class Frame:
         Forward: where to keep what the activation is given, for its gradient.
     coefficients : ndarray or None
         Forward: scale and shift of a normalisation in evaluation, applied before `add`.
+    kept : dict or None
+        Forward in evaluation: what may be kept of the parameter that the operation `keeps`, from run to run.
     memo : dict
         What the operation works out of shapes once, and finds again when it is bound to other arrays.
     """
@@ -142,6 +144,7 @@ class Frame:
     add: Any = None
     pre: Any = None
     coefficients: Any = None
+    kept: Any = None
     memo: dict[str, Any] = field(default_factory=dict)
 
 
@@ -248,6 +251,13 @@ class Operation:
         already.
         """
         return ()
+
+    def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
+        """Return the bytes that forward keeps of its second input, if that is a parameter and no backward will run.
+
+        It finds them in `Frame.kept`, and has to see in each run whether the parameter is another one by now.
+        """
+        return 0
 
     def forward(self, f: Frame) -> Iterator[Call]:
         raise NotImplementedError

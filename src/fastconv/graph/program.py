@@ -29,6 +29,8 @@ class Program:
     schedule : Schedule
     arena : ndarray of uint8
         At least ``schedule.nbytes`` bytes, on a cache line.
+    kept : dict, optional
+        What operations keep of parameters; programs that never run at the same time may share one.
 
     Attributes
     ----------
@@ -38,8 +40,9 @@ class Program:
         Whether a backward may follow.
     """
 
-    def __init__(self, schedule: Schedule, arena: Array) -> None:
+    def __init__(self, schedule: Schedule, arena: Array, kept: dict[int, Any] | None = None) -> None:
         self.schedule, self.arena = schedule, arena
+        self.kept = {} if kept is None else kept
         self.inputs: list[Array] = []
         self.pending = False
         self._parameters = [value.source for value in schedule.graph.parameters.values()]
@@ -148,9 +151,10 @@ class Program:
             return [None if ref is None else self._array(ref) for ref in refs]
 
         add, pre, coefficients = arrays([f.add, f.pre, f.coefficients])
+        kept = None if f.kept is None else self.kept.setdefault(id(f.kept), {})
         frame = Frame(
             arrays(f.x), arrays(f.y), arrays(f.saved), arrays(f.gy), arrays(f.gx), arrays(f.work), f.activation, add,
-            pre, coefficients, f.memo,
+            pre, coefficients, kept, f.memo,
         )  # fmt: skip
         return list(step.bind(frame))
 

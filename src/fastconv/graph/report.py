@@ -73,6 +73,8 @@ class Plan:
         Name of the row that runs when most of the arena is in use.
     scratch : int
         Bytes of scratch memory, shared by all layers.
+    packed : int
+        Bytes of weights that evaluation keeps as kernels read them, and of the copies that tell when they change.
     """
 
     model: str
@@ -84,6 +86,7 @@ class Plan:
     arena: int
     peak: str
     scratch: int
+    packed: int = 0
 
     @property
     def parameters(self) -> int:
@@ -108,8 +111,8 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """All bytes: parameters, arena and scratch memory."""
-        return self.parameter_nbytes + self.arena + self.scratch
+        """All bytes: parameters, arena, scratch memory and packed weights."""
+        return self.parameter_nbytes + self.arena + self.scratch + self.packed
 
     def __str__(self) -> str:
         kind = "training step" if self.training else "evaluation"
@@ -138,12 +141,14 @@ class Plan:
             "parameters and their gradients": self.parameter_nbytes,
             "activations and gradients": self.arena,
             "scratch": self.scratch,
+            **({"weights, packed, and copies": self.packed} if self.packed else {}),
             "together": self.total,
         }
         lines.append("")
+        first = len(lines)
         lines += [f"{name:31} {_bytes(value):>10}" for name, value in parts.items()]
         if self.peak:
-            lines[-3] += f"   they share memory; most is in use at {self.peak}"
+            lines[first + 1] += f"   they share memory; most is in use at {self.peak}"
         return "\n".join(lines)
 
 
@@ -169,7 +174,8 @@ def make_plan(
         owner = steps[int(np.argmax(live))].owner
         peak = next((row.name for row, index in zip(rows, at, strict=True) if index == owner), "")
     return Plan(
-        type(model).__name__, str(dtype), shape, training, tuple(rows), state, schedule.nbytes, peak, scratch
+        type(model).__name__, str(dtype), shape, training, tuple(rows), state, schedule.nbytes, peak, scratch,
+        sum(schedule.kept.values()),
     )  # fmt: skip
 
 

@@ -177,6 +177,10 @@ class _Scheduler:
             self.plan.forward.append(Step(scale.op.coefficients, work, index))  # type: ignore[attr-defined]
         if self.plan.gradients and index not in self.inside:
             self._keep_input(index, g, frame)
+        weight = g.inputs[1] if len(g.inputs) > 1 else None
+        if not self.plan.gradients and weight is not None and weight.learned and (nbytes := g.op.keeps(*specs)):
+            frame.kept = weight.source
+            self.plan.kept[id(weight.source), nbytes] = nbytes
         if frame.pre is None or not outputs[0].gaps:
             self.plan.forward.append(Step(g.op.forward, frame, index))
             return

@@ -77,6 +77,8 @@ class Schedule:
         Whether it runs code that is not the package's: hooks, layers with a backward of their own.
     again : list of int
         Groups that backward runs forward once more, since their results were not kept.
+    kept : dict
+        Bytes kept of parameters from run to run, by parameter and size.
     joined : dict of int to int
         For each concatenation, by the place of its group: how many of its parts are written where it lies.
     """
@@ -91,6 +93,7 @@ class Schedule:
     grads: list[Ref | None] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
     again: list[int] = field(default_factory=list)
+    kept: dict[tuple[int, int], int] = field(default_factory=dict)
     joined: dict[int, int] = field(default_factory=dict)
     nbytes: int = 0
 

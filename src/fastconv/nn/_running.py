@@ -61,6 +61,7 @@ class Session:
     def __init__(self) -> None:
         self.arena = empty_aligned(0, np.uint8)
         self.programs: OrderedDict[int, Program] = OrderedDict()
+        self.kept: dict[int, Any] = {}  # packed weights
 
     def program(self, plan: Schedule) -> Program:
         """Return the program of a schedule on this arena, which grows where it must."""
@@ -69,7 +70,7 @@ class Session:
             self.programs.clear()
         program = self.programs.get(id(plan))
         if program is None or program.schedule is not plan:
-            program = self.programs[id(plan)] = Program(plan, self.arena)
+            program = self.programs[id(plan)] = Program(plan, self.arena, self.kept)
         self.programs.move_to_end(id(plan))
         while len(self.programs) > KEPT:
             self.programs.popitem(last=False)

@@ -4,7 +4,7 @@ Where each filter has one channel (depthwise) they lie tap after tap, all channe
 """
 
 from cython.parallel cimport prange
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.runtime cimport fc_ops, fc_pack, ops, threads_for
@@ -71,6 +71,11 @@ cdef void pack_depthwise(const char *w, const Py_ssize_t *taps, Py_ssize_t ntaps
     for t in range(ntaps):
         for c in range(channels):
             memcpy(out + (t * channels + c) * size, w + (c * pitch + taps[t]) * size, size)
+
+
+def same_bytes(const unsigned char[::1] a, const unsigned char[::1] b):
+    """Return whether two arrays hold the same bytes."""
+    return a.shape[0] == b.shape[0] and (a.shape[0] == 0 or memcmp(&a[0], &b[0], a.shape[0]) == 0)
 
 
 def packed_bytes(Geometry g, Py_ssize_t itemsize):

@@ -9,9 +9,10 @@ import numpy as np
 from fastconv import config
 from fastconv._ext.bias import bias_gradient
 from fastconv._ext.conv.algorithms import choose, kernel
+from fastconv._ext.conv.packing import same_bytes
 from fastconv.functional import linear
 from fastconv.functional._algorithm import NAMES, asked
-from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
+from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, empty_aligned, memory, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._geometry import length_1d, padding_1d
@@ -28,6 +29,37 @@ def ready(a: Array) -> tuple[Array, list[Call]]:
         return a, []
     copy = np.empty(a.shape, a.dtype.newbyteorder("="))
     return copy, [(np.copyto, (copy, a))]
+
+
+# With more pixels than this, packing is below a hundredth of the work.
+MOST_PIXELS = 1024
+
+
+class PackedWeight:
+    """A weight as kernels read it, for evaluation, which finds the same weight again and again.
+
+    Nothing tells when somebody writes to an array. So each run compares the weight, byte by byte, with a copy of what
+    was packed: two reads of memory in the place of a read and a write in another order.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    weight : ndarray (K, C / groups, R, S)
+    geometry : Geometry
+    """
+
+    def __init__(self, algorithm: Any, weight: Array, geometry: Any) -> None:
+        self.pack = algorithm.pack[weight.itemsize]
+        self.panels = empty_aligned(algorithm.packed_bytes(geometry, weight.itemsize), np.uint8)
+        self.copy = weight.copy()
+        self.bytes = self.copy.reshape(-1).view(np.uint8)
+        self.pack(self.copy, geometry, self.panels, scratch)
+
+    def refresh(self, weight: Array, known: Array, geometry: Any) -> None:
+        """Pack the weight, whose bytes are ``known``, if it is another one than before."""
+        if not same_bytes(known, self.bytes):
+            np.copyto(self.copy, weight)
+            self.pack(self.copy, geometry, self.panels, scratch)
 
 
 class _Products(Operation):
@@ -70,8 +102,23 @@ class _Products(Operation):
         g = self._known(f, x, weight)
         add, pre = (None if a is None else self.images(a) for a in (f.add, f.pre))
         epilogue = Epilogue(*f.activation, bias, f.coefficients, add, pre)
-        run = kernel("forward", g, y.itemsize, self.algorithm)
-        yield run, (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
+        algorithm = choose("forward", g, y.itemsize, self.algorithm)
+        run = algorithm.forward[y.itemsize]
+        arguments = (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
+        if f.kept is None:
+            yield run, arguments
+            return
+        key = (algorithm.name, g.groups, weight.shape, weight.dtype)
+        packed = f.kept.get(key) or f.kept.setdefault(key, PackedWeight(algorithm, self.filters(weight), g))
+        yield packed.refresh, (self.filters(weight), weight.reshape(-1).view(np.uint8), g)
+        yield run, (*arguments, packed.panels)
+
+    def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
+        g, weight = self.geometry(*inputs[:2]), inputs[1]
+        if not 0 < g.n * g.p * g.q <= MOST_PIXELS:
+            return 0
+        itemsize = weight.dtype.itemsize
+        return int(weight.nbytes + choose("forward", g, itemsize, self.algorithm).packed_bytes(g, itemsize))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
