@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from layers import KINDS, LAYOUTS, build, ranks
+from layers import KINDS, LAYOUTS, REQUIRED, build, ranks
 from numpy.testing import assert_array_equal
 
 import fastconv
@@ -28,7 +28,9 @@ def test_new_contents_in_the_same_arrays_are_seen(kind, host):
                 channels = int(rng.integers(1, 9))
                 dtype = np.float32 if kind is nn.DeepResidual else rng.choice([np.float32, np.float64])
                 layer = HOSTS[host](build(kind, rng, channels)).astype(dtype).train(training)
-                shape = (int(rng.integers(2, 5)), channels, *rng.integers(4, 8, rank - 2))
+                shape = (int(rng.integers(2, 5)), channels, *map(int, rng.integers(4, 8, rank - 2)))
+                if kind is nn.LayerNorm:  # which says what the last axis is
+                    shape = (*shape[:-1], REQUIRED["normalized_shape"](rng, channels))
                 check(layer, rng, shape, dtype, LAYOUTS[layout], f"{layer!r}, {shape}, {layout}, training={training}")
 
 
