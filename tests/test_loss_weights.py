@@ -1,8 +1,10 @@
 """Losses with weights, soft targets, labels left out; losses of elements; Dice: oracles, PyTorch, bits, gradients."""
 
+import gc
 import inspect
 import math
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -456,6 +458,18 @@ def test_a_loss_knows_its_way_back():
     first, second = net(), nn.Sequential(nn.Linear(3, 2))
     criterion(second(first(x)), y % 2).backward()
     assert all(p.grad.any() for m in (first, second) for p in m.parameters())
+
+
+def test_a_list_of_losses_holds_no_arrays():
+    model, criterion = net(), nn.CrossEntropyLoss()
+    y = np.array([0, 1])
+    held = weakref.ref(y)
+    kept = [criterion(model(np.ones((2, 4), np.float32)), y)]
+    criterion(model(np.ones((1, 4), np.float32)), np.array([0]))
+    del y
+    gc.collect()
+    assert held() is None
+    assert kept[0] > 0
 
 
 def test_a_loss_that_has_lost_its_way_says_so():

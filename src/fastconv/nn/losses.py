@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.functional._check import as_labels, number, whole
-from fastconv.functional._loss import IGNORE, is_dense
+from fastconv.functional._loss import IGNORE, is_dense, total
 from fastconv.nn._origin import Origin, go_back, origin_of
 from fastconv.nn._parameter import Array
 from fastconv.nn._workspace import Workspace
@@ -22,12 +22,13 @@ class _Thread(threading.local):
 
     saved: Any = None
     amount: float | None = None
+    calls: int = 0
 
 
 class LossValue(float):
     """What a loss cost: a float, and the way back to the model whose output it was given."""
 
-    _way: tuple["Loss", Any, Origin | None]
+    _way: tuple["Loss", int, Origin | None]  # no array, so that a list of losses holds none
 
     def backward(self, scale: float = 1.0) -> None:
         """Add `scale` times the gradients of this loss to those of the model whose output it was given.
@@ -39,9 +40,9 @@ class LossValue(float):
         RuntimeError
             If the array came from no model, as it is, or model or loss have been called again since.
         """
-        loss, saved, origin = self._way
-        where = f"{type(loss).__name__}"
-        if loss._saved is not saved:
+        loss, call, origin = self._way
+        where = type(loss).__name__
+        if loss._thread.calls != call:
             raise RuntimeError(f"{where}: the loss has been called again since; only its latest value goes backward")
         if origin is None:
             raise RuntimeError(
@@ -103,12 +104,13 @@ class Loss(Workspace):
         return self._thread.amount
 
     def __call__(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
-        self._thread.amount = None
+        thread = self._thread
+        thread.amount, thread.calls = None, thread.calls + 1
         found = self.forward(output, target) if sample_weight is None else self.forward(output, target, sample_weight)
         if isinstance(found, np.ndarray):
             return found
         value = LossValue(found)
-        value._way = (self, self._saved, origin_of(output))
+        value._way = (self, thread.calls, origin_of(output))
         return value
 
     def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
@@ -134,7 +136,7 @@ class Loss(Workspace):
             return {}
         weight = np.asarray(sample_weight).astype(output.dtype.newbyteorder("="), copy=False)
         if shape and weight.shape in (shape, shape[:1]) and weight.size:
-            self._thread.amount = float(weight.sum(dtype=np.float64)) * shape[0] / weight.size
+            self._thread.amount = total(np.ascontiguousarray(weight).reshape(-1)) * shape[0] / weight.size
         return {"sample_weight": weight}
 
     def __repr__(self) -> str:
@@ -222,7 +224,7 @@ class CrossEntropyLoss(Loss):
             share *= self.weight[np.where(counts, as_labels("loss", "target", target), 0)]
         if (sample := settings.get("sample_weight")) is not None:
             share *= sample.reshape(*sample.shape, *(1,) * (share.ndim - sample.ndim))
-        self._thread.amount = float(share.sum()) * len(output) / target.size
+        self._thread.amount = total(share.reshape(-1)) * len(output) / target.size
 
     def _gradient(self, scale: float | Array, *known: Any) -> Array:
         output, target, settings, probabilities, grad_input = known

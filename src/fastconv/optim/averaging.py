@@ -9,6 +9,7 @@ import numpy as np
 from fastconv import functional as F
 from fastconv.functional._check import number, whole
 from fastconv.nn import Module
+from fastconv.nn.base import turn
 
 __all__ = ["EMA"]
 
@@ -78,18 +79,20 @@ class EMA:
     def applied(self) -> Iterator[None]:
         """Let the model have the averages for a ``with`` block, and its own parameters again after it.
 
-        Before the first `update` there is no average, and the model stays as it is.
+        Before the first `update` there is no average, and the model stays as it is. Other threads that predict with the
+        model wait until the block is over.
         """
         if self._inside:
             raise RuntimeError("EMA.applied: the model holds its averages already")
-        own = {name: param.data.copy() for name, param in self.model.named_parameters() if name in self._averages}
-        self.copy_to(self.model)
-        self._inside = True
-        try:
-            yield
-        finally:
-            self._inside = False
-            _write(self.model, own)
+        with turn(list(self.model.modules())):
+            own = {name: param.data.copy() for name, param in self.model.named_parameters() if name in self._averages}
+            self.copy_to(self.model)
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
+                _write(self.model, own)
 
     def copy_to(self, model: Module) -> None:
         """Write the averages over the parameters of a model with the same names, for good."""
@@ -125,6 +128,7 @@ class EMA:
 
 
 def _write(model: Module, values: Mapping[str, np.ndarray]) -> None:
-    for name, param in model.named_parameters():
-        if name in values:
-            np.copyto(param.data, values[name])
+    with turn(list(model.modules())):
+        for name, param in model.named_parameters():
+            if name in values:
+                np.copyto(param.data, values[name])

@@ -356,7 +356,7 @@ class Trainer(Keywords):
         self.history = History(state["history"])
 
     def validated_state(self) -> dict[str, np.ndarray]:
-        """Return the weights that validation sees: the model's own, or their averages."""
+        """Return the state that validation sees: the model's own, or with its averages."""
         with self._averaged():
             return self.model.state_dict()
 
