@@ -9,8 +9,9 @@ from problems import TEST
 
 import fastconv._ext.conv.algorithms as algorithms
 from fastconv import config
+from fastconv._ext import runtime
 from fastconv._ext.conv.algorithms import ALGORITHMS, choose, kernel
-from fastconv.functional._epilogue import NOTHING
+from fastconv.functional._epilogue import NOTHING, Epilogue
 from fastconv.functional._geometry import convolution
 from fastconv.functional._scratch import empty_aligned
 
@@ -118,6 +119,39 @@ def test_packed_weights_give_the_bits_of_weights(problem, dtype, seed):
                     out = np.empty_like(grad)
                     algorithm.forward[x.itemsize](x, unread, out, g, NOTHING, exactly, packed)
                 assert_array_equal(out, want, err_msg=f"{algorithm.name}: packed by {packing}, run by {running}")
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 70), st.integers(1, 150), st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([None, "relu", "gelu"]), st.booleans(), st.integers(0, 2**16),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_few_rows_read_weights_as_they_lie_with_the_bits_of_packed_ones(n, c, k, dtype, activation, plain, seed):
+    g = convolution("test", (n, c, 1, 1), (k, c, 1, 1), 1, 0, 1, 1)
+    x, weight, add = drawn_arrays(g, dtype, seed)
+    itemsize, direct = x.itemsize, choose("forward", g, x.itemsize, "direct")
+    bias = np.linspace(-1, 1, k, dtype=dtype)
+    found = []
+    before = runtime.set_work_per_thread(0)
+    try:
+        for isa in config.available_isas():
+            with config.isa(isa):
+                packed = exactly(direct.packed_bytes(g, itemsize))
+                direct.pack[itemsize](weight, g, packed, exactly)
+                for threads in (1, 3):
+                    for given_packed in (None, packed):
+                        out, pre = np.empty_like(add), np.empty_like(add)
+                        epilogue = Epilogue(activation) if plain else Epilogue(activation, (), bias, None, add, pre)
+                        with config.threads(threads):
+                            direct.forward[itemsize](x, weight, out, g, epilogue, exactly, given_packed)
+                        found.append((out.tobytes(), b"" if plain else pre.tobytes()))
+    finally:
+        runtime.set_work_per_thread(before)
+    assert len(set(found)) == 1
+    exact = np.rint(4 * x[:, 0, 0]), np.rint(4 * weight[:, :, 0, 0])
+    out = np.empty_like(add)
+    direct.forward[itemsize](exact[0][:, None, None], exact[1][:, :, None, None], out, g, NOTHING, exactly)
+    assert_array_equal(out[:, 0, 0], exact[0] @ exact[1].T)
 
 
 def test_packed_weights_of_another_size_are_refused():

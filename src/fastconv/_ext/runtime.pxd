@@ -79,6 +79,18 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t channels
         fc_epilogue e
 
+    ctypedef struct fc_thin:
+        const void *x
+        Py_ssize_t x_row
+        Py_ssize_t rows
+        Py_ssize_t depth
+        const void *w
+        Py_ssize_t w_row
+        void *y
+        Py_ssize_t y_row
+        Py_ssize_t channels
+        fc_epilogue e
+
     ctypedef struct fc_outer:
         const void *x
         Py_ssize_t x_row
@@ -303,12 +315,13 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t lanes
         Py_ssize_t mr
         Py_ssize_t nr
-        # pack, rows, planes, outer, depthwise, sums.inc.h
+        # pack, rows, planes, thin, outer, depthwise, sums.inc.h
         void (*pack)(const fc_pack *a) noexcept nogil
         void (*rows)(const fc_rows *a) noexcept nogil
         void (*deinterleave)(const void *x, Py_ssize_t n, Py_ssize_t c, void *planes,
                              Py_ssize_t pitch) noexcept nogil
         void (*planes)(const fc_planes *a) noexcept nogil
+        void (*thin)(const fc_thin *a) noexcept nogil
         void (*outer)(const fc_outer *a) noexcept nogil
         void (*depthwise)(const fc_depthwise *a) noexcept nogil
         void (*depthwise_outer)(const fc_depthwise_outer *a) noexcept nogil

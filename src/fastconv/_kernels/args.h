@@ -70,6 +70,18 @@ typedef struct fc_planes {
     fc_epilogue e;
 } fc_planes;
 
+/* The same for few pixels and filters of one tap, which are not packed:
+ *   y[i, k] = epilogue(sum over c, in order, of x[i, c] * w[k, c]) */
+typedef struct fc_thin {
+    const void *x;             /* IN (rows, depth), rows x_row apart */
+    ptrdiff_t x_row, rows, depth;
+    const void *w;             /* IN (channels, depth), rows w_row apart */
+    ptrdiff_t w_row;
+    void *y;                   /* OUT (rows, channels), rows y_row apart */
+    ptrdiff_t y_row, channels;
+    fc_epilogue e;             /* rows of what is added lie add_col apart */
+} fc_thin;
+
 /* Sums of outer products over a block of pixels, added to dw in the order (i, j):
  *   dw[m, k] += sum over pixels of x[pixel + taps[m]] * g[pixel, k]                                     */
 typedef struct fc_outer {

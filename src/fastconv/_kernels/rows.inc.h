@@ -21,6 +21,13 @@ typedef struct FC(rows_place) {
 FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const int mr, const int nv)
 {
     const ptrdiff_t nr = a->nr, x_col = a->x_col, first = at->first, last = at->last, tail = at->tail;
+    /* a panel's results are pieces of pixels, which no hardware foresees: the next tile's are fetched meanwhile */
+    if (a->y_col > nv * LANES) {
+        const uintptr_t next = (uintptr_t)(at->y + Y_PIXEL(mr - 1));
+        for (int i = 1; i <= mr; i++)
+            for (size_t k = 0; k < nv * LANES * sizeof(T); k += 64)
+                FC_PREFETCH(next + i * a->y_col * sizeof(T) + k);
+    }
     VEC acc[FC_HIGHEST][FC_NV];
     for (int i = 0; i < mr; i++)
         for (int v = 0; v < nv; v++) {

@@ -7,6 +7,7 @@
 #include "pack.inc.h"
 #include "rows.inc.h"
 #include "planes.inc.h"
+#include "thin.inc.h"
 #include "outer.inc.h"
 #include "depthwise.inc.h"
 #include "sums.inc.h"

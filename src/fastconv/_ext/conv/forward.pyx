@@ -1,15 +1,51 @@
 """The forward pass: correlation of the input with the filters, taps in the order (r, s)."""
 
+from cython.parallel cimport prange
+
 from fastconv._ext.conv.correlation cimport Correlation, book_correlation, correlate
-from fastconv._ext.conv.geometry cimport Geometry
+from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panel_pitch, panels_of
 from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
-from fastconv._ext.epilogue cimport Epilogue, pixel_pitch
-from fastconv._ext.runtime cimport fc_ops, ops, threads_for
+from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
+from fastconv._ext.runtime cimport fc_epilogue, fc_ops, fc_thin, ops, threads_for
 
 ctypedef fused real:
     float
     double
+
+
+# So few pixels do not pay for packing the weights.
+cdef Py_ssize_t THIN = 4
+
+
+cdef bint is_thin(Geometry g) noexcept nogil:
+    """Return whether these are few pixels, each of which reads itself alone."""
+    return (g.n * g.p * g.q <= THIN and g.groups == 1 and g.r == 1 and g.s == 1 and g.sh == 1 and g.sw == 1
+            and g.top == 0 and g.left == 0 and g.h == g.p and g.w == g.q)
+
+
+cdef void run_thin(const fc_ops *table, Geometry g, const char *x, const char *w, char *y, Py_ssize_t pitch,
+                   const fc_epilogue *e) noexcept nogil:
+    """Multiply few pixels by weights as they lie; threads share the filters."""
+    cdef fc_thin a
+    a.x, a.x_row, a.rows, a.depth = x, g.c, g.n * g.p * g.q, g.c
+    a.w, a.w_row, a.y, a.y_row, a.channels, a.e = w, g.c, y, pitch, g.k, e[0]
+    cdef int threads = threads_for(g.work())
+    cdef Py_ssize_t block = 4 * table.lanes, task
+    if threads == 1:
+        table.thin(&a)
+        return
+    for task in prange(ceil_div(g.k, block), schedule='static', num_threads=threads):
+        thin_block(table, &a, task * block, min(block, g.k - task * block))
+
+
+cdef void thin_block(const fc_ops *table, const fc_thin *whole, Py_ssize_t k, Py_ssize_t channels) noexcept nogil:
+    cdef fc_thin a = whole[0]
+    a.w = <const char *>a.w + k * a.w_row * table.size
+    a.y = <char *>a.y + k * table.size
+    a.channels = channels
+    a.e = epilogue_at(&a.e, 0, 0, k, table.size)
+    table.thin(&a)
 
 
 cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, Scratch *s) noexcept nogil:
@@ -46,6 +82,11 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
         raise ValueError("forward: with pre, the pixels of y must follow each other")
     cdef Correlation a
     cdef Scratch s
+    if packed is None and is_thin(g):
+        with nogil:
+            run_thin(table, g, <const char *>&x[0, 0, 0, 0], <const char *>&weight[0, 0, 0, 0],
+                     <char *>&y[0, 0, 0, 0], pitch, &epilogue.e)
+        return
     nothing_booked(&s)
     describe(&a, g, table, pitch, &s)
     a.panels = NULL
