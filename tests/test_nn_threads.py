@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -84,6 +85,25 @@ def test_predictions_of_eight_threads_are_those_of_one(seed):
     assert seen == {tuple(modes)}
     for name, array in model.state_dict().items():
         assert_array_equal(array, state[name])
+
+
+class Slow(nn.Linear):
+    """A layer that takes long to be looked at."""
+
+    def is_opaque(self):
+        time.sleep(0.02)
+        return super().is_opaque()
+
+
+def test_a_thread_that_comes_while_another_looks_at_the_net_waits_for_it():
+    fastconv.manual_seed(0)
+    model = nn.Sequential(Slow(5, 4), nn.BatchNorm1d(4))  # in training, one sample would be an error
+    x = np.ones((1, 5), np.float32)
+    expected = copy.deepcopy(model).predict(x)
+    model._running()
+    late = [lambda i=i: (time.sleep(0.008 * i), model.predict(x))[1] for i in range(THREADS)]
+    for found in together(late):
+        assert_array_equal(found, expected)
 
 
 def test_models_that_share_layers_wait_for_each_other():

@@ -92,6 +92,7 @@ class Tree:
     def __init__(self, root: Module) -> None:
         self.root = root
         self.lock = threading.RLock()
+        self.noting = threading.RLock()  # for what follows: threads that ask for a turn look at it, too
         self.sessions: list[Session] = []
         self.runs: list[Run] = []
         self.eager = False  # whether a backward has followed an evaluation: then those keep what it needs
@@ -108,6 +109,10 @@ class Tree:
 
     def refresh(self) -> None:
         """Forget all schedules if a module of the tree has changed since they were made."""
+        with self.noting:
+            self._refresh()
+
+    def _refresh(self) -> None:
         if (
             list(map(_version, self.watched)) != self.versions
             or not self.modules
@@ -145,7 +150,11 @@ class Tree:
 
     def schedule(self, forward: Forward, specs: tuple[Spec, ...], gradients: bool | None) -> Schedule:
         """Return what a forward on such inputs does; ``gradients`` None decides by the mode."""
-        self.refresh()
+        with self.noting:
+            return self._schedule(forward, specs, gradients)
+
+    def _schedule(self, forward: Forward, specs: tuple[Spec, ...], gradients: bool | None) -> Schedule:
+        self._refresh()
         trains = tuple(m.training for m in self.modules) if modes.get() else tuple(map(_training, self.modules))
         if gradients is None:
             gradients = self.eager or any(trains)

@@ -227,7 +227,7 @@ class Module(Workspace, State):
     def _running(self) -> _running.Tree:
         tree: _running.Tree | None = vars(self).get("_tree")
         if tree is None:
-            tree = vars(self)["_tree"] = _running.Tree(self)
+            tree = vars(self).setdefault("_tree", _running.Tree(self))  # one, whoever comes first
         return tree
 
     def __setattr__(self, name: str, value: Any) -> None:
