@@ -388,3 +388,13 @@ def test_relu_in_the_same_pass_needs_the_output_for_its_gradient():
         F.batch_norm_backward(x, x, None, np.ones((2, 2), np.float32), True, activation="relu")
     with pytest.raises(ValueError, match=r"activation must be None, one of relu, .*, got 'swash'"):
         F.batch_norm(x, None, None, training=True, activation="swash")
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_statistics_that_are_written_do_not_lie_in_what_is_added(name):
+    memory = np.array([-2, 3], np.float32)
+    statistics = {"running_mean": np.zeros(1, np.float32), "running_var": np.ones(1, np.float32), name: memory[1:]}
+    x = np.array([[-2], [2]], np.float32)
+    with pytest.raises(ValueError, match="batch_norm: "):
+        F.batch_norm(x, **statistics, training=True, add=memory[:, None])
+    assert memory.tolist() == [-2, 3]

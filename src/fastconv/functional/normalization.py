@@ -140,6 +140,7 @@ def batch_norm(
                 _channels(where, name, statistic, input)
                 check_grad(where, name, statistic, (c,), dtype)
         check_apart(where, {**written, **running}, read, in_place=("input",))
+        check_apart(where, running, {"add": add})
         _FORWARD[dtype](x, weight, bias, running_mean, running_var, momentum, eps, _rows(out), saved, epilogue, scratch)
     else:
         mean, var = _statistics(where, running_mean, running_var, input)

@@ -59,7 +59,8 @@ def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Return arrays of one shape along a new axis; errors as of :func:`cat`."""
     same_dtype("stack", **{f"arrays[{i}]": a for i, a in enumerate(_shape.several("stack", arrays))})
     at = _shape.stacked("stack", arrays, axis)
-    return cat([np.expand_dims(a, at) for a in arrays], at)
+    result: Array = apply("stack", _shape.Cat(at), *(np.expand_dims(a, at) for a in arrays))
+    return result
 
 
 def pad(input: Array, padding: Sequence[int], value: float = 0.0) -> Array:
