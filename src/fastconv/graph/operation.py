@@ -282,7 +282,7 @@ def check_count(where: str, what: str, *sizes: int) -> None:
     """Raise ValueError if an array of these sizes is larger than any memory."""
     if 0 in sizes:  # NumPy, too, counts an empty batch as one
         sizes = tuple(n or 1 for n in sizes)
-    if math.prod(sizes) > MOST_NUMBERS:
+    if math.prod(map(int, sizes)) > MOST_NUMBERS:  # Python's integers, which never overflow
         raise ValueError(f"{where}: {what} of {'x'.join(map(str, sizes))} is larger than any memory, "
                          f"2**{MOST_NUMBERS.bit_length() - 1} numbers at most")  # fmt: skip
 
