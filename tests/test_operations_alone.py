@@ -6,6 +6,7 @@ import pytest
 from fastconv import functional as F
 from fastconv import nn
 from fastconv.functional._check import MOST_NUMBERS
+from fastconv.graph.operation import check_count
 
 RNG = np.random.default_rng(23)
 
@@ -151,3 +152,11 @@ def test_numbers_beside_arrays_are_read_like_numbers():
         F.mul(x, 10**400)
     with pytest.raises(TypeError, match=r"^mul: operand 1 must be a number, got .*2j"):
         F.mul(x, np.complex64(2j))
+
+
+def test_a_word_in_the_place_of_keepdims_and_sizes_beyond_any_integer_are_named():
+    x = np.ones((2, 3), np.float32)
+    with pytest.raises(ValueError, match="sum: keepdims"):
+        F.sum(x, 0, np.ones(0, np.float32))
+    with pytest.raises(ValueError, match="larger than any memory"):
+        check_count("here", "an output", 10**80, np.int64(4))
