@@ -154,9 +154,31 @@ def test_numbers_beside_arrays_are_read_like_numbers():
         F.mul(x, np.complex64(2j))
 
 
-def test_a_word_in_the_place_of_keepdims_and_sizes_beyond_any_integer_are_named():
-    x = np.ones((2, 3), np.float32)
-    with pytest.raises(ValueError, match="sum: keepdims"):
-        F.sum(x, 0, np.ones(0, np.float32))
+FLAGS = {
+    "keepdims": (lambda x, flag: F.sum(x, 1, flag), lambda x, flag: F.mean(x, 1, flag)),
+    "return_indices": (
+        lambda x, flag: F.max_pool2d(x, 2, return_indices=flag), lambda x, flag: F.global_max_pool2d(x, flag),
+    ),
+    "ceil_mode": (
+        lambda x, flag: F.max_pool2d(x, 2, ceil_mode=flag), lambda x, flag: F.avg_pool2d(x, 2, ceil_mode=flag),
+    ),
+    "count_include_pad": (lambda x, flag: F.avg_pool2d(x, 2, count_include_pad=flag),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (2,), (2, 2)])
+@pytest.mark.parametrize("name", FLAGS)
+def test_an_array_in_the_place_of_a_flag_is_named_now_and_in_a_forward(name, shape):
+    class Net(nn.Module):
+        def forward(self, input):
+            return call(input, np.ones(shape, np.float32))
+
+    for call in FLAGS[name]:
+        for run in (lambda x: call(x, np.ones(shape, np.float32)), Net()):  # noqa: B023
+            with pytest.raises(ValueError, match=rf"^\w+: {name} must be True or False"):
+                run(np.ones((2, 3, 4, 4), np.float32))
+
+
+def test_sizes_beyond_any_integer_are_named():
     with pytest.raises(ValueError, match="larger than any memory"):
         check_count("here", "an output", 10**80, np.int64(4))

@@ -18,6 +18,7 @@ import numpy as np
 from fastconv._ext import pool
 from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import Array, check_count, pair
+from fastconv.graph.operation import flag
 
 Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
@@ -207,7 +208,8 @@ def sliding_windows(where: str, shape: tuple[int, ...], kernel_size: Any, stride
     kernel = pair(where, "kernel_size", kernel_size)
     steps = kernel if stride is None else pair(where, "stride", stride)
     borders, dilations = sides(where, padding), pair(where, "dilation", dilation)
-    return _sliding(where, shape, kernel, steps, borders, dilations, bool(ceil_mode), bool(count_include_pad))
+    flags = flag(f"{where}: ceil_mode", ceil_mode), flag(f"{where}: count_include_pad", count_include_pad)
+    return _sliding(where, shape, kernel, steps, borders, dilations, *flags)
 
 
 def _adaptive_axis(inputs: int, outputs: int) -> pool.Axis:

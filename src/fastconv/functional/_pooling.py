@@ -19,6 +19,7 @@ from fastconv.functional._check import (
     same_dtype,
 )
 from fastconv.functional._geometry import Windows
+from fastconv.graph.operation import flag
 
 run_max = by_dtype(pool.max_pool)
 run_max_backward = by_dtype(pool.max_pool_backward)
@@ -64,9 +65,7 @@ def flat_indices(argmax: Array, g: Geometry, width: int, out: Array | None = Non
 def largest(where: str, input: Array, g: Windows, return_indices: Any, out: Array | None,
             argmax: Array | None = None) -> Any:  # fmt: skip
     """Return the largest elements, and their indices if they are asked for."""
-    if not isinstance(return_indices, bool | np.bool_):
-        raise ValueError(f"{where}: return_indices must be True or False, got {str(return_indices)[:80]}")
-    return_indices = bool(return_indices)
+    return_indices = flag(f"{where}: return_indices", return_indices)
     out = check_out(where, "out", out, g.shape, input.dtype.newbyteorder("="))
     if return_indices or argmax is not None:
         argmax = check_out(where, "argmax", argmax, g.shape, argmax_dtype(where, g))

@@ -295,6 +295,13 @@ def integer(what: str, value: Any) -> int:
         raise TypeError(f"{what} must be a whole number, got {value!r:.80}") from None
 
 
+def flag(what: str, value: Any) -> bool:
+    """Return whether a setting holds; ``what`` names it in the ValueError for an array, which may hold in part."""
+    if np.ndim(value):
+        raise ValueError(f"{what} must be True or False, got {value!r:.80}")
+    return bool(value)
+
+
 def integers(what: str, values: Any) -> tuple[int, ...]:
     """Return whole numbers in a tuple, a list or an array as a tuple of int; TypeError for anything else."""
     if not isinstance(values, tuple | list) and not (isinstance(values, np.ndarray) and values.ndim):

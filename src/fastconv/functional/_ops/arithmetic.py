@@ -21,6 +21,7 @@ from fastconv.graph.operation import (
     Frame,
     Operation,
     Spec,
+    flag,
     flat,
     integers,
     layout,
@@ -220,9 +221,8 @@ for _kind in _UFUNCS:
 def reduction(kind: str, axis: Any, keepdims: Any) -> Reduce:
     """Return the operation of `sum` or `mean` over one axis, several, or all where it is None."""
     axes = None if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
-    if np.ndim(keepdims):
-        raise ValueError(f"{kind}: keepdims must be True or False, got {str(keepdims)[:80]}")
-    return Reduce(kind, axes if axes is None else integers(f"{kind}: axis", axes), bool(keepdims))
+    axes = axes if axes is None else integers(f"{kind}: axis", axes)
+    return Reduce(kind, axes, flag(f"{kind}: keepdims", keepdims))
 
 
 @describes("mean")

@@ -13,7 +13,7 @@ from fastconv.functional._epilogue import activate_backward, alone
 from fastconv.functional._geometry import Windows, adaptive_windows, length_1d, signal_window, sliding_windows
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import _fixed
-from fastconv.graph.operation import Call, Frame, Operation, Spec, flat, matrices, one_dtype
+from fastconv.graph.operation import Call, Frame, Operation, Spec, flag, flat, matrices, one_dtype
 from fastconv.graph.value import write
 
 
@@ -187,8 +187,8 @@ def max_pool2d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    window = (*map(_fixed, (kernel_size, stride, padding, dilation)), bool(ceil_mode))
-    return write(MaxPool(window, bool(return_indices)), input)
+    window = (*map(_fixed, (kernel_size, stride, padding, dilation)), flag("max_pool2d: ceil_mode", ceil_mode))
+    return write(MaxPool(window, flag("max_pool2d: return_indices", return_indices)), input)
 
 
 @describes("max_pool1d")
@@ -199,19 +199,20 @@ def max_pool1d(
     where = "max_pool1d"
     check_rank(where, "input", input, 3)
     kernel, steps, borders = signal_window(where, kernel_size, stride, padding)
-    window = (kernel, steps, borders, length_1d(where, "dilation", dilation), bool(ceil_mode))
-    found = write(MaxPool(window, bool(return_indices)), input.unsqueeze(2))
+    window = (kernel, steps, borders, length_1d(where, "dilation", dilation), flag("max_pool1d: ceil_mode", ceil_mode))
+    found = write(MaxPool(window, flag("max_pool1d: return_indices", return_indices)), input.unsqueeze(2))
     return tuple(value.squeeze(2) for value in found) if isinstance(found, tuple) else found.squeeze(2)
 
 
 @describes("adaptive_max_pool2d")
 def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    return write(AdaptiveMaxPool(_fixed(output_size), bool(return_indices)), input)
+    return_indices = flag("adaptive_max_pool2d: return_indices", return_indices)
+    return write(AdaptiveMaxPool(_fixed(output_size), return_indices), input)
 
 
 @describes("global_max_pool2d")
 def global_max_pool2d(input: Any, return_indices: bool = False) -> Any:
-    return write(AdaptiveMaxPool(1, bool(return_indices)), input)
+    return write(AdaptiveMaxPool(1, flag("global_max_pool2d: return_indices", return_indices)), input)
 
 
 @describes("max_unpool2d")
@@ -227,7 +228,8 @@ def avg_pool2d(
     count_include_pad: bool = True, dilation: Any = 1,
 ) -> Any:  # fmt: skip
     kernel, steps, borders, dilations = map(_fixed, (kernel_size, stride, padding, dilation))
-    return write(AvgPool(kernel, steps, borders, bool(ceil_mode), bool(count_include_pad), dilations), input)
+    flags = flag("avg_pool2d: ceil_mode", ceil_mode), flag("avg_pool2d: count_include_pad", count_include_pad)
+    return write(AvgPool(kernel, steps, borders, *flags, dilations), input)
 
 
 @describes("avg_pool1d")
@@ -237,7 +239,8 @@ def avg_pool1d(
 ) -> Any:  # fmt: skip
     check_rank("avg_pool1d", "input", input, 3)
     window = signal_window("avg_pool1d", kernel_size, stride, padding)
-    return write(AvgPool(*window, bool(ceil_mode), bool(count_include_pad)), input.unsqueeze(2)).squeeze(2)
+    flags = flag("avg_pool1d: ceil_mode", ceil_mode), flag("avg_pool1d: count_include_pad", count_include_pad)
+    return write(AvgPool(*window, *flags), input.unsqueeze(2)).squeeze(2)
 
 
 @describes("adaptive_avg_pool2d")
