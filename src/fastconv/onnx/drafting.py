@@ -14,12 +14,16 @@ WRITERS: dict[str, Callable[["Draft", Node], None]] = {}
 
 
 class Draft:
-    """The nodes and weights so far, and the names of values."""
+    """The nodes, constants and weights so far, and the names of values.
+
+    Weights are kept as they are: `tensors` copies them.
+    """
 
     def __init__(self, onnx: Any, model: Module, graph: Graph) -> None:
         self.onnx, self.graph = onnx, graph
         self.nodes: list[Any] = []
-        self.weights: list[Any] = []
+        self.constants: list[Any] = []
+        self.weights: dict[str, tuple[Array, Callable[[Array], Array] | None]] = {}
         self.names: dict[int, str] = {}
         self.written: set[str] = set()
         self.made = 0
@@ -39,16 +43,23 @@ class Draft:
         if change is not None and (id(value) in self.names or name in self.written):
             name += mark  # the weight as it is has the name
         if name not in self.written:
-            array = np.ascontiguousarray(array if change is None else change(array))
-            tensor = self.onnx.numpy_helper.from_array(array.astype(array.dtype.newbyteorder("=")), name)
             if value.learned or statistic:
-                self.weights.append(tensor)
+                self.weights[name] = array, change
             else:  # what nobody trains comes back as such
+                tensor = self._tensor(name, array, change)
                 self.nodes.append(self.onnx.helper.make_node("Constant", [], [name], name, value=tensor))
             self.written.add(name)
         if change is None:
             self.names[id(value)] = name
         return name
+
+    def _tensor(self, name: str, array: Array, change: Callable[[Array], Array] | None) -> Any:
+        array = np.ascontiguousarray(array if change is None else change(array))
+        return self.onnx.numpy_helper.from_array(array.astype(array.dtype.newbyteorder("="), copy=False), name)
+
+    def tensors(self) -> list[Any]:
+        """Return weights and constants as the file holds them."""
+        return [*(self._tensor(name, *held) for name, held in self.weights.items()), *self.constants]
 
     def _fresh(self) -> str:
         self.made += 1
@@ -57,7 +68,7 @@ class Draft:
     def constant(self, array: Any) -> str:
         """Return the name of a constant that is no weight."""
         name = self._fresh()
-        self.weights.append(self.onnx.numpy_helper.from_array(np.asarray(array), name))
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array), name))
         return name
 
     def node(self, kind: str, inputs: Sequence[str], output: str = "", **settings: Any) -> str:

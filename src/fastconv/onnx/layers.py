@@ -28,7 +28,7 @@ def plant(model: Module, net: Net) -> tuple[Net, dict[str, str]]:
         Names of the weights that stand in the model by themselves, to their path.
     """
     garden = _Garden(model, net)
-    steps, loose = [], set()
+    steps, loose, numbered = [], set(), set()
     for step in net.steps:
         build = _BUILDERS.get(step.kind)
         found = build(garden, step) if build is not None else None
@@ -37,8 +37,10 @@ def plant(model: Module, net: Net) -> tuple[Net, dict[str, str]]:
             step = replace(step, layer=garden.place(name, layer))
         numbers = NUMBERS.get(step.kind, ())
         for i, name in enumerate(step.inputs):
-            held = found is not None and i and not (step.kind == "Gemm" and i == 2 and found[1].bias is None)  # type: ignore[attr-defined]
-            if not held and i not in numbers:
+            apart = step.kind == "Gemm" and i == 2 and found is not None and found[1].bias is None  # type: ignore[attr-defined]
+            if i in numbers:
+                numbered.add(name)
+            elif found is None or i == 0 or apart:
                 loose.add(name)
         steps.append(step)
     loose.update(net.outputs)
@@ -46,17 +48,12 @@ def plant(model: Module, net: Net) -> tuple[Net, dict[str, str]]:
     for name, array in net.constants.items():
         if name in loose and array.dtype.kind == "f" and array.size > 1:
             planted[name] = garden.plain(name)
-    numbered = _numbers(steps)
     constants = {
         name: array
         for name, array in net.constants.items()
         if name in numbered or (name in loose and name not in planted)
     }
     return replace(net, steps=tuple(steps), constants=constants), planted
-
-
-def _numbers(steps: list[Step]) -> set[str]:
-    return {step.inputs[i] for step in steps for i in NUMBERS.get(step.kind, ()) if i < len(step.inputs)}
 
 
 class _Garden:
@@ -83,23 +80,23 @@ class _Garden:
         return self.parameters[name]
 
     def plain(self, name: str) -> str:
-        parent, last = self._parent(_parts(name))
+        parent, last, path = self._parent(_parts(name))
         if name in self.net.learned:
             vars(parent)[last] = self.parameter(name)
         else:
             vars(parent)[last] = np.array(self.net.constants[name])
             vars(parent)["buffer_names"] = (*parent.buffer_names, last)
-        return self._path
+        return path
 
     def place(self, name: str, layer: Module) -> str:
         """Put a layer where the name of its weight says: without ".weight", which is the layer's own."""
         parts = _parts(name)
-        parent, last = self._parent(parts[:-1] if len(parts) > 1 and parts[-1] == "weight" else parts)
+        parent, last, path = self._parent(parts[:-1] if len(parts) > 1 and parts[-1] == "weight" else parts)
         vars(parent)[last] = layer
-        return self._path
+        return path
 
-    def _parent(self, parts: list[str]) -> tuple[Module, str]:
-        """Return the part that is to hold something, and a name that is free there."""
+    def _parent(self, parts: list[str]) -> tuple[Module, str, str]:
+        """Return the part that is to hold something, a name that is free there, and the path of that."""
         parent, path = self.model, []
         for part in parts[:-1]:
             while not isinstance(vars(parent).setdefault(part, Part()), Part):
@@ -109,8 +106,7 @@ class _Garden:
         last, count = parts[-1], 1
         while last in vars(parent):
             last, count = f"{parts[-1]}_{count}", count + 1
-        self._path = ".".join((*path, last))
-        return parent, last
+        return parent, last, ".".join((*path, last))
 
 
 def _parts(name: str) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastconv._version import __version__
 from fastconv.graph.operation import Spec
+from fastconv.graph.value import Graph, Value
 from fastconv.nn import _running
 from fastconv.nn.base import Module, in_mode
 from fastconv.onnx import writers  # noqa: F401  (which register)
@@ -18,6 +19,7 @@ from fastconv.serialize.files import replacing
 OPSET = 21
 """The oldest opset that has all that is written: GroupNormalization by channels came last."""
 _IR = 10
+
 
 def save(
     model: Module, path: str | os.PathLike[str], input_shape: Sequence[Any], dynamic_batch: bool = True,
@@ -57,11 +59,11 @@ def save(
     """
     onnx = package()
     shapes = _shapes(input_shape)
-    proto = _write(onnx, model, shapes, dynamic_batch)
+    draft = _drafted(onnx, model, shapes)
     if dynamic_batch:  # what differs for a batch of another size would be a wrong number in the file
         try:
-            other = _write(onnx, model, [(n + 1, *rest) for n, *rest in shapes], True)
-            same = other.graph == proto.graph
+            other = _drafted(onnx, model, [(n + 1, *rest) for n, *rest in shapes])
+            same = (other.nodes, other.constants) == (draft.nodes, draft.constants)
         except ValueError:
             same = False
         if not same:
@@ -69,11 +71,12 @@ def save(
                 f"{type(model).__name__}: what forward does depends on the size of the batch; save it with "
                 "dynamic_batch=False for one size"
             )
+    proto = _written(onnx, model, draft, dynamic_batch)
     if metadata:
         onnx.helper.set_model_props(proto, dict(metadata))
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(path) as draft:
-        draft.write_bytes(proto.SerializeToString())
+    with replacing(path) as file:
+        file.write_bytes(proto.SerializeToString())
 
 
 def _shapes(given: Sequence[Any]) -> list[tuple[int, ...]]:
@@ -85,8 +88,8 @@ def _shapes(given: Sequence[Any]) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _write(onnx: Any, model: Module, shapes: list[tuple[int, ...]], dynamic: bool) -> Any:
-    """Return the file's content."""
+def _drafted(onnx: Any, model: Module, shapes: list[tuple[int, ...]]) -> Draft:
+    """Return all nodes that inputs of these shapes go through, written down."""
     if model.is_opaque():
         raise TypeError(f"{type(model).__name__} defines backward itself, so that nothing is known of what it does")
     dtype = next((p.data.dtype for p in model.parameters()), np.dtype(np.float32))
@@ -101,23 +104,30 @@ def _write(onnx: Any, model: Module, shapes: list[tuple[int, ...]], dynamic: boo
             layer = getattr(node.op, "layer", node.module)
             raise TypeError(f"{type(layer).__name__}: its {node.op.name} has no ONNX operator")
         WRITERS[kind](draft, node)
-    helper = onnx.helper
-    kind = helper.np_dtype_to_tensor_dtype(dtype)
-
-    def info(name: str, shape: tuple[int, ...]) -> Any:
-        open_ = dynamic and shape and shape[0] == shapes[0][0]
-        return helper.make_tensor_value_info(name, kind, ["N", *shape[1:]] if open_ else shape)
-
-    outputs = []
-    for i, value in enumerate(graph.outputs):
-        name = "output" if len(graph.outputs) == 1 else f"output{i}"
+    for name, value in zip(_outputs(graph), graph.outputs, strict=True):
         draft.node("Identity", [draft.name(value)], name)
-        outputs.append(info(name, value.shape))
+    return draft
+
+
+def _outputs(graph: Graph) -> list[str]:
+    return ["output"] if len(graph.outputs) == 1 else [f"output{i}" for i in range(len(graph.outputs))]
+
+
+def _written(onnx: Any, model: Module, draft: Draft, dynamic: bool) -> Any:
+    """Return the file's content."""
+    helper, graph = onnx.helper, draft.graph
+    batch = graph.inputs[0].shape[0]
+
+    def info(name: str, value: Value) -> Any:
+        shape: Any = value.shape
+        if dynamic and shape and shape[0] == batch:
+            shape = ("N", *shape[1:])
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
+
+    inputs = [info(draft.name(value), value) for value in graph.inputs]
+    outputs = [info(name, value) for name, value in zip(_outputs(graph), graph.outputs, strict=True)]
     proto = helper.make_model(
-        helper.make_graph(
-            draft.nodes, type(model).__name__, [info(draft.name(v), v.shape) for v in graph.inputs], outputs,
-            draft.weights,
-        ),
+        helper.make_graph(draft.nodes, type(model).__name__, inputs, outputs, draft.tensors()),
         opset_imports=[helper.make_opsetid("", OPSET)], producer_name="fastconv", producer_version=__version__,
     )  # fmt: skip
     proto.ir_version = _IR

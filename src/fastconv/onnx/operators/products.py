@@ -118,7 +118,14 @@ def _batch_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any, mean: 
     if x.ndim > 4:
         refuse(f"BatchNormalization of an input of shape {x.shape}")
     if step.layer:
-        return run.layer(step)(x)
+        layer = run.layer(step)
+        if x.ndim in layer.ranks:
+            return layer(x)
+        # The file did not tell how many axes come here, so that the layer is one for others; it has all the same.
+        arrays = (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+        return F.batch_norm(
+            x, *arrays, layer.training, layer.momentum, layer.eps, count=layer.num_batches_tracked
+        )  # fmt: skip
     if step.settings.get("training_mode", 0):
         refuse("training_mode=1 with statistics that are inputs")
     return F.batch_norm(x, mean, var, scale, bias, False, None, float(step.settings.get("epsilon", 1e-5)))
