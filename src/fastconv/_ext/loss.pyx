@@ -147,13 +147,7 @@ def weighted_cross_entropy(const real[:, ::1] x, const int64_t[::1] target, cons
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     if rows == 0:
         return
-    cdef fc_cross_entropy a = cross_entropy_of(target, smoothing, n)
-    if soft is not None:
-        a.soft = &soft[0, 0]
-    if weight is not None:
-        a.weight = &weight[0]
-    if sample is not None:
-        a.sample = &sample[0]
+    cdef fc_cross_entropy a = cross_entropy_of(target, soft, weight, sample, smoothing, n)
     a.x = &x[0, 0]
     a.loss = &losses[0]
     a.p = NULL
@@ -172,13 +166,7 @@ def weighted_cross_entropy_backward(const real[::1] scale, const real[:, ::1] pr
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     if rows == 0:
         return
-    cdef fc_cross_entropy a = cross_entropy_of(target, smoothing, n)
-    if soft is not None:
-        a.soft = &soft[0, 0]
-    if weight is not None:
-        a.weight = &weight[0]
-    if sample is not None:
-        a.sample = &sample[0]
+    cdef fc_cross_entropy a = cross_entropy_of(target, soft, weight, sample, smoothing, n)
     a.x = &probabilities[0, 0]
     a.p = &grad_x[0, 0]
     a.g = &scale[0]
@@ -188,12 +176,19 @@ def weighted_cross_entropy_backward(const real[::1] scale, const real[:, ::1] pr
         table.weighted_cross_entropy_backward(&a, i, min(i + step, rows))
 
 
-cdef fc_cross_entropy cross_entropy_of(const int64_t[::1] target, double smoothing, Py_ssize_t classes):
+cdef fc_cross_entropy cross_entropy_of(const int64_t[::1] target, const real[:, ::1] soft, const real[::1] weight,
+                                       const real[::1] sample, double smoothing, Py_ssize_t classes):
     cdef fc_cross_entropy a
     a.classes = classes
     a.target = a.soft = a.weight = a.sample = NULL
     if target is not None:
         a.target = &target[0]
+    if soft is not None:
+        a.soft = &soft[0, 0]
+    if weight is not None:
+        a.weight = &weight[0]
+    if sample is not None:
+        a.sample = &sample[0]
     a.keep = 1 - smoothing
     a.floor = smoothing / classes
     a.loss = NULL

@@ -52,13 +52,7 @@ def _weights(where: str, input: Array, weight: Array | None, sample_weight: Arra
         each = as_contiguous(sample_weight).reshape(-1)
         count = total(each) * (input.size // each.size) if each.size else 0.0
     if weight is not None:
-        check_array(where, "weight", weight)
-        try:
-            own = np.broadcast_to(amounts(where, "weight", weight, dtype), input.shape)
-        except ValueError as error:
-            if "broadcast" not in str(error):
-                raise
-            raise ValueError(f"{where}: weight must go with shape {input.shape}, got {weight.shape}") from None
+        own = _going_with(where, "weight", weight, input)
         share = own if share is None else own * share
     return None if share is None else _spread(share), count
 
@@ -101,16 +95,17 @@ def _backward(
 
 
 def _positive(where: str, positive: Array | None, input: Array) -> Array | None:
-    if positive is None:
-        return None
-    check_array(where, "pos_weight", positive)
-    dtype = same_dtype(where, input=input)
+    return None if positive is None else _spread(_going_with(where, "pos_weight", positive, input))
+
+
+def _going_with(where: str, name: str, weight: Array, input: Array) -> Array:
+    """Return weights that go with the input's shape by NumPy's rules, in that shape; TypeError or ValueError else."""
+    check_array(where, name, weight)
+    checked = amounts(where, name, weight, same_dtype(where, input=input))
     try:
-        return _spread(np.broadcast_to(amounts(where, "pos_weight", positive, dtype), input.shape))
-    except ValueError as error:
-        if "broadcast" not in str(error):
-            raise
-        raise ValueError(f"{where}: pos_weight must go with shape {input.shape}, got {positive.shape}") from None
+        return np.broadcast_to(checked, input.shape)
+    except ValueError:
+        raise ValueError(f"{where}: {name} must go with shape {input.shape}, got {weight.shape}") from None
 
 
 def mse_loss(

@@ -8,7 +8,20 @@ from fastconv.graph.value import write
 from fastconv.nn.base import Module, next_key
 
 
-class Dropout(Module):
+class _Dropping(Module):
+    """What all have: a probability, and three integers that the mask of a forward is a function of."""
+
+    extra_names = ("seed", "stream", "step")
+
+    def _set(self, p: float) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {p}")
+        self.p = p
+        self.seed, self.stream = next_key()
+        self.step = 0
+
+
+class Dropout(_Dropping):
     """Zero each element with probability `p` in training and scale the rest by 1 / (1 - p).
 
     The mask of a forward is a function of (seed, stream, step): see :func:`fastconv.functional.dropout`. Seed
@@ -30,33 +43,14 @@ class Dropout(Module):
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
     """
 
-    extra_names = ("seed", "stream", "step")
-
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p must be in [0, 1], got {p}")
-        self.p = p
-        self.seed, self.stream = next_key()
-        self.step = 0
+        self._set(p)
 
     def forward(self, input: Any) -> Any:
         return write(Drop(self.p, self), input) if self.training else input
 
 
-class _Whole(Module):
-    """What drops parts of a batch as a whole."""
-
-    extra_names = ("seed", "stream", "step")
-
-    def _set(self, p: float) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {p}")
-        self.p = p
-        self.seed, self.stream = next_key()
-        self.step = 0
-
-
-class Dropout2d(_Whole):
+class Dropout2d(_Dropping):
     """Zero each channel of each sample with probability `p` in training and scale the rest by 1 / (1 - p).
 
     Inputs are (N, C, L) or (N, C, H, W). Which channels are dropped is a function of (seed, stream, step), as of
@@ -86,7 +80,7 @@ class Dropout2d(_Whole):
         return write(DropWhole(self.p, "channel", self), input) if self.training else input
 
 
-class StochasticDepth(_Whole):
+class StochasticDepth(_Dropping):
     """Zero whole samples, or the whole batch, with probability `p` in training and scale the rest by 1 / (1 - p).
 
     It stands at the end of a residual branch. What is dropped is a function of (seed, stream, step), as of

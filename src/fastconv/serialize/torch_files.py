@@ -30,7 +30,7 @@ def load_torch(path: PathLike) -> dict[str, Array]:
     Returns
     -------
     dict of str to ndarray
-        float32, float64 or int64; half precision becomes float32, other integers int64.
+        float32, float64 or int64; half precision becomes float32 (bfloat16 through torch alone), other integers int64.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def _safetensors(path: Path) -> dict[str, Array]:
 
 def _read(path: Path, file: Any, name: str) -> Array:
     kind = file.get_slice(name).get_dtype()
-    if kind == "BF16":  # NumPy has no such type: its bits are the upper ones of a float32
+    if kind == "BF16":  # which NumPy does not have
         raise ModelFileError(f"{path}: {name} is of bfloat16; write the file in float32 or float16")
     if kind not in DTYPES and kind not in _HALVES and not kind.startswith(("I", "U")):
         raise ModelFileError(f"{path}: {name} has dtype {kind}, which no layer has")
