@@ -227,6 +227,12 @@ def test_what_has_no_operator_is_named_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="input_shape"):
         fastconv.onnx.save(nn.Linear(3, 3), tmp_path / "net.onnx", (0, 3))
+    for shape in (3, (2, "a"), (2, 3.5), "23", None):
+        with pytest.raises(TypeError, match="input_shape must be"):
+            fastconv.onnx.save(nn.Linear(3, 3), tmp_path / "net.onnx", shape)
+    with pytest.raises(TypeError, match="expected a Module, got ndarray"):
+        fastconv.onnx.save(np.ones(3), tmp_path / "net.onnx", (2, 3))
+    assert not list(tmp_path.iterdir())
 
 
 # ---- a model like any other

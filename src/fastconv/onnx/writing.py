@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._version import __version__
-from fastconv.graph.operation import Spec
+from fastconv.graph.operation import Spec, integers
 from fastconv.graph.value import Graph, Value
 from fastconv.nn import _running
 from fastconv.nn.base import Module, in_mode
@@ -45,7 +45,7 @@ def save(
     Raises
     ------
     TypeError
-        If the model runs something that has no ONNX operator; nothing is written.
+        If the model runs something that has no ONNX operator, or an argument is of another kind; nothing is written.
     ValueError
         If a size is below 1 or the model cannot take it, or the batch is burned in where it is to be left open.
     OSError
@@ -57,6 +57,8 @@ def save(
     -----
     Opset 21; a model whose weights have more than 2 GB does not fit ONNX's format without external data.
     """
+    if not isinstance(model, Module):
+        raise TypeError(f"onnx.save: expected a Module, got {type(model).__name__}")
     onnx = package()
     shapes = _shapes(input_shape)
     draft = _drafted(onnx, model, shapes)
@@ -79,9 +81,9 @@ def save(
         file.write_bytes(proto.SerializeToString())
 
 
-def _shapes(given: Sequence[Any]) -> list[tuple[int, ...]]:
-    several = len(given) > 0 and all(isinstance(shape, tuple | list) for shape in given)
-    shapes = [tuple(int(n) for n in shape) for shape in (given if several else (given,))]
+def _shapes(given: Any) -> list[tuple[int, ...]]:
+    several = isinstance(given, tuple | list) and given and all(isinstance(shape, tuple | list) for shape in given)
+    shapes = [integers("onnx.save: input_shape", shape) for shape in (given if several else (given,))]
     for shape in shapes:
         if not shape or min(shape) < 1:
             raise ValueError(f"onnx.save: input_shape must be (N, ...), all at least 1, got {given}")
