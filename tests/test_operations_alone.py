@@ -5,6 +5,7 @@ import pytest
 
 from fastconv import functional as F
 from fastconv import nn
+from fastconv.functional import _scratch
 from fastconv.functional._check import MOST_NUMBERS
 from fastconv.graph.operation import check_count
 
@@ -182,3 +183,26 @@ def test_an_array_in_the_place_of_a_flag_is_named_now_and_in_a_forward(name, sha
 def test_sizes_beyond_any_integer_are_named():
     with pytest.raises(ValueError, match="larger than any memory"):
         check_count("here", "an output", 10**80, np.int64(4))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_gradients_without_room_for_scratch_memory_are_refused_before_any_is_written(padding, monkeypatch):
+    rng = np.random.default_rng(padding)
+    side = 4 + 2 * padding
+    x, w, g = (rng.standard_normal(s).astype("f") for s in ((2, 3, 6, 6), (4, 3, 3, 3), (2, 4, side, side)))
+    y = np.abs(g)
+    written = {
+        "grad_weight": np.ones_like(w), "grad_bias": np.ones(4, np.float32),
+        "grad_input": F.conv2d(x, w[:3], padding=1), "grad_add": F.conv2d(x, w, padding=padding),
+    }  # fmt: skip
+    before = {name: a.copy() for name, a in written.items()}
+
+    def no_room(nbytes, slot="kernel"):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(_scratch, "LITTLE", 0)
+    F.release_scratch()
+    monkeypatch.setattr(_scratch, "empty_aligned", lambda size, dtype: no_room(size))
+    with pytest.raises(MemoryError, match="no room"):
+        F.conv2d_backward(g, x, w, padding=padding, output=y, activation="relu", **written)
+    assert all((written[name] == a).all() for name, a in before.items())

@@ -312,7 +312,10 @@ def _(d):
             t = counts * (labels == (np.arange(x.shape[1])[None, :, None] if x.shape[1] > 1 else 1))
         whole = ((p * counts).sum(2) + t.sum(2) + how["smooth"])[:, :, None]
         over = (2 * (p * t).sum(2) + how["smooth"])[:, :, None]
-        dp = counts * g[:, :, None] * (over / whole**2 - 2 * t / whole)
+        own = 2 * t / whole
+        if target.ndim != x.ndim:  # a class that no label names has no such term, even where nothing is to divide by
+            own = np.where(t == 0, 0.0, own)
+        dp = counts * g[:, :, None] * (over / whole**2 - own)
         if how["normalize"] == "softmax":
             dp = p * (dp - (dp * p).sum(1, keepdims=True))
         elif how["normalize"] == "sigmoid":

@@ -13,8 +13,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fastconv.functional._scratch import asked_for as asked_for
 from fastconv.functional._scratch import empty_aligned as empty_aligned
 from fastconv.functional._scratch import release_scratch as release_scratch
+from fastconv.functional._scratch import reserve as reserve
 from fastconv.functional._scratch import scratch as scratch
 from fastconv.graph.operation import MOST_NUMBERS as MOST_NUMBERS
 from fastconv.graph.operation import check_count as check_count

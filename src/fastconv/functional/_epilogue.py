@@ -230,21 +230,20 @@ def lying(a: Array) -> Array:
     return memory(as_nhwc(a)) if a.ndim == 4 else as_contiguous(a)
 
 
-def before_activation(
-    where: str, grad_output: Array, mask: tuple[Array, Epilogue] | None, grad_add: Array | None
-) -> Array | None:
-    """Return ``grad_add`` as it lies in memory, checked; without an activation it is filled at once."""
+def before_activation(where: str, grad_output: Array, grad_add: Array | None) -> Array | None:
+    """Return ``grad_add`` as it lies in memory, checked."""
     if grad_add is None:
         return None
     _check_dtype(where, "grad_add", grad_add, grad_output.dtype.newbyteorder("="), "grad_output")
     grad_add = check_out(where, "grad_add", grad_add, grad_output.shape, grad_output.dtype.newbyteorder("="))
-    if mask is None and grad_add is not grad_output:
-        np.copyto(grad_add, grad_output)
     return lying(grad_add)
 
 
-def mask_into(grad_output: Array, mask: tuple[Array, Epilogue], target: Array) -> None:
-    """Write the gradient before an activation; arrays as they lie in memory."""
+def mask_into(grad_output: Array, mask: tuple[Array, Epilogue] | None, target: Array) -> None:
+    """Write the gradient before an activation, or a copy where there is none; arrays as they lie in memory."""
+    if mask is None:
+        np.copyto(target, grad_output)
+        return
     known, activation = mask
     flat = (a.reshape(-1, 1) for a in (grad_output, known, target))
     activate_backward[target.dtype](*flat, activation)

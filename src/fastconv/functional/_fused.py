@@ -1,9 +1,12 @@
 """The gradients of a convolution or linear layer, as one call."""
 
+from functools import partial
+from typing import Any
+
 from fastconv._ext.bias import bias_gradient
 from fastconv._ext.conv.algorithms import kernel
 from fastconv._ext.conv.geometry import Geometry
-from fastconv.functional._check import Array, by_dtype, scratch
+from fastconv.functional._check import Array, by_dtype, reserve, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, mask_into
 
 _bias_gradient = by_dtype(bias_gradient)
@@ -19,13 +22,19 @@ def gradients(
     activation is made from that was applied in the same pass; the gradient before it goes to ``masked``, or to
     scratch memory where that is None.
     """
-    if mask is not None:
-        if masked is None:
-            masked = scratch(gy.nbytes, "mask")[: gy.nbytes].view(gy.dtype).reshape(gy.shape)
-        mask_into(gy, mask, masked)
+    source = gy
+    if mask is not None and masked is None:
+        masked = scratch(gy.nbytes, "mask")[: gy.nbytes].view(gy.dtype).reshape(gy.shape)
+    if masked is not None:
         gy = masked
-    kernel("weight_gradient", geometry, gy.itemsize, algorithm)(x, gy, grad_weight, geometry, scratch)
+    run = partial(kernel, geometry=geometry, itemsize=gy.itemsize, algorithm=algorithm)
+    calls: list[tuple[Any, tuple[Any, ...]]] = [(run("weight_gradient"), (x, gy, grad_weight, geometry, scratch))]
     if grad_bias is not None:
-        _bias_gradient[gy.dtype](gy.reshape(-1, gy.shape[3]), grad_bias, scratch)
+        calls.append((_bias_gradient[gy.dtype], (gy.reshape(-1, gy.shape[3]), grad_bias, scratch)))
     if grad_input is not None:
-        kernel("input_gradient", geometry, gy.itemsize, algorithm)(gy, weight, grad_input, geometry, NOTHING, scratch)
+        calls.append((run("input_gradient"), (gy, weight, grad_input, geometry, NOTHING, scratch)))
+    reserve(geometry.extent * gy.itemsize, *calls)
+    if masked is not None:
+        mask_into(source, mask, masked)
+    for function, arguments in calls:
+        function(*arguments)

@@ -1,6 +1,8 @@
 """Scratch memory of the kernels: one arena a Python thread and slot, kept and grown as needed."""
 
 import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,10 @@ def empty_aligned(size: int, dtype: npt.DTypeLike) -> Array:
     raw = np.empty(nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + nbytes].view(dtype)
+
+
+LITTLE = 1 << 24
+"""Bytes that there is always room for."""
 
 
 class _Local(threading.local):
@@ -34,6 +40,40 @@ def scratch(nbytes: int, slot: str = "kernel") -> Array:
     if arena is None or arena.nbytes < nbytes:
         arena = _local.arenas[slot] = empty_aligned(max(nbytes, 1), np.uint8)
     return arena
+
+
+class _Asked(Exception):
+    """Ends a kernel once it has asked for its scratch memory."""
+
+
+def asked_for(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[int, str]:
+    """Return the bytes and the slot of the scratch memory that a kernel asks for, before it touches an array.
+
+    Parameters
+    ----------
+    function, arguments
+        The call; `scratch` stands among its arguments.
+    """
+    found = (0, "kernel")
+
+    def ask(nbytes: int, slot: str = "kernel") -> None:
+        nonlocal found
+        found = nbytes, slot
+        raise _Asked
+
+    with suppress(_Asked):
+        function(*(ask if a is scratch else a for a in arguments))
+    return found
+
+
+def reserve(nbytes: float, *calls: tuple[Callable[..., Any], Sequence[Any]]) -> None:
+    """Make room for the scratch memory of several calls, so that the first has not written when another has none.
+
+    Calls on no more than ``nbytes`` of memory, borders included, are not asked where that is little.
+    """
+    if nbytes > LITTLE:
+        for call in calls:
+            scratch(*asked_for(*call))
 
 
 def scratch_nbytes() -> int:

@@ -215,7 +215,7 @@ def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Ar
     check_apart(where, {"grad_add": grad_add}, {**read, "input": input, "weight": weight}, in_place=read)
     check_apart(where, {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
                 {**read, "input": input, "weight": weight, "grad_add": grad_add})  # fmt: skip
-    masked = before_activation(where, grad_output, mask, grad_add)
+    masked = before_activation(where, grad_output, grad_add)
     gradients(
         lying(grad_output), mask, masked, memory(as_nhwc(input)), as_contiguous(weight), g, grad_weight, grad_bias,
         None if grad_input is None else memory(grad_input), algorithm,

@@ -16,6 +16,7 @@ from fastconv.functional._check import (
     check_rank,
     check_shape,
     memory,
+    reserve,
     same_dtype,
     scratch,
 )
@@ -170,7 +171,7 @@ def linear_backward(
     check_apart(where, {"grad_add": grad_add}, {**read, "input": input, "weight": weight}, in_place=read)
     check_apart(where, {"grad_input": grad_input, "grad_weight": grad_weight, "grad_bias": grad_bias},
                 {**read, "input": input, "weight": weight, "grad_add": grad_add})  # fmt: skip
-    masked = before_activation(where, grad_output, mask, grad_add)
+    masked = before_activation(where, grad_output, grad_add)
     gradients(
         _pixels(as_contiguous(grad_output)), mask, None if masked is None else _pixels(masked),
         _pixels(as_contiguous(input)), _filters(as_contiguous(weight)), _geometry(n, d, k),
@@ -270,8 +271,8 @@ def bias_add_backward(
     mask = masking(where, activation, grad_output, output, pre_activation)
     read = {"grad_output": grad_output, **known_arrays(mask, output, pre_activation)}
     check_apart(where, {"grad_input": grad_input, "grad_bias": grad_bias}, read, in_place=read)
-    target = before_activation(where, grad_output, mask, grad_input)
-    if mask is not None and target is not None:
-        mask_into(lying(grad_output), mask, target)
-    _bias_gradient[dtype](_rows(where, "grad_output", grad_input), grad_bias, scratch)
+    call = _bias_gradient[dtype], (_rows(where, "grad_output", grad_input), grad_bias, scratch)
+    reserve(grad_output.nbytes, call)
+    mask_into(lying(grad_output), mask, lying(grad_input))
+    call[0](*call[1])
     return grad_input, grad_bias

@@ -1,6 +1,5 @@
 """Batch normalisation (Ioffe and Szegedy, 2015), forward and backward."""
 
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,12 @@ from fastconv.functional._check import (
     check_shape,
     memory,
     number,
+    reserve,
     same_dtype,
     scratch,
 )
 from fastconv.functional._epilogue import (
     Activation,
-    Epilogue,
     before_activation,
     epilogue_of,
     known_arrays,
@@ -35,14 +34,6 @@ _FORWARD = by_dtype(norm.forward)
 _EVALUATE = by_dtype(norm.evaluate)
 _COEFFICIENTS = by_dtype(norm.coefficients)
 _BACKWARD = by_dtype(norm.backward)
-
-
-def _masked_backward(g: Array, mask: tuple[Array, Epilogue], target: Array | None, *rest: Any) -> None:
-    """Run the gradient behind an activation's, which goes to ``target``, or to scratch memory where that is None."""
-    if target is None:
-        target = scratch(g.nbytes, "mask")[: g.nbytes].view(g.dtype)
-    mask_into(g, mask, target)
-    _BACKWARD[g.dtype](target.reshape(g.shape), None, *rest)
 
 
 def batch_norm(
@@ -268,7 +259,7 @@ def batch_norm_backward(
         {**read, **apart, "input": input, "grad_add": grad_add},
         in_place=("input", *read),
     )
-    masked = before_activation(where, grad_output, mask, grad_add)
+    masked = before_activation(where, grad_output, grad_add)
     rest = (
         x,
         weight,
@@ -279,11 +270,17 @@ def batch_norm_backward(
         grad_bias,
         scratch,
     )
-    g = lying(grad_output).reshape(x.shape)
+    g = lying(grad_output)
     if mask is None or (activation == "relu" and masked is None):  # the kernel applies ReLU's mask itself
-        _BACKWARD[dtype](g, None if mask is None else mask[0].reshape(x.shape), *rest)
+        gradient, known = g, None if mask is None else mask[0].reshape(x.shape)
     else:
-        _masked_backward(g, mask, masked, *rest)
+        masked = scratch(g.nbytes, "mask")[: g.nbytes].view(dtype).reshape(g.shape) if masked is None else masked
+        gradient, known = masked, None
+    arguments = (gradient.reshape(x.shape), known, *rest)
+    reserve(g.nbytes, (_BACKWARD[dtype], arguments))
+    if masked is not None:
+        mask_into(g, mask, masked)
+    _BACKWARD[dtype](*arguments)
     return grad_input, grad_weight, grad_bias
 
 

@@ -13,7 +13,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import config
-from fastconv.functional._check import check_array, empty_aligned, scratch
+from fastconv.functional._check import asked_for, check_array, empty_aligned, scratch
 from fastconv.functional._ops import Detach, Observe, Opaque, Same
 from fastconv.graph.operation import Array, Spec
 from fastconv.graph.program import Program
@@ -455,21 +455,12 @@ def plan(module: Module, input_shape: Sequence[int], training: bool) -> Plan:
     return make_plan(module, found, shape, dtype, training, _scratch(found))
 
 
-class _Asked(Exception):
-    """Ends a kernel once it has asked for its scratch memory."""
-
-
 def _scratch(plan: Schedule) -> int:
-    """Return the bytes of scratch memory that a program needs: kernels ask for them before they touch an array."""
+    """Return the bytes of scratch memory that a program needs."""
     program = Program(plan, empty_aligned(plan.nbytes, np.uint8))
     most: dict[str, int] = {}
-
-    def ask(nbytes: int, slot: str = "kernel") -> None:
-        most[slot] = max(most.get(slot, 0), nbytes)
-        raise _Asked
-
     for function, arguments in program.rehearse():
         if any(a is scratch for a in arguments):
-            with suppress(_Asked):
-                function(*(ask if a is scratch else a for a in arguments))
+            nbytes, slot = asked_for(function, arguments)
+            most[slot] = max(most.get(slot, 0), nbytes)
     return sum(most.values())

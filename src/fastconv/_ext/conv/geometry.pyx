@@ -14,3 +14,11 @@ cdef class Geometry:
 
     cdef double work(self) noexcept nogil:
         return <double>self.n * self.p * self.q * self.k * (self.c // self.groups) * self.r * self.s
+
+    @property
+    def extent(self):
+        """The numbers of all arrays with the widest borders that a pass may lay around an image."""
+        cdef double rows = <double>self.h + 2.0 * self.r * self.dh + <double>self.p * self.sh
+        cdef double columns = <double>self.w + 2.0 * self.s * self.dw + <double>self.q * self.sw
+        return (self.n * rows * columns * (<double>self.c + self.k)
+                + <double>self.k * (self.c // self.groups) * self.r * self.s)
