@@ -99,6 +99,36 @@ def test_one_bad_run_takes_no_other_away(root, data):
         path.write_text(before)
 
 
+def test_any_entry_may_be_null_or_stops_with_one_line(root):
+    bad = root / "bad"
+    for name in ("config.json", "env.json", "result.json", "metrics.jsonl"):
+        before = (bad / name).read_text()
+        lines = before.splitlines() if name == "metrics.jsonl" else [before]
+        try:
+            for at, line in enumerate(lines):
+                for place in places(value := json.loads(line)):
+                    odd = [*lines[:at], json.dumps(changed(value, place, None)), *lines[at + 1 :]]
+                    (bad / name).write_text("\n".join(odd) + "\n")
+                    done = CliRunner().invoke(main, ["runs", "show", str(bad)])
+                    assert done.exit_code in (0, 2), (name, place, done.exception)
+                    assert done.exit_code == 0 or done.stderr.count("\n") == 1, done.stderr
+        finally:
+            (bad / name).write_text(before)
+
+
+@given(step=ODD, kind=st.sampled_from(["epoch", "step", "event", "mine"]))
+def test_going_on_behind_any_step_or_one_error(tmp_path_factory, step, kind):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    RunWriter.start(folder, {}).close()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": kind, "step": step}) + "\n")
+    if shapes.METRIC.fits({"kind": kind, "step": step}):
+        RunWriter.resume(folder, 12, []).close()
+    else:
+        with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+            RunWriter.resume(folder, 12, [])
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_options_of_a_run_are_whole_or_refused(root, data):

@@ -81,7 +81,7 @@ def show(folder: Path, everything: bool, as_json: bool) -> None:
     if record.events:
         click.echo("")
         for event in record.events:
-            click.echo(printable(f"step {event.get('step', 0):>6}  {event.get('event')}: {event.get('text')}"))
+            click.echo(printable(f"step {event.get('step') or 0:>6}  {event.get('event')}: {event.get('text')}"))
 
 
 @runs.command()

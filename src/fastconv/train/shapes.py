@@ -47,7 +47,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-_KIND = Record({}, {"kind": Text()})
+_KIND = Record({}, {"kind": Text(), "step": COUNT})
 
 
 def _metric(value: Any) -> Shape:
@@ -55,7 +55,7 @@ def _metric(value: Any) -> Shape:
 
 
 METRIC = Choose(_metric)
-"""A line of metrics.jsonl; of kinds beside the three of `fastconv.train.Trainer.log`, anything."""
+"""A line of metrics.jsonl; of kinds beside the three of `fastconv.train.Trainer.log`, anything but for their step."""
 
 OPTIONS = Record({
     "dataset": Text(), "model": Text(), "epochs": Integer(1, _MANY), "batch_size": Integer(1, _MANY),

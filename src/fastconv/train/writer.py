@@ -157,7 +157,7 @@ class RunWriter(Callback):
             keep = epochs = 0
             for record, end in read_metrics(folder / METRICS):
                 is_epoch = record.get("kind", "epoch") == "epoch"
-                if epochs == len(history) if is_epoch else record.get("step", 0) > step:
+                if epochs == len(history) if is_epoch else (record.get("step") or 0) > step:
                     break
                 epochs += is_epoch
                 keep = end
