@@ -194,7 +194,7 @@ def winograd_weight_gradient(x, g, top, left):
     pixels = _twice(winograd_pixels, _patches(x, top, left, rows, cols, 6))
     grads = _twice(winograd_gradient, _patches(g, 0, 0, rows, cols, 4))
     chains = -(-pixels.shape[2] // 16)
-    shards = max(1, min(16, chains, 2**21 // (36 * x.shape[1] * g.shape[1])))
+    shards = max(1, min(16, pixels.shape[2] // 64, 2**21 // (36 * x.shape[1] * g.shape[1])))
     cuts = [i * chains // shards * 16 for i in range(shards + 1)]
     sums = [_products(pixels[:, :, i:j], grads[:, :, i:j], 16) for i, j in itertools.pairwise(cuts)]
     while len(sums) > 1:

@@ -65,7 +65,7 @@ SHAPES = [
     (2, 20, 70, 5, 5, 4),
     (5, 3, 7, 13, 8, 0),
     (1, 5, 3, 1, 9, 1),
-    (40, 9, 12, 8, 8, 1),
+    (50, 9, 12, 8, 8, 1),
     (3, 4, 6, 27, 21, 1),
 ]
 
@@ -180,8 +180,8 @@ def test_drawn_shapes_give_the_same_bits_everywhere(dtype, data):
 
 
 def test_large_shapes_are_blocked_without_changing_a_bit(every_setting):
-    """Blocks of tiles, groups of filters, chunks of channels, shared and unshared shards, each more than one."""
-    for shape in [(2, 128, 144, 12, 12, 1), (1, 200, 136, 9, 9, 1), (13, 48, 40, 16, 16, 1)]:
+    """Blocks of tiles and of weights, groups of filters, chunks of channels, shards of each kind: several of each."""
+    for shape in [(2, 128, 144, 12, 12, 1), (1, 200, 136, 9, 9, 1), (13, 48, 40, 16, 16, 1), (8, 160, 161, 15, 16, 1)]:
         x, w, g = draw(2, *shape)
         with config.isa("scalar"), config.threads(1):
             expected = everything(x, w, g)
