@@ -197,7 +197,7 @@ def test_drawn_nets_run_elsewhere_and_come_back_to_the_bit(recipe, tmp_path_fact
         assert not path.exists()  # what has no operator in ONNX is named, and nothing written
 
 
-@pytest.mark.parametrize("name", sorted(models.ZOO))
+@pytest.mark.parametrize("name", sorted(set(models.ZOO) - {"vgg16_bn"}))  # half a gigabyte
 def test_the_zoo_runs_elsewhere_and_comes_back_to_the_bit(name, tmp_path):
     fastconv.manual_seed(len(name))
     shape = (3, 32, 32)

@@ -100,6 +100,8 @@ def test_the_zoo_can_be_saved(file):
     from fastconv import models
 
     for name, recipe in models.ZOO.items():
+        if recipe.channels is not None or recipe.pixels:
+            continue  # saved as graphs, once they have run: tests/test_zoo.py
         shape = (1, max(recipe.smallest, 8), max(recipe.smallest, 8))
         model = models.build(name, shape, 3)
         save(model, file)

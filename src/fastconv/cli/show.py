@@ -59,7 +59,7 @@ def models(name: str | None, plan: bool, dataset: str, batch: int, as_json: bool
         counts = ("–" if n is None else f"{n:,}" for n in entry["parameters"].values())
         rows.append((entry["name"], *counts, entry["description"]))
     click.echo(table(rows, numbers=frozenset({1, 2, 3})))
-    click.echo("\nFigures: parameters for 10 classes; – where images of that size are too small.")
+    click.echo("\nFigures: parameters for 10 classes; – where it takes no such images.")
 
 
 def _show(name: str, dataset: str, batch: int | None, as_json: bool) -> None:
@@ -83,7 +83,8 @@ def _count(name: str, shape: tuple[int, int, int]) -> int | None:
     from fastconv import models as zoo
     from fastconv import nn
 
-    if min(shape[1:]) < zoo.ZOO[name].smallest:
+    recipe = zoo.ZOO[name]
+    if min(shape[1:]) < recipe.smallest or recipe.channels not in (None, shape[0]):
         return None
     with nn.blank():
         return sum(param.data.size for param in zoo.build(name, shape, 10).parameters())

@@ -1,24 +1,30 @@
-"""The model zoo: small convnets of the literature, built for an input shape and a number of classes.
+"""The model zoo: convnets of the literature, built by name for an input shape and a number of classes.
 
-``build("lenet5", (1, 28, 28), 10)`` gives a fresh `Sequential` that takes (N, C, H, W) and returns scores
-(N, classes). Initial weights are the layers' own (``fastconv.manual_seed`` sets them) until `fastconv.init`
-is applied.
+``build("lenet5", (1, 28, 28), 10)`` gives a fresh model that takes (N, C, H, W) and returns scores (N, classes); of
+`unet` they are (N, classes, H, W). Initial weights are the layers' own (``fastconv.manual_seed`` sets them) until
+`fastconv.init` is applied.
 
-`resnet18`, `resnet50`, `densenet121`, `mobilenet_v2` and `squeezenet1_1` are the nets of those names with torchvision's
-names of parameters, so that its weights fit: ``resnet18().load_state_dict(weights)``.
+`resnet18`, `resnet50`, `densenet121`, `mobilenet_v2`, `squeezenet1_1` and `vgg16_bn` are the nets of those names with
+torchvision's names of parameters, so that its weights fit: ``resnet18().load_state_dict(weights)``;
+`efficientnet_lite0` has timm's.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastconv import nn
+from fastconv.models import efficientnet
 from fastconv.models.densenet import densenet121
+from fastconv.models.efficientnet import efficientnet_lite0
 from fastconv.models.mobilenet import mobilenet_v2
 from fastconv.models.resnet import resnet18, resnet50
 from fastconv.models.squeezenet import squeezenet1_1
+from fastconv.models.unet import unet
+from fastconv.models.vgg import vgg16_bn
 
 __all__ = [
-    "ZOO", "Recipe", "build", "densenet121", "mobilenet_v2", "resnet18", "resnet50", "squeezenet1_1",
+    "ZOO", "Recipe", "build", "densenet121", "efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50",
+    "squeezenet1_1", "unet", "vgg16_bn",
 ]  # fmt: skip
 
 Shape = tuple[int, int, int]
@@ -38,19 +44,32 @@ class Recipe:
         Least height and width the model can take.
     init : str
         The rule of `fastconv.init` that it is best started from; "default" is that of the layers.
+    channels : int or None
+        How many channels images must have; None for any.
+    pixels : bool
+        Whether each pixel has scores of its own.
+    expects : tuple of float, or None
+        Of a net that others have trained: mean and deviation of the red, green and blue of the images that published
+        weights expect, with values 0..255.
+    renamed : callable
+        From a name that files have for an array to the one that it has in the model.
     """
 
     name: str
     description: str
-    builder: Callable[[Shape, int], nn.Sequential]
+    builder: Callable[[Shape, int], nn.Module]
     smallest: int
     init: str
+    channels: int | None = None
+    pixels: bool = False
+    expects: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    renamed: Callable[[str], str] = str
 
 
 ZOO: dict[str, Recipe] = {}
 
 
-def build(name: str, input_shape: Shape, classes: int) -> nn.Sequential:
+def build(name: str, input_shape: Shape, classes: int) -> nn.Module:
     """Build a model of the zoo.
 
     Parameters
@@ -81,6 +100,8 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Sequential:
         raise ValueError(f"models.build: input_shape must be (channels, height, width), got {input_shape}")
     if classes < 2:
         raise ValueError(f"models.build: classes must be at least 2, got {classes}")
+    if recipe.channels not in (None, input_shape[0]):
+        raise ValueError(f"models.build: {name} takes images of {recipe.channels} channels, got {input_shape[0]}")
     if min(input_shape[1:]) < recipe.smallest:
         raise ValueError(
             f"models.build: {name} needs images of at least {recipe.smallest}×{recipe.smallest} pixels, "
@@ -89,7 +110,7 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Sequential:
     return recipe.builder(input_shape, classes)
 
 
-Builder = Callable[[Shape, int], nn.Sequential]
+Builder = Callable[[Shape, int], nn.Module]
 
 
 def _recipe(name: str, description: str, smallest: int = 1, init: str = "default") -> Callable[[Builder], Builder]:
@@ -234,3 +255,31 @@ def _vgg_small(shape: Shape, classes: int) -> nn.Sequential:
         layers.append(nn.MaxPool2d(2))
     layers += [nn.GlobalAvgPool2d(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(256, classes)]
     return nn.Sequential(*layers, input_grad=False)
+
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Mean and deviation of ImageNet's colours, as torchvision has them: (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)."""
+
+_LARGE: tuple[tuple[Callable[[int], nn.Module], str], ...] = (
+    (resnet18, "18 layers with shortcuts (He et al. 2016)"),
+    (resnet50, "50 layers with shortcuts, 1×1 convolutions around each 3×3 (He et al. 2016)"),
+    (densenet121, "121 layers, each sees all before it in its block (Huang et al. 2017)"),
+    (mobilenet_v2, "depthwise convolutions between narrow layers (Sandler et al. 2018)"),
+    (squeezenet1_1, "few parameters: 1×1 convolutions before 3×3 (Iandola et al. 2016)"),
+    (vgg16_bn, "16 plain layers, batch normalisation (Simonyan and Zisserman 2015)"),
+)
+for _net, _description in _LARGE:
+    ZOO[_net.__name__] = Recipe(
+        _net.__name__, f"{_description}; torchvision's names",
+        lambda _, classes, net=_net: net(classes),  # type: ignore[misc]
+        32, "default", channels=3, expects=IMAGENET,
+    )  # fmt: skip
+ZOO["efficientnet_lite0"] = Recipe(
+    "efficientnet_lite0", "mobile net with widths and depths found by search (Tan and Le 2019); timm's names",
+    lambda _, classes: efficientnet_lite0(classes), 32, "default",
+    channels=3, expects=((127.0,) * 3, (128.0,) * 3), renamed=efficientnet.renamed,
+)  # fmt: skip
+ZOO["unet"] = Recipe(
+    "unet", "scores for each pixel: four levels down and up again (Ronneberger et al. 2015)",
+    lambda shape, classes: unet(classes, shape[0]), 16, "default", pixels=True,
+)  # fmt: skip

@@ -288,6 +288,8 @@ def _guards(options: Options) -> list[Callback]:
 
 
 def _model(options: Options, dataset: data.Dataset, batch: Any) -> nn.Module:
+    if models.ZOO[options.model].pixels:
+        raise ValueError(f"{options.model} gives scores for each pixel; {options.dataset} has one class an image")
     random.manual_seed(options.seed)
     model = models.build(options.model, dataset.shape, len(dataset.classes))
     for module in model.modules():
