@@ -156,7 +156,7 @@ def test_info(run):
     ("arguments", "message"),
     [
         (["train", "--model", "nope"], "unknown model 'nope'; known are linear, mlp"),
-        (["train", "--dataset", "nope"], "unknown data set 'nope'; known are digits"),
+        (["train", "--dataset", "nope"], "unknown data set 'nope'; known are cifar10, digits"),
         (["train", "--optimizer", "nope"], "unknown optimiser 'nope'; known are sgd"),
         (["train", "--init", "nope"], "unknown initialisation 'nope'"),
         (["train", "--schedule", "nope"], "unknown schedule 'nope'"),

@@ -123,7 +123,7 @@ def test_no_such_file(tmp_path):
 def test_not_an_image(tmp_path, content):
     path = tmp_path / "image.png"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"image.png: not a readable PNG or JPEG image"):
+    with pytest.raises(ValueError, match=r"image.png: not a readable image"):
         load_image(path, (1, 8, 8))
 
 
@@ -131,7 +131,7 @@ def test_not_an_image(tmp_path, content):
 def test_truncated_image(save, name):
     path = save(pixels(64, 64), name)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="not a readable PNG or JPEG image"):
+    with pytest.raises(ValueError, match="not a readable image"):
         load_image(path, (1, 8, 8))
 
 
@@ -148,7 +148,7 @@ def test_png_of_enormous_size(tmp_path, side):
     )
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"not a readable PNG or JPEG image: .*pixels"):
+        with pytest.raises(ValueError, match=r"not a readable image: .*pixels"):
             load_image(path, (1, 8, 8))
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:

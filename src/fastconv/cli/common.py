@@ -90,7 +90,14 @@ class Place(click.Path):
 _RATE = Number(min=0, min_open=True)
 _AMOUNT = Number(min=0)
 _TRAINING: dict[str, dict[str, Any]] = {
-    "dataset": dict(default="digits", help="digits (default), mnist, fashion_mnist or cifar10."),
+    "dataset": dict(default="digits", metavar="NAME|FOLDER",
+        help="digits (default), mnist, fashion_mnist, cifar10, or a folder with a folder of images for each class, "
+        "perhaps below train/, val/ and test/."),
+    "image-size": dict(metavar="N|HxW", help="Of a folder's images, 64 by default."),
+    "resize": dict(
+        type=click.Choice(["crop", "pad", "stretch"]),
+        help="How a folder's images come to it: what sticks out is cut (default), borders are added, or neither.",
+    ),
     "model": dict(help="A net of the zoo, see 'fastconv models'."),
     "epochs": dict(type=click.IntRange(min=1), help="Passes over the training images."),
     "batch-size": dict(type=click.IntRange(min=1), help="Images an update."),

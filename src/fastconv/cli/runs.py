@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -117,16 +118,16 @@ def diff(folders: tuple[Path, ...], everything: bool, as_json: bool) -> None:
 
 
 def _listed(found: list[Summary]) -> str:
-    head = ("run", "status", "health", "val acc", "val loss", "best", "test acc", "epochs", "seconds", "model", "lr")
-    rows: list[tuple[str, ...]] = [head]
+    head = ("run", "status", "health", "val acc", "val loss", "best", "test acc", "epochs", "seconds")
+    rows: list[tuple[str, ...]] = [(*head, "data", "model", "lr")]
     for run in found:
         done = f"{run.epochs}/{run.asked}" if run.asked is not None else str(run.epochs)
         rows.append((
             run.name, run.status, run.health, _share(run.accuracy), _number(run.loss),
             _number(run.best_epoch), _share(run.test_accuracy), done, f"{run.seconds:.1f}",
-            _value("model", run.options.get("model")), _rate(run.options.get("lr")),
+            *(_value(name, run.options.get(name)) for name in ("dataset", "model")), _rate(run.options.get("lr")),
         ))  # fmt: skip
-    return table(rows, numbers=frozenset({3, 4, 5, 6, 7, 8, 10}))
+    return table(rows, numbers=frozenset({3, 4, 5, 6, 7, 8, 11}))
 
 
 def _facts(record: RunRecord, summary: Summary) -> str:
@@ -210,6 +211,8 @@ def _value(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if name.endswith("accuracy") and isinstance(value, int | float):
         return percent(value)
+    if name == "dataset":  # a folder's path
+        value = os.path.basename(str(value)) or value
     text = f"{value:.6g}" if isinstance(value, float) else printable(str(value))
     return text if len(text) <= 20 else f"{text[:19]}…"
 

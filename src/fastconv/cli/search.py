@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastconv.search import SearchResult, Training
 
 _SEARCHED = ("lr", "l2", "momentum", "weight_decay", "batch_size")
-_OPTIONS = ("model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed")
+_OPTIONS = ("model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed", "image_size", "resize")
 _MOST = 1_000_000  # trials, or what one may spend, that a storage may ask for
 _KINDS = "LOW:HIGH (log-uniform), LOW:HIGH:linear, VALUE,VALUE,... or VALUE"
 
@@ -57,7 +57,9 @@ def _searched(name: str, text: str) -> Any:
 @_searched("momentum", "Of sgd and rmsprop, likewise.")
 @_searched("weight-decay", "As the optimiser defines it, likewise.")
 @_searched("batch-size", "Images an update: VALUE or VALUE,VALUE,...")
-@training_options("optimizer", "schedule", "warmup", "init", "augment", "validation", "seed")
+@training_options(
+    "image-size", "resize", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed"
+)
 @click.option("--trials", type=Counts(), help="In all, or by stage; 50 by default.")
 @click.option("--stages", type=click.IntRange(1, 10), help="Coarse to fine; each narrows the space around its best.")
 @click.option("--epochs", type=Counts(), help="Of a trial, in the last stage or by stage; earlier ones have a quarter.")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fastconv.train import Callback, Evaluation, RunWriter
     from fastconv.train.setup import Options, Setup
 
+_SHOWN = 10  # damaged files
+
 
 class Every(click.ParamType):
     """An interval: a number of steps, or a time such as 30s, 5min, 1.5h."""
@@ -218,7 +220,18 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
             "test_accuracy": tested.accuracy, "test_loss": tested.loss, "state_sha256": state_sha256(setup.model),
         }  # fmt: skip
         click.echo(_closing(result, tested), file=people)
+    if setup.dataset.damaged:
+        click.echo(_damaged(setup.dataset.damaged), err=True)
     return result, code
+
+
+def _damaged(reasons: tuple[str, ...]) -> str:
+    """Say which files of a folder were left out; of many the first ones."""
+    shown = [f"  {printable(reason)}" for reason in reasons[:_SHOWN]]
+    if len(reasons) > _SHOWN:
+        shown.append(f"  and {len(reasons) - _SHOWN:,} more")
+    many = "s were" if len(reasons) > 1 else " was"
+    return "\n".join([f"{len(reasons):,} damaged file{many} left out:", *shown])
 
 
 def _saved(folder: Path, status: str, model: bool) -> str:
@@ -247,10 +260,12 @@ def _opening(setup: Setup) -> str:
     options, dataset = setup.options, setup.dataset
     channels, height, width = dataset.shape
     aside = f", {setup.set_aside:,} for validation" if setup.set_aside else ""
+    alone = dataset.validation is not None and dataset.test.images is dataset.validation.images
     weights = sum(param.data.size for param in setup.model.parameters())
     rows = {
         "data": f"{dataset.name}: {len(dataset.classes)} classes, images {height}×{width}×{channels}: "
-        f"{setup.trained_on:,} to train on{aside}, {len(dataset.test.labels):,} to test on",
+        f"{setup.trained_on:,} to train on{aside}, "
+        + ("the same to test on" if alone else f"{len(dataset.test.labels):,} to test on"),
         "model": f"{options.model}: {weights:,} parameters, init {options.init}, seed {options.seed}",
         "optimiser": ", ".join(_method(options)),
         "machine": f"{config.isa()} kernels, {config.threads()} thread{'s' * (config.threads() > 1)}",

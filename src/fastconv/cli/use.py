@@ -38,13 +38,13 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
         from fastconv.train import evaluate as run_over
         from fastconv.train import state_sha256
         from fastconv.train.run import load_run, trained
-        from fastconv.train.setup import evaluation_batches
+        from fastconv.train.setup import Options, dataset_of, evaluation_batches
 
         run = load_run(folder)
         about = trained(folder, run.config)
-        name, model = about["options"]["dataset"], about["options"]["model"]
+        model = about["options"]["model"]
         standardizer = data.Standardizer.from_dict(about["standardizer"])
-        dataset = data.load(name)
+        dataset = dataset_of(Options.of(about["options"]))
         batches = evaluation_batches(dataset.test, standardizer)
         found = run_over(run.model, nn.CrossEntropyLoss(), batches, confusion=True)
     assert found.confusion is not None
@@ -110,10 +110,11 @@ def predict(folder: Path, images: tuple[Path, ...], invert: bool | None, threads
         about = trained(folder, run.config)
         model, classes, levels = about["options"]["model"], about["classes"], about["levels"]
         channels, height, width = about["input_shape"]
+        resize: Any = about["options"].get("resize") or "pad"
         how: Any = invert if invert is not None else "auto" if about["light_on_dark"] else False
         standardizer = data.Standardizer.from_dict(about["standardizer"])
         pictures = np.stack([
-            data.load_image(path, (channels, height, width), invert=how, levels=levels)
+            data.load_image(path, (channels, height, width), invert=how, levels=levels, resize=resize)
             for path in images
         ])  # fmt: skip
         scores = run.model.predict(standardizer(pictures), batch_size=256)

@@ -8,8 +8,11 @@ import numpy as np
 from fastconv.data._shuffle import permutation
 from fastconv.data.augment import Augment
 from fastconv.data.dataset import Samples
+from fastconv.data.pictures import Pictures
 from fastconv.data.standardize import Standardizer, apply
 from fastconv.functional._check import as_labels, unmasked, whole
+
+_AHEAD = 32  # samples at least that are decoded ahead of their batch
 
 
 class Batches:
@@ -23,7 +26,8 @@ class Batches:
     Parameters
     ----------
     images : ndarray
-        (N, C, H, W), or (N, ...) of another rank. Copied once when 4-d and not channels-last in memory.
+        (N, C, H, W), or (N, ...) of another rank. Copied once when 4-d and not channels-last in memory. Those of a
+        folder are decoded for each batch, while the step before it runs.
     labels : ndarray
         (N,) classes of any integer dtype, or booleans, which come out as int64, or (N, ...) floating targets, which
         keep their dtype.
@@ -98,9 +102,14 @@ class Batches:
         self._position = (0, 0)
         self._set = False  # whether the next iteration starts at an index that was set
         self._labels = labels if labels.dtype.kind == "f" else as_labels("Batches", "labels", labels)
-        # From here on images are (N, H, W, C): a batch is then gathered and written front to back.
-        self._images = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if images.ndim == 4 else images)
         room = min(self.batch_size, max(len(images), 1))
+        self._files: Any = images if isinstance(images, Pictures) else None
+        self._images: np.ndarray
+        if self._files is not None:  # a batch of them is decoded to here, then cut like any
+            self._images = np.empty((room, *images.shape[2:], images.shape[1]), np.uint8)
+        else:
+            # From here on images are (N, H, W, C): a batch is then gathered and written front to back.
+            self._images = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if images.ndim == 4 else images)
         self._x = np.empty((room, *self._images.shape[1:]), dtype)
         self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype)
         self._views: dict[int, tuple[np.ndarray, ...]] = {}
@@ -122,11 +131,14 @@ class Batches:
             self._mean, self._factor = standardize.expand((channels, height, width), dtype)
         self._epoch: int | None = None  # whose order and draws are at hand
         self._order = np.arange(len(images), dtype=np.int64)
+        self._next: tuple[int | None, np.ndarray] = (None, self._order)  # of an epoch whose images are begun
         self._drawn = np.empty((3, 0), np.int64)
 
     @property
     def samples(self) -> Samples:
         """What the batches are cut from, as it was given; of images a view."""
+        if self._files is not None:
+            return Samples(self._files, self._labels)
         images = self._images
         return Samples(images.transpose(0, 3, 1, 2) if images.ndim == 4 else images, self._labels)
 
@@ -141,7 +153,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        whole, rest = divmod(len(self._images), self.batch_size)
+        whole, rest = divmod(len(self._labels), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
@@ -172,12 +184,26 @@ class Batches:
         if not 0 <= index < len(self):
             raise IndexError(f"Batches: an epoch has batches 0..{len(self) - 1}, got {index}")
         if epoch != self._epoch:
-            if self.shuffle:
-                self._order = permutation(len(self._images), self.seed, "shuffle", epoch)
+            self._order = self._order_of(epoch)
             if self.augment:
-                self._drawn = self.augment.draws(len(self._images), self.seed, epoch)
+                self._drawn = self.augment.draws(len(self._labels), self.seed, epoch)
             self._epoch = epoch
         return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if not self.shuffle:
+            return self._order
+        if self._next[0] != epoch:
+            self._next = (epoch, permutation(len(self._labels), self.seed, "shuffle", epoch))
+        return self._next[1]
+
+    def _following(self, epoch: int, index: int) -> np.ndarray:
+        """Return the samples that come after a batch, as many as are worth decoding ahead."""
+        count, used = max(self.batch_size, _AHEAD), min(len(self) * self.batch_size, len(self._labels))
+        rows = self._order[(index + 1) * self.batch_size : used][:count]
+        if len(rows) < count:
+            rows = np.concatenate([rows, self._order_of(epoch + 1)[: min(count - len(rows), used)]])
+        return rows
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
         """Make one batch; `position` stays.
@@ -206,7 +232,12 @@ class Batches:
             np.take(self._weight, rows, axis=0, out=made[2], mode="clip")
         # mode="clip" writes straight to out ("raise" would go through a copy); rows are in range.
         np.take(self._labels, rows, axis=0, out=made[1], mode="clip")
-        if self.augment:
+        if self._files is not None:
+            room = self._images[:n] if self.augment else gathered
+            self._files.fetch(rows, room, self._following(epoch, index))
+            if self.augment:
+                self.augment.place(room, np.arange(n), self._drawn[:, rows], gathered)
+        elif self.augment:
             self.augment.place(self._images, rows, self._drawn[:, rows], gathered)
         else:
             np.take(self._images, rows, axis=0, out=gathered, mode="clip")

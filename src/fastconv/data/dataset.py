@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastconv.data._shuffle import permutation
+from fastconv.data.pictures import Pictures
 from fastconv.functional._check import as_labels, unmasked
 
 
@@ -34,6 +35,10 @@ class Dataset:
     light_on_dark : bool
         True where bright strokes stand on a dark ground (handwritten digits), so that a scan of ink on paper
         must be inverted before a model trained on this set sees it.
+    validation : Samples, optional
+        Where the set comes with images to validate with.
+    damaged : tuple of str
+        Which files were left out, and why.
 
     Raises
     ------
@@ -47,9 +52,11 @@ class Dataset:
     test: Samples
     levels: int = 255
     light_on_dark: bool = False
+    validation: Samples | None = None
+    damaged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
+        for part in ("train", "test", *(() if self.validation is None else ("validation",))):
             images, labels = getattr(self, part)
             where = f"Dataset {self.name}: {part}"
             unmasked(where, "images", images)
@@ -64,11 +71,11 @@ class Dataset:
             labels = as_labels(where, "labels", labels)
             object.__setattr__(self, part, Samples(images, labels))
             check_labels(labels, len(self.classes), where)
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise ValueError(
-                f"Dataset {self.name}: images of train and test differ in shape: "
-                f"{self.train.images.shape[1:]} and {self.test.images.shape[1:]}"
-            )
+            if images.shape[1:] != self.train.images.shape[1:]:
+                raise ValueError(
+                    f"Dataset {self.name}: images of train and {part} differ in shape: "
+                    f"{self.train.images.shape[1:]} and {images.shape[1:]}"
+                )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -140,6 +147,8 @@ def split(samples: Samples, validation: float = 0.1, seed: int = 0) -> tuple[Sam
 
 
 def _take(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Samples:
+    if isinstance(images, Pictures):
+        return Samples(images.part(rows), np.take(labels, rows, axis=0))
     # Images go through their channels-last view, whose order np.take would not keep.
     if images.ndim != 4:
         return Samples(np.take(images, rows, axis=0), np.take(labels, rows, axis=0))

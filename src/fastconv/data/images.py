@@ -6,15 +6,13 @@ counts grey levels 0..16, the others 0..255: ``levels`` says which. Standardisat
 the statistics of the training set.
 """
 
-import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from fastconv.data.decode import RESIZES, Resize, border, decode, pillow
 from fastconv.paths import expand
-
-MAX_PIXELS = 1 << 26  # 67 megapixels: more than a camera's picture, less than would hurt
 
 
 def load_image(
@@ -23,12 +21,12 @@ def load_image(
     *,
     invert: bool | Literal["auto"] = False,
     levels: float = 255,
+    resize: Resize = "pad",
 ) -> np.ndarray:
-    """Read a PNG, JPEG or .npy file as an image of one shape.
+    """Read a picture (PNG, JPEG, BMP, GIF, WebP, TIFF, PPM) or a .npy file as an image of one shape.
 
-    A PNG or JPEG is turned upright (EXIF), put on white where it is transparent, made grey or RGB, scaled to
-    fit into (H, W) with its proportions kept, and centred on the median colour of its border. An array from
-    a .npy file is taken as it is: it must have the shape, and values 0..levels.
+    A picture is turned upright (EXIF), put on white where it is transparent, made grey or RGB, and brought to (H, W) as
+    ``resize`` says. An array from a .npy file is taken as it is: it must have the shape, and values 0..levels.
 
     Parameters
     ----------
@@ -40,6 +38,9 @@ def load_image(
         (`Dataset.light_on_dark`). "auto" does so when the border of the image is lighter than half scale.
     levels : float
         Value of white: 255, or 16 for a model trained on ``digits`` (`Dataset.levels`).
+    resize : "pad", "crop" or "stretch"
+        Scale to fit in, proportions kept, centred on the median colour of the border; scale to cover, and cut what
+        sticks out; or scale each axis by itself.
 
     Returns
     -------
@@ -60,14 +61,16 @@ def load_image(
         raise ValueError(f"load_image: shape must be (C, H, W), got {shape}")
     if invert not in (True, False, "auto"):
         raise ValueError(f"load_image: invert must be True, False or 'auto', got {invert!r}")
+    if resize not in RESIZES:
+        raise ValueError(f"load_image: resize must be one of {', '.join(RESIZES)}, got {resize!r}")
     if not levels > 0:
         raise ValueError(f"load_image: levels must be positive, got {levels}")
     if path.suffix.lower() == ".npy":
         image = _read_array(path, shape, levels)
     else:
-        image = _read_picture(path, shape) * np.float32(levels / 255)
+        image = _read_picture(path, shape, resize) * np.float32(levels / 255)
     if invert == "auto":
-        invert = bool(np.median(_border(image.transpose(1, 2, 0))) > levels / 2)
+        invert = bool(np.median(border(image.transpose(1, 2, 0))) > levels / 2)
     return np.float32(levels) - image if invert else image
 
 
@@ -90,51 +93,13 @@ def _read_array(path: Path, shape: tuple[int, int, int], levels: float) -> np.nd
     return image
 
 
-def _read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return a PNG or JPEG as float32 (C, H, W), 0..255."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise ImportError("reading PNG and JPEG files needs Pillow: pip install 'fastconv[image]'") from None
-    channels, height, width = shape
-    if channels not in (1, 3):
+def _read_picture(path: Path, shape: tuple[int, int, int], resize: Resize) -> np.ndarray:
+    """Return a picture as float32 (C, H, W), 0..255."""
+    pillow()
+    if shape[0] not in (1, 3):
         raise ValueError(
-            f"{path}: a picture has 1 or 3 channels, the model takes {channels}; give a .npy file"
+            f"{path}: a picture has 1 or 3 channels, the model takes {shape[0]}; give a .npy file"
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images (MAX_PIXELS is stricter) and of damaged EXIF
-            with Image.open(path, formats=("PNG", "JPEG")) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise ValueError(f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS}")
-                picture = _flatten(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
-    except Exception as error:  # Pillow has a dozen ways to say that bytes are damaged
-        raise ValueError(f"{path}: not a readable PNG or JPEG image: {error}") from error
-    ground = np.median(_border(np.atleast_3d(np.asarray(picture))), axis=0).astype(int).tolist()
-    fitted = ImageOps.pad(
-        picture,
-        (width, height),
-        method=Image.Resampling.BILINEAR,
-        color=tuple(ground) if channels == 3 else ground[0],
-    )
-    return np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def _flatten(picture: Any, mode: str) -> Any:
-    """Convert to 8 bits of ``mode``, transparent parts on white."""
-    from PIL import Image
-
-    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
-        picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert(mode)
-
-
-def _border(image: np.ndarray) -> np.ndarray:
-    """Return the outermost pixels of (H, W, C) as (n, C)."""
-    edges = (image[0], image[-1], image[:, 0], image[:, -1])
-    return np.concatenate(edges)
+    return decode(path, shape, resize).transpose(2, 0, 1).astype(np.float32)

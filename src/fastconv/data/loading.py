@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from fastconv.data import folders
 from fastconv.data._shuffle import permutation
 from fastconv.data.catalogue import CIFAR_FILES, IDX_FILES, SOURCES, Source
 from fastconv.data.dataset import Dataset, Samples, check_labels
+from fastconv.data.decode import Resize
 from fastconv.data.formats import read_cifar, read_idx
+from fastconv.paths import PathLike, expand
 
 
 def names() -> tuple[str, ...]:
@@ -24,20 +27,56 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(("digits", *SOURCES)))
 
 
-def load(name: str, *, download: bool = True) -> Dataset:
-    """Load a data set by name.
+def resolve(name: PathLike) -> str:
+    """Return a name of `names` as it is, and the path of a folder made absolute.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    name = os.fspath(name)
+    if name in names():
+        return name
+    folder = os.path.abspath(expand(name))
+    if not os.path.isdir(folder):
+        raise ValueError(f"unknown data set {name!r}; known are {', '.join(names())}, or a folder of images")
+    return folder
+
+
+def load(
+    name: PathLike,
+    *,
+    download: bool = True,
+    image_size: int | tuple[int, int] | None = None,
+    resize: Resize | None = None,
+    channels: int | None = None,
+) -> Dataset:
+    """Load a data set by name, or a folder of images.
 
     ``digits`` (8x8, 1437 + 360 images) comes with scikit-learn and needs no network. The files of ``mnist``,
     ``fashion_mnist`` and ``cifar10`` are looked for in the folder that the environment variable
     FASTCONV_DATA names (in ``mnist/`` and the like below it, then directly in it), then in the user's cache
     folder; then they are downloaded into the latter.
 
+    A folder of images has a folder for each class, or ``train/`` and perhaps ``val/`` and ``test/`` with such folders.
+    Without ``test/`` a fifth of each class is drawn for the test, always the same; with ``val/`` alone that is it.
+    Images of any size and mode are brought to one (`load_image`), and decoded by threads when they are looked at, so
+    that memory does not grow with their number; all are looked at once here. Files that are damaged are left out
+    (`Dataset.damaged`).
+
     Parameters
     ----------
-    name : str
-        One of `names`.
+    name : str or path-like
+        One of `names`, or a folder. A name comes first: ``./digits`` is the folder.
     download : bool
         False: never use the network.
+    image_size : int or (int, int), optional
+        Of a folder's images: height and width, 64 by default.
+    resize : "crop", "pad" or "stretch", optional
+        How they are brought to it, "crop" by default.
+    channels : int, optional
+        3 (RGB, the default) or 1 (grey).
 
     Returns
     -------
@@ -49,14 +88,22 @@ def load(name: str, *, download: bool = True) -> Dataset:
     FileNotFoundError
         If the files are nowhere and could not be downloaded.
     ImportError
-        If scikit-learn, which holds ``digits``, is missing; the message says what to install.
+        If scikit-learn, which holds ``digits``, or Pillow is missing; the message says what to install.
     ValueError
-        If the name is unknown or a file is damaged or is not of that data set.
+        If the name is unknown or a file is damaged or is not of that data set; of a folder, if it has less than two
+        classes, or no image that can be read.
     """
+    name = resolve(name)
+    given = {"image_size": image_size, "resize": resize, "channels": channels}
+    given = {key: value for key, value in given.items() if value is not None}
+    if name not in names():
+        from fastconv.data.image_folder import load_folder
+
+        return load_folder(name, **given)  # type: ignore[arg-type]
+    if given:
+        raise ValueError(f"load: {next(iter(given))} is for folders of images; {name} has its own")
     if name == "digits":
         return _digits()
-    if name not in SOURCES:
-        raise ValueError(f"unknown data set {name!r}; known are {', '.join(names())}")
     source = SOURCES[name]
     paths = _locate(source, download)
     if source.name == "cifar10":

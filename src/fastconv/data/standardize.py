@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastconv.data.pictures import Pictures
 from fastconv.functional._check import unmasked
 
 # 256 uint8 images at a time: sums of 256 squares stay below 2**24, so float32 adds them exactly (and fast).
 CHUNK = 256
+_VALUES = 1 << 23  # and no more numbers than these, where an image is large
 
 
 class Standardizer:
@@ -78,6 +80,9 @@ class Standardizer:
             raise ValueError(
                 f"Standardizer.fit: images must be (N, C, H, W) and not empty, got {images.shape}"
             )
+        if isinstance(images, Pictures) and per == "channel":
+            sums, squares = (a.sum(axis=0).reshape(-1, 1, 1) for a in (images.sums, images.squares))
+            return cls(*_of_sums(sums, squares, len(images) * math.prod(images.shape[2:])))
         if images.dtype == np.uint8:
             return cls(*_fit_bytes(images, per))
         if images.dtype.kind == "f":
@@ -155,10 +160,11 @@ def apply(images: np.ndarray, mean: np.ndarray, factor: np.ndarray, out: np.ndar
 
 def _chunks(images: np.ndarray, dtype: Any) -> Iterator[np.ndarray]:
     """Yield the images in order, CHUNK at a time, as writable (n, C, H, W) arrays of ``dtype``."""
-    buffer = np.empty((min(CHUNK, len(images)), *images.shape[1:]), dtype)
-    for start in range(0, len(images), CHUNK):
+    chunk = max(1, min(CHUNK, len(images), _VALUES // math.prod(images.shape[1:])))
+    buffer = np.empty((chunk, *images.shape[1:]), dtype)
+    for start in range(0, len(images), chunk):
         part = buffer[: len(images) - start]
-        np.copyto(part, images[start : start + CHUNK])
+        np.copyto(part, images[start : start + chunk])
         yield part
 
 
@@ -173,6 +179,10 @@ def _fit_bytes(images: np.ndarray, per: str) -> tuple[np.ndarray, np.ndarray]:
     if per == "channel":
         n *= sums[0].size
         sums, squares = (a.sum(axis=(1, 2), keepdims=True) for a in (sums, squares))
+    return _of_sums(sums, squares, n)
+
+
+def _of_sums(sums: np.ndarray, squares: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     # Python's integers (dtype object): n * squares may pass 2**63.
     spread = n * squares.astype(object) - sums.astype(object) ** 2
     return sums / n, np.sqrt((spread / n**2).astype(np.float64))

@@ -146,12 +146,13 @@ def _example(name: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _loaded(dataset: str, validation: float, seed: int) -> Source:
-    return load(fill(dataset, validation=validation, seed=seed))
+def _loaded(options: Options) -> Source:
+    return load(options)
 
 
 def _source(options: Options) -> Source:
-    return _loaded(options.dataset, options.validation, options.seed)
+    named = ("validation", "seed", "image_size", "resize")
+    return _loaded(fill(options.dataset, **{name: getattr(options, name) for name in named}))
 
 
 def _original_loss(setup: Setup) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fastconv import data
 from fastconv.train.checkpoint import load_latest
 from fastconv.train.run import CHECKPOINTS, RunRecord, trained
 from fastconv.train.setup import Options, Setup
@@ -39,7 +40,7 @@ def options_of(record: RunRecord, given: Mapping[str, Any]) -> Options:
     options = Options.of(trained(record.path, record.config)["options"])
     own = asdict(options)
     for name, value in given.items():
-        if value is not None and own[name] != value:
+        if value is not None and own[name] != (data.resolve(value) if name == "dataset" else value):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{record.path} has {flag} {own[name]}, not {value}: a resumed run keeps its options")
     return options

@@ -60,6 +60,9 @@ class Options:
         Whether weight decay is for biases and normalisations, too.
     accumulate : int
         Batches an update.
+    image_size, resize : str or None
+        Of a folder of images, whose path ``dataset`` then is: "128" or "96x128" (height by width), and "crop", "pad" or
+        "stretch".
     """
 
     dataset: str
@@ -85,6 +88,8 @@ class Options:
     decay_bias_norm: bool = True
     accumulate: int = 1
     algorithm: str = "direct"
+    image_size: str | None = None
+    resize: str | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Options:
@@ -112,6 +117,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"model": "lenet5", "epochs": 10, "batch_size": 64},
     "cifar10": {"model": "cifar-small", "epochs": 15, "batch_size": 64},
 }
+FOLDER: dict[str, Any] = {
+    "model": "resnet20", "epochs": 20, "batch_size": 32, "augment": True, "image_size": "64", "resize": "crop",
+}  # fmt: skip
+"""Defaults of a folder of images."""
 _AUGMENTS = {
     "digits": data.Augment(shift=1),
     "mnist": data.Augment(shift=2),
@@ -133,7 +142,8 @@ def fill(dataset: str, **given: Any) -> Options:
     >>> fill("digits", epochs=2).model
     'mnist-small'
     """
-    asked = {"dataset": dataset, **DEFAULTS.get(dataset, {})}
+    dataset = data.resolve(dataset)
+    asked = {"dataset": dataset, **DEFAULTS.get(dataset, FOLDER)}
     asked |= {name: value for name, value in given.items() if value is not None}
     asked.setdefault("optimizer", "sgd")
     _check(asked)
@@ -149,7 +159,6 @@ def fill(dataset: str, **given: Any) -> Options:
 def _check(asked: Mapping[str, Any]) -> None:
     """Raise ValueError if a name is unknown, or options do not go together."""
     for what, name, known in (
-        ("data set", asked["dataset"], tuple(DEFAULTS)),
         ("model", asked.get("model"), tuple(models.ZOO)),
         ("optimiser", asked.get("optimizer", "sgd"), tuple(OPTIMIZERS)),
         ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
@@ -160,9 +169,44 @@ def _check(asked: Mapping[str, Any]) -> None:
             raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
     if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
         raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
+    folder = asked["dataset"] not in DEFAULTS
+    if folder and asked.get("resize") not in data.RESIZES:
+        raise ValueError(f"unknown resize {asked.get('resize')!r}; known are {', '.join(data.RESIZES)}")
+    if folder:
+        size(asked.get("image_size"))
+    for name in ("image_size", "resize"):
+        if not folder and asked.get(name) is not None:
+            raise ValueError(f"{name.replace('_', '-')} is for folders of images; {asked['dataset']} has its own")
     for name in ("patience", "chill_out"):
         if asked.get(name) is not None and asked.get("validation") == 0:
             raise ValueError(f"{name.replace('_', '-')} needs validation images, but none are set aside")
+
+
+def size(text: str | None) -> tuple[int, int]:
+    """Return height and width of "128" or "96x128".
+
+    Raises
+    ------
+    ValueError
+        If the text is neither, or a side is not 1 to 4096.
+    """
+    sides = (text or "").lower().replace("×", "x").split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and 1 <= int(side[:9]) <= 4096 for side in sides):
+        raise ValueError(f"image-size must be 128 or 96x128 (height x width), sides of 1 to 4096, got {text!r}")
+    return int(sides[0]), int(sides[-1])
+
+
+def dataset_of(options: Options) -> data.Dataset:
+    """Load the data set of some options, by name or from its folder.
+
+    Raises
+    ------
+    OSError, ImportError, ValueError
+        As `fastconv.data.load`.
+    """
+    if options.dataset in DEFAULTS:
+        return data.load(options.dataset)
+    return data.load(options.dataset, image_size=size(options.image_size), resize=options.resize)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -217,9 +261,9 @@ def load(options: Options) -> Source:
     OSError, ImportError
         If the data set's files, or the package that holds it, are missing.
     """
-    dataset = data.load(options.dataset)
-    kept, aside = dataset.train, None
-    if options.validation:
+    dataset = dataset_of(options)
+    kept, aside = dataset.train, dataset.validation
+    if options.validation and aside is None:
         kept, aside = data.split(dataset.train, options.validation, options.seed)
     return Source(dataset, kept, aside, data.Standardizer.fit(kept.images))
 
@@ -302,7 +346,9 @@ def _model(options: Options, dataset: data.Dataset, batch: Any) -> nn.Module:
 
 def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment:
     """Fill what comes into a colour image with the mean, into a drawing with its ground, 0."""
-    augment = _AUGMENTS[options.dataset]
+    augment = _AUGMENTS.get(options.dataset)
+    if augment is None:
+        augment = data.Augment(shift=max(1, min(size(options.image_size)) // 8), flip=True)
     if len(standardizer.mean) == 1:
         return augment
     return replace(augment, fill=tuple(float(round(mean)) for mean in standardizer.mean.mean(axis=(1, 2))))

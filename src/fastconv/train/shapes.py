@@ -66,7 +66,7 @@ OPTIONS = Record({
     "l2": Number(0), "warmup": Integer(0, _MANY), "augment": Flag(), "validation": Number(0, 1),
     "seed": Integer(0, 2**64 - 1), **dict.fromkeys(("patience", "chill_out"), Null(Integer(1, _MANY))),
     "label_smoothing": Number(0, 1), "clip_norm": Null(Number(0)), "ema": Null(Number(0, 1)), "decay_bias_norm": Flag(),
-    "accumulate": Integer(1, _MANY),
+    "accumulate": Integer(1, _MANY), **dict.fromkeys(("image_size", "resize"), NOTE),
 }, rest=None)  # fmt: skip
 """`fastconv.train.setup.Options`."""
 

@@ -14,6 +14,7 @@ from fastconv import data
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
 from fastconv.paths import expand
 from fastconv.train.run import load_run, read_record, trained
+from fastconv.train.setup import Options, dataset_of
 from fastconv.viz._curves import curves
 from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
 from fastconv.viz._gradients import saliency
@@ -72,10 +73,12 @@ class RunPictures:
 
     @cached_property
     def dataset(self) -> data.Dataset:
-        name = (self.record.config.get("options") or {}).get("dataset")
-        if not isinstance(name, str):
+        options = self.record.config.get("options") or {}
+        if not isinstance(options.get("dataset"), str):
             raise Missing("config.json names no data set")
-        return data.load(name)
+        if options["dataset"] in data.names():  # of a trainer's own run, perhaps
+            return data.load(options["dataset"])
+        return dataset_of(Options.of(trained(self.folder, self.record.config)["options"]))
 
     @cached_property
     def images(self) -> Array:

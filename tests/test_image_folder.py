@@ -1,0 +1,125 @@
+"""A folder of images as a data set: layouts, modes, damage, order, and training on it from the command line."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fastconv import data
+from fastconv.cli import main
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def draw(path, rng, size=(20, 16), mode="RGB", low=0, high=256):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(low, high, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Dark and light noise, twenty of each."""
+    rng = np.random.default_rng(0)
+    for name, low, high in (("dark", 0, 100), ("light", 130, 256)):
+        for i in range(20):
+            size = (int(rng.integers(8, 40)), int(rng.integers(8, 40)))
+            draw(tmp_path / "set" / name / f"{i}.png", rng, size, low=low, high=high)
+    return tmp_path / "set"
+
+
+def test_classes_are_folders_and_a_fifth_of_each_is_for_the_test(folder):
+    loaded = data.load(folder, image_size=12)
+    assert loaded.classes == ("dark", "light")
+    assert loaded.shape == (3, 12, 12)
+    assert np.bincount(loaded.train.labels).tolist() == [16, 16]
+    assert np.bincount(loaded.test.labels).tolist() == [4, 4]
+    means = loaded.train.images[:].mean(axis=(1, 2, 3))
+    np.testing.assert_array_equal(means > 115, loaded.train.labels)
+
+
+def test_same_images_every_time_by_any_way_of_looking(folder):
+    one, two = (data.load(folder, image_size=(9, 11)) for _ in range(2))
+    whole = one.train.images[:]
+    np.testing.assert_array_equal(whole, np.asarray(two.train.images))
+    rows = [3, 0, 3, 7]
+    np.testing.assert_array_equal(whole[rows], two.train.images[rows])
+    np.testing.assert_array_equal(whole[5], two.train.images[5])
+    np.testing.assert_array_equal(whole[-2:], two.train.images[-2:])
+
+
+def test_batches_are_those_of_an_array(folder):
+    images, labels = data.load(folder, image_size=10).train
+    how = {"batch_size": 5, "seed": 3, "augment": data.Augment(shift=2, flip=True)}
+    for drop in (False, True):
+        lazy = data.Batches(images, labels, drop_last=drop, **how)
+        eager = data.Batches(images[:], labels, drop_last=drop, **how)
+        for _ in range(2):
+            for (x, y), (u, v) in zip(lazy, eager, strict=True):
+                np.testing.assert_array_equal(x, u)
+                np.testing.assert_array_equal(y, v)
+
+
+def test_statistics_are_those_of_an_array(folder):
+    images = data.load(folder, image_size=10).train.images
+    assert data.Standardizer.fit(images).to_dict() == data.Standardizer.fit(images[:]).to_dict()
+    assert data.Standardizer.fit(images, "pixel").to_dict() == data.Standardizer.fit(images[:], "pixel").to_dict()
+
+
+def test_parts_that_are_there(folder):
+    for part in ("train", "val", "test"):
+        shutil.copytree(folder, folder.parent / "parts" / part)
+    loaded = data.load(folder.parent / "parts", image_size=8)
+    assert [len(part.labels) for part in (loaded.train, loaded.validation, loaded.test)] == [40, 40, 40]
+    shutil.rmtree(folder.parent / "parts" / "test")
+    loaded = data.load(folder.parent / "parts", image_size=8)
+    assert loaded.test.images is loaded.validation.images
+
+
+def test_damaged_files_are_left_out_and_named(folder):
+    (folder / "dark" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    whole = (folder / "light" / "4.png").read_bytes()
+    (folder / "light" / "4.png").write_bytes(whole[: len(whole) // 2])
+    loaded = data.load(folder, image_size=8)
+    assert sorted(text.split(":")[0] for text in loaded.damaged) == [
+        str(folder / "dark" / "3.png"), str(folder / "light" / "4.png"),
+    ]  # fmt: skip
+    assert len(loaded.train.labels) + len(loaded.test.labels) == 38
+
+
+def test_a_file_that_goes_away_later_is_named(folder):
+    images = data.load(folder, image_size=8).train.images
+    (folder / "dark" / "5.png").unlink()
+    with pytest.raises(OSError, match=r"5\.png could be read when"):
+        images[:]
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    (lambda f: shutil.rmtree(f / "light"), "at least two"),
+    (lambda f: [p.write_bytes(b"") for p in f.rglob("*.png")], "not one of 40 images"),
+    (lambda f: [p.unlink() for p in (f / "light").iterdir()], "no image for light"),
+    (lambda f: [p.write_bytes(b"") for p in (f / "light").iterdir()], "no image of light to train on"),
+])  # fmt: skip
+def test_no_data_set_is_one_clear_error(folder, spoil, said):
+    spoil(folder)
+    with pytest.raises(ValueError, match=said):
+        data.load(folder)
+
+
+def test_from_the_command_line(folder):
+    run = folder.parent / "run"
+    os.symlink(folder / "dark", folder / "dark" / "again")  # a circle
+    options = ["--dataset", str(folder), "--image-size", "8", "--epochs", "2", "--model", "mlp", "--json"]
+    (folder / "dark" / "3.png").write_bytes(b"")
+    trained = CliRunner().invoke(main, ["train", *options, "--out", str(run)])
+    assert trained.exit_code == 0, trained.output
+    assert "1 damaged file was left out" in trained.output
+    tested = CliRunner().invoke(main, ["eval", str(run), "--json"])
+    assert json.loads(tested.output.splitlines()[-1])["test_accuracy"] == 1.0
+    guessed = CliRunner().invoke(main, ["predict", str(run), str(folder / "light" / "1.png"), "--json"])
+    assert json.loads(guessed.output)["predictions"][0]["class"] == "light"
+    listed = CliRunner().invoke(main, ["runs", "list", str(folder.parent)])
+    assert " set " in listed.output
