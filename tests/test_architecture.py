@@ -24,7 +24,7 @@ LEVELS = [
     {"nn"},
     {"init", "optim", "schedule", "data", "models", "serialize", "steps", "testing"},
     {"deep", "onnx", "train"},
-    {"diagnose"},
+    {"diagnose", "sklearn"},
     {"search", "viz"},
     {"cli"},
 ]

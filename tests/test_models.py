@@ -63,7 +63,7 @@ def test_oblong_images():
         (("lenet", (1, 28, 28), 10), "no model 'lenet'; there are linear, mlp"),
         (("mlp", (28, 28), 10), r"input_shape must be \(channels, height, width\), got \(28, 28\)"),
         (("mlp", (0, 28, 28), 10), "input_shape must be"),
-        (("mlp", (1, 28, 28), 1), "classes must be at least 2, got 1"),
+        (("mlp", (1, 28, 28), 0), "classes must be at least 1, got 0"),
         (("vgg-small", (3, 7, 32), 10), "vgg-small needs images of at least 8×8 pixels, got 7×32"),
         (("mnist-small", (1, 3, 3), 10), "at least 4×4 pixels"),
         (("resnet18", (1, 64, 64), 10), "resnet18 takes images of 3 channels, got 1"),

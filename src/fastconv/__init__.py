@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SUBMODULES = (
     "cli", "config", "data", "deep", "diagnose", "functional", "init", "models", "nn", "optim",
-    "random", "schedule", "search", "serialize", "testing", "train", "viz",
+    "random", "schedule", "search", "serialize", "sklearn", "testing", "train", "viz",
 )  # fmt: skip
 
 __all__ = ["__version__", "manual_seed", *_SUBMODULES]

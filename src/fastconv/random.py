@@ -7,9 +7,11 @@ three integers, not a generator's state (Salmon et al., "Parallel random numbers
 
 from __future__ import annotations  # the types of generators alone would import numpy.random
 
+import contextlib
 import operator
 import threading
 import zlib
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 import numpy as np
@@ -90,6 +92,18 @@ def manual_seed(seed: int) -> None:
     """
     generator(seed)  # validates
     _set((int(seed), 0))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw the numbers of layers built in a ``with`` block as after `manual_seed`; then go on as if it had not been."""
+    before, latest = _source.get(), _latest.source
+    manual_seed(seed)
+    try:
+        yield
+    finally:
+        _source.set(before)
+        _latest.source = latest
 
 
 def next_key() -> tuple[int, int]:

@@ -79,7 +79,7 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Module:
     input_shape : tuple of int
         (channels, height, width) of one image.
     classes : int
-        Length of the output, at least 2.
+        Length of the output; a regression may have 1.
 
     Raises
     ------
@@ -98,8 +98,8 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Module:
     recipe = ZOO[name]
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"models.build: input_shape must be (channels, height, width), got {input_shape}")
-    if classes < 2:
-        raise ValueError(f"models.build: classes must be at least 2, got {classes}")
+    if classes < 1:
+        raise ValueError(f"models.build: classes must be at least 1, got {classes}")
     if recipe.channels not in (None, input_shape[0]):
         raise ValueError(f"models.build: {name} takes images of {recipe.channels} channels, got {input_shape[0]}")
     if min(input_shape[1:]) < recipe.smallest:

@@ -304,7 +304,9 @@ def prepare(
     )  # fmt: skip
     validation = None if aside is None else evaluation_batches(aside, standardizer)
     loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
-    rates = _schedule(options, steps or -(-len(train) // options.accumulate) * options.epochs)
+    rates = schedule_of(
+        options.schedule, steps or -(-len(train) // options.accumulate) * options.epochs, options.warmup
+    )
     trainer = Trainer(
         model, loss, _optimizer(options, model), schedule=rates, l2=options.l2,
         callbacks=[*_guards(options), *callbacks], progress=progress, clip_norm=options.clip_norm, ema=options.ema,
@@ -361,8 +363,9 @@ def _optimizer(options: Options, model: nn.Module) -> optim.Optimizer:
     return make(model.parameters(), **given, decay_bias_norm=options.decay_bias_norm)
 
 
-def _schedule(options: Options, steps: int) -> schedule.Schedule:
-    total = max(steps - options.warmup, 1)
+def schedule_of(name: str, steps: int, warmup: int = 0) -> schedule.Schedule:
+    """Return a schedule of `SCHEDULES` for so many updates, the first ``warmup`` of which the rate rises."""
+    total = max(steps - warmup, 1)
     shapes: dict[str, schedule.Schedule] = {
         "constant": schedule.Constant(),
         "step": schedule.StepLR(-(-total // 3)),
@@ -371,5 +374,4 @@ def _schedule(options: Options, steps: int) -> schedule.Schedule:
         "restarts": schedule.CosineAnnealingWarmRestarts(max(total // 7, 1), 2),  # 1 + 2 + 4 sevenths
         "one-cycle": schedule.OneCycleLR(max(total, 2)),
     }
-    shape = shapes[options.schedule]
-    return schedule.Warmup(options.warmup, shape) if options.warmup else shape
+    return schedule.Warmup(warmup, shapes[name]) if warmup else shapes[name]
