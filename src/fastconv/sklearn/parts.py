@@ -125,10 +125,11 @@ def _of_the_zoo(where: str, name: str, given: Mapping[str, Any], shape: Shape, o
     if name == "auto":
         name = "mlp" if rows or min(shape[1:]) < models.ZOO["cifar-small"].smallest else "cifar-small"
     recipe = choose(where, "model", name, {"auto": None, **models.ZOO})
-    made = None
+    made: nn.Module | None = None
     if not rows or recipe.smallest == 1:
         made = models.build(name, (shape[0], 1, 1) if rows else shape, outputs)  # type: ignore[arg-type]
-    if made is None or (rows and not isinstance(made[0], nn.Flatten)):
+    takes_rows = isinstance(made, nn.Sequential) and isinstance(made[0], nn.Flatten)
+    if made is None or (rows and not takes_rows):
         raise ValueError(
             f"{where}: {name} takes images, and X holds rows of {shape[0]} numbers; give "
             "image_shape=(channels, height, width), or X of shape (N, C, H, W)"
