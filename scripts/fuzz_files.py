@@ -108,6 +108,21 @@ def picture(path):
         function(lambda shape=shape: load_image(path, shape))
 
 
+def cached(path):
+    from fastconv.data.image_cache import Cached
+    from fastconv.data.image_cache import listed as listing
+    from fastconv.data.pictures import Files
+
+    def read():
+        files = Files(path.parent, ("x.png", "rgba.png", "x.npy"), (3, 9, 9), "crop")
+        stored, survey = Cached.open(path, files, listing(files))
+        assert set(survey.damaged) <= {0, 1, 2}
+        for number in range(3):
+            stored.decode(number)
+
+    function(read)
+
+
 def runs(folder):
     """What reads the run in ``done``, beside a sound one."""
     run, image = folder / "done", folder / "x.npy"
@@ -166,12 +181,18 @@ TARGETS = [
     *((2, "data", name, "bytes", of(idx)) for name in ("images.gz", "labels", "members.gz")),
     *((2, "data", name, "bytes", of(cifar)) for name in ("batch.bin", "batch.bin.gz")),
     *((2, "images", name, "bytes", of(picture)) for name in ("x.npy", "x.png", "rgba.png", "deep.png", "x.jpg")),
+    *((1, "images", f"x.{kind}", "bytes", of(picture)) for kind in ("bmp", "gif", "ppm", "tif", "webp")),
+    (3, "images", "cache.images", "bytes", of(cached)),
 ]  # fmt: skip
 
 
 def make(root):
     """Write one of each file that is read."""
     from PIL import Image
+
+    from fastconv.data.image_cache import listed as listing
+    from fastconv.data.image_cache import write
+    from fastconv.data.pictures import Files
 
     digits = ("--dataset", "digits")
     short = (*digits, "--model", "mlp", "--epochs", 1, "--batch-size", 256, "--watch-every", 2)
@@ -209,6 +230,10 @@ def make(root):
     Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257).save(root / "images" / "deep.png")
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + bytes(9)
     Image.fromarray(pixels[:, :, :3]).save(root / "images" / "x.jpg", exif=exif)
+    for kind in ("bmp", "gif", "ppm", "tif", "webp"):
+        Image.fromarray(pixels[:, :, :3]).save(root / "images" / f"x.{kind}")
+    cache = Files(root / "images", ("x.png", "rgba.png", "x.npy"), (3, 9, 9), "crop")
+    write(root / "images" / "cache.images", cache, listing(cache))
 
 
 def mutate_bytes(data, rng):

@@ -1,5 +1,6 @@
 """A folder of images as a data set: layouts, modes, damage, order, and training on it from the command line."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fastconv import data
+from fastconv import data, locks
 from fastconv.cli import main
 
 Image = pytest.importorskip("PIL.Image")
@@ -123,3 +124,82 @@ def test_from_the_command_line(folder):
     assert json.loads(guessed.output)["predictions"][0]["class"] == "light"
     listed = CliRunner().invoke(main, ["runs", "list", str(folder.parent)])
     assert " set " in listed.output
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        self.folder = tmp_path / "cache" / "fastconv" / "images"
+
+    @property
+    def path(self):
+        (path,) = self.folder.iterdir()  # and no draft, no lock
+        return path
+
+    def test_same_images_statistics_and_damage(self, folder):
+        (folder / "dark" / "3.png").write_bytes(b"")
+        plain = data.load(folder, image_size=9)
+        for _ in range(2):
+            cached = data.load(folder, image_size=9, cache=True)
+            assert cached.damaged == plain.damaged
+            for part in ("train", "test"):
+                one, two = getattr(plain, part), getattr(cached, part)
+                np.testing.assert_array_equal(one.images[:], two.images[:])
+                np.testing.assert_array_equal(one.labels, two.labels)
+                np.testing.assert_array_equal(one.images.sums, two.images.sums)
+                np.testing.assert_array_equal(one.images.squares, two.images.squares)
+
+    def test_nothing_is_decoded_a_second_time(self, folder, monkeypatch):
+        data.load(folder, image_size=9, cache=True)
+        monkeypatch.setattr("fastconv.data.pictures.decode", None)
+        assert len(data.load(folder, image_size=9, cache=True).train.images[:]) == 32
+
+    def test_made_anew_when_a_file_changes(self, folder):
+        before = data.load(folder, image_size=9, cache=True).train.images[:]
+        kept = self.path.read_bytes()
+        draw(folder / "dark" / "0.png", np.random.default_rng(9))
+        os.utime(folder / "dark" / "0.png", ns=(1, 1))
+        after = data.load(folder, image_size=9, cache=True).train.images[:]
+        assert (before != after).any()
+        assert self.path.read_bytes() != kept
+        np.testing.assert_array_equal(after, data.load(folder, image_size=9).train.images[:])
+
+    @pytest.mark.parametrize("at", [0, 9, 4000, -1, -200, -900])
+    def test_a_changed_byte_gives_no_wrong_image(self, folder, at):
+        right = data.load(folder, image_size=9, cache=True).train.images[:]
+        spoilt = bytearray(self.path.read_bytes())
+        spoilt[at] ^= 1
+        self.path.write_bytes(spoilt)
+        images = data.load(folder, image_size=9, cache=True).train.images
+        if at == 4000:  # among the pixels, which are looked at when they are read
+            with pytest.raises(OSError, match="is damaged"):
+                images[:]
+        else:
+            np.testing.assert_array_equal(images[:], right)
+
+    def test_cut_short_before_and_while_in_use(self, folder):
+        right = data.load(folder, image_size=9, cache=True).train.images[:]
+        os.truncate(self.path, 5000)
+        images = data.load(folder, image_size=9, cache=True).train.images
+        np.testing.assert_array_equal(images[:], right)
+        os.truncate(self.path, 3000)
+        with pytest.raises(OSError, match="cut short"):
+            images[:]
+
+    def test_while_another_writes_it_files_are_decoded(self, folder):
+        data.load(folder, image_size=9, cache=True)
+        path = self.path
+        path.unlink()
+        with locks.Lock(path, "mine"):
+            assert len(data.load(folder, image_size=9, cache=True).train.images[:]) == 32
+            assert not path.exists()
+
+    def test_whole_or_not_at_all(self, folder, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            data.load(folder, image_size=9, cache=True)
+        assert list(self.folder.iterdir()) == []

@@ -98,6 +98,9 @@ _TRAINING: dict[str, dict[str, Any]] = {
         type=click.Choice(["crop", "pad", "stretch"]),
         help="How a folder's images come to it: what sticks out is cut (default), borders are added, or neither.",
     ),
+    "cache/--no-cache": dict(
+        default=None, help="Keep a folder's images decoded, in one file of the user's cache folder."
+    ),
     "model": dict(help="A net of the zoo, see 'fastconv models'."),
     "epochs": dict(type=click.IntRange(min=1), help="Passes over the training images."),
     "batch-size": dict(type=click.IntRange(min=1), help="Images an update."),

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from fastconv.search import SearchResult, Training
 
 _SEARCHED = ("lr", "l2", "momentum", "weight_decay", "batch_size")
-_OPTIONS = ("model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed", "image_size", "resize")
+_OPTIONS = (
+    "model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed", "image_size", "resize",
+    "cache",
+)  # fmt: skip
 _MOST = 1_000_000  # trials, or what one may spend, that a storage may ask for
 _KINDS = "LOW:HIGH (log-uniform), LOW:HIGH:linear, VALUE,VALUE,... or VALUE"
 
@@ -58,7 +61,7 @@ def _searched(name: str, text: str) -> Any:
 @_searched("weight-decay", "As the optimiser defines it, likewise.")
 @_searched("batch-size", "Images an update: VALUE or VALUE,VALUE,...")
 @training_options(
-    "image-size", "resize", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed"
+    "image-size", "resize", "cache", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed"
 )
 @click.option("--trials", type=Counts(), help="In all, or by stage; 50 by default.")
 @click.option("--stages", type=click.IntRange(1, 10), help="Coarse to fine; each narrows the space around its best.")

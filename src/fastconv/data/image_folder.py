@@ -7,6 +7,7 @@ import numpy as np
 from fastconv.data._shuffle import permutation
 from fastconv.data.dataset import Dataset, Samples
 from fastconv.data.decode import RESIZES, Resize
+from fastconv.data.image_cache import surveyed
 from fastconv.data.listing import Listing, read_listing
 from fastconv.data.pictures import Files, Pictures
 from fastconv.paths import PathLike, printable
@@ -16,7 +17,12 @@ TEST = 0.2  # share of each class that is drawn for the test where there is no t
 
 
 def load_folder(
-    folder: PathLike, *, image_size: int | tuple[int, int] = SIZE, resize: Resize = "crop", channels: int = 3
+    folder: PathLike,
+    *,
+    image_size: int | tuple[int, int] = SIZE,
+    resize: Resize = "crop",
+    channels: int = 3,
+    cache: bool = False,
 ) -> Dataset:
     """Read a folder of images with a folder for each class; see `fastconv.data.load`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -30,18 +36,16 @@ def load_folder(
     names = [name for part in listing.parts.values() for name in part.files]
     labels = np.concatenate([part.labels for part in listing.parts.values()])
     files = Files(listing.root, names, (channels, height, width), resize)
-    sums, squares = np.zeros((2, len(names), channels), np.int64)
-    good, damaged = np.zeros(len(names), bool), []
-    for number, image, reason in files.survey():
-        if image is None:
-            damaged.append(str(reason))
-            continue
-        good[number] = True
-        pixels = image.reshape(-1, channels).astype(np.int64)
-        sums[number], squares[number] = pixels.sum(axis=0), np.einsum("pc,pc->c", pixels, pixels)
+    if cache:
+        files, survey = surveyed(files)
+    else:
+        survey = files.survey()
+    damaged = list(survey.damaged.values())
+    good = np.ones(len(names), bool)
+    good[list(survey.damaged)] = False
     if not good.any():
         raise ValueError(f"{printable(listing.root)}: not one of {len(names):,} images can be read: {damaged[0]}")
-    everything = Pictures(files, np.arange(len(names)), sums, squares)
+    everything = Pictures(files, np.arange(len(names)), survey.sums, survey.squares)
     parts = {}
     for part, rows in _parts(listing).items():
         kept = rows[good[rows]]

@@ -51,6 +51,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     resize: Resize | None = None,
     channels: int | None = None,
+    cache: bool = False,
 ) -> Dataset:
     """Load a data set by name, or a folder of images.
 
@@ -77,6 +78,9 @@ def load(
         How they are brought to it, "crop" by default.
     channels : int, optional
         3 (RGB, the default) or 1 (grey).
+    cache : bool
+        Keep a folder's images, decoded and resized, in one file of the user's cache folder, and read them from there
+        until a file of the folder changes. It takes N * C * H * W bytes; not for a set by name.
 
     Returns
     -------
@@ -99,7 +103,7 @@ def load(
     if name not in names():
         from fastconv.data.image_folder import load_folder
 
-        return load_folder(name, **given)  # type: ignore[arg-type]
+        return load_folder(name, cache=cache, **given)  # type: ignore[arg-type]
     if given:
         raise ValueError(f"load: {next(iter(given))} is for folders of images; {name} has its own")
     if name == "digits":

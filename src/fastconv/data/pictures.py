@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,28 @@ from fastconv import config
 from fastconv.data.decode import Resize, decode, pillow
 from fastconv.paths import printable
 
+_LEVELS = np.arange(256)
+
 
 class ImageLost(OSError):
     """A file that could be read when its data set was loaded cannot be any more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What one look at all images told.
+
+    Attributes
+    ----------
+    sums, squares : ndarray
+        int64 (N, C): of each image's pixels; the statistics of any part follow, exactly.
+    damaged : dict of int to str
+        Why an image could not be read.
+    """
+
+    sums: np.ndarray
+    squares: np.ndarray
+    damaged: dict[int, str]
 
 
 class Files:
@@ -56,19 +76,31 @@ class Files:
                 self._process = os.getpid()
             return self._pool.submit(self.decode, number)
 
-    def survey(self) -> Iterator[tuple[int, np.ndarray | None, str | None]]:
-        """Decode all files once, in their order, a few ahead; give number, image, or why there is none."""
-        room = 4 * config.threads()
-        waiting: deque[Future[np.ndarray]] = deque()
-        for number in range(len(self.names) + room):
-            if number < len(self.names):
-                waiting.append(self.submit(number))
-            if number >= room and waiting:
-                done = waiting.popleft()
+    def survey(self, keep: Callable[[int, np.ndarray | None], None] | None = None) -> Survey:
+        """Decode all files once, a few ahead, and give each in its order to ``keep`` (None: it is damaged)."""
+        count, ahead = len(self.names), 4 * config.threads()
+        sums, squares = np.zeros((2, count, self.shape[0]), np.int64)
+        found = Survey(sums, squares, {})
+        waiting = deque(self.submit(number) for number in range(min(ahead, count)))
+        try:
+            for number in range(count):
+                image = None
                 try:
-                    yield number - room, done.result(), None
+                    image = waiting.popleft().result()
                 except (ValueError, OSError) as error:
-                    yield number - room, None, str(error)
+                    found.damaged[number] = printable(str(error))
+                if number + ahead < count:
+                    waiting.append(self.submit(number + ahead))
+                if image is not None:
+                    for channel in range(self.shape[0]):  # counting levels is the fastest exact way
+                        counts = np.bincount(image[..., channel].ravel(), minlength=256)
+                        sums[number, channel], squares[number, channel] = counts @ _LEVELS, counts @ _LEVELS**2
+                if keep is not None:
+                    keep(number, image)
+        finally:
+            for left in waiting:
+                left.cancel()
+        return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Files:
         return self  # nothing of it changes
@@ -85,7 +117,7 @@ class Pictures:
     shape : tuple of int
     dtype : numpy.dtype
     sums, squares : ndarray
-        int64 (N, C): of each image's pixels, from when they were surveyed; the statistics of any part follow.
+        As `Survey` has them.
     """
 
     dtype = np.dtype(np.uint8)

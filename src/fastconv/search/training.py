@@ -151,7 +151,7 @@ def _loaded(options: Options) -> Source:
 
 
 def _source(options: Options) -> Source:
-    named = ("validation", "seed", "image_size", "resize")
+    named = ("validation", "seed", "image_size", "resize", "cache")
     return _loaded(fill(options.dataset, **{name: getattr(options, name) for name in named}))
 
 

@@ -63,6 +63,8 @@ class Options:
     image_size, resize : str or None
         Of a folder of images, whose path ``dataset`` then is: "128" or "96x128" (height by width), and "crop", "pad" or
         "stretch".
+    cache : bool
+        Whether a folder's images are kept decoded, see `fastconv.data.load`.
     """
 
     dataset: str
@@ -90,6 +92,7 @@ class Options:
     algorithm: str = "direct"
     image_size: str | None = None
     resize: str | None = None
+    cache: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Options:
@@ -174,8 +177,8 @@ def _check(asked: Mapping[str, Any]) -> None:
         raise ValueError(f"unknown resize {asked.get('resize')!r}; known are {', '.join(data.RESIZES)}")
     if folder:
         size(asked.get("image_size"))
-    for name in ("image_size", "resize"):
-        if not folder and asked.get(name) is not None:
+    for name in ("image_size", "resize", "cache"):
+        if not folder and asked.get(name):
             raise ValueError(f"{name.replace('_', '-')} is for folders of images; {asked['dataset']} has its own")
     for name in ("patience", "chill_out"):
         if asked.get(name) is not None and asked.get("validation") == 0:
@@ -206,7 +209,8 @@ def dataset_of(options: Options) -> data.Dataset:
     """
     if options.dataset in DEFAULTS:
         return data.load(options.dataset)
-    return data.load(options.dataset, image_size=size(options.image_size), resize=options.resize)  # type: ignore[arg-type]
+    how: Any = options.resize
+    return data.load(options.dataset, image_size=size(options.image_size), resize=how, cache=options.cache)
 
 
 @dataclass(frozen=True)
