@@ -4,7 +4,6 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 `memory` hands the kernels the NHWC buffer behind such a view.
 """
 
-import difflib
 import functools
 import inspect
 from collections.abc import Container, Iterable, Mapping
@@ -342,6 +341,8 @@ class Keywords:
         known: tuple[str, ...] | None = _keywords(cls) if given else None  # type: ignore[arg-type]
         for name in given:
             if known is not None and name not in known:
+                import difflib  # for this message alone
+
                 near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.startswith(name)]
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
                 raise TypeError(f"{cls.__name__}: no argument {name!r}; {hint}")

@@ -9,9 +9,8 @@ kernels work out of these overflows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -139,8 +138,7 @@ def _axis(inputs: int, first: Array, count: Array, tap: Array, sizes: Array, ker
     return pool.Axis(inputs, kernel, step, before[-1] if dense else 0, spans)
 
 
-@dataclass(frozen=True)
-class _Slide:
+class _Slide(NamedTuple):
     """Windows that slide along one axis."""
 
     inputs: int

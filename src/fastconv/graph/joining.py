@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from fastconv.graph.operation import Spec, layout
 from fastconv.graph.rewrite import Group
@@ -22,8 +22,7 @@ Key = tuple[slice, ...]
 NONE, PIXELS, ANY = "", "pixels", "any"
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A value's place in the memory of another one.
 
     Attributes

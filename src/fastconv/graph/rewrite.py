@@ -25,7 +25,7 @@ from fastconv.graph.value import Graph, Node, Value
 _ORDER = ("bias", "scale", "add", "activation")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Group:
     """Operations that run as one.
 

@@ -15,7 +15,7 @@ from fastconv.graph.value import Graph
 Bind = Callable[[Frame], Iterator[Call]]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Ref:
     """Where an array will be: in a slot, in something outside the arena, or a view of another.
 
@@ -43,7 +43,7 @@ class Ref:
         return self if self.base is None else self.base.root
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Step:
     """One entry of the list that a program walks: kernel calls, once its references are arrays."""
 
@@ -58,7 +58,7 @@ class Step:
                 yield ref
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Schedule:
     """What a program does, without arrays: shared by all runs of a model on one shape.
 

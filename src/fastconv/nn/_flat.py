@@ -18,7 +18,7 @@ from fastconv.nn._parameter import Array, Parameter
 LINE = 64  # bytes
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Block:
     """The memory of parameters of one dtype.
 

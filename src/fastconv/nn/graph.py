@@ -1,6 +1,5 @@
 """GraphModule: a model whose forward is data, so that a file can hold it without the class that wrote it."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ _OPERATIONS: dict[str, type[Operation]] = {
     kind.__name__: kind
     for family in _FAMILIES
     for kind in vars(family).values()
-    if isinstance(kind, type) and issubclass(kind, Operation) and dataclasses.is_dataclass(kind)
+    if isinstance(kind, type) and issubclass(kind, Operation) and "settings" in vars(kind) and kind.__name__[0] != "_"
 }
 _OPERATIONS |= {"Detach": _ops.Detach}
 
@@ -232,8 +231,8 @@ def _runner(entry: Mapping[str, Any], layers: Mapping[str, Module]) -> tuple[Cal
     if entry.keys() != {"op", "settings", "inputs"} or entry["op"] not in _OPERATIONS:
         raise ValueError(f"GraphModule: unknown operation {str(entry.get('op'))[:80]!r}")
     kind: Any = _OPERATIONS[entry["op"]]
-    wanted = {field.name for field in dataclasses.fields(kind)}
-    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    wanted = set(kind.settings)
+    needed = {name for name in wanted if not hasattr(kind, name)}
     if not needed <= entry["settings"].keys() <= wanted:  # a setting with a default came after the file
         raise ValueError(f"GraphModule: {entry['op']} needs settings {sorted(wanted)}, got {sorted(entry['settings'])}")
     for name, hint in get_type_hints(kind, include_extras=False).items():

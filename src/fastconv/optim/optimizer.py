@@ -1,6 +1,5 @@
 """What all optimisers share: parameters side by side in memory, in groups, and runs of them updated in one pass."""
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -190,6 +189,8 @@ class Optimizer(Keywords, Leading):
         known = [setting for setting in self._hyper if setting not in self._of_all]
         for setting in given:
             if setting not in known:
+                import difflib  # for this message alone
+
                 near = difflib.get_close_matches(str(setting), known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; groups have {', '.join(known)}"
                 raise ValueError(f"{name}: a parameter group has no setting {setting!r}{hint}")

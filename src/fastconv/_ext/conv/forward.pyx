@@ -18,7 +18,7 @@ ctypedef fused real:
 cdef Py_ssize_t THIN = 4
 
 
-cdef bint is_thin(Geometry g) noexcept nogil:
+cpdef bint is_thin(Geometry g) noexcept nogil:
     """Return whether these are few pixels, each of which reads itself alone."""
     return (g.n * g.p * g.q <= THIN and g.groups == 1 and g.r == 1 and g.s == 1 and g.sh == 1 and g.sw == 1
             and g.top == 0 and g.left == 0 and g.h == g.p and g.w == g.q)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from fastconv.graph.operation import (
     layout,
     matrices,
     one_dtype,
+    operation,
 )
 from fastconv.graph.value import write
 
@@ -44,7 +44,7 @@ class Elementwise(Operation):
         return (Spec(inputs[0].shape, dtype),)
 
 
-@dataclass(frozen=True)
+@operation
 class Activate(Elementwise):
     """An activation of the kernels' table (`activations.inc`) by name, with all its parameters."""
 
@@ -82,7 +82,7 @@ class Activate(Elementwise):
         yield activate_backward[gx.dtype], (*matrices(gy, known, gx), alone(self.kind, self.params))
 
 
-@dataclass(frozen=True)
+@operation
 class PReLU(Elementwise):
     """x where x > 0, else weight * x; inputs are x and the weight, one number or one a channel."""
 
@@ -153,7 +153,7 @@ def _rows_along(
     return [copy.reshape(-1, size) for copy in copies], there, [(np.copyto, (moved[-1], copies[-1]))]
 
 
-@dataclass(frozen=True)
+@operation
 class Softmax(Elementwise):
     """Softmax or its logarithm along an axis."""
 

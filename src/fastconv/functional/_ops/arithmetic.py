@@ -6,7 +6,6 @@ rows are added as those of `bias_add_backward` are: in shards cut by the shape, 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from fastconv.graph.operation import (
     matrices,
     one_dtype,
     one_of,
+    operation,
 )
 from fastconv.graph.value import Value, write
 
@@ -37,7 +37,7 @@ _sum_rows = by_dtype(bias_gradient)
 _UFUNCS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
 
-@dataclass(frozen=True)
+@operation
 class Arithmetic(Operation):
     """a + b, a - b, a * b or a / b, broadcast as by NumPy; gradients are summed back to each operand's shape."""
 
@@ -157,7 +157,7 @@ def sum_into(a: Array, out: Array, axes: tuple[int, ...], work: Array) -> Iterat
         yield np.copyto, (out, result.reshape(out.shape))
 
 
-@dataclass(frozen=True)
+@operation
 class Reduce(Operation):
     """The sum or the mean over axes."""
 

@@ -1,7 +1,6 @@
 """Convolutions, linear layers and biases."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from fastconv import config
 from fastconv._ext.bias import bias_gradient
 from fastconv._ext.conv.algorithms import choose, kernel
+from fastconv._ext.conv.forward import is_thin
 from fastconv._ext.conv.packing import same_bytes
 from fastconv.functional import linear
 from fastconv.functional._algorithm import NAMES, asked
@@ -17,7 +17,7 @@ from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._geometry import length_1d, padding_1d
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, rows_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, operation, rows_of
 from fastconv.graph.value import write
 
 _bias_gradient = by_dtype(bias_gradient)
@@ -115,7 +115,7 @@ class _Products(Operation):
 
     def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
         g, weight = self.geometry(*inputs[:2]), inputs[1]
-        if not 0 < g.n * g.p * g.q <= MOST_PIXELS:
+        if not 0 < g.n * g.p * g.q <= MOST_PIXELS or is_thin(g):
             return 0
         itemsize = weight.dtype.itemsize
         return int(weight.nbytes + choose("forward", g, itemsize, self.algorithm).packed_bytes(g, itemsize))
@@ -157,7 +157,7 @@ def _into(grad: Array, call: Any) -> Iterator[Call]:
     yield np.add, (grad, copy, grad)
 
 
-@dataclass(frozen=True)
+@operation
 class Convolution(_Products):
     """A convolution in one or two dimensions."""
 
@@ -206,7 +206,7 @@ class Convolution(_Products):
         return a if a.ndim == 4 else a[:, :, None]
 
 
-@dataclass(frozen=True)
+@operation
 class Linear(_Products):
     """``x @ weight.T + bias``."""
 
@@ -228,7 +228,7 @@ class Linear(_Products):
         return a[:, :, None, None]
 
 
-@dataclass(frozen=True)
+@operation
 class Bias(Operation):
     """One number a channel, added along axis 1."""
 

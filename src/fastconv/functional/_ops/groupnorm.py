@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from fastconv.functional._check import by_dtype, check_count, check_rank, check_
 from fastconv.functional._epilogue import Epilogue, finish
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import ready
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype, rows_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype, operation, rows_of
 from fastconv.graph.value import write
 
 _group_forward = by_dtype(groupnorm.group_forward)
@@ -45,7 +44,7 @@ class _Own(Operation):
         return dtype
 
 
-@dataclass(frozen=True)
+@operation
 class GroupNorm(_Own):
     """Normalisation of groups of channels; 0 groups: each channel is one."""
 
@@ -107,7 +106,7 @@ class GroupNorm(_Own):
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@operation
 class LayerNorm(_Own):
     """Normalisation over the last axes."""
 
@@ -227,7 +226,7 @@ class LayerNorm(_Own):
             yield np.copyto, (self._ordered(gx), ordered)
 
 
-@dataclass(frozen=True)
+@operation
 class LocalResponseNorm(Operation):
     """Division by a power of the mean square of neighbouring channels."""
 

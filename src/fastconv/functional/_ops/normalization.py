@@ -1,7 +1,7 @@
 """Batch normalisation."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from fastconv.functional._check import by_dtype, check_grad, check_rank, check_s
 from fastconv.functional._epilogue import Epilogue
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import ready
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, rows_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, operation, rows_of
 from fastconv.graph.value import write
 
 _forward = by_dtype(norm.forward)
@@ -20,7 +20,7 @@ _coefficients = by_dtype(norm.coefficients)
 _backward = by_dtype(norm.backward)
 
 
-@dataclass(frozen=True)
+@operation
 class BatchNorm(Operation):
     """Normalisation by the batch's statistics in training, by the running ones in evaluation.
 
@@ -109,7 +109,7 @@ class BatchNorm(Operation):
     def again(self, f: Frame) -> Iterator[Call]:
         """Normalise once more; the running statistics have moved already."""
         statistics = (None, None, None) if self.training else f.x[3:]
-        return replace(self, momentum=0.0).forward(replace(f, x=[*f.x[:3], *statistics]))
+        return self.but(momentum=0.0).forward(replace(f, x=[*f.x[:3], *statistics]))
 
     def coefficients(self, f: Frame) -> Iterator[Call]:
         """Fill scale and shift of evaluation, for the operation before to apply."""

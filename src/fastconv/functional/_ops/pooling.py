@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from fastconv.functional._epilogue import activate_backward, alone
 from fastconv.functional._geometry import Windows, adaptive_windows, length_1d, signal_window, sliding_windows
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import _fixed
-from fastconv.graph.operation import Call, Frame, Operation, Spec, flag, flat, matrices, one_dtype
+from fastconv.graph.operation import Call, Frame, Operation, Spec, flag, flat, matrices, one_dtype, operation
 from fastconv.graph.value import write
 
 
@@ -82,7 +81,7 @@ class _Max(_Pool):
         yield activate_backward[gy.dtype], (*matrices(gy, y, gx), alone("relu", ()))
 
 
-@dataclass(frozen=True)
+@operation
 class MaxPool(_Max):
     """By windows that slide."""
 
@@ -97,7 +96,7 @@ class MaxPool(_Max):
         return sliding_windows(self.where, tuple(shape), *self.window)
 
 
-@dataclass(frozen=True)
+@operation
 class AdaptiveMaxPool(_Max):
     """By windows that divide the image."""
 
@@ -122,7 +121,7 @@ class _Mean(_Pool):
         yield _pooling.run_mean_backward[gy.dtype], (memory(gy), memory(gx), self.geometry(f, gx.shape))
 
 
-@dataclass(frozen=True)
+@operation
 class AvgPool(_Mean):
     """The mean of each window."""
 
@@ -139,7 +138,7 @@ class AvgPool(_Mean):
         return sliding_windows(self.where, tuple(shape), *window)
 
 
-@dataclass(frozen=True)
+@operation
 class AdaptiveAvgPool(_Mean):
     """Means over windows that divide the image."""
 
@@ -150,7 +149,7 @@ class AdaptiveAvgPool(_Mean):
         return adaptive_windows(self.where, tuple(shape), self.output_size)
 
 
-@dataclass(frozen=True)
+@operation
 class MaxUnpool(Operation):
     """Zeros, and each element where its index says: the inputs are elements and indices."""
 

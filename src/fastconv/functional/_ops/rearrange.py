@@ -1,14 +1,13 @@
 """Channels in another order or as pixels, and borders that mirror the image."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastconv.functional._check import check_count, check_rank, whole
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, operation
 from fastconv.graph.value import write
 
 
@@ -28,7 +27,7 @@ class _Moved(Operation):
         yield np.copyto, (gx, gy)
 
 
-@dataclass(frozen=True)
+@operation
 class PixelShuffle(_Moved):
     """Channel ``c * r * r + i * r + j`` becomes pixel (i, j) of each block of r by r pixels of channel c."""
 
@@ -54,7 +53,7 @@ class PixelShuffle(_Moved):
         return blocks.transpose(0, 1, 4, 2, 5, 3), y.transpose(0, 2, 3, 1).reshape(n, h, r, w, r, c // (r * r))
 
 
-@dataclass(frozen=True)
+@operation
 class ChannelShuffle(_Moved):
     """The channels of several groups, dealt out in turns: first the first of each group, then the second."""
 
@@ -78,7 +77,7 @@ class ChannelShuffle(_Moved):
         return dealt.swapaxes(-1, -2), y.reshape(*y.shape[:-1], c // self.groups, self.groups)
 
 
-@dataclass(frozen=True)
+@operation
 class ReflectionPad(Operation):
     """A border that mirrors the image, whose outermost pixels are not repeated: ((top, bottom), (left, right))."""
 

@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastconv.functional._check import check_count, check_rank, memory, pair
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, operation
 from fastconv.graph.value import write
 
 
-@dataclass(frozen=True)
+@operation
 class _Resampling(Operation):
     """What both share: sizes from sizes or factors."""
 
@@ -57,7 +56,7 @@ class _Resampling(Operation):
         return math.floor(shape[2] * self.scale_factor[0]), math.floor(shape[3] * self.scale_factor[1])
 
 
-@dataclass(frozen=True)
+@operation
 class Nearest(_Resampling):
     """Every pixel of the output is a pixel of the input: row ``p`` is row ``floor(p * step)``, columns alike.
 
@@ -115,7 +114,7 @@ def _scatter(gx: Array, to_row: Array, to_column: Array, gy: Array, from_row: Ar
     gx[:, :, to_row[:, None], to_column] += gy[:, :, from_row[:, None], from_column]
 
 
-@dataclass(frozen=True)
+@operation
 class Bilinear(_Resampling):
     """Every pixel of the output lies between four of the input, and is their mean weighted by nearness.
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from fastconv.graph.operation import (
     integers,
     layout,
     one_dtype,
+    operation,
     same_order,
 )
 from fastconv.graph.value import Value, graph_of, refuse, write
@@ -83,7 +83,7 @@ class _Reshaping(Operation):
         yield from _move(f.gy[0], f.gx[0], f.work)
 
 
-@dataclass(frozen=True)
+@operation
 class Reshape(_Reshaping):
     """To a given shape, in which one size may be -1."""
 
@@ -98,7 +98,7 @@ class Reshape(_Reshaping):
         return tuple(size // known if n == -1 else n for n in self.shape)
 
 
-@dataclass(frozen=True)
+@operation
 class Flatten(_Reshaping):
     """Axes from one to another become one."""
 
@@ -113,7 +113,7 @@ class Flatten(_Reshaping):
         return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
 
 
-@dataclass(frozen=True)
+@operation
 class Permute(Operation):
     """Axes in another order."""
 
@@ -136,7 +136,7 @@ class Permute(Operation):
         yield np.copyto, (f.gx[0].transpose(self.axes), f.gy[0])
 
 
-@dataclass(frozen=True)
+@operation
 class Slice(Operation):
     """Slicing by constants: integers, slices, ... and None."""
 
@@ -165,7 +165,7 @@ class Slice(Operation):
         yield np.copyto, (gx[(*self.key(), ...) if Ellipsis not in self.key() else self.key()], f.gy[0])
 
 
-@dataclass(frozen=True)
+@operation
 class Pad(Operation):
     """A constant around the array: (before, after) for each axis."""
 
@@ -202,7 +202,7 @@ class Pad(Operation):
         yield np.copyto, (small, large)
 
 
-@dataclass(frozen=True)
+@operation
 class Cat(Operation):
     """Arrays one behind the other along an axis."""
 

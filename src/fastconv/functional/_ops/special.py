@@ -1,16 +1,15 @@
 """Nodes that are no mathematics of their own: dropout, layers with a backward of their own, hooks, detached values."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, operation
 
 
-@dataclass(frozen=True)
+@operation
 class Dropout(Operation):
     """Dropout in training; the layer counts its steps."""
 
@@ -37,7 +36,7 @@ class Dropout(Operation):
         yield _drop_back, (f.gy[0], f.saved[0], self.p, f.gx[0])
 
 
-@dataclass(frozen=True)
+@operation
 class DropWhole(Operation):
     """Dropout of whole channels of samples, whole samples ("row") or the whole batch; the layer counts its steps."""
 
@@ -99,7 +98,7 @@ def _drop_back(gy: Array, mask: Array, p: float, gx: Array) -> None:
     F.dropout_backward(_image(gy), _image(mask), p, grad_input=_image(gx))
 
 
-@dataclass(frozen=True)
+@operation
 class Opaque(Operation):
     """A layer that defines forward and backward itself, in NumPy; its arrays are copied in and out."""
 
@@ -155,7 +154,7 @@ def _call_back(layer: Any, gy: list[Array], gx: list[Array | None]) -> None:
             np.copyto(target, grad)
 
 
-@dataclass(frozen=True)
+@operation
 class Observe(Operation):
     """A layer's hooks: inputs are the layer's inputs, then its outputs; nothing comes out."""
 
@@ -174,7 +173,7 @@ class Observe(Operation):
         yield self.layer._call_hooks, (inputs, outputs)
 
 
-@dataclass(frozen=True)
+@operation
 class Same(Operation):
     """The value itself under another name."""
 
@@ -191,7 +190,7 @@ class Same(Operation):
         return x
 
 
-@dataclass(frozen=True)
+@operation
 class Detach(Same):
     """The value itself; no gradient goes through."""
 

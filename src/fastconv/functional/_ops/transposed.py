@@ -1,7 +1,6 @@
 """Transposed convolutions: the input gradient of a convolution as a layer of its own."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ from fastconv.functional._ops.convolution import (
     _into,
     ready,
 )
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, rows_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, operation, rows_of
 from fastconv.graph.value import write
 
 
-@dataclass(frozen=True)
+@operation
 class TransposedConvolution(Operation):
     """A transposed convolution in one or two dimensions; inputs are x, weight (in, out / groups, ...) and bias."""
 
