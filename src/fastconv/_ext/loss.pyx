@@ -45,6 +45,15 @@ def first_outside(const int64_t[::1] labels, Py_ssize_t classes, int64_t ignore=
     return -1
 
 
+def first_of(const int64_t[::1] labels, int64_t label):
+    """Return the index of the first label that is this one, or -1."""
+    cdef Py_ssize_t i
+    for i in range(labels.shape[0]):
+        if labels[i] == label:
+            return i
+    return -1
+
+
 def softmax(const real[:, ::1] x, real[:, ::1] y, bint logarithm):
     """Write the softmax of each row, or its logarithm; y may be x."""
     cdef Py_ssize_t rows = x.shape[0], n = x.shape[1], i, step = rows_of_block(n)

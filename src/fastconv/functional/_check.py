@@ -149,7 +149,8 @@ def as_labels(where: str, name: str, a: Any, booleans: bool = True) -> Array:
     ValueError
         If a number is beyond int64.
     """
-    unmasked(where, name, a)
+    if type(a) is not np.ndarray:
+        unmasked(where, name, a)
     if not isinstance(a, np.ndarray) or a.dtype.kind not in ("biu" if booleans else "iu"):
         got = a.dtype if isinstance(a, np.ndarray) else type(a).__name__
         raise TypeError(f"{where}: {name} must be an array of integer labels, got {got}")

@@ -52,9 +52,17 @@ def labels_of(where: str, target: Labels, input: Array, classes: int | None = No
         raise ValueError(
             f"{where}: target[{', '.join(map(str, place))}] is {target[place]}, but labels must lie in [0, {classes})"
         )
-    if spared is not None and (left_out := labels == spared).any():
-        return np.where(left_out, -1, labels)
+    if spared is not None and holds(labels, spared):
+        return np.where(labels == spared, -1, labels)
     return labels
+
+
+def holds(labels: Array, label: int) -> bool:
+    """Return whether one of the labels is this one."""
+    if labels.dtype == np.int64 and labels.flags.c_contiguous and labels.flags.aligned and abs(label) < 2**63:
+        found: int = loss.first_of(labels.reshape(-1), label)
+        return found >= 0
+    return bool((labels == label).any())
 
 
 def is_dense(target: Labels | Array, input: Array) -> bool:

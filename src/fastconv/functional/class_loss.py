@@ -22,6 +22,7 @@ from fastconv.functional._loss import (
     Labels,
     amounts,
     check_rows,
+    holds,
     is_dense,
     labels_of,
     loss_buffer,
@@ -88,11 +89,9 @@ def _target(
         count = float(input.shape[0] * int(np.prod(shape[1:]))) if sample is None else total(sample)
         return _Target(None, rows(target, 1), weight, sample, smoothing, count)
     labels = labels_of(where, target, input, ignore=ignore)
-    counts = labels >= 0
-    left_out = not counts.all()
-    if weight is None and sample is None and not left_out:
+    if weight is None and sample is None and not holds(labels, -1):
         return _Target(labels, None, None, None, smoothing, labels.size)
-    share = counts.astype(dtype)
+    share = (labels >= 0).astype(dtype)
     if weight is not None:
         share *= weight[labels]
     if sample is not None:

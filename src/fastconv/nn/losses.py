@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.functional._check import as_labels, number, whole
-from fastconv.functional._loss import IGNORE, is_dense, total
+from fastconv.functional._loss import IGNORE, holds, is_dense, total
 from fastconv.nn._origin import Origin, go_back, origin_of
 from fastconv.nn._parameter import Array
 from fastconv.nn._workspace import Workspace
@@ -216,9 +216,9 @@ class CrossEntropyLoss(Loss):
         """Note how many samples the mean is over: the sum of what they weigh, of pixels a share of a sample each."""
         if is_dense(target, output) or not target.size:
             return
-        counts = target != self.ignore_index
-        if self.weight is None and counts.all():
+        if self.weight is None and not holds(target, self.ignore_index):
             return  # all count alike, or as `_weigh` noted
+        counts = target != self.ignore_index
         share = counts.astype(np.float64)
         if self.weight is not None:
             share *= self.weight[np.where(counts, as_labels("loss", "target", target), 0)]
