@@ -157,7 +157,7 @@ class Operation:
         The names of the hyperparameters, in the order of the constructor.
     takes : tuple of str
         What may run in the same pass behind it: "bias", "scale" (a normalisation in evaluation), "add",
-        "activation"; "pre" if it keeps what the activation is given, where `Frame.pre` asks for it.
+        "activation", which it keeps the input of, too, where `Frame.pre` asks for that.
     takes_part_as : str
         What it is to the operation before it: one of these words, or "".
     optional : tuple of int

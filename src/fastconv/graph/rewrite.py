@@ -3,7 +3,8 @@
 | head | takes in the same pass, in this order | when |
 |---|---|---|
 | convolution, linear | bias, normalisation in evaluation, addition, activation | by the head's `takes` |
-| normalisation, bias, transposed convolution | addition, activation | by the head's `takes` |
+| batch normalisation, bias, transposed convolution | addition, activation | by the head's `takes` |
+| normalisation of groups or rows | activation | by the head's `takes` |
 | addition | activation | always |
 | max pooling | the gradient of the ReLU before it | in training |
 
@@ -131,7 +132,7 @@ def _host(node: Node, made: dict[Value, Group], readers: Counter[Value], gradien
             continue
         if position and part != "add":
             continue
-        if gradients and (part == "scale" or (part == "activation" and _needs_pre(node, host))):
+        if gradients and part == "scale":
             continue
         if part == "bias":
             if host.inputs[2] is not None:
@@ -151,11 +152,6 @@ def _host(node: Node, made: dict[Value, Group], readers: Counter[Value], gradien
         host.outputs = list(node.outputs)
         return host
     return None
-
-
-def _needs_pre(activation: Node, host: Group) -> bool:
-    """Return whether an activation's gradient needs its input, which a group would not keep."""
-    return bool(activation.op.reads_inputs) and "pre" not in host.op.takes
 
 
 def _stage(part: str) -> int:

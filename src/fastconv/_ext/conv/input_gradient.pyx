@@ -5,7 +5,15 @@ Input positions a stride apart meet the same taps: each phase is one correlation
 
 from fastconv._ext.conv.correlation cimport Correlation, book_correlation, correlate
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
-from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panel_pitch
+from fastconv._ext.conv.packing cimport (
+    HEADER_BYTES,
+    Header,
+    pack_taps,
+    panel_bytes,
+    panel_lanes,
+    panel_pitch,
+    panels_of,
+)
 from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
 from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
@@ -45,6 +53,57 @@ cdef Phase phase_taps(Py_ssize_t first, Py_ssize_t length, Py_ssize_t pad, Py_ss
     return phase
 
 
+cdef struct Taps:
+    # Of one phase: each tap's number, row and column; and what `phase_taps` lists for its rows and for its columns.
+    Py_ssize_t *number
+    Py_ssize_t *row
+    Py_ssize_t *col
+    Py_ssize_t *kernel_r
+    Py_ssize_t *shift_r
+    Py_ssize_t *kernel_c
+    Py_ssize_t *shift_c
+
+
+cdef Py_ssize_t taps_bytes(Geometry g) noexcept nogil:
+    return (3 * g.r * g.s + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t)
+
+
+cdef Taps lay_taps(Geometry g, char *region) noexcept nogil:
+    """Divide memory of ``taps_bytes`` among the lists."""
+    cdef Taps t
+    cdef Py_ssize_t ntaps = g.r * g.s
+    t.number = <Py_ssize_t *>region
+    t.row = t.number + ntaps
+    t.col = t.row + ntaps
+    t.kernel_r = t.col + ntaps
+    t.shift_r = t.kernel_r + g.r
+    t.kernel_c = t.shift_r + g.r
+    t.shift_c = t.kernel_c + g.s
+    return t
+
+
+cdef Py_ssize_t find_taps(const Taps *t, Geometry g, Py_ssize_t h0, Py_ssize_t w0, Phase *rows,
+                          Phase *cols) noexcept nogil:
+    """Describe the phase that begins at (h0, w0), list its taps, and return how many there are."""
+    cdef Py_ssize_t i, j, count = 0
+    rows[0] = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, t.kernel_r, t.shift_r)
+    cols[0] = phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, t.kernel_c, t.shift_c)
+    for i in range(rows.count):
+        for j in range(cols.count):
+            t.number[count] = t.kernel_r[i] * g.s + t.kernel_c[j]
+            t.row[count], t.col[count] = t.shift_r[i], t.shift_c[j]
+            count += 1
+    return count
+
+
+cdef Py_ssize_t phase_bytes(const fc_ops *table, Geometry g, Py_ssize_t ntaps) noexcept nogil:
+    """Return the bytes of the panels of one phase."""
+    cdef Py_ssize_t lanes = g.c // g.groups, nr = panel_lanes(table, lanes)
+    if g.depthwise:
+        return ntaps * g.c * table.size
+    return g.groups * ceil_div(lanes, nr) * nr * ntaps * (g.k // g.groups) * table.size
+
+
 cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, Py_ssize_t pitch, Scratch *s) noexcept nogil:
     """Make ``a`` the correlation that writes one phase of the gradient, pixels ``pitch`` elements apart; book what it
     needs beside panels."""
@@ -82,16 +141,16 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t p
         rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, NULL, NULL)
         for w0 in range(min(g.sw, g.w)):
             take_phase(a, g, rows, phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, NULL, NULL), pitch, s)
-    book(s, PANELS, panel_bytes(table, g, True))
-    book(s, TAPS, (3 * g.r * g.s + 2 * g.r + 2 * g.s) * sizeof(Py_ssize_t))
+    book(s, TAPS, taps_bytes(g))
 
 
 def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, :] grad_x,
-                   Geometry g, Epilogue epilogue, scratch):
+                   Geometry g, Epilogue epilogue, scratch, const unsigned char[::1] packed=None):
     """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the flipped filters.
 
     An epilogue that adds another gradient is what a value read twice needs. The pixels of grad_x may lie at any one
-    distance, unless the epilogue has `pre`.
+    distance, unless the epilogue has `pre`. ``packed`` is the weight as `pack` has packed it; without it, or if it was
+    packed for another instruction set, the weight is packed here.
     """
     epilogue.check(sizeof(real), g.n * g.h * g.w, g.c)
     if g.n == 0:
@@ -104,31 +163,54 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     cdef Scratch s
     nothing_booked(&s)
     describe(&a, g, table, pitch, &s)
+    cdef const char *panels = NULL
+    if packed is not None:
+        panels = panels_of(table, a.nr, panel_bytes(table, g, True), packed)
+    if panels == NULL:
+        book(&s, PANELS, panel_bytes(table, g, True))
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    # tap number, row and column shifts of a phase; kernel rows, their shifts; kernel columns, their shifts
-    cdef Py_ssize_t ntaps = g.r * g.s, h0, w0, i, j, t
-    cdef Py_ssize_t *taps = <Py_ssize_t *>get(&s, TAPS)
-    cdef Py_ssize_t *tap_r = taps + ntaps
-    cdef Py_ssize_t *tap_c = tap_r + ntaps
-    cdef Py_ssize_t *kernel_r = tap_c + ntaps
-    cdef Py_ssize_t *shift_r = kernel_r + g.r
-    cdef Py_ssize_t *kernel_c = shift_r + g.r
-    cdef Py_ssize_t *shift_c = kernel_c + g.s
+    cdef Taps t = lay_taps(g, get(&s, TAPS))
+    cdef Py_ssize_t h0, w0, ntaps
     cdef Phase rows, cols
     a.image.x = <const char *>&grad_y[0, 0, 0, 0]
-    a.tap_r, a.tap_c, a.panels = tap_r, tap_c, get(&s, PANELS)
+    a.tap_r, a.tap_c = t.row, t.col
     with nogil:
         for h0 in range(min(g.sh, g.h)):
-            rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, kernel_r, shift_r)
             for w0 in range(min(g.sw, g.w)):
-                cols = phase_taps(w0, g.w, g.left, g.sw, g.dw, g.s, kernel_c, shift_c)
-                t = 0
-                for i in range(rows.count):
-                    for j in range(cols.count):
-                        taps[t], tap_r[t], tap_c[t] = kernel_r[i] * g.s + kernel_c[j], shift_r[i], shift_c[j]
-                        t += 1
+                ntaps = find_taps(&t, g, h0, w0, &rows, &cols)
                 take_phase(&a, g, rows, cols, pitch, &s)
                 place_phase(&a, g, rows, cols, <char *>&grad_x[0, 0, 0, 0], pitch, &epilogue.e)
-                pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, True, taps, t, get(&s, PANELS))
+                if panels == NULL:
+                    a.panels = get(&s, PANELS)
+                    pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, True, t.number, ntaps, get(&s, PANELS))
+                else:
+                    a.panels = panels
+                    panels += phase_bytes(table, g, ntaps)
                 correlate(&a, &s)
+
+
+def packed_bytes(Geometry g, Py_ssize_t itemsize):
+    """Return the bytes of weights that `pack` packs for `input_gradient`, on the active instruction set."""
+    return HEADER_BYTES + panel_bytes(ops(itemsize // 4 - 1), g, True)
+
+
+def pack(const real[:, :, :, ::1] weight, Geometry g, unsigned char[::1] packed, scratch):
+    """Pack weight (K, C/groups, R, S) into ``packed``, of `packed_bytes`, phase after phase, so that many calls of
+    `input_gradient` can read it. ``packed`` begins on a cache line."""
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef Py_ssize_t h0, w0, ntaps, wanted = HEADER_BYTES + panel_bytes(table, g, True)
+    if packed.shape[0] != wanted:
+        raise ValueError(f"pack: packed weights need {wanted} bytes here, got {packed.shape[0]}")
+    cdef unsigned char[::1] arena = scratch(taps_bytes(g))
+    cdef Taps t = lay_taps(g, <char *>&arena[0])
+    cdef Phase rows, cols
+    cdef char *panels = <char *>&packed[0] + HEADER_BYTES
+    cdef Header *header = <Header *>&packed[0]
+    with nogil:
+        for h0 in range(min(g.sh, g.h)):
+            for w0 in range(min(g.sw, g.w)):
+                ntaps = find_taps(&t, g, h0, w0, &rows, &cols)
+                pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, True, t.number, ntaps, panels)
+                panels += phase_bytes(table, g, ntaps)
+    header.nr, header.size = panel_lanes(table, g.c // g.groups), table.size

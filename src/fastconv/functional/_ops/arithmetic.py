@@ -51,7 +51,7 @@ class Arithmetic(Operation):
 
     @property
     def takes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("activation", "pre") if self.kind == "add" else ()
+        return ("activation",) if self.kind == "add" else ()
 
     @property
     def takes_part_as(self) -> str:  # type: ignore[override]

@@ -43,14 +43,14 @@ class PackedWeight:
 
     Parameters
     ----------
-    algorithm : Algorithm
+    pack, nbytes : callable
+        Of the algorithm: what packs, and how many bytes that takes.
     weight : ndarray (K, C / groups, R, S)
     geometry : Geometry
     """
 
-    def __init__(self, algorithm: Any, weight: Array, geometry: Any) -> None:
-        self.pack = algorithm.pack[weight.itemsize]
-        self.panels = empty_aligned(algorithm.packed_bytes(geometry, weight.itemsize), np.uint8)
+    def __init__(self, pack: Any, nbytes: int, weight: Array, geometry: Any) -> None:
+        self.pack, self.panels = pack, empty_aligned(nbytes, np.uint8)
         self.copy = weight.copy()
         self.bytes = self.copy.reshape(-1).view(np.uint8)
         self.pack(self.copy, geometry, self.panels, scratch)
@@ -61,11 +61,15 @@ class PackedWeight:
             np.copyto(self.copy, weight)
             self.pack(self.copy, geometry, self.panels, scratch)
 
+    def call(self, weight: Array, geometry: Any) -> Call:
+        """Return the call that sees to it in each run."""
+        return self.refresh, (weight, weight.reshape(-1).view(np.uint8), geometry)
+
 
 class _Products(Operation):
     """What convolutions and linear layers share: x, weight and bias in; one kernel forward, three backward."""
 
-    takes = ("bias", "scale", "add", "activation", "pre")
+    takes = ("bias", "scale", "add", "activation")
     optional = (2,)
     accumulates = (1, 2)
     reads_inputs = (0, 1)
@@ -109,8 +113,11 @@ class _Products(Operation):
             yield run, arguments
             return
         key = (algorithm.name, g.groups, weight.shape, weight.dtype)
-        packed = f.kept.get(key) or f.kept.setdefault(key, PackedWeight(algorithm, self.filters(weight), g))
-        yield packed.refresh, (self.filters(weight), weight.reshape(-1).view(np.uint8), g)
+        if key not in f.kept:
+            pack, nbytes = algorithm.pack[y.itemsize], algorithm.packed_bytes(g, y.itemsize)
+            f.kept[key] = PackedWeight(pack, nbytes, self.filters(weight), g)
+        packed = f.kept[key]
+        yield packed.call(self.filters(weight), g)
         yield run, (*arguments, packed.panels)
 
     def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
@@ -232,7 +239,7 @@ class Linear(_Products):
 class Bias(Operation):
     """One number a channel, added along axis 1."""
 
-    takes: ClassVar[tuple[str, ...]] = ("add", "activation", "pre")
+    takes: ClassVar[tuple[str, ...]] = ("add", "activation")
     takes_part_as = "bias"
     accumulates: ClassVar[tuple[int, ...]] = (1,)
     inplace = True

@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from fastconv._ext.conv.algorithms import kernel
+from fastconv._ext.conv.algorithms import instances, kernel
 from fastconv._ext.conv.geometry import Geometry
+from fastconv._ext.conv.input_gradient import pack, packed_bytes
 from fastconv.functional._check import check_count, check_rank, check_shape, memory, pair, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._geometry import length_1d
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import (
+    MOST_PIXELS,
+    PackedWeight,
     _bias_gradient,
     _fixed,
     _into,
@@ -20,6 +23,8 @@ from fastconv.functional._ops.convolution import (
 )
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, operation, rows_of
 from fastconv.graph.value import write
+
+_pack = instances(pack)
 
 
 @operation
@@ -32,7 +37,7 @@ class TransposedConvolution(Operation):
     output_padding: Any
     dilation: Any
     groups: int
-    takes = ("add", "activation", "pre")
+    takes = ("add", "activation")
     optional = (2,)
     accumulates = (1, 2)
     spaced_output = True
@@ -136,8 +141,24 @@ class TransposedConvolution(Operation):
         g = self._known(f, x, weight)
         add, pre = (None if a is None else self._image(a) for a in (f.add, f.pre))
         epilogue = Epilogue(*f.activation, bias, None, add, pre)
-        run = kernel("input_gradient", g, y.itemsize)
-        yield run, (self._image(x), self._filters(weight), self._image(y), g, epilogue, scratch)
+        run, filters = kernel("input_gradient", g, y.itemsize), self._filters(weight)
+        arguments = (self._image(x), filters, self._image(y), g, epilogue, scratch)
+        if f.kept is None:
+            yield run, arguments
+            return
+        key = (self, weight.shape, weight.dtype, min(g.sh, g.h), min(g.sw, g.w))  # the last two: how many phases
+        if key not in f.kept:
+            f.kept[key] = PackedWeight(_pack[y.itemsize], packed_bytes(g, y.itemsize), filters, g)
+        packed = f.kept[key]
+        yield packed.call(filters, g)
+        yield run, (*arguments, packed.panels)
+
+    def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
+        x, weight = inputs[:2]
+        g = self.geometry(self._output(x.shape, weight.shape), weight.shape, x.shape)
+        if not 0 < g.n * g.p * g.q <= MOST_PIXELS:
+            return 0
+        return int(weight.nbytes + packed_bytes(g, weight.dtype.itemsize))
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
