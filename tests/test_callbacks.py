@@ -1,6 +1,5 @@
 """Callbacks: each alone, what it says and does at the moment it is there for."""
 
-import doctest
 import struct
 import time
 
@@ -19,12 +18,8 @@ from fastconv.train import (
     StopOnNonFinite,
     TensorBoard,
     Trainer,
-    base,
-    history,
     state_sha256,
-    writer,
 )  # fmt: skip
-from fastconv.train import trainer as trainer_module
 
 
 def points(n=32, seed=0):
@@ -41,11 +36,6 @@ def trainer(model, *callbacks, loss=None, lr=0.1, **options):
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.5)
     options = {"progress": False, **options}
     return Trainer(model, loss or nn.CrossEntropyLoss(), optimizer, callbacks=callbacks, **options)
-
-
-@pytest.mark.parametrize("module", [base, history, trainer_module, writer], ids=lambda module: module.__name__)
-def test_doctests(module):
-    assert doctest.testmod(module).failed == 0
 
 
 class Spoil(nn.Module):

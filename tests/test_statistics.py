@@ -1,6 +1,5 @@
 """Figures of activations, gradients and updates: by hand on small arrays, and without a trace in the model."""
 
-import doctest
 import math
 
 import numpy as np
@@ -24,10 +23,6 @@ class Given(nn.Module):
 def state(model):
     arrays = {name: array.tobytes() for name, array in model.state_dict().items()}
     return arrays, model.extra_state(), [module.training for module in model.modules()]
-
-
-def test_doctests():
-    assert doctest.testmod(statistics).failed == 0
 
 
 def test_figures_by_hand():

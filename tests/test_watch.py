@@ -1,6 +1,5 @@
 """Watching a run: the records, no trace in the run, and advice on planted faults but none on healthy nets."""
 
-import doctest
 import io
 import math
 import re
@@ -13,7 +12,7 @@ from click.testing import CliRunner
 import fastconv
 from fastconv import init, nn, optim
 from fastconv.cli import main
-from fastconv.diagnose import Watch, activation_statistics, gradient_norms, watch
+from fastconv.diagnose import Watch, activation_statistics, gradient_norms
 from fastconv.diagnose.advice import Advice
 from fastconv.train import Callback, Diverged, RunWriter, Trainer, state_sha256
 from fastconv.train.run import read_record
@@ -43,10 +42,6 @@ def run(model, lr=0.05, callbacks=(), samples=None, epochs=4, **options):
     )
     trainer.fit(samples or points(), points(20, seed=1), epochs=epochs, batch_size=16)
     return trainer
-
-
-def test_doctests():
-    assert doctest.testmod(watch).failed == 0
 
 
 def test_records_hold_the_figures_of_their_step():

@@ -16,6 +16,8 @@ from contextvars import ContextVar
 
 import numpy as np
 
+__all__ = ["generator", "manual_seed"]
+
 _MASK64 = (1 << 64) - 1
 
 

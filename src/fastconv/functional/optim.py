@@ -44,6 +44,8 @@ def sgd_step(
 ) -> None:
     """Gradient descent with momentum, as ``torch.optim.SGD`` (Sutskever et al., 2013).
 
+    ::
+
         g = grad + weight_decay * param
         buffer = momentum * buffer + (1 - dampening) * g
         param -= lr * (g + momentum * buffer  if nesterov else  buffer)
@@ -96,6 +98,8 @@ def adam_step(
 ) -> None:
     """Adam (Kingma and Ba, 2015), or with ``decoupled`` AdamW (Loshchilov and Hutter, 2019), as PyTorch's.
 
+    ::
+
         g = grad + weight_decay * param          (Adam)
         param *= 1 - lr * weight_decay           (AdamW)
         m = m + (1 - beta1) * (g - m)
@@ -147,6 +151,8 @@ def rmsprop_step(
 ) -> None:
     """RMSprop (Hinton, Coursera lecture 6e, 2012; centred: Graves, 2013), as ``torch.optim.RMSprop``.
 
+    ::
+
         g = grad + weight_decay * param
         square_avg = alpha * square_avg + (1 - alpha) * g^2
         grad_avg = grad_avg + (1 - alpha) * (g - grad_avg)                   (centred)
@@ -194,6 +200,8 @@ def adagrad_step(
     step: int = 1,
 ) -> None:
     """Adagrad (Duchi, Hazan, Singer, 2011), as ``torch.optim.Adagrad``.
+
+    ::
 
         g = grad + weight_decay * param
         state_sum += g^2

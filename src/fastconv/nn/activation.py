@@ -96,7 +96,7 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """x · Φ(x), Φ the normal distribution, or with `approximate`="tanh" its approximation by tanh."""
+    """x · Φ(x), Φ the normal distribution, or with ``approximate="tanh"`` its approximation by tanh."""
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
@@ -162,7 +162,7 @@ class Sigmoid(Module):
 
 
 class Softsign(Module):
-    """x / (1 + |x|)."""
+    """``x / (1 + |x|)``."""
 
     def forward(self, input: Any) -> Any:
         return F.softsign(input)

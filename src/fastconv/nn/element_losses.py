@@ -39,7 +39,7 @@ class MSELoss(_ElementLoss):
 
 
 class L1Loss(_ElementLoss):
-    """|output - target|, averaged or summed over all elements: see :func:`fastconv.functional.l1_loss`."""
+    """``|output - target|``, averaged or summed over all elements: see :func:`fastconv.functional.l1_loss`."""
 
     _functions = (F.l1_loss, F.l1_loss_backward)
 
