@@ -37,3 +37,4 @@ html_title = f"fastconv {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 copybutton_exclude = ".linenos, .gp, .go"
+html_show_copyright = False
