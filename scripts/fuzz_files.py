@@ -33,21 +33,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from fuzz_mutations import mutate_bytes, mutate_checkpoint, mutate_json, mutate_lines, mutate_model, mutate_onnx
 
 LIMIT = 1 << 30  # bytes that a case may take beyond what the process has
 SECONDS = 4.0  # after which a training that goes on is cut short, which is no fault
 SILENCE = 60.0  # seconds without an answer that are one
 CODES = {0, 2, 3, 4, 130, 143}
 CLEAN = (ValueError, OSError, ImportError)
-
-DEEP = "[" * 900 + "]" * 900
-RAW = [
-    "null", "true", "false", "-1", "0", "1", "2", "1.5", "-0.0", "1e-320", "1e308", "1e400", "NaN", "-Infinity", "1e30",
-    str(2**31), str(2**63), str(2**64), str(10**30), "9" * 400, "9" * 5000, '""', '"x"', '"' + "y" * 10_000 + '"',
-    '"\\ud800"', '"\\u0000"', '"\\u001b[31m"', '"../../../outside/kept"', '"/etc/passwd"', "[]", "{}", "[[]]", "[null]",
-    '{"array": 2}', '{"array": []}', '{"array": "x"}', '{"dict": []}', '{"dict": {}}', "[" + "1," * 999 + "1]",
-    '{"type": "Sequential", "config": {}}', DEEP, "[" * 100_000 + "]" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000,
-]  # fmt: skip
 
 
 def command(*words):
@@ -87,6 +79,18 @@ def net(path):
     from fastconv import serialize
 
     function(lambda: serialize.load(path).predict(np.zeros((1, 1, 8, 8), np.float32)))
+
+
+def onnx_net(path):
+    from fastconv import onnx
+
+    function(lambda: onnx.load(path).predict(np.zeros((2, 3, 12, 12), np.float32)))
+
+
+def torch_weights(path):
+    from fastconv import nn, serialize
+
+    function(lambda: nn.Linear(6, 4).load_state_dict(serialize.load_torch(path)))
 
 
 def idx(path):
@@ -165,6 +169,14 @@ def of(read):
     return lambda path: [lambda: read(path)]
 
 
+def beside(name, read):
+    """What reads one file by a function, when another beside it is changed."""
+    return lambda path: [lambda: read(path.with_name(name))]
+
+
+BY_PATH = {"data", "images", "onnx", "torch"}  # whose readers are given the file itself
+
+
 # How often, what is copied, which file of it is changed, how, and what reads it (the folder, or the file itself).
 TARGETS = [
     *((5, "runs", f"done/{name}.json", "json", runs) for name in ("config", "env", "result")),
@@ -178,6 +190,9 @@ TARGETS = [
     (6, "deep", "deep.bin.json", "json", deep), (1, "deep", "deep.bin", "bytes", deep),
     (1, "deep", "deep.bin.head", "bytes", deep),
     (3, "mlp", "mlp.safetensors.json", "json", mlp), (3, "mlp", "mlp.safetensors", "model", mlp),
+    *((6, "onnx", name, "onnx", of(onnx_net)) for name in ("saved.onnx", "exported.onnx", "outside.onnx")),
+    (1, "onnx", "weights", "bytes", beside("outside.onnx", onnx_net)),
+    (3, "torch", "weights.safetensors", "model", of(torch_weights)),
     *((2, "data", name, "bytes", of(idx)) for name in ("images.gz", "labels", "members.gz")),
     *((2, "data", name, "bytes", of(cifar)) for name in ("batch.bin", "batch.bin.gz")),
     *((2, "images", name, "bytes", of(picture)) for name in ("x.npy", "x.png", "rgba.png", "deep.png", "x.jpg")),
@@ -185,10 +200,17 @@ TARGETS = [
     (3, "images", "cache.images", "bytes", of(cached)),
 ]  # fmt: skip
 
+# What reads each folder as it was made.
+WHOLE = {
+    "runs": runs, "killed": resumed, "deep": deep, "mlp": mlp, "search": searched,
+    "onnx": lambda folder: of(onnx_net)(folder / "exported.onnx"),
+}  # fmt: skip
+
 
 def make(root):
     """Write one of each file that is read."""
     from PIL import Image
+    from safetensors.numpy import save_file
 
     from fastconv.data.image_cache import listed as listing
     from fastconv.data.image_cache import write
@@ -196,7 +218,7 @@ def make(root):
 
     digits = ("--dataset", "digits")
     short = (*digits, "--model", "mlp", "--epochs", 1, "--batch-size", 256, "--watch-every", 2)
-    for folder in ("runs", "killed", "search", "deep", "mlp", "data", "images"):
+    for folder in ("runs", "killed", "search", "deep", "mlp", "data", "images", "onnx", "torch"):
         (root / folder).mkdir(parents=True)
     for words in (
         ("train", *short, "--out", root / "runs" / "done"), ("train", *short, "--out", root / "runs" / "other"),
@@ -234,142 +256,51 @@ def make(root):
         Image.fromarray(pixels[:, :, :3]).save(root / "images" / f"x.{kind}")
     cache = Files(root / "images", ("x.png", "rgba.png", "x.npy"), (3, 9, 9), "crop")
     write(root / "images" / "cache.images", cache, listing(cache))
+    make_onnx(root / "onnx", rng)
+    weights = {"weight": rng.normal(size=(4, 6)).astype(np.float32), "bias": np.zeros(4, np.float16)}
+    save_file(weights, root / "torch" / "weights.safetensors")
 
 
-def mutate_bytes(data, rng):
-    data = bytearray(data)
-    at = lambda: rng.randrange(len(data) + 1)  # noqa: E731
-    kind = rng.choice(["flip", "flip", "cut", "cut", "grow", "block", "number", "double", "empty", "head"])
-    if kind == "flip":
-        for _ in range(rng.choice([1, 1, 2, 8, 64])):
-            if data:
-                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    elif kind == "cut":
-        del data[at() :]
-    elif kind == "grow":
-        data += rng.randbytes(rng.choice([1, 7, 1000]))
-    elif kind == "block":
-        start, what = at(), rng.choice([b"\0", b"\xff", rng.randbytes(8)])
-        data[start : start + rng.choice([1, 4, 64])] = what * rng.choice([1, 8])
-    elif kind == "number":
-        start, size = at(), rng.choice([1, 2, 4, 8])
-        value = rng.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]) % 256**size
-        data[start : start + size] = value.to_bytes(size, rng.choice(["big", "little"]))
-    elif kind == "double":
-        start = at()
-        data[start:start] = data[start : start + rng.choice([1, 16, 1000])]
-    elif kind == "empty":
-        data = bytearray(rng.choice([b"", b"\0" * 64, b"{}", b"[]", b"null\n", b"\xef\xbb\xbf{}"]))
-    elif data:
-        for i in range(min(32, len(data))):
-            if rng.random() < 0.1:
-                data[i] = rng.randrange(256)
-    return bytes(data)
+def make_onnx(folder, rng):
+    """Write a net as this package writes it, and one as exporters do, in one file and with its weights in another."""
+    import onnx
+    from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
+    from fastconv import nn
+    from fastconv.onnx import load, save
 
-def places(value, found=None):
-    """Return (container, key) of all that is in a JSON value."""
-    found = [] if found is None else found
-    for key, item in list(value.items()) if isinstance(value, dict) else enumerate(value):
-        found.append((value, key))
-        if isinstance(item, dict | list):
-            places(item, found)
-    return found
-
-
-def mutate_json(text, rng):
-    """Return a JSON text with one or a few entries changed; any text, not all of it JSON."""
-    value = [json.loads(text)]
-    raw = {}
-    for _ in range(rng.choice([1, 1, 1, 2, 4])):
-        spots = places(value)
-        container, key = rng.choice(spots)
-        item = container[key]
-        kind = rng.choice(["raw", "raw", "raw", "raw", "delete", "rename", "swap", "wrap", "number", "text"])
-        if kind == "number" and isinstance(item, int | float):
-            container[key] = rng.choice([-item, item + 1, item * 10**6, item / 3, str(item), [item], not item])
-        elif kind == "delete" and container is not value:
-            del container[key]
-        elif kind == "rename" and isinstance(container, dict):
-            container[rng.choice(["", "x", "__class__", key + "x", "\x1b[31m"])] = container.pop(key)
-        elif kind == "swap":
-            other, at = rng.choice(spots)
-            container[key] = json.loads(json.dumps(other[at]))
-        elif kind == "wrap":
-            container[key] = rng.choice([[item], {"x": item}, [item] * 3])
-        elif kind == "text" and isinstance(item, str):
-            container[key] = mutate_bytes(item.encode(), rng).decode("utf-8", "replace")
-        else:
-            mark = f"@@{len(raw)}@@"
-            raw[mark] = rng.choice(RAW)
-            container[key] = mark
-    text = json.dumps(value)[1:-1]
-    for mark, what in raw.items():
-        text = text.replace(f'"{mark}"', what)
-    return text
-
-
-def mutate_lines(data, rng):
-    lines = data.decode("utf-8", "replace").splitlines()
-    kind = rng.choice(["json", "json", "json", "bytes", "swap", "delete", "double"])
-    if kind == "bytes" or not lines:
-        return mutate_bytes(data, rng)
-    at = rng.randrange(len(lines))
-    if kind == "json":
-        lines[at] = mutate_json(lines[at], rng)
-    elif kind == "swap":
-        other = rng.randrange(len(lines))
-        lines[at], lines[other] = lines[other], lines[at]
-    elif kind == "delete":
-        del lines[at]
-    else:
-        lines.insert(rng.randrange(len(lines)), lines[at])
-    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
-
-
-def mutate_model(data, rng):
-    """Change a safetensors file: anywhere, or its header, or the JSON in its metadata, with the length made right."""
-    kind = rng.choice(["bytes", "header", "inner", "inner"])
-    if kind == "bytes":
-        return mutate_bytes(data, rng)
-    size = int.from_bytes(data[:8], "little")
-    header, rest = data[8 : 8 + size].decode(), data[8 + size :]
-    if kind == "header":
-        header = mutate_json(header, rng)
-    else:
-        parsed = json.loads(header)
-        metadata = parsed["__metadata__"]
-        metadata["fastconv"] = mutate_json(metadata["fastconv"], rng)
-        header = json.dumps(parsed)
-    text = header.encode("utf-8", "replace")
-    return len(text).to_bytes(8, "little") + text + rest
-
-
-def mutate_checkpoint(path, rng):
-    """Change the state of a checkpoint or its arrays, with the digest made right again; or just its bytes."""
-    from fastconv.serialize import load_arrays, save_arrays
-    from fastconv.train.digest import arrays_sha256
-
-    kind = rng.choice(["bytes", "state", "state", "state", "arrays"])
-    if kind == "bytes":
-        path.write_bytes(mutate_bytes(path.read_bytes(), rng))
-        return
-    arrays, strings = load_arrays(path)
-    text = strings["fastconv.checkpoint"]
-    if kind == "state":
-        text = mutate_json(text, rng).encode("utf-8", "replace").decode()
-    else:
-        name = rng.choice(sorted(arrays))
-        array = arrays[name]
-        changed = [
-            array * np.float64(np.nan), array.astype(np.float64), array.ravel(), array[..., None],
-            array.astype(np.int64), np.zeros((0, *array.shape[1:])), -array, array + 2**40, np.float32([]),
-            np.full(array.shape, np.inf),
-        ]  # fmt: skip
-        arrays[name] = np.ascontiguousarray(rng.choice(changed))
-        if rng.random() < 0.2:
-            arrays[rng.choice(["x", "../x"])] = arrays.pop(name)
-    save_arrays(path, arrays, {"fastconv.checkpoint": text, "sha256": arrays_sha256(sorted(arrays.items()), text)})
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.ConvTranspose2d(6, 4, 2, 2),
+        nn.PReLU(), nn.Flatten(), nn.Linear(576, 5),
+    )  # fmt: skip
+    save(net, folder / "saved.onnx", (2, 3, 12, 12))
+    w, scale = rng.normal(size=(4, 3, 3, 3)).astype(np.float32), np.ones(4, np.float32)
+    weights = {
+        "w": w, "b": scale, "s": scale, "m": scale, "v": scale, "zero": np.int64([0]), "one": np.int64(0),
+        "rest": np.int64([-1]), "sizes": np.float32([1, 1, 2, 2]), "pads": np.int64([0, 0, 1, 1, 0, 0, 1, 1]),
+        "head": rng.normal(size=(676, 5)).astype(np.float32), "filled": np.int64([5]), "six": np.float32(6),
+    }  # fmt: skip
+    nodes = [
+        make_node("Pad", ["x", "pads"], ["padded"]), make_node("Conv", ["padded", "w", "b"], ["c"], strides=[2, 2]),
+        make_node("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"]), make_node("Clip", ["n", "", "six"], ["a"]),
+        make_node("Resize", ["a", "", "sizes"], ["r"], mode="nearest"),
+        make_node("AveragePool", ["r"], ["p"], kernel_shape=[2, 2], pads=[1, 1, 1, 1]),
+        make_node("Concat", ["p", "p"], ["j"], axis=1), make_node("Split", ["j"], ["k", "l"], axis=1),
+        make_node("Add", ["k", "l"], ["q"]), make_node("Softmax", ["q"], ["t"], axis=1),
+        make_node("Shape", ["t"], ["shape"]), make_node("Gather", ["shape", "one"], ["count"]),
+        make_node("Unsqueeze", ["count", "zero"], ["n1"]), make_node("Concat", ["n1", "rest"], ["flat"], axis=0),
+        make_node("Reshape", ["q", "flat"], ["f"]), make_node("MatMul", ["f", "head"], ["h"]),
+        make_node("ConstantOfShape", ["filled"], ["bias"]), make_node("Add", ["h", "bias"], ["y"]),
+    ]  # fmt: skip
+    ends = [make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            for name, shape in (("x", ("n", 3, 12, 12)), ("y", ("n", 5)))]  # fmt: skip
+    arrays = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()]
+    graph = make_graph(nodes, "exported", ends[:1], ends[1:], arrays)
+    proto = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
+    onnx.save(proto, folder / "exported.onnx")
+    onnx.save(proto, folder / "outside.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    for path in sorted(folder.glob("*.onnx")):
+        assert load(path).predict(np.zeros((2, 3, 12, 12), np.float32)).shape == (2, 5), path
 
 
 def mutate(path, kind, rng, outside):
@@ -384,7 +315,8 @@ def mutate(path, kind, rng, outside):
         if kind == "json" and rng.random() < 0.85:
             changed = mutate_json(data.decode(), rng).encode("utf-8", "replace")
         else:
-            changed = {"lines": mutate_lines, "model": mutate_model}.get(kind, mutate_bytes)(data, rng)
+            how = {"lines": mutate_lines, "model": mutate_model, "onnx": mutate_onnx}.get(kind, mutate_bytes)
+            changed = how(data, rng)
         path.write_bytes(changed)
 
 
@@ -435,7 +367,7 @@ def case(number, seed, root, guard):
         path = sorted(path.parent.glob("step-*.safetensors"))[-1]
     mutate(path, kind, rng, outside)
     read = rng.choice(readers(path if (name in ("done/model.safetensors",) and readers is not runs) or source in
-                              ("data", "images") else place))  # fmt: skip
+                              BY_PATH else place))  # fmt: skip
     guard.trespasses.clear()
     guard.root = os.path.realpath(place)
     wrong = None
@@ -471,20 +403,21 @@ def work(arguments):
         raise TimeUp
 
     signal.signal(signal.SIGALRM, time_up)
-    for source, readers in {"runs": runs, "killed": resumed, "deep": deep, "mlp": mlp, "search": searched}.items():
+    told = os.fdopen(os.dup(1), "w", buffering=1)
+    for source, readers in WHOLE.items():
         shutil.copytree(root / "made" / source, root / "scratch")  # so that libraries are there before the limit is
         for read in readers(root / "scratch"):
             read()
+            print(json.dumps({"ready": source}), file=told)
         shutil.rmtree(root / "scratch")
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + LIMIT
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with os.fdopen(os.dup(1), "w", buffering=1) as told:
-        for number in arguments.numbers:
-            print(json.dumps({"begun": number}), file=told)
-            what, wrong = case(number, arguments.seed, root, guard)
-            print(json.dumps({"done": number, "what": what, "wrong": wrong}), file=told)
+    for number in arguments.numbers:
+        print(json.dumps({"begun": number}), file=told)
+        what, wrong = case(number, arguments.seed, root, guard)
+        print(json.dumps({"done": number, "what": what, "wrong": wrong}), file=told)
 
 
 def watch(process):
@@ -514,8 +447,8 @@ def fuzz(numbers, seed, root):
         process = subprocess.Popen([*words, *map(str, chunk)], stdout=subprocess.PIPE, env=environment, cwd=root)
         begun, done = None, 0
         for told in watch(process):
-            if "begun" in told:
-                begun = told["begun"]
+            if "done" not in told:
+                begun = told.get("begun")
                 continue
             begun, done = None, done + 1
             kinds[told["what"]] += 1

@@ -5,9 +5,10 @@
     scripts/races.py --calls 3000 --seed 0
 
 Needs GCC on Linux. Calls are those of scripts/fuzz_calls/, as they are drawn and not bent, on two to four threads
-however small they are, on every instruction set; then a net is trained, with a residual core, and one model is called
-from several threads of Python at once. The loops are the package's own, over a stand-in for GCC's OpenMP library that
-the sanitizer sees through (races_openmp.c).
+however small they are, on every instruction set; then nets are trained, with a residual core, with branches whose
+results are joined and with normalisation by groups; a deep net in its file, in each way to train it; and one model is
+called from several threads of Python at once. The loops are the package's own, over a stand-in for GCC's OpenMP library
+that the sanitizer sees through (races_openmp.c).
 
 What is proved: in the calls made, no two threads of a loop touch the same memory without one waiting for the other,
 whatever the order in which they happened to run. What is not: calls that were not made, and code that is not the
@@ -78,21 +79,56 @@ def drawn_calls(options):
 
 def trained_nets(options):
     from fastconv import config, nn, optim
+    from fastconv import functional as F
+
+    class Joined(nn.Module):
+        """Parts that are written where their concatenation lies, with and without gaps between the pixels."""
+
+        def __init__(self, algorithm):
+            self.one, self.three = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 9, 3, padding=1, algorithm=algorithm)
+            self.pool, self.norm = nn.MaxPool2d(3, 1, 1), nn.GroupNorm(3, 6)
+
+        def forward(self, x):
+            return F.relu(F.cat((self.norm(self.one(x)), self.three(x), self.pool(x)), 1))
 
     rng = np.random.default_rng(options.seed)
     x, labels = rng.normal(size=(8, 3, 9, 9)).astype(np.float32), rng.integers(0, 3, 8)
     for isa in config.available_isas():
-        with config.isa(isa), config.threads(3):
-            model = nn.Sequential(
-                nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(8, 4, 3, groups=2), nn.GELU(), nn.Dropout(0.25), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                nn.DeepResidual(4, 50), nn.Linear(4, 3),
-            )  # fmt: skip
-            loss, steps = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=0.01)
-            for _ in range(3):
-                loss(model(x), labels)
-                model.backward(loss.backward())
-                steps.step()
+        for algorithm in ("direct", "winograd"):
+            with config.isa(isa), config.threads(3):
+                model = nn.Sequential(
+                    nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), Joined(algorithm), nn.AvgPool2d(2),
+                    nn.Conv2d(23, 4, 3), nn.LayerNorm((4, 2, 2)), nn.GELU(), nn.Dropout(0.25),
+                    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.DeepResidual(4, 50), nn.Linear(4, 3),
+                )  # fmt: skip
+                loss, steps = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=0.01)
+                for _ in range(3):
+                    loss(model(x), labels)
+                    model.backward(loss.backward())
+                    steps.step()
+                model.predict(x[:2])  # packed once, looked at in the second call
+                model.predict(x[:2])
+
+
+def deep_nets_in_files(options):
+    """Windows of a mapped file: threads advise and map it, compute on it, and change it."""
+    from fastconv import config, data, deep
+
+    rng = np.random.default_rng(options.seed)
+    images, labels = rng.integers(0, 256, (40, 1, 6, 6)).astype(np.uint8), rng.integers(0, 10, 40)
+    dataset = data.Dataset("noise", tuple("0123456789"), data.Samples(images, labels), data.Samples(images, labels))
+    ways = {"run": {}, "step": {"durability": "step"}, "memory": {"in_memory": True}, "short": {"chunk": 7}}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, isa in enumerate(config.available_isas()):
+            for name, way in ways.items():
+                paths = deep.Paths.of(Path(folder, f"{number}-{name}.bin"))
+                deep.create(paths, deep.Record(16, 3000, 0.02, "softsign", 36, 10, options.seed))
+                with config.isa(isa), config.threads(3):
+                    with deep.Training(paths, dataset, batch=16, window=1 << 20, **way) as training:
+                        for _ in range(2):
+                            training.step()
+                        training.save()
+                    deep.evaluate(paths, dataset.test, dataset.levels)
 
 
 def one_model_in_threads(options):
@@ -105,7 +141,7 @@ def one_model_in_threads(options):
 
 
 PARTS = {part.__name__: part for part in (
-    planted_in_openmp, planted_in_python, drawn_calls, trained_nets, one_model_in_threads,
+    planted_in_openmp, planted_in_python, drawn_calls, trained_nets, deep_nets_in_files, one_model_in_threads,
 )}  # fmt: skip
 
 
