@@ -2,20 +2,75 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_folders import write_run
 
-from fastconv import nn, serialize
+import fastconv.onnx
+from fastconv import deep, nn, serialize, viz
 from fastconv.cli import main
 from fastconv.data import catalogue, folders
 from fastconv.paths import expand, printable
 from fastconv.train import RunWriter, find_runs, read_record
+from fastconv.viz.report import Report
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and names of POSIX")
+
+
+def _a_report(path):
+    write_run(path.parent / "runs" / "a", epochs=1)
+    Report(path.parent / "runs").write(path)
+
+
+def _a_figure(path):
+    from fastconv.viz._run import save
+
+    save(viz.filters(nn.Sequential(nn.Conv2d(3, 2, 3))), path)
+
+
+WRITERS = {
+    "serialize.save": lambda path: serialize.save(nn.Linear(2, 2), path),
+    "onnx.save": lambda path: fastconv.onnx.save(nn.Linear(2, 2), path, (1, 2)),
+    "report": _a_report,
+    "deep.create": lambda path: deep.create(deep.Paths.of(path), deep.Record(4, 2, 0.1, "tanh", 9, 3, 0), force=True),
+    "a deep head": lambda path: deep.create(
+        deep.Paths.of(path.parent / "w", path), deep.Record(4, 2, 0.1, "tanh", 9, 3, 0), force=True),
+    "viz": _a_figure,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("through", [False, True], ids=["itself", "through a link"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_no_file_takes_the_place_of_what_is_none(tmp_path, kind, through, writer):
+    """A result written to /dev/full by root was a file of that name from then on."""
+    if through and writer in ("viz", "deep.create", "a deep head"):
+        pytest.skip("it replaces the link, not what that leads to")
+    there = path = tmp_path / "there.png"
+    if kind == "pipe":
+        os.mkfifo(there)
+    elif kind == "folder":
+        there.mkdir()
+    else:
+        try:
+            os.mknod(there, 0o600 | stat.S_IFCHR, os.makedev(1, 7))
+        except OSError:
+            pytest.skip("devices are made by root alone")
+    if through:
+        path = tmp_path / "link.png"
+        path.symlink_to(there)
+    before = there.lstat()
+    with pytest.raises(OSError, match="directory" if kind == "folder" else "Not a regular file") as caught:
+        WRITERS[writer](path)
+    assert caught.value.filename == str(path)
+    after = there.lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"there.png", "link.png", "runs"}
 
 
 @pytest.mark.parametrize("where", ["link", ".", "kept", "link/", "./kept/../kept"])

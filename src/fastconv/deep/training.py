@@ -18,6 +18,7 @@ from fastconv.deep.files import RECORD_BYTES, Paths, Record, check_length, preal
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
+from fastconv.serialize.files import check_replaceable
 from fastconv.steps import Report
 
 
@@ -279,13 +280,16 @@ def create(paths: Paths, record: Record, *, force: bool = False) -> None:
     FileExistsError
         If one of them exists, unless ``force``.
     OSError
-        If another process works on a net that is there, or the disk has no room; there are no files then.
+        If another process works on a net that is there, one of them is a folder, a pipe or a device, or the disk has
+        no room; there are no files then.
     """
     core, files = record.core, (paths.weights, paths.head, paths.record)
     head = Head(record.inputs, record.width, record.classes).initialize(record.seed)
     for path in files:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {path.parent}")
+    for path in files:
+        check_replaceable(path, path)
     with paths.lock():
         for path in files:
             if path.exists() and not force:

@@ -23,9 +23,15 @@ def replacing(path: PathLike, *, follow: bool = True) -> Iterator[Path]:
     The draft is on disk before it is renamed, and the rename itself before this returns: whoever is killed, or
     loses power, leaves the old file or the new one. A symbolic link is followed, or else (not ``follow``) replaced
     itself. On an exception the draft goes and what was there before is untouched.
+
+    Raises
+    ------
+    OSError
+        If a folder, a pipe or a device is there, whose place no file is to take.
     """
     path = expand(path)
     target = Path(os.path.realpath(path)) if follow else Path(os.path.realpath(path.parent), path.name)
+    check_replaceable(target, path)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     with speaking_of(path, draft):
         draft.touch(exist_ok=False)
@@ -41,6 +47,18 @@ def replacing(path: PathLike, *, follow: bool = True) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
             raise
     sync_folder(target.parent)
+
+
+def check_replaceable(target: Path, path: Path) -> None:
+    """Raise OSError, which names ``path``, if a folder, a pipe or a device is at ``target``; a link itself may go."""
+    try:
+        mode = target.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise OSError(errno.EINVAL, "Not a regular file, which a new one could replace", str(path))
 
 
 @contextlib.contextmanager

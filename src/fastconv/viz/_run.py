@@ -13,6 +13,7 @@ import numpy as np
 from fastconv import data
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
 from fastconv.paths import expand
+from fastconv.serialize.files import replacing
 from fastconv.train.run import load_run, read_record, trained
 from fastconv.train.setup import Options, dataset_of
 from fastconv.viz._curves import curves
@@ -188,9 +189,5 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure; the file appears whole or not at all."""
     path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path, follow=False) as draft:
         figure.savefig(draft, format=path.suffix[1:])
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
