@@ -403,21 +403,21 @@ def work(arguments):
         raise TimeUp
 
     signal.signal(signal.SIGALRM, time_up)
-    told = os.fdopen(os.dup(1), "w", buffering=1)
-    for source, readers in WHOLE.items():
-        shutil.copytree(root / "made" / source, root / "scratch")  # so that libraries are there before the limit is
-        for read in readers(root / "scratch"):
-            read()
-            print(json.dumps({"ready": source}), file=told)
-        shutil.rmtree(root / "scratch")
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + LIMIT
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number in arguments.numbers:
-        print(json.dumps({"begun": number}), file=told)
-        what, wrong = case(number, arguments.seed, root, guard)
-        print(json.dumps({"done": number, "what": what, "wrong": wrong}), file=told)
+    with os.fdopen(os.dup(1), "w", buffering=1) as told:
+        for source, readers in WHOLE.items():
+            shutil.copytree(root / "made" / source, root / "scratch")  # so that libraries are there before the limit is
+            for read in readers(root / "scratch"):
+                read()
+                print(json.dumps({"ready": source}), file=told)
+            shutil.rmtree(root / "scratch")
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + LIMIT
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for number in arguments.numbers:
+            print(json.dumps({"begun": number}), file=told)
+            what, wrong = case(number, arguments.seed, root, guard)
+            print(json.dumps({"done": number, "what": what, "wrong": wrong}), file=told)
 
 
 def watch(process):

@@ -4,12 +4,17 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fastconv import config
 from fastconv._ext import runtime
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else the commands under test inherit that, and go on
+
+# How long an example takes is the machine's affair: a test that says nothing of time does not fail of a busy one.
+settings.register_profile("fastconv", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fastconv")
 
 ISAS = config.available_isas()
 THREADS = (1, 2, 3, 5)
