@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fastconv import data, locks
+from fastconv import config, data, locks
 from fastconv.cli import main
 
 Image = pytest.importorskip("PIL.Image")
@@ -124,6 +124,142 @@ def test_from_the_command_line(folder):
     assert json.loads(guessed.output)["predictions"][0]["class"] == "light"
     listed = CliRunner().invoke(main, ["runs", "list", str(folder.parent)])
     assert " set " in listed.output
+
+
+def drawn(mode, path):
+    """One picture, its left half red, its right half white, in a mode and format; and what it should look like."""
+    image = np.full((12, 16, 3), 255, np.uint8)
+    image[:, :8] = (200, 0, 0)
+    right = image.copy()
+    if mode == "I;16":
+        grey = np.where(image[..., 1] == 0, 77, 255).astype(np.uint16)
+        Image.fromarray(grey * 257).save(path)
+        right[:, :8] = 77
+    elif mode == "clear":  # transparent where it is white, black below
+        alpha = np.where(image[..., 1:2] == 0, 255, 0).astype(np.uint8)
+        Image.fromarray(np.concatenate([np.where(alpha, image, 0), alpha], -1).astype(np.uint8)).save(path)
+    elif mode == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the file lies on its side
+        Image.fromarray(np.rot90(image).copy()).save(path, exif=exif)
+    elif mode in ("L", "1", "LA"):
+        Image.fromarray(image).convert("L").convert(mode).save(path)
+        grey = np.asarray(Image.open(path).convert("L"))
+        right = np.repeat(grey[..., None], 3, -1)
+    elif mode == "P":
+        Image.fromarray(image).quantize(2).save(path)
+    else:
+        Image.fromarray(image).convert(mode).save(path)
+    return right
+
+
+@pytest.mark.parametrize(("mode", "kind"), [
+    ("RGB", "png"), ("RGB", "bmp"), ("RGB", "tif"), ("RGB", "ppm"), ("P", "png"), ("P", "gif"), ("L", "png"),
+    ("1", "png"), ("LA", "png"), ("RGBA", "png"), ("clear", "png"), ("clear", "tif"), ("I;16", "png"), ("I;16", "tif"),
+    ("CMYK", "tif"), ("turned", "png"), ("turned", "tif"),
+])  # fmt: skip
+def test_modes_and_formats(folder, mode, kind):
+    right = drawn(mode, folder / "dark" / f"_.{kind}")  # sorted after all digits
+    loaded = data.load(folder, image_size=(12, 16))
+    assert not loaded.damaged
+    everything = np.concatenate([loaded.train.images[:], loaded.test.images[:]]).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(np.abs(everything - right.astype(int)).max(axis=(1, 2, 3)).min(), 0)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+def test_sizes(folder, resize):
+    """A picture twice as wide as high, black but for its right quarter."""
+    image = np.zeros((20, 40, 3), np.uint8)
+    image[:, 30:] = 255
+    for path in (folder / "dark").iterdir():
+        Image.fromarray(image).save(path)
+    loaded = data.load(folder, image_size=20, resize=resize)
+    got = loaded.train.images[0][0]
+    assert got.shape == (20, 20)
+    if resize == "crop":
+        assert got.max() == 0
+    elif resize == "pad":
+        assert got[:5].max() == got[15:].max() == 0
+        assert got[10, -1] == 255
+    else:
+        assert (got[:, -3:] == 255).all()
+        assert (got[:, :13] == 0).all()
+
+
+def test_bombs_are_refused_unread(folder, monkeypatch):
+    monkeypatch.setattr("fastconv.data.decode.MAX_PIXELS", 100 * 100)
+    Image.new("RGB", (101, 100)).save(folder / "dark" / "bomb.png")
+    (text,) = data.load(folder, image_size=8).damaged
+    assert "101 x 100 pixels are more than" in text
+
+
+def test_names_that_are_no_text(folder):
+    os.rename(os.fsencode(folder / "light"), os.fsencode(folder) + b"/light\xff\x1b[31m")
+    loaded = data.load(folder, image_size=8)
+    assert loaded.classes == ("dark", "light��[31m")
+    os.mkdir(os.fsencode(folder) + b"/light\xfe\x1b[31m")
+    with pytest.raises(ValueError, match="both show as"):
+        data.load(folder, image_size=8)
+
+
+def test_hidden_and_other_files_are_left_alone(folder):
+    for name in (".DS_Store", ".hidden.png", "notes.txt", "Thumbs.db"):
+        (folder / "dark" / name).write_bytes(b"no picture")
+    (folder / ".git").mkdir()
+    os.mkfifo(folder / "dark" / "pipe.png")
+    os.symlink("/nowhere", folder / "dark" / "broken.png")
+    loaded = data.load(folder, image_size=8)
+    assert (len(loaded.train.labels), len(loaded.test.labels), loaded.damaged) == (32, 8, ())
+
+
+def patches(photo, side=48):
+    height, width = photo.shape[0] // side * side, photo.shape[1] // side * side
+    grid = photo[:height, :width].reshape(height // side, side, width // side, side, 3)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A flower and a monument: scikit-learn's two photographs, cut into patches."""
+    samples = pytest.importorskip("sklearn.datasets").load_sample_images()
+    root = tmp_path_factory.mktemp("photos")
+    for name, photo in zip(("monument", "flower"), samples.images, strict=True):
+        (root / name).mkdir()
+        for i, patch in enumerate(patches(photo)):
+            Image.fromarray(patch).save(root / name / f"{i}.{('png', 'jpg')[i % 2]}")
+    return root
+
+
+PHOTOS = ("--image-size", "24", "--model", "mnist-small", "--epochs", "8", "--scale", "0.5", "--rotation", "15",
+          "--contrast", "0.2", "--saturation", "0.2", "--cutout", "6")  # fmt: skip
+
+
+def trained(root, out, *more):
+    done = CliRunner().invoke(main, ["train", "--dataset", str(root), *PHOTOS, *more, "--json", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output.splitlines()[-1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_flowers_and_monuments(photos, tmp_path, monkeypatch, threads):
+    """Learned, cached or not, on any number of threads to the same bits; killed and resumed, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    whole = trained(photos, tmp_path / "whole")
+    assert whole["test_accuracy"] > 0.9
+    before = config.threads()
+    config.threads(threads)
+    try:
+        other = trained(photos, tmp_path / "other", "--cache", "--checkpoint-every", "5")
+    finally:
+        config.threads(before)
+    assert other["state_sha256"] == whole["state_sha256"]
+    for name in ("result.json", "model.safetensors"):  # as a kill leaves it
+        (tmp_path / "other" / name).unlink()
+    newest = sorted((tmp_path / "other" / "checkpoints").iterdir())[-1]
+    newest.unlink()
+    again = CliRunner().invoke(main, ["train", "--resume", str(tmp_path / "other"), "--json"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.output.splitlines()[-1])["state_sha256"] == whole["state_sha256"]
 
 
 class TestCache:

@@ -89,6 +89,7 @@ class Place(click.Path):
 
 _RATE = Number(min=0, min_open=True)
 _AMOUNT = Number(min=0)
+_SHARE = Number(min=0, max=1)
 _TRAINING: dict[str, dict[str, Any]] = {
     "dataset": dict(default="digits", metavar="NAME|FOLDER",
         help="digits (default), mnist, fashion_mnist, cifar10, or a folder with a folder of images for each class, "
@@ -113,6 +114,17 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "warmup": dict(type=click.IntRange(min=0), help="Updates with a rising rate at first."),
     "init": dict(help="small, lecun, xavier, caffe, kaiming-toolbox, he, orthogonal, lsuv or default."),
     "augment/--no-augment": dict(default=None, help="Shift images at random, mirror some."),
+    "flip/--no-flip": dict(default=None, help="Mirror half of the images left and right."),
+    "shift": dict(type=click.IntRange(0, 2**16), metavar="PIXELS", help="Shift images by up to so many each way."),
+    "scale": dict(
+        type=Number(min=0, max=1, min_open=True), metavar="SHARE",
+        help="Look at parts of images, of this share of their area or more.",
+    ),
+    "rotation": dict(type=Number(min=0, max=180), metavar="DEGREES", help="Turn images by up to so many either way."),
+    "brightness": dict(type=_SHARE, metavar="SHARE", help="Make images lighter or darker by up to so much."),
+    "contrast": dict(type=_SHARE, metavar="SHARE", help="Likewise their distances from their mean grey."),
+    "saturation": dict(type=_SHARE, metavar="SHARE", help="Likewise their colours' distances from grey."),
+    "cutout": dict(type=click.IntRange(0, 2**16), metavar="PIXELS", help="Cover a square of such a side."),
     "validation": dict(
         type=Number(min=0, max=1, max_open=True), metavar="SHARE",
         help="Of the training images, set aside to choose the best epoch; 0.1 by default.",

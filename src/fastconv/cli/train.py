@@ -274,6 +274,8 @@ def _opening(setup: Setup) -> str:
 
 
 def _method(options: Options) -> Iterator[str]:
+    from fastconv.train.setup import AUGMENTATION
+
     yield f"{options.optimizer} lr {options.lr:g}"
     for name in ("momentum", "weight_decay", "l2"):
         if getattr(options, name):
@@ -290,7 +292,7 @@ def _method(options: Options) -> Iterator[str]:
         yield f"weights averaged with decay {options.ema:g}"
     if not options.decay_bias_norm:
         yield "biases and normalisations not decayed"
-    if options.augment:
+    if options.augment or any(getattr(options, name) for name in AUGMENTATION):
         yield "augmented"
 
 

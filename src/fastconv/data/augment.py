@@ -4,18 +4,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastconv.data._pixels import recolour, resample, window
 from fastconv.data._shuffle import words
 
 _BITS = np.uint64(24)  # of each shift's draw; it favours no shift by more than (2 * shift + 1) / 2**24
 _MASK = np.uint64((1 << 24) - 1)
+_COLOURS = ("brightness", "contrast", "saturation")
+_RATIO = 4 / 3  # by which the sides' proportions of a part change at most
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Shift an image at random and mirror it half of the time.
+    """Change images at random: shift, mirror, look at a part, turn, recolour, cover a square.
 
-    A shift by up to ``shift`` pixels each way is the same as padding by ``shift`` and cropping the old size
-    at random (He et al., "Deep residual learning for image recognition", 2015, section 4.2).
+    In this order; each draws from a stream of its own, so that turning one on changes nothing of the others. A shift by
+    up to ``shift`` pixels each way is the same as padding by ``shift`` and cropping the old size at random (He et al.,
+    "Deep residual learning for image recognition", 2015, section 4.2).
 
     Parameters
     ----------
@@ -25,11 +29,23 @@ class Augment:
         Mirror left and right with probability 1/2. Not for digits or letters.
     fill : float or tuple of float
         Value of the pixels that come in from outside, in the units of the images: one, or one a channel.
+    scale : float
+        Least share of an image's area that is looked at, in (0, 1]: a part of such a share or more, its sides'
+        proportions changed by up to 4/3, anywhere in the image, is scaled to the whole (C. Szegedy et al., "Going
+        deeper with convolutions", 2015, section 6). 1: all of it.
+    rotation : float
+        Largest angle in degrees, either way.
+    brightness, contrast, saturation : float
+        In [0, 1]: values, their distances from the image's mean grey, and from each pixel's own, are scaled by a factor
+        in [1 - b, 1 + b]. Saturation is of RGB images.
+    cutout : int
+        Side of a square, its middle anywhere in the image, that is covered with ``fill`` (T. DeVries and G. W. Taylor,
+        "Improved regularization of convolutional neural networks with cutout", 2017).
 
     Raises
     ------
     ValueError
-        If ``shift`` is negative or ``fill`` is not finite.
+        If a parameter is out of its range or not finite.
 
     Examples
     --------
@@ -42,8 +58,23 @@ class Augment:
     shift: int = 0
     flip: bool = False
     fill: float | tuple[float, ...] = 0.0
+    scale: float = 1.0
+    rotation: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    cutout: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"Augment: scale must be in (0, 1], got {self.scale}")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"Augment: rotation must be 0 to 180 degrees, got {self.rotation}")
+        for name in _COLOURS:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"Augment: {name} must be in [0, 1], got {getattr(self, name)}")
+        if self.cutout < 0:
+            raise ValueError(f"Augment: cutout must not be negative, got {self.cutout}")
         if self.shift < 0:
             raise ValueError(f"Augment: shift must not be negative, got {self.shift}")
         if not np.isfinite(self.fill).all():
@@ -72,9 +103,21 @@ class Augment:
             raise ValueError(f"Augment: {np.size(self.fill)} fill values for {channels} channels")
         if images.dtype.kind != "f" and (np.asarray(self.fill).astype(images.dtype) != self.fill).any():
             raise ValueError(f"Augment: fill {self.fill} is not a value of {images.dtype} images")
+        if self._bends and images.dtype != np.uint8:
+            raise ValueError(f"Augment: scale, rotation and colours are for uint8 images, got {images.dtype}")
+        if self.saturation and channels != 3:
+            raise ValueError(f"Augment: saturation is of RGB images, these have {channels} channels")
+
+    @property
+    def _bends(self) -> bool:
+        return self.scale < 1 or bool(self.rotation) or any(getattr(self, name) for name in _COLOURS)
 
     def draws(self, n: int, seed: int, epoch: int) -> np.ndarray:
-        """Return what is drawn for samples 0..n-1: int64 (3, n), rows down, right, mirrored (0 or 1)."""
+        """Return what is drawn for samples 0..n-1, int64.
+
+        Rows down, right, mirrored (0 or 1); where more than that is asked for, ten of 24 bits each behind them: area,
+        proportions, down and right of the part, angle, the three colours, down and right of the covered square.
+        """
         bits = words(n, seed, "augment", epoch)
         steps = np.uint64(2 * self.shift + 1)
         down = ((bits & _MASK) * steps) >> _BITS
@@ -82,15 +125,41 @@ class Augment:
         mirrored = (bits >> np.uint64(48)) & np.uint64(self.flip)
         drawn = np.stack([down, right, mirrored]).astype(np.int64)
         drawn[:2] -= self.shift
-        return drawn
+        if not (self._bends or self.cutout):
+            return drawn
+        more = [drawn]
+        for what in ("part", "place", "turn", "colour", "cover"):
+            bits = words(n, seed, f"augment {what}", epoch)
+            more.append(np.stack([bits & _MASK, (bits >> _BITS) & _MASK]).astype(np.int64))
+        return np.concatenate(more)
 
     def place(self, source: np.ndarray, rows: np.ndarray, drawn: np.ndarray, out: np.ndarray) -> None:
-        """Write source[rows] to ``out``, moved as ``drawn`` (3, n) says; source and out are (N, H, W, C)."""
+        """Write source[rows] to ``out``, changed as ``drawn`` says; source and out are (N, H, W, C)."""
         _, height, width, _ = source.shape
         if self.shift:
             out[...] = self.fill
-        for target, row, (down, right, mirrored) in zip(out, rows.tolist(), drawn.T.tolist(), strict=True):
+        for target, row, (down, right, mirrored) in zip(out, rows.tolist(), drawn[:3].T.tolist(), strict=True):
             image = source[row, :, ::-1] if mirrored else source[row]
             target[max(down, 0) : height + down, max(right, 0) : width + right] = image[
                 max(-down, 0) : height - down, max(-right, 0) : width - right
             ]
+        if len(drawn) > 3:
+            for target, more in zip(out, drawn[3:].T.tolist(), strict=True):
+                self._change(target, more)
+
+    def _change(self, image: np.ndarray, drawn: list[int]) -> None:
+        """Do to one image (H, W, C) what comes after shifting and mirroring."""
+        area, ratio, down, right, turn, lightness, contrast, saturation, top, left = (d / (1 << 24) for d in drawn)
+        height, width, _ = image.shape
+        if self.scale < 1 or self.rotation:
+            if self.scale == 1:
+                area, ratio, down, right = 0, 0.5, 0.5, 0.5
+            share, stretch = 1 - (1 - self.scale) * area, _RATIO ** (2 * ratio - 1)
+            steps = window(height, width, share, stretch, down, right, (2 * turn - 1) * self.rotation)
+            image[...] = resample(image, steps, np.asarray(self.fill).astype(np.int32))
+        if self.brightness or self.contrast or self.saturation:
+            drawn_by = ((lightness, self.brightness), (contrast, self.contrast), (saturation, self.saturation))
+            image[...] = recolour(image, *(round(256 * (1 + (2 * u - 1) * most)) for u, most in drawn_by))
+        if self.cutout:
+            y, x = int(top * height) - self.cutout // 2, int(left * width) - self.cutout // 2
+            image[max(y, 0) : max(y + self.cutout, 0), max(x, 0) : max(x + self.cutout, 0)] = self.fill

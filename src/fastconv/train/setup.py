@@ -63,6 +63,8 @@ class Options:
     image_size, resize : str or None
         Of a folder of images, whose path ``dataset`` then is: "128" or "96x128" (height by width), and "crop", "pad" or
         "stretch".
+    flip, shift, scale, rotation, brightness, contrast, saturation, cutout : bool, int or float, or None
+        Of `fastconv.data.Augment`; what is None is as ``augment`` has it.
     cache : bool
         Whether a folder's images are kept decoded, see `fastconv.data.load`.
     """
@@ -93,6 +95,14 @@ class Options:
     image_size: str | None = None
     resize: str | None = None
     cache: bool = False
+    flip: bool | None = None
+    shift: int | None = None
+    scale: float | None = None
+    rotation: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    saturation: float | None = None
+    cutout: int | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Options:
@@ -124,6 +134,7 @@ FOLDER: dict[str, Any] = {
     "model": "resnet20", "epochs": 20, "batch_size": 32, "augment": True, "image_size": "64", "resize": "crop",
 }  # fmt: skip
 """Defaults of a folder of images."""
+AUGMENTATION = ("flip", "shift", "scale", "rotation", "brightness", "contrast", "saturation", "cutout")
 _AUGMENTS = {
     "digits": data.Augment(shift=1),
     "mnist": data.Augment(shift=2),
@@ -304,7 +315,7 @@ def prepare(
     model = _model(options, dataset, standardizer(kept.images[:_EVALUATION_BATCH]))
     train = data.Batches(
         *kept, options.batch_size, options.seed,
-        augment=_augment(options, standardizer) if options.augment else None, standardize=standardizer,
+        augment=_augment(options, standardizer), standardize=standardizer,
     )  # fmt: skip
     validation = None if aside is None else evaluation_batches(aside, standardizer)
     loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
@@ -350,11 +361,17 @@ def _model(options: Options, dataset: data.Dataset, batch: Any) -> nn.Module:
     return model
 
 
-def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment:
+def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment | None:
     """Fill what comes into a colour image with the mean, into a drawing with its ground, 0."""
-    augment = _AUGMENTS.get(options.dataset)
-    if augment is None:
-        augment = data.Augment(shift=max(1, min(size(options.image_size)) // 8), flip=True)
+    usual = data.Augment()
+    if options.augment and options.dataset in _AUGMENTS:
+        usual = _AUGMENTS[options.dataset]
+    elif options.augment:
+        usual = data.Augment(shift=max(1, min(size(options.image_size)) // 8), flip=True)
+    given = {name: getattr(options, name) for name in AUGMENTATION if getattr(options, name) is not None}
+    augment = replace(usual, **given)
+    if augment == data.Augment():
+        return None
     if len(standardizer.mean) == 1:
         return augment
     return replace(augment, fill=tuple(float(round(mean)) for mean in standardizer.mean.mean(axis=(1, 2))))

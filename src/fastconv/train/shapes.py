@@ -67,7 +67,9 @@ OPTIONS = Record({
     "seed": Integer(0, 2**64 - 1), **dict.fromkeys(("patience", "chill_out"), Null(Integer(1, _MANY))),
     "label_smoothing": Number(0, 1), "clip_norm": Null(Number(0)), "ema": Null(Number(0, 1)), "decay_bias_norm": Flag(),
     "accumulate": Integer(1, _MANY), **dict.fromkeys(("image_size", "resize"), NOTE),
-    "cache": Flag(),
+    "cache": Flag(), "flip": Null(Flag()), **dict.fromkeys(("shift", "cutout"), Null(Integer(0, 2**16))),
+    "scale": Null(Number(0, 1)), "rotation": Null(Number(0, 180)),
+    **dict.fromkeys(("brightness", "contrast", "saturation"), Null(Number(0, 1))),
 }, rest=None)  # fmt: skip
 """`fastconv.train.setup.Options`."""
 
