@@ -129,6 +129,10 @@ _TRAINING: dict[str, dict[str, Any]] = {
         type=Number(min=0, max=1, max_open=True), metavar="SHARE",
         help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
     ),
+    "metric": dict(
+        type=click.Choice(["accuracy", "top5", "f1_macro", "iou"]),
+        help="Measured on the validation images, too, and what epochs (and trials) are judged by.",
+    ),
     "patience": dict(
         type=click.IntRange(min=1), metavar="EPOCHS", help="Stop when validation has not improved for so long."
     ),

@@ -119,15 +119,17 @@ def diff(folders: tuple[Path, ...], everything: bool, as_json: bool) -> None:
 
 def _listed(found: list[Summary]) -> str:
     head = ("run", "status", "health", "val acc", "val loss", "best", "test acc", "epochs", "seconds")
-    rows: list[tuple[str, ...]] = [(*head, "data", "model", "lr")]
+    metrics = dict.fromkeys(name for run in found for name in run.metrics)
+    rows: list[tuple[str, ...]] = [(*head, "data", "model", "lr", *(f"val {name}" for name in metrics))]
     for run in found:
         done = f"{run.epochs}/{run.asked}" if run.asked is not None else str(run.epochs)
         rows.append((
             run.name, run.status, run.health, _share(run.accuracy), _number(run.loss),
             _number(run.best_epoch), _share(run.test_accuracy), done, f"{run.seconds:.1f}",
             *(_value(name, run.options.get(name)) for name in ("dataset", "model")), _rate(run.options.get("lr")),
+            *(_number(run.metrics.get(name)) for name in metrics),
         ))  # fmt: skip
-    return table(rows, numbers=frozenset({3, 4, 5, 6, 7, 8, 11}))
+    return table(rows, numbers=frozenset({3, 4, 5, 6, 7, 8, *range(11, len(rows[0]))}))
 
 
 def _facts(record: RunRecord, summary: Summary) -> str:
@@ -152,7 +154,8 @@ def _facts(record: RunRecord, summary: Summary) -> str:
         "progress": f"{summary.steps:,} steps, {summary.epochs} epochs"
         f"{f' of {summary.asked}' if summary.asked is not None else ''}, {summary.seconds:.1f} s",
         "best epoch": summary.best_epoch
-        and f"{summary.best_epoch}: validation accuracy {_share(summary.accuracy)}, loss {_number(summary.loss)}",
+        and f"{summary.best_epoch}: validation accuracy {_share(summary.accuracy)}, loss {_number(summary.loss)}"
+        + "".join(f", {name} {value:.4f}" for name, value in summary.metrics.items()),
         "test": summary.test_accuracy is not None
         and f"accuracy {_share(summary.test_accuracy)}, loss {_number(summary.test_loss)}",
         "state sha256": result.get("state_sha256"),
@@ -165,21 +168,24 @@ def _facts(record: RunRecord, summary: Summary) -> str:
 
 def _epochs(record: RunRecord, summary: Summary, everything: bool) -> str:
     """Some epochs, evenly spread, the last and the best among them."""
+    from fastconv.diagnose.compare import metrics_of
+
     count = len(record.history)
     step = max(1, -(-count // _ROWS))
-    rows: list[tuple[str, ...]] = [
-        ("epoch", "loss", "accuracy", "val loss", "val acc", "lr", "ms/step", "seconds", "")
-    ]
+    metrics = tuple(dict.fromkeys(name for epoch in record.history for name in metrics_of(epoch)))
+    head = ("epoch", "loss", "accuracy", "val loss", "val acc", *(f"val {name}" for name in metrics))
+    rows: list[tuple[str, ...]] = [(*head, "lr", "ms/step", "seconds", "")]
     for i, epoch in enumerate(record.history):
         best = summary.best_epoch is not None and epoch.get("epoch") == summary.best_epoch
         if everything or best or (count - 1 - i) % step == 0:
             rows.append((
                 _number(epoch.get("epoch")), _number(epoch.get("loss")), _share(epoch.get("accuracy")),
                 _number(epoch.get("validation_loss")), _share(epoch.get("validation_accuracy")),
+                *(_number(metrics_of(epoch).get(name)) for name in metrics),
                 _rate(epoch.get("lr")), _fixed(epoch.get("step_ms")), _fixed(epoch.get("seconds")),
                 "best" if best else "",
             ))  # fmt: skip
-    return table(rows, numbers=frozenset(range(8)))
+    return table(rows, numbers=frozenset(range(len(rows[0]) - 1)))
 
 
 def _wrapped(parts: Iterable[str], width: int = 90) -> str:

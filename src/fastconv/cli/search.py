@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _SEARCHED = ("lr", "l2", "momentum", "weight_decay", "batch_size")
 _OPTIONS = (
-    "model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed", "image_size", "resize",
-    "cache",
+    "model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "metric", "seed", "image_size",
+    "resize", "cache",
 )  # fmt: skip
 _MOST = 1_000_000  # trials, or what one may spend, that a storage may ask for
 _KINDS = "LOW:HIGH (log-uniform), LOW:HIGH:linear, VALUE,VALUE,... or VALUE"
@@ -61,7 +61,7 @@ def _searched(name: str, text: str) -> Any:
 @_searched("weight-decay", "As the optimiser defines it, likewise.")
 @_searched("batch-size", "Images an update: VALUE or VALUE,VALUE,...")
 @training_options(
-    "image-size", "resize", "cache", "optimizer", "schedule", "warmup", "init", "augment", "validation", "seed"
+    "image-size", "resize", "cache", "optimizer", "schedule", "warmup", "init", "augment", "validation", "metric", "seed"
 )
 @click.option("--trials", type=Counts(), help="In all, or by stage; 50 by default.")
 @click.option("--stages", type=click.IntRange(1, 10), help="Coarse to fine; each narrows the space around its best.")
@@ -101,6 +101,7 @@ def search(
     with usage_errors():
         from fastconv.search import WorkerError, stored
         from fastconv.search import search as run
+        from fastconv.search.progress import figure_of
 
         if resume:
             asked = _known(stored(storage, out, name)) | asked
@@ -120,7 +121,7 @@ def search(
             )  # fmt: skip
     except WorkerError as error:
         raise click.UsageError(str(error), ctx) from error
-    click.echo(_closing(found, out, storage), file=people)
+    click.echo(_closing(found, figure_of(objective.describe()), out, storage), file=people)
     if as_json:
         print_json(found.to_dict())
     if found.interrupted:
@@ -177,14 +178,16 @@ def _short(objective: Training) -> int:
     return max(1, objective.options.epochs // 4)
 
 
-def _closing(found: SearchResult, out: Path | None, storage: str | None) -> str:
+def _closing(found: SearchResult, figure: str | None, out: Path | None, storage: str | None) -> str:
+    from fastconv.search.progress import in_words
+
     done = f"{len(found.trials)} of {found.asked} trials"
     lines = [""]
     if found.best is None and found.trials:
         lines.append(f"best           none: of {done} not one finished; try lower learning rates")
     elif found.best is not None:
         params = "  ".join(f"--{key.replace('_', '-')} {value}" for key, value in found.best["params"].items())
-        lines.append(f"best           val accuracy {100 * found.best['value']:.1f} % in trial {found.best['number']}")
+        lines.append(f"best           {in_words(figure, found.best['value'])} in trial {found.best['number']}")
         lines.append(f"               {params}")
     lines += [f"warning        {text}" for text in found.warnings]
     if found.interrupted:
@@ -192,5 +195,5 @@ def _closing(found: SearchResult, out: Path | None, storage: str | None) -> str:
         kept = f"go on with: fastconv search {where}--resume" if where else "not kept: there was no --out or --storage"
         lines.append(f"interrupted    after {done}; {kept}")
     elif out is not None:
-        lines.append(f"saved          {printable(out)}: one run a trial")
+        lines.append(f"saved          {printable(out)}: one run per trial")
     return "\n".join(lines)

@@ -215,9 +215,11 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
         "best_epoch": trainer.best_epoch,
     }
     if code == 0:
-        tested = evaluate(setup.model, setup.loss, setup.test)
+        tested = evaluate(setup.model, setup.loss, setup.test, metrics=trainer.metrics)
         result |= {
-            "test_accuracy": tested.accuracy, "test_loss": tested.loss, "state_sha256": state_sha256(setup.model),
+            "test_accuracy": tested.accuracy, "test_loss": tested.loss,
+            **{f"test_{name}": value for name, value in tested.metrics.items()},
+            "state_sha256": state_sha256(setup.model),
         }  # fmt: skip
         click.echo(_closing(result, tested), file=people)
     if setup.dataset.damaged:
@@ -303,5 +305,6 @@ def _closing(result: dict[str, Any], found: Evaluation) -> str:
     return (
         f"\ntrained        {result['steps']:,} steps in {result['train_seconds']:.2f} s{best}"
         f"\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
-        f"\nstate sha256   {result['state_sha256']}"
+        + "".join(f", {name} {value:.4f}" for name, value in found.metrics.items() if value is not None)
+        + f"\nstate sha256   {result['state_sha256']}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ class Summary:
     started : str or None
     options : dict
         Flat: names with dots and plain values.
+    metrics : dict of str to float
+        Other figures of the validation images at the best epoch, by name.
     """
 
     path: str
@@ -58,6 +60,7 @@ class Summary:
     seconds: float
     started: str | None
     options: dict[str, Any]
+    metrics: dict[str, float]
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -90,9 +93,10 @@ class Difference:
 
 def summarise(record: RunRecord, name: str | None = None) -> Summary:
     """Return the figures by which a run is chosen; ``name`` in the place of its folder's."""
-    judged = [(found, epoch) for epoch in record.history if (found := merit(epoch)) is not None]
-    best = max(judged, key=lambda pair: pair[0], default=(None, {}))[1]
     options = options_of(record)
+    metric = options["metric"] if isinstance(options.get("metric"), str) else None
+    judged = [(found, epoch) for epoch in record.history if (found := merit(epoch, metric)) is not None]
+    best = max(judged, key=lambda pair: pair[0], default=(None, {}))[1]
     health, result = judge(record), record.result or {}
     asked = options.get("epochs")
     return Summary(
@@ -112,7 +116,15 @@ def summarise(record: RunRecord, name: str | None = None) -> Summary:
         seconds=math.fsum(epoch.get("seconds") or 0.0 for epoch in record.history),
         started=record.env.get("started"),
         options=options,
+        metrics=metrics_of(best),
     )
+
+
+def metrics_of(epoch: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a validation beside loss and accuracy, by name."""
+    found = {name.removeprefix("validation_"): value for name, value in epoch.items() if name.startswith("validation_")}
+    return {name: float(value) for name, value in found.items()
+            if name not in ("loss", "accuracy") and isinstance(value, int | float)}  # fmt: skip
 
 
 def options_of(record: RunRecord) -> dict[str, Any]:
@@ -142,6 +154,7 @@ def _results(record: RunRecord) -> dict[str, Any]:
         "health": summary.health,
         "validation accuracy": summary.accuracy,
         "validation loss": summary.loss,
+        **{f"validation {name}": value for name, value in summary.metrics.items()},
         "best epoch": summary.best_epoch,
         "test accuracy": summary.test_accuracy,
         "test loss": summary.test_loss,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -16,20 +16,33 @@ from fastconv.terminal import is_terminal, put_line
 _BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} trials, {elapsed} gone, {remaining} left"
 
 
+def figure_of(objective: Mapping[str, Any]) -> str | None:
+    """Return what the values of a training are, by its description; None of other objectives."""
+    options = objective.get("options")
+    return (options.get("metric") or "accuracy") if isinstance(options, dict) else None
+
+
+def in_words(figure: str | None, value: float) -> str:
+    """Return a value with its name."""
+    if figure is None:
+        return f"value {value:.6g}"
+    return f"val accuracy {100 * value:.1f} %" if figure == "accuracy" else f"val {figure} {value:.4f}"
+
+
 class Show:
     """Print trials as they come.
 
     Parameters
     ----------
     plan : Plan
-    accuracy : bool
-        Whether values are accuracies.
+    figure : str or None
+        What values are, if it is known: "accuracy", or another metric.
     file : text stream or None
         Where lines go; None prints nothing.
     """
 
-    def __init__(self, plan: Plan, accuracy: bool, file: TextIO | None) -> None:
-        self._plan, self._accuracy, self._file = plan, accuracy, file
+    def __init__(self, plan: Plan, figure: str | None, file: TextIO | None) -> None:
+        self._plan, self._figure, self._file = plan, figure, file
         self._shown: set[int] = set()
         self._best: dict[str, Any] | None = None
         self._bar: tqdm | None = None
@@ -79,7 +92,7 @@ class Show:
 
     def value(self, value: float) -> str:
         """Return a value with its name."""
-        return f"val accuracy {100 * value:.1f} %" if self._accuracy else f"value {value:.6g}"
+        return in_words(self._figure, value)
 
     def end(self) -> None:
         """End a stage."""

@@ -17,7 +17,7 @@ from fastconv.paths import expand, inside
 from fastconv.search.crew import Alone, Crew, Spawned, share_threads
 from fastconv.search.ledger import Ledger, stored_command
 from fastconv.search.plan import Plan, share_out, spread
-from fastconv.search.progress import Show
+from fastconv.search.progress import Show, figure_of
 from fastconv.search.result import SearchResult, summary
 from fastconv.search.space import Space, make_space, narrow
 from fastconv.search.storage import database_errors, open_storage, quiet
@@ -145,7 +145,7 @@ def search(
         kept = open_storage(storage)
         if resume and stored_command(kept, name) is None:
             raise FileNotFoundError(f"resume: there is no search named {name!r} in {storage}")
-        show = Show(plan, isinstance(objective, Training), (file or sys.stdout) if progress else None)
+        show = Show(plan, figure_of(plan.objective), (file or sys.stdout) if progress else None)
         request = stack.enter_context(
             EndRequest(lambda signal: f"{signal}: stopping, the running trial waits again (again: at once)")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ from fastconv.search.attempt import Attempt, Cut
 from fastconv.search.space import Choice, Range, Space
 from fastconv.train import Callback, Diverged, RunWriter, StopOnExplosion, Trainer, evaluate, state_sha256
 from fastconv.train.base import ceiling
+from fastconv.train.callbacks import merit
 from fastconv.train.evaluation import Batch
 from fastconv.train.setup import Options, Setup, Source, evaluation_batches, fill, load, prepare
 
@@ -25,9 +27,9 @@ _ORIGINAL = 512  # images that the loss at the start is taken from
 class Training:
     """Train and validate a net.
 
-    The value of a trial is its best validation accuracy. A trial is cut off when the loss, averaged over some
-    64 images, passes ``factor`` times the untrained net's, and ends when it is no longer finite. Trials have the
-    same seed, so they differ in nothing but the hyperparameters.
+    The value of a trial is its best validation accuracy, or of the options' metric. A trial is cut off when the
+    loss, averaged over some 64 images, passes ``factor`` times the untrained net's, and ends when it is no longer
+    finite. Trials have the same seed, so they differ in nothing but the hyperparameters.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ class Training:
         trainer = setup.trainer
         kept = [callback for callback in trainer.callbacks if not isinstance(callback, StopOnExplosion)]
         limit = CutOff(self.factor, _original_loss(setup), -(-_AT_A_TIME // setup.options.batch_size))
-        trainer.callbacks[:] = [limit, *kept, _Report(attempt)]
+        trainer.callbacks[:] = [limit, *kept, _Report(attempt, setup.options)]
         writer = None
         if attempt.folder is not None:
             about = {"trial": attempt.number, "stage": attempt.stage, "budget": attempt.budget, "unit": self.unit}
@@ -119,7 +121,7 @@ class Training:
             trainer.fit(batches, setup.validation, epochs=epochs)
             if trainer.stop_reason is not None:
                 status, reason = "stopped", trainer.stop_reason
-            return max(trainer.history["validation_accuracy"])
+            return max(_value(record, setup.options) for record in trainer.history)
         except Cut as cut:
             status, reason = "stopped", str(cut)
             raise
@@ -160,12 +162,19 @@ def _original_loss(setup: Setup) -> float:
     return evaluate(setup.model, setup.loss, evaluation_batches(samples, setup.standardizer)).loss
 
 
+def _value(record: Mapping[str, Any], options: Options) -> float:
+    """Return what an epoch is worth: its validation accuracy, or the metric asked for."""
+    value = record[f"validation_{options.metric or 'accuracy'}"]
+    return -math.inf if value is None else float(value)
+
+
 def _figures(trainer: Trainer) -> dict[str, Any]:
     figures: dict[str, Any] = {"steps": trainer.step}
     if len(trainer.history):
-        best = min(trainer.history, key=lambda r: (-r["validation_accuracy"], r["validation_loss"]))
+        best = max(trainer.history, key=lambda record: merit(record, trainer.monitor) or (-math.inf, -math.inf))
         names: Mapping[str, str] = {"validation_accuracy": "validation_accuracy", "validation_loss": "validation_loss",
                                     "train_accuracy": "accuracy", "train_loss": "loss"}  # fmt: skip
+        names = {**names, **{f"validation_{name}": f"validation_{name}" for name in trainer.metrics}}
         figures |= {name: best[key] for name, key in names.items()}
     return figures
 
@@ -217,13 +226,13 @@ class CutOff(Callback):
 
 
 class _Report(Callback):
-    """Tell the search the validation accuracy of every epoch, and end with it."""
+    """Tell the search what every epoch is worth, and end with it."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self, attempt: Attempt, options: Options) -> None:
+        self._attempt, self._options = attempt, options
 
     def on_safe_point(self, trainer: Trainer) -> None:
         self._attempt.safe_point()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        self._attempt.report(trainer.history[-1]["validation_accuracy"], trainer.epoch + 1)
+        self._attempt.report(_value(trainer.history[-1], self._options), trainer.epoch + 1)

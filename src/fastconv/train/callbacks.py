@@ -10,6 +10,7 @@ from fastconv import schema
 from fastconv.functional._check import whole
 from fastconv.train.base import SMALL, Callback, Diverged, ceiling
 from fastconv.train.history import Record
+from fastconv.train.metrics import lower_is_better
 from fastconv.train.shapes import COUNT, FIGURE, MERIT, Array, kept
 
 if TYPE_CHECKING:
@@ -18,20 +19,27 @@ if TYPE_CHECKING:
 Merit = tuple[float, float]
 
 
-def merit(record: Record) -> Merit | None:
-    """Return what makes the record of an epoch better than another, or None without validation.
+def merit(record: Record, monitor: str | None = None) -> Merit | None:
+    """Return what makes the record of an epoch better than another, or None without validation, or such a figure.
 
-    The higher validation accuracy wins; among equal ones, and where there is none, the lower validation loss.
+    The better figure of those monitored wins, by default the higher accuracy; among equal ones, and where there is
+    none, the lower validation loss.
     """
     if record.get("validation_loss") is None:
         return None
+    if monitor is not None:
+        value = record.get(f"validation_{monitor}")
+        if not isinstance(value, int | float):
+            return None
+        return (-value if lower_is_better(monitor) else value), -record["validation_loss"]
     return record.get("validation_accuracy") or 0.0, -record["validation_loss"]
 
 
 class KeepBest(Callback):
     """Keep the weights of the epoch with the best validation accuracy and put them back at the end.
 
-    Among equal accuracies, and where there is no accuracy, the lower validation loss wins. Without validation
+    Or with the best of the figure that the trainer monitors. Among equal ones, and where there is no accuracy, the
+    lower validation loss wins. Without validation
     data the last weights stay.
 
     Attributes
@@ -47,7 +55,7 @@ class KeepBest(Callback):
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         record = trainer.history[-1]
-        found = merit(record)
+        found = merit(record, trainer.monitor)
         if found is not None and (self._merit is None or found > self._merit):
             self._merit, self.epoch = found, record["epoch"]
             self._weights = trainer.validated_state()
@@ -133,7 +141,8 @@ class Patience(Callback):
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         records = [record for record in trainer.history if record["epoch"] > trainer.first_epoch]
-        judged = [(found, record["epoch"]) for record in records if (found := merit(record)) is not None]
+        merits = [(merit(record, trainer.monitor), record["epoch"]) for record in records]
+        judged = [(found, epoch) for found, epoch in merits if found is not None]
         best = max(judged, key=lambda pair: pair[0], default=None)  # the first of equals
         if best is not None and len(judged) - 1 - judged.index(best) >= self.epochs:
             trainer.stop(f"validation figures have not improved for {self.epochs} epochs, since epoch {best[1]}")

@@ -266,7 +266,7 @@ class Checkpoint(Callback):
         """Write a checkpoint of this moment, which must be a safe point; returns its path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:08}.safetensors"
-        judged = [found for record in trainer.history[-1:] if (found := merit(record)) is not None]
+        judged = [found for record in trainer.history[-1:] if (found := merit(record, trainer.monitor)) is not None]
         self._merits[path.name] = judged[0] if judged else None
         self._last = time.monotonic()
         save_checkpoint(path, trainer.state_dict())

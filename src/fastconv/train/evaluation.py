@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from fastconv.data import Batches
 from fastconv.nn import Module
 from fastconv.nn.base import in_mode, turn
 from fastconv.train.given import unpacked
+from fastconv.train.metrics import Seen, named
 
 Batch = tuple[np.ndarray, ...]
 
@@ -35,6 +36,8 @@ class Evaluation:
     confusion : ndarray of int64, shape (classes, classes), or None
         ``confusion[label, prediction]`` counts samples. None where targets are not labels, and of more than a thousand
         classes unless asked for.
+    metrics : dict of str to float
+        Those asked for, by name; None where one is not finite.
     """
 
     loss: float
@@ -42,6 +45,7 @@ class Evaluation:
     samples: int
     seconds: float
     confusion: np.ndarray | None
+    metrics: dict[str, float | None] = field(default_factory=dict)
 
 
 def labels_of(output: np.ndarray, target: np.ndarray, loss: Any = None) -> np.ndarray | None:
@@ -59,6 +63,13 @@ def labels_of(output: np.ndarray, target: np.ndarray, loss: Any = None) -> np.nd
     if known.size and not (known.min() >= 0 and int(known.max()) < scores):
         return None
     return target.astype(np.int64, copy=False) if known is target else np.where(left_out, -1, target).astype(np.int64)
+
+
+def pixel_labels(output: np.ndarray, target: np.ndarray, loss: Any = None) -> np.ndarray | None:
+    """Return what `labels_of` does, also of targets that hold a class for every pixel: (N · pixels,)."""
+    if output.ndim > 2 and target.shape == (len(output), *output.shape[2:]):
+        output, target = np.moveaxis(output, 1, -1).reshape(-1, output.shape[1]), target.reshape(-1)
+    return labels_of(output, target, loss)
 
 
 def total_loss(loss: Any, value: float, samples: int) -> tuple[float, float]:
@@ -79,7 +90,9 @@ def check_reduction(where: str, loss: Any) -> None:
         raise ValueError(f"{where}: a loss with reduction='none' gives an array; take 'mean' or 'sum'")
 
 
-def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool | None = None) -> Evaluation:
+def evaluate(
+    model: Module, loss: Any, batches: Iterable[Batch], confusion: bool | None = None, *, metrics: Any = None
+) -> Evaluation:
     """Run a model in evaluation mode over batches, without changing it.
 
     Parameters
@@ -92,6 +105,9 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool
         taken from it before, and its position stays.
     confusion : bool, optional
         Whether to count which class is taken for which, in classes² numbers; by default for up to a thousand classes.
+    metrics : str, function, sequence or dict of them, optional
+        What else to measure: "accuracy", "top5", "f1_macro", "iou", "mae", "r2", or functions of (y_true, y_pred) as
+        those of scikit-learn; see `fastconv.train.metrics`. They keep the predictions for all samples.
 
     Returns
     -------
@@ -100,10 +116,12 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool
     Raises
     ------
     ValueError
-        If there are no samples, the loss gives no number for a batch, or confusions are asked for and batches differ in
-        their number of classes.
+        If there are no samples, the loss gives no number for a batch, confusions are asked for and batches differ in
+        their number of classes, or a metric is unknown or not for such targets.
     """
     check_reduction("evaluate", loss)
+    measured = named("evaluate", metrics)
+    seen = Seen(measured)
     start = time.perf_counter()
     total, weight, samples, hits, judged = 0.0, 0.0, 0, 0, 0
     counts: np.ndarray | None = None
@@ -117,6 +135,8 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool
             part, share = total_loss(loss, float(loss(output, y, *weights)), len(x))
             total, weight, samples = total + part, weight + share, samples + len(x)
             labels = labels_of(output, y, loss)
+            if measured:
+                seen.add(output, y, pixel_labels(output, y, loss))
             if labels is None:
                 labelled = False
             elif labelled:
@@ -135,4 +155,5 @@ def evaluate(model: Module, loss: Any, batches: Iterable[Batch], confusion: bool
         raise ValueError("evaluate: no samples in the batches given")
     accuracy = hits / judged if labelled and judged else None
     seconds = time.perf_counter() - start
-    return Evaluation(total / weight if weight else math.nan, accuracy, samples, seconds, counts if labelled else None)
+    mean = total / weight if weight else math.nan
+    return Evaluation(mean, accuracy, samples, seconds, counts if labelled else None, seen.figures("evaluate"))

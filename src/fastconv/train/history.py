@@ -11,10 +11,10 @@ class History:
 
     ``history[-1]`` is the last record; ``history["validation_loss"]`` a column, with None where an epoch has
     no such figure. The trainer's records hold ``epoch`` (from 1), ``steps`` (updates so far), ``lr`` (of the
-    last update), ``loss``, ``accuracy``, ``penalty``, ``validation_loss``, ``validation_accuracy``,
-    ``seconds`` (training steps and batches, without validation), ``step_ms`` (median of one update) and
-    ``images_per_second``; where gradients are clipped by norm also ``gradient_norm`` (mean before clipping) and
-    ``clipped`` (share of the updates).
+    last update), ``loss``, ``accuracy``, ``penalty``, ``validation_loss``, ``validation_accuracy``, ``seconds``
+    (training steps and batches, without validation), ``step_ms`` (median of one update) and ``images_per_second``;
+    ``validation_NAME`` of every metric; where gradients are clipped by norm also ``gradient_norm`` (mean before
+    clipping) and ``clipped`` (share of the updates).
 
     Parameters
     ----------

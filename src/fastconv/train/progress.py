@@ -75,6 +75,10 @@ class Progress(Callback):
                 f"{'val loss':>8}": f"{record['validation_loss']:.4f}",
                 f"{'val acc':>9}": percent(record["validation_accuracy"]),
             }
+        for name in trainer.metrics:
+            value = record[f"validation_{name}"]
+            if name != "accuracy" and record["validation_loss"] is not None:
+                columns[f"{f'val {name}':>8}"] = "–" if value is None else f"{value:.4f}"
         columns |= {
             f"{'lr':>9}": f"{record['lr']:.3g}",
             f"{'ms/step':>8}": f"{record['step_ms']:.2f}",

@@ -11,6 +11,7 @@ from fastconv._version import __version__
 from fastconv.train import shapes
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
+from fastconv.train.metrics import OF_LABELS
 from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.trainer import Trainer
 
@@ -60,6 +61,8 @@ class Options:
         Whether weight decay is for biases and normalisations, too.
     accumulate : int
         Batches an update.
+    metric : str or None
+        A metric of labels (`fastconv.train.metrics.OF_LABELS`) that is measured, too, and by which epochs are judged.
     image_size, resize : str or None
         Of a folder of images, whose path ``dataset`` then is: "128" or "96x128" (height by width), and "crop", "pad" or
         "stretch".
@@ -92,6 +95,7 @@ class Options:
     decay_bias_norm: bool = True
     accumulate: int = 1
     algorithm: str = "direct"
+    metric: str | None = None
     image_size: str | None = None
     resize: str | None = None
     cache: bool = False
@@ -178,9 +182,10 @@ def _check(asked: Mapping[str, Any]) -> None:
         ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
         ("schedule", asked.get("schedule", "constant"), SCHEDULES),
         ("algorithm", asked.get("algorithm", "direct"), ("direct", "auto")),
+        ("metric", asked.get("metric"), (None, *OF_LABELS)),
     ):
         if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
+            raise ValueError(f"unknown {what} {name!r}; known are {', '.join(filter(None, known))}")
     if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
         raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
     folder = asked["dataset"] not in DEFAULTS
@@ -325,7 +330,7 @@ def prepare(
     trainer = Trainer(
         model, loss, _optimizer(options, model), schedule=rates, l2=options.l2,
         callbacks=[*_guards(options), *callbacks], progress=progress, clip_norm=options.clip_norm, ema=options.ema,
-        accumulate=options.accumulate,
+        accumulate=options.accumulate, metrics=options.metric, monitor=options.metric,
     )  # fmt: skip
     return Setup(
         options, dataset, standardizer, model, loss, trainer, train, validation,

@@ -61,7 +61,7 @@ OPTIONS = Record({
     "dataset": Text(), "model": Text(), "epochs": Integer(1, _MANY), "batch_size": Integer(1, _MANY),
     "lr": Number(0),
 }, {
-    **dict.fromkeys(("optimizer", "init", "schedule", "algorithm"), Text()),
+    **dict.fromkeys(("optimizer", "init", "schedule", "algorithm"), Text()), "metric": NOTE,
     **dict.fromkeys(("momentum", "weight_decay"), Null(Number(0))),
     "l2": Number(0), "warmup": Integer(0, _MANY), "augment": Flag(), "validation": Number(0, 1),
     "seed": Integer(0, 2**64 - 1), **dict.fromkeys(("patience", "chill_out"), Null(Integer(1, _MANY))),

@@ -80,6 +80,9 @@ def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
 def _figures(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if record.get("kind", "epoch") == "epoch":
         yield from ((tag, record.get(name)) for name, tag in _EPOCH.items())
+        for name, value in record.items():
+            if name.startswith("validation_") and name not in _EPOCH and isinstance(value, int | float):
+                yield f"{name.removeprefix('validation_')}/validation", value
         return
     yield from ((f"step/{name}", record.get(name)) for name in ("loss", "lr"))
     for group in ("update_ratio", "grad_norm"):

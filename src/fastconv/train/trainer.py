@@ -23,6 +23,7 @@ from fastconv.train.evaluation import Batch, check_reduction, evaluate, labels_o
 from fastconv.train.given import Batched, Loss, as_batches, as_validation, parted, unpacked
 from fastconv.train.history import History
 from fastconv.train.hold import frozen, held, into_training
+from fastconv.train.metrics import named
 from fastconv.train.progress import Progress
 from fastconv.train.shapes import STATE
 from fastconv.train.tally import Tally
@@ -63,6 +64,12 @@ class Trainer(Keywords):
         history has ``gradient_norm``, the mean of the norms before, and ``clipped``, the share of them that was cut.
     ema : EMA or float, optional
         An average of the weights, or its decay: validation is done with it, and the model has it when a fit ends.
+    metrics : str, function, sequence or dict of them, optional
+        What every validation measures beside the loss, as `evaluate` takes it; ``validation_NAME`` in the history.
+    monitor : str, optional
+        The figure of a validation by which epochs are judged, by `KeepBest`, `Patience` and `Checkpoint`: the name of a
+        metric, "accuracy" or "loss". Less is better of "loss", "mae", "mse", "rmse" and what ends in _loss or _error.
+        By default the accuracy, among equal ones the loss.
     accumulate : int
         Batches an update, whose gradients are averaged; the last one of an epoch may have fewer. Layers that train
         themselves take a step in every batch.
@@ -84,7 +91,7 @@ class Trainer(Keywords):
     Raises
     ------
     ValueError
-        If ``l2`` is negative.
+        If ``l2`` is negative, a metric is unknown, or there is no figure to monitor.
 
     Examples
     --------
@@ -115,6 +122,8 @@ class Trainer(Keywords):
         clip_value: float | None = None,
         ema: EMA | float | None = None,
         accumulate: int = 1,
+        metrics: Any = None,
+        monitor: str | None = None,
     ) -> None:
         l2 = float(l2)
         if not 0 <= l2 < math.inf:
@@ -125,6 +134,10 @@ class Trainer(Keywords):
         check_reduction("Trainer", loss)
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.accumulate = whole("Trainer: accumulate", accumulate)
+        self.metrics, self.monitor = named("Trainer", metrics), monitor
+        if monitor not in (known := (None, "accuracy", "loss", *self.metrics)):
+            names = ", ".join(map(str, known[1:]))
+            raise ValueError(f"Trainer: no figure {monitor!r} to monitor; there are {names}; metrics= measures others")
         self.ema = EMA(model, ema) if isinstance(ema, int | float) else ema
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.schedule = schedule or Constant()
@@ -435,12 +448,14 @@ class Trainer(Keywords):
                 raise self._diverged(f"{name} is no longer finite", *name.rpartition(".")[::2])
         record = {"epoch": self.epoch + 1, "steps": self.step, "lr": self.optimizer.lr, **tally.figures()}
         with self._averaged():
-            found = None if validation is None else evaluate(self.model, self.loss, validation)
+            found = None if validation is None else evaluate(self.model, self.loss, validation, metrics=self.metrics)
         if found is not None and not math.isfinite(found.loss):
             self._non_finite(None)
             raise self._diverged(f"the validation loss is {found.loss}")
         record["validation_loss"] = None if found is None else found.loss
         record["validation_accuracy"] = None if found is None else found.accuracy
+        for name in self.metrics:
+            record[f"validation_{name}"] = None if found is None else found.metrics[name]
         self.history.append(record)
         self.log({"kind": "epoch", **record})
         self._notify("on_epoch_end")
