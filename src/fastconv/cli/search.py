@@ -61,8 +61,9 @@ def _searched(name: str, text: str) -> Any:
 @_searched("weight-decay", "As the optimiser defines it, likewise.")
 @_searched("batch-size", "Images an update: VALUE or VALUE,VALUE,...")
 @training_options(
-    "image-size", "resize", "cache", "optimizer", "schedule", "warmup", "init", "augment", "validation", "metric", "seed"
-)
+    "image-size", "resize", "cache", "optimizer", "schedule", "warmup", "init", "augment", "validation", "metric",
+    "seed",
+)  # fmt: skip
 @click.option("--trials", type=Counts(), help="In all, or by stage; 50 by default.")
 @click.option("--stages", type=click.IntRange(1, 10), help="Coarse to fine; each narrows the space around its best.")
 @click.option("--epochs", type=Counts(), help="Of a trial, in the last stage or by stage; earlier ones have a quarter.")
