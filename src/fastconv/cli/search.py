@@ -122,7 +122,7 @@ def search(
             )  # fmt: skip
     except WorkerError as error:
         raise click.UsageError(str(error), ctx) from error
-    click.echo(_closing(found, figure_of(objective.describe()), out, storage), file=people)
+    click.echo(_closing(found, out, storage, figure_of(objective.describe())), file=people)
     if as_json:
         print_json(found.to_dict())
     if found.interrupted:
@@ -179,7 +179,7 @@ def _short(objective: Training) -> int:
     return max(1, objective.options.epochs // 4)
 
 
-def _closing(found: SearchResult, figure: str | None, out: Path | None, storage: str | None) -> str:
+def _closing(found: SearchResult, out: Path | None, storage: str | None, figure: str | None = None) -> str:
     from fastconv.search.progress import in_words
 
     done = f"{len(found.trials)} of {found.asked} trials"
