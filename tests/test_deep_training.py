@@ -467,6 +467,21 @@ def test_the_mlp_goes_on_where_it_stopped(tmp_path):
     assert one["test_accuracy"] > 0.9
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "steps"), [("deep", ("--layers", "5"), 2 * (1437 // 32)), ("mlp", (), 2 * (1437 // 32))]
+)
+def test_lengths_are_those_of_train(tmp_path, family, options, steps):
+    pytest.importorskip("sklearn")
+    length = ("--epochs", "2", "--batch-size", "32")
+    done = result("train", *options, *length, "--dataset", "digits", "--json", cwd=tmp_path, family=family)
+    assert done["step"] == steps
+    process = command("train", "--weights", "new", "--steps", "5", "--epochs", "2", cwd=tmp_path, family=family)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--steps 5 and --epochs 2 are two lengths of one run; give one of them" in err
+    assert not list(tmp_path.glob("new*"))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_mlp_after_the_running_step(tmp_path, number, code):

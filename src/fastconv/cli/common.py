@@ -186,6 +186,24 @@ def data_options(command: Any) -> Any:
     return dataset(folder(command))
 
 
+def length_options(command: Any) -> Any:
+    """Add ``--steps`` and ``--epochs``, for `steps_of`."""
+    epochs = click.option("--epochs", type=click.IntRange(min=1), help="Instead: passes over the training images.")
+    steps = click.option("--steps", type=click.IntRange(min=1), help="Updates; 1000 by default.")
+    return steps(epochs(command))
+
+
+def check_length(steps: int | None, epochs: int | None) -> None:
+    """Refuse both of `length_options` at once."""
+    if steps is not None and epochs is not None:
+        raise click.UsageError(f"--steps {steps} and --epochs {epochs} are two lengths of one run; give one of them")
+
+
+def steps_of(steps: int | None, epochs: int | None, batches: int) -> int:
+    """Return how many updates `length_options` ask for, where a pass takes ``batches``."""
+    return epochs * batches if epochs is not None else 1000 if steps is None else steps
+
+
 def load_data(dataset: str, data_dir: Path | None) -> Dataset:
     """Load what the options of `data_options` name."""
     from fastconv import data

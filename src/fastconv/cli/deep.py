@@ -19,11 +19,15 @@ from fastconv.cli.common import (
     Commands,
     Number,
     Place,
+    check_length,
     data_options,
     json_option,
+    length_options,
     load_data,
+    percent,
     print_json,
     set_threads,
+    steps_of,
     table,
     threads_option,
     usage_errors,
@@ -113,8 +117,8 @@ def init(
 @deep.command()
 @_files
 @_shape
-@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Updates.")
-@click.option("--batch", type=click.IntRange(min=1), help="Images an update; 16 by default.")
+@length_options
+@click.option("--batch-size", "--batch", "batch", type=click.IntRange(min=1), help="Images an update; 16 by default.")
 @click.option("--chunk-layers", type=click.IntRange(min=1), help="Layers between kept states; changes no bit.")
 @click.option("--layer-lr", type=_RATE, help="Learning rate of the layers; 0.01 by default.")
 @click.option("--head-lr", type=_RATE, help="Learning rate of the head; 0.01 by default.")
@@ -135,11 +139,12 @@ def init(
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, weights: Path, head: Path | None, dataset: str, data_dir: Path | None, steps: int,
-    train_limit: int | None, report_every: int, save_every: int | None, memory_limit: int | None,
+    ctx: click.Context, weights: Path, head: Path | None, dataset: str, data_dir: Path | None, steps: int | None,
+    epochs: int | None, train_limit: int | None, report_every: int, save_every: int | None, memory_limit: int | None,
     threads: int | None, as_json: bool, resume: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Train a net by exact SGD; it is made first where there is none."""
+    check_length(steps, epochs)
     set_threads(threads)
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
@@ -154,7 +159,8 @@ def train(
         file=people,
     )
     run = DeepRun(
-        training, steps, report_every=report_every, report=lambda *of: click.echo(_line(record, *of), file=people),
+        training, steps_of(steps, epochs, len(training.batches)), report_every=report_every,
+        report=lambda *of: click.echo(_line(record, *of), file=people),
         save_every=save_every, progress=lambda long: _bar(record, long),
     )  # fmt: skip
     try:
@@ -190,7 +196,7 @@ def _line(record: Record, run: StepRun, last: Report) -> str:
     rate = record.layers * record.sampler["batch"] / median
     end = time.strftime("%H:%M:%S", time.localtime(time.time() + median * (run.steps - run.done)))
     return (
-        f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {last.accuracy:.3f}  "
+        f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {percent(last.accuracy)}  "
         f"{median:.4g} s a step  {rate:.3g} layer-samples/s  ends {end}"
     )
 
@@ -230,7 +236,7 @@ def evaluate(
         data = load_data(dataset, data_dir)
         found = test(_paths(weights, head), data.test, data.levels, in_memory=in_memory, limit=limit)
     click.echo(
-        f"test loss {found['test_loss']:.4f}  accuracy {found['test_accuracy']:.4f}  {found['seconds']:.3g} s  "
+        f"test loss {found['test_loss']:.4f}  accuracy {percent(found['test_accuracy'])}  {found['seconds']:.3g} s  "
         f"{found['layer_samples_per_second']:.3g} layer-samples/s",
         err=as_json,
     )

@@ -16,11 +16,15 @@ from fastconv.cli.common import (
     Commands,
     Number,
     Place,
+    check_length,
     data_options,
     json_option,
+    length_options,
     load_data,
+    percent,
     print_json,
     set_threads,
+    steps_of,
     threads_option,
     usage_errors,
 )  # fmt: skip
@@ -46,8 +50,11 @@ def mlp() -> None:
 @mlp.command()
 @_files
 @click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Hidden units.")
-@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Updates.")
-@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Images an update.")
+@length_options
+@click.option(
+    "--batch-size", "--batch", "batch", type=click.IntRange(min=1), default=128, show_default=True,
+    help="Images an update.",
+)  # fmt: skip
 @click.option("--lr", type=Number(min=0, min_open=True), default=0.05, show_default=True, help="Learning rate.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of all draws.")
 @click.option("--report-every", type=click.IntRange(min=1), default=500, show_default=True, help="Steps a line.")
@@ -55,13 +62,14 @@ def mlp() -> None:
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, weights: Path, dataset: str, data_dir: Path | None, hidden: int, steps: int, batch: int,
-    lr: float, seed: int, report_every: int, threads: int | None, as_json: bool,
+    ctx: click.Context, weights: Path, dataset: str, data_dir: Path | None, hidden: int, steps: int | None,
+    epochs: int | None, batch: int, lr: float, seed: int, report_every: int, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train by plain SGD; a net that is there is trained on, from the step and sample where it stopped.
 
     Ctrl-C and SIGTERM end it after the running step; the net is saved and the exit code 130 or 143.
     """
+    check_length(steps, epochs)
     set_threads(threads)
     with usage_errors():
         from fastconv.steps import StepRun
@@ -76,8 +84,8 @@ def train(
     people = sys.stderr if as_json else sys.stdout
     ending = EndRequest(lambda name: f"{name}: stopping after this step (again: at once, and nothing is saved)")
     run = StepRun(
-        training.take, steps, ending=ending, report=lambda *about: click.echo(_line(*about), file=people),
-        report_every=report_every,
+        training.take, steps_of(steps, epochs, len(training.batches)), ending=ending,
+        report=lambda *about: click.echo(_line(*about), file=people), report_every=report_every,
     )  # fmt: skip
     try:
         with ending:
@@ -97,7 +105,7 @@ def train(
 
 
 def _line(run: StepRun, last: Report) -> str:
-    return f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {last.accuracy:.3f}  {run.median:.3g} s a step"
+    return f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {percent(last.accuracy)}  {run.median:.3g} s a step"
 
 
 @mlp.command("eval")
@@ -118,11 +126,11 @@ def evaluate(weights: Path, dataset: str, data_dir: Path | None, threads: int | 
     start = time.perf_counter()
     x = images.test.images.astype(np.float32) / np.float32(images.levels)
     output = model.predict(x, batch_size=1000)
-    found = {
+    found: dict[str, Any] = {
         "test_loss": functional.cross_entropy(output, images.test.labels),
         "test_accuracy": float((output.argmax(axis=1) == images.test.labels).mean()),
         "seconds": time.perf_counter() - start,
     }
-    click.echo(f"test loss {found['test_loss']:.4f}  accuracy {found['test_accuracy']:.4f}", err=as_json)
+    click.echo(f"test loss {found['test_loss']:.4f}  accuracy {percent(found['test_accuracy'])}", err=as_json)
     if as_json:
         print_json(found)

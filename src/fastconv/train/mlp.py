@@ -48,6 +48,8 @@ class MlpTraining:
 
     Attributes
     ----------
+    batches : Batches
+        Of the training images; their length is the updates of an epoch.
     step, before : int
         Updates that the net has had, and had when this began.
 
@@ -76,8 +78,8 @@ class MlpTraining:
             self.step = self.before
             self._about = {"seed": seed, "batch": batch}
             self._levels = np.float32(images.levels)
-            self._batches = Batches(*images.train, batch, seed=seed, drop_last=True)
-            if not len(self._batches):
+            self.batches = Batches(*images.train, batch, seed=seed, drop_last=True)
+            if not len(self.batches):
                 raise ValueError(f"--batch {batch}: there are {len(images.train.labels)} training images")
             nbytes = sum(array.nbytes for _, array in self.model.named_state()) + _SMALL
             self._room = opened.enter_context(contextlib.closing(Room(path.absolute().parent, nbytes)))
@@ -99,7 +101,7 @@ class MlpTraining:
             If the loss is not finite; nothing has changed then.
         """
         start = time.perf_counter()
-        x, labels = self._batches.batch(*divmod(self.step, len(self._batches)))
+        x, labels = self.batches.batch(*divmod(self.step, len(self.batches)))
         right = self._trainer.take_step(x / self._levels, labels)
         self.step += 1
         assert right is not None
