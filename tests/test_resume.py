@@ -48,6 +48,36 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
+def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
+    """Where its rates do not depend on their number, to the bits of one that was asked for all of them."""
+    pytest.importorskip("sklearn")
+
+    def call(*words, code=0):
+        found = CliRunner().invoke(main, ["train", "--json", *map(str, words)])
+        assert found.exit_code == code, found.output
+        return json.loads(found.stdout.splitlines()[-1]) if code == 0 else found.output
+
+    about = ("--model", "mlp", "--schedule", "constant")
+    whole = call(*about, "--epochs", 4, "--out", tmp_path / "whole")
+    run = tmp_path / "run"
+    call(*about, "--epochs", 2, "--out", run)
+    assert "there is nothing to go on with" in call("--resume", run, code=2)
+    for few in (1, 2):
+        assert "has 2 epochs and is finished; --epochs must be more" in call("--resume", run, "--epochs", few, code=2)
+    found = call("--resume", run, "--epochs", 3)
+    assert found["epochs"] == 3
+    found = call("--resume", run, "--epochs", 4)
+    assert {**found, "train_seconds": 0} == {**whole, "train_seconds": 0}
+    records = [read_record(folder) for folder in (run, tmp_path / "whole")]
+    assert untimed(records[0].history) == untimed(records[1].history)
+    assert records[0].config == records[1].config
+    bent = tmp_path / "bent"
+    call("--model", "linear", "--epochs", 1, "--out", bent)
+    said = call("--resume", bent, "--epochs", 2, code=2)
+    assert "--schedule cosine, which ends with epoch 1: more epochs would have had other rates" in said
+
+
 def untimed(history):
     return [{name: value for name, value in record.items() if name not in TIMES} for record in history]
 
@@ -510,7 +540,8 @@ def test_without_a_whole_checkpoint_nothing_changes(run, interrupted):
     ("arguments", "message"),
     [
         (["--lr", "0.2"], "has --lr 0.1, not 0.2: a resumed run keeps its options"),
-        (["--epochs", "9"], "has --epochs 2, not 9"),
+        (["--epochs", "9"], "has --schedule cosine, which ends with epoch 2: more epochs would have had other rates"),
+        (["--epochs", "1"], "has --epochs 2, not 1"),
         (["--dataset", "mnist"], "has --dataset digits, not mnist"),
         (["--chill-out", "2"], "has --chill-out None, not 2"),
         (["--no-augment"], "has --augment True, not False"),

@@ -75,7 +75,8 @@ class Every(click.ParamType):
 @click.option("--tensorboard", is_flag=True, default=None, help="Write event files for TensorBoard into DIR.")
 @click.option(
     "--resume", type=Place(), metavar="DIR",
-    help="Go on with the run in DIR, killed or interrupted, to the bits of one never stopped.",
+    help="Go on with the run in DIR, killed or interrupted, to the bits of one never stopped; with more --epochs also "
+    "one that finished, if its schedule is constant.",
 )  # fmt: skip
 @json_option
 @click.pass_context
@@ -133,7 +134,8 @@ def _started(
     else:
         check_vacant(out)
     observed = {"checkpoint_every": "5min", "tensorboard": False} | {k: v for k, v in asked.items() if v is not None}
-    setup = prepare(fill(**given), _observers(out, observed, people), progress=False)
+    options = fill(**given)
+    setup = prepare(options, _observers(out, observed, people, options.schedule), progress=False)
     if out is None:
         return setup, None
     writer = RunWriter.start(out, {**setup.describe(), "observed": observed}, setup.model)
@@ -160,7 +162,7 @@ def _resumed(
             raise ValueError(f"{folder} was started {f'with {flag} {own}' if own else f'without {flag}'}")
     observed = {"checkpoint_every": "5min", **observed}
     observed["checkpoint_every"] = asked["checkpoint_every"] or observed["checkpoint_every"]
-    setup = prepare(options, _observers(folder, observed, people), progress=False)
+    setup = prepare(options, _observers(folder, observed, people, options.schedule), progress=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -172,7 +174,7 @@ def _resumed(
     return setup, writer
 
 
-def _observers(folder: Path | None, observed: dict[str, Any], people: Any) -> list[Callback]:
+def _observers(folder: Path | None, observed: dict[str, Any], people: Any, schedule: str) -> list[Callback]:
     """Return the callbacks that change nothing in a run."""
     from fastconv.diagnose import Watch
     from fastconv.train import Checkpoint, Progress, TensorBoard
@@ -180,7 +182,8 @@ def _observers(folder: Path | None, observed: dict[str, Any], people: Any) -> li
 
     observers: list[Callback] = []
     if folder is not None:
-        observers.append(Checkpoint(folder / CHECKPOINTS, **Every.parts(observed["checkpoint_every"])))
+        interval = Every.parts(observed["checkpoint_every"])  # a run of a constant rate may go on to more epochs
+        observers.append(Checkpoint(folder / CHECKPOINTS, **interval, final=schedule == "constant"))
     if folder is not None and observed.get("tensorboard"):
         observers.append(TensorBoard(folder / TENSORBOARD))
     if observed.get("watch_every"):

@@ -186,6 +186,8 @@ class Checkpoint(Callback):
         How many of the newest stay, at least 1.
     signals : bool
         Whether SIGTERM and SIGINT are taken care of; they are in the main thread only.
+    final : bool
+        Save behind the last epoch, too, before the best weights come back: what a fit of more epochs goes on from.
 
     Raises
     ------
@@ -212,6 +214,7 @@ class Checkpoint(Callback):
         seconds: float | None = None,
         keep: int = 2,
         signals: bool = True,
+        final: bool = False,
     ) -> None:
         for name, value in (("steps", steps), ("seconds", seconds), ("keep", keep)):
             if value is not None and not value > 0:
@@ -219,7 +222,7 @@ class Checkpoint(Callback):
         self.folder = expand(folder)
         self.steps = None if steps is None else whole("Checkpoint: steps", steps)
         self.seconds = None if seconds is None else float(seconds)
-        self.keep, self.signals = whole("Checkpoint: keep", keep), signals
+        self.keep, self.signals, self.final = whole("Checkpoint: keep", keep), signals, final
         self._merits: dict[str, tuple[float, float] | None] = {}
         self._request = EndRequest(_answer)
         self._last = 0.0
@@ -243,6 +246,7 @@ class Checkpoint(Callback):
     def on_safe_point(self, trainer: Trainer) -> None:
         if (
             self._request.number is not None
+            or (self.final and trainer.epoch == trainer.epochs)
             or (self.steps is not None and trainer.step % self.steps == 0)
             or (self.seconds is not None and time.monotonic() - self._last >= self.seconds)
         ):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastconv import data
-from fastconv.train.checkpoint import load_latest
-from fastconv.train.run import CHECKPOINTS, RunRecord, trained
+from fastconv.serialize.files import write_json
+from fastconv.train.checkpoint import checkpoints, load_latest
+from fastconv.train.run import CHECKPOINTS, CONFIG, RunRecord, trained
 from fastconv.train.setup import Options, Setup
 from fastconv.train.writer import RunWriter
 
@@ -25,25 +26,49 @@ def options_of(record: RunRecord, given: Mapping[str, Any]) -> Options:
     Raises
     ------
     ValueError
-        If the run goes on as it is, has come to its end, or has other options than those given.
+        If the run goes on as it is, has come to its end, or has other options than those given. More epochs than it has
+        are taken where its schedule does not depend on their number.
     """
     reason = f": {record.result['reason']}" if record.result and record.result.get("reason") else ""
     if record.status == "running":
         raise ValueError(f"{record.path} is running, in process {record.env.get('pid', 'unknown')}")
     if record.status == "diverged":
         raise ValueError(f"{record.path} has diverged and would again{reason}; start a new run")
-    if record.status in ("finished", "stopped"):
+    epochs = given.get("epochs")
+    if record.status == "stopped" or (record.status == "finished" and epochs is None):
         raise ValueError(
             f"{record.path} is {record.status} after {len(record.history)} epochs{reason}; there is nothing to go on "
-            "with, and more epochs would be another schedule: start a new run"
+            "with; a run that finished with --schedule constant goes on to more by --epochs N, else start a new one"
         )
     options = Options.of(trained(record.path, record.config)["options"])
+    if epochs is not None and epochs > options.epochs:
+        options = _extended(record, options, epochs)
+    elif record.status == "finished":
+        raise ValueError(f"{record.path} has {options.epochs} epochs and is finished; --epochs must be more to go on")
     own = asdict(options)
     for name, value in given.items():
         if value is not None and own[name] != (data.resolve(value) if name == "dataset" else value):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{record.path} has {flag} {own[name]}, not {value}: a resumed run keeps its options")
     return options
+
+
+def _extended(record: RunRecord, options: Options, epochs: int) -> Options:
+    """Return options with more epochs.
+
+    Raises
+    ------
+    ValueError
+        If the run's rates depend on their number, or it left nothing to go on from.
+    """
+    if options.schedule != "constant":
+        raise ValueError(
+            f"{record.path} has --schedule {options.schedule}, which ends with epoch {options.epochs}: more epochs "
+            "would have had other rates from the first on; start a new run; one with --schedule constant can go on"
+        )
+    if record.status == "finished" and not checkpoints(record.path / CHECKPOINTS):
+        raise ValueError(f"{record.path} has no checkpoint of its end to go on from; start a new run")
+    return replace(options, epochs=epochs)
 
 
 def take_up(setup: Setup, record: RunRecord) -> RunWriter:
@@ -62,7 +87,11 @@ def take_up(setup: Setup, record: RunRecord) -> RunWriter:
     if setup.standardizer.to_dict() != record.config.get("standardizer"):
         raise ValueError(f"{record.path}: the images of {setup.options.dataset} are not those the run was started with")
     load_latest(record.path / CHECKPOINTS, lambda state: _load(setup, state))
-    return RunWriter.resume(record.path, setup.trainer.step, setup.trainer.history, setup.model)
+    setup.trainer.epochs = setup.options.epochs
+    writer = RunWriter.resume(record.path, setup.trainer.step, setup.trainer.history, setup.model)
+    if record.config["options"]["epochs"] != setup.options.epochs:
+        write_json(record.path / CONFIG, {**record.config, "options": asdict(setup.options)}, follow=False)
+    return writer
 
 
 def _load(setup: Setup, state: dict[str, Any]) -> None:
