@@ -1,8 +1,11 @@
 """The choice of a convolution's algorithm: by argument, layer, setting, and for a run; what refuses and what pays."""
 
 import json
+import os
+import signal
 import threading
 from contextvars import copy_context
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +15,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fastconv.functional as F
-from fastconv import config, nn, serialize
+from fastconv import config, models, nn, optim, serialize
 from fastconv._ext.conv.algorithms import WINOGRAD, choose
 from fastconv.cli import main
 from fastconv.functional._check import as_nhwc, memory, scratch
 from fastconv.functional._epilogue import NOTHING
 from fastconv.functional._geometry import convolution
 from fastconv.random import manual_seed
+from fastconv.train import Callback, Checkpoint, Interrupted, RunWriter, state_sha256
+from fastconv.train.setup import fill, prepare
 
 
 def drawn(seed=0, n=2, c=9, k=13, side=9, dtype=np.float32):
@@ -53,16 +58,16 @@ def assert_all_equal(got, want):
 def test_functions_take_the_algorithm_that_is_asked_for(dtype):
     x, w, g = drawn(dtype=dtype)
     want = by_kernel(x, w, g)
-    direct = by_function(x, w, g)
+    direct = by_function(x, w, g, algorithm="direct")
     assert_all_equal(by_function(x, w, g, algorithm="winograd"), want)
-    assert_all_equal(by_function(x, w, g, algorithm="direct"), direct)
     assert_array_equal(F.conv2d_input_grad(g, x.shape, w, 1, 1, algorithm="winograd"), want[1])
     auto = want if dtype == np.float32 else direct
     assert_all_equal(by_function(x, w, g, algorithm="auto"), auto)
-    with config.algorithm("auto"):
-        assert_all_equal(by_function(x, w, g), auto)
-        assert_all_equal(by_function(x, w, g, algorithm="direct"), direct)
-    assert_all_equal(by_function(x, w, g), direct)
+    assert_all_equal(by_function(x, w, g), auto)
+    with config.algorithm("direct"):
+        assert_all_equal(by_function(x, w, g), direct)
+        assert_all_equal(by_function(x, w, g, algorithm="auto"), auto)
+    assert_all_equal(by_function(x, w, g), auto)
     assert (want[0] != direct[0]).any()
 
 
@@ -99,9 +104,9 @@ def test_names_of_none_are_refused():
     for wrong in (3, ["direct"], b"direct"):
         with pytest.raises(ValueError, match="conv2d: algorithm must be None or one of"):
             F.conv2d(x, w, algorithm=wrong)
-        with pytest.raises(ValueError, match=r"config.algorithm: the setting must be 'direct' or 'auto'"):
+        with pytest.raises(ValueError, match=r"config.algorithm: the setting must be 'auto' or 'direct'"):
             config.algorithm(wrong)
-    with pytest.raises(ValueError, match=r"'direct' or 'auto', got 'winograd'; a shape may refuse it"):
+    with pytest.raises(ValueError, match=r"'auto' or 'direct', got 'winograd'; a shape may refuse it"):
         config.algorithm("winograd")
 
 
@@ -125,17 +130,17 @@ def test_the_setting_belongs_to_a_context():
     def look():
         seen.append(config.algorithm())
 
-    assert config.algorithm() == "direct"
-    with config.algorithm("auto") as name:
-        assert name == config.algorithm() == config.info()["algorithm"] == "auto"
-        with config.algorithm("direct"):
+    assert config.algorithm() == "auto"
+    with config.algorithm("direct") as name:
+        assert name == config.algorithm() == config.info()["algorithm"] == "direct"
+        with config.algorithm("auto"):
             look()
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()
         copy_context().run(look)
-    assert seen == ["direct", "direct", "auto"]
-    assert config.algorithm() == "direct"
+    assert seen == ["auto", "auto", "direct"]
+    assert config.algorithm() == "auto"
 
 
 class Net(nn.Module):
@@ -158,32 +163,45 @@ def test_layers_and_graphs_follow_argument_and_setting():
     x, _, g = drawn()
     manual_seed(3)
     model = Net()
-    direct = net_results(model, x, g)
-    with config.algorithm("auto"):
-        auto = net_results(model, x, g)
-        assert "Conv2d + ReLU (winograd)" in str(model.plan(x.shape))
-        assert [row.way for row in model.plan(x.shape).rows] == ["winograd"]
+    auto = net_results(model, x, g)
+    assert "Conv2d + ReLU (winograd)" in str(model.plan(x.shape))
+    assert [row.way for row in model.plan(x.shape).rows] == ["winograd"]
+    with config.algorithm("direct"):
+        direct = net_results(model, x, g)
+        assert "winograd" not in str(model.plan(x.shape))
+    assert_all_equal(net_results(model, x, g), auto)
+    model.conv.algorithm = "direct"
     assert_all_equal(net_results(model, x, g), direct)
-    assert "winograd" not in str(model.plan(x.shape))
     y, gx, gw = by_kernel(x, model.conv.weight.data, g * (auto[0] > 0))
     assert_all_equal(auto, (np.maximum(y, 0), gx, gw))
     model.conv.algorithm = "winograd"  # what was written down for the former one is thrown away
     assert_all_equal(net_results(model, x, g), auto)
     assert "algorithm='winograd'" in repr(model)
-    assert "algorithm" not in repr(Net())
+    assert "algorithm='direct'" in repr(Net("direct"))
+    for usual in (None, "auto"):
+        assert "algorithm" not in repr(Net(usual))
 
 
 def test_models_keep_their_algorithm_in_files(tmp_path):
     x, _, _ = drawn()
     layers = nn.Sequential(nn.Conv2d(9, 8, 3, algorithm="winograd"), nn.Conv2d(8, 8, 3))
-    assert "algorithm" not in layers[1].config()
-    serialize.save(layers, tmp_path / "layers.safetensors")
-    again = serialize.load(tmp_path / "layers.safetensors")
-    assert [layer.algorithm for layer in again] == ["winograd", None]
-    assert_array_equal(again(x).copy(), layers(x))
+    for setting in ("auto", "direct"):
+        with config.algorithm(setting):
+            serialize.save(layers, tmp_path / "layers.safetensors")
+            want = layers(x).copy()
+        again = serialize.load(tmp_path / "layers.safetensors")
+        assert [layer.algorithm for layer in again] == ["winograd", setting]
+        assert_array_equal(again(x), want)
 
 
-def test_a_graph_keeps_the_algorithm_it_was_traced_with(tmp_path):
+def test_a_layer_from_before_the_choice_is_direct():
+    older = nn.Conv2d(9, 13, 3).config()
+    del older["algorithm"]
+    assert nn.Conv2d.from_config(older).algorithm == "direct"
+
+
+@pytest.mark.parametrize("setting", ["auto", "direct"])
+def test_a_graph_keeps_the_algorithm_it_was_traced_with(tmp_path, setting):
     x, _, _ = drawn()
 
     class Own(nn.Module):
@@ -194,15 +212,97 @@ def test_a_graph_keeps_the_algorithm_it_was_traced_with(tmp_path):
             return F.conv2d(x, self.weight, None, 1, 1)
 
     model = Own()
-    with config.algorithm("auto"):
+    with config.algorithm(setting):
         want = model(x).copy()
         serialize.save(model, tmp_path / "own.safetensors")
     assert_array_equal(serialize.load(tmp_path / "own.safetensors")(x), want)
 
 
+@pytest.fixture
+def tiny(monkeypatch):
+    """A net of the zoo, for as long as a test takes, whose second convolution is Winograd's where "auto" chooses."""
+
+    def build(image, classes):
+        return nn.Sequential(
+            nn.Conv2d(image[0], 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+            nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(8, classes),
+        )  # fmt: skip
+
+    monkeypatch.setitem(models.ZOO, "tiny", replace(models.ZOO["mnist-small"], builder=build))
+    return {"model": "tiny", "epochs": 1, "batch_size": 128, "validation": 0.5}
+
+
+class Ask(Callback):
+    """Ask the run to end, as a signal would, after its fourth step."""
+
+    def on_step_end(self, trainer):
+        if trainer.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("algorithm", "older"), [("auto", False), ("direct", False), ("direct", True)])
+def test_an_interrupted_run_goes_on_with_its_algorithm(algorithm, older, tiny, tmp_path):
+    def whole(algorithm):
+        setup = prepare(fill("digits", algorithm=algorithm, **tiny), progress=False)
+        setup.trainer.fit(setup.train, setup.validation, epochs=1)
+        return state_sha256(setup.model)
+
+    folder, run = tmp_path / "run", CliRunner()
+    setup = prepare(
+        fill("digits", algorithm=algorithm, **tiny), [Checkpoint(folder / "checkpoints", steps=2), Ask()],
+        progress=False,
+    )  # fmt: skip
+    with RunWriter.start(folder, {**setup.describe(), "observed": {"checkpoint_every": "2"}}) as writer:
+        setup.trainer.callbacks.insert(0, writer)
+        with pytest.raises(Interrupted):
+            setup.trainer.fit(setup.train, setup.validation, epochs=1)
+        writer.finish({"status": "interrupted", "reason": "SIGTERM", "steps": setup.trainer.step})
+    written = json.loads((folder / "config.json").read_text())
+    assert written["options"]["algorithm"] == algorithm
+    if older:  # as runs were written before there was a choice
+        del written["options"]["algorithm"]
+        (folder / "config.json").write_text(json.dumps(written))
+    done = run.invoke(main, ["train", "--resume", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["state_sha256"] == whole(algorithm)
+    model = serialize.load(folder / "model.safetensors")
+    assert {layer.algorithm for layer in model if isinstance(layer, nn.Conv2d)} == {algorithm}
+    assert whole("auto") != whole("direct")
+
+
+def after_three_steps(algorithm):
+    manual_seed(5)
+    x = ((np.arange(6 * 3 * 16 * 16) * 7919 % 199 - 99) / 64).astype(np.float32).reshape(6, 3, 16, 16)
+    with config.algorithm(algorithm):
+        model, loss = models.build("resnet20", (3, 16, 16), 10), nn.CrossEntropyLoss()
+        optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss(model(x), np.arange(6))
+            model.backward(loss.backward())
+            optimizer.step()
+    return state_sha256(model)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "digest"),
+    [
+        ("auto", "8da1267d8767249ec3ce206fe54bfaf1d7a962988e6891b8814a786d71f63980"),
+        ("direct", "6e3ea11128d61c7eda0bfca2bc351c6af071f507a6b69aecb0f931f77b24aa03"),
+    ],
+)
+def test_three_steps_of_a_resnet_have_the_digest_of_their_algorithm(algorithm, digest):
+    """It changes where an order of sums does, which is then told in the changelog."""
+    assert after_three_steps(algorithm) == digest
+
+
+def test_a_new_run_is_auto():
+    assert fill("digits").algorithm == "auto"
+
+
 def test_a_run_keeps_its_algorithm(tmp_path):
     run = tmp_path / "run"
-    done = CliRunner().invoke(main, ["train", "--epochs", "1", "--algorithm", "auto", "--out", str(run)])
+    done = CliRunner().invoke(main, ["train", "--epochs", "1", "--out", str(run)])
     assert done.exit_code == 0, done.output
     assert json.loads((run / "config.json").read_text())["options"]["algorithm"] == "auto"
     model = serialize.load(run / "model.safetensors")

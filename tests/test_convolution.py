@@ -14,6 +14,13 @@ from fastconv import config
 EPS32 = np.finfo(np.float32).eps
 
 
+@pytest.fixture(autouse=True)
+def direct():
+    """One chain an output: exact on integers, and with the bounds of such a chain; the other has a file of its own."""
+    with config.algorithm("direct"):
+        yield
+
+
 def integers(rng, shape, dtype=np.float32):
     """Small integers: every order of summation is exact."""
     return rng.integers(-4, 5, shape).astype(dtype)

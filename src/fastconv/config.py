@@ -34,7 +34,7 @@ finally:
 __all__ = ["algorithm", "available_isas", "info", "isa", "processor", "show_config", "threads"]
 
 
-_algorithm: ContextVar[str] = ContextVar("algorithm", default="direct")
+_algorithm: ContextVar[str] = ContextVar("algorithm", default="auto")
 
 
 class _Setting(AbstractContextManager[str]):
@@ -123,13 +123,13 @@ def algorithm(name: str | None = None) -> Any:
     """Return the setting of the algorithm of two-dimensional convolutions, or set it.
 
     It holds where ``algorithm=`` is not given: for functions and layers alike, in this thread (or context of
-    `contextvars`) alone; other threads begin with "direct". It decides bits, unlike the other settings.
+    `contextvars`) alone; other threads begin with "auto". It decides bits, unlike the other settings.
 
     Parameters
     ----------
     name : str, optional
-        "direct", one chain of fused multiply-adds an output; "auto", the first of the algorithms that pays, by the
-        shape and dtype alone (``docs/numerics.md``).
+        "auto", the first of the algorithms that pays, by the shape and dtype alone (``docs/numerics.md``); "direct",
+        one chain of fused multiply-adds an output.
 
     Returns
     -------
@@ -146,16 +146,16 @@ def algorithm(name: str | None = None) -> Any:
     Examples
     --------
     >>> from fastconv import config
-    >>> with config.algorithm("auto"):
+    >>> with config.algorithm("direct"):
     ...     config.algorithm()
-    'auto'
+    'direct'
     """
     before = _algorithm.get()
     if name is None:
         return before
-    if not isinstance(name, str) or name not in ("direct", "auto"):
+    if not isinstance(name, str) or name not in ("auto", "direct"):
         why = "; a shape may refuse it: give it as algorithm= where it fits" if isinstance(name, str) and name else ""
-        raise ValueError(f"config.algorithm: the setting must be 'direct' or 'auto', got {name!r}{why}")
+        raise ValueError(f"config.algorithm: the setting must be 'auto' or 'direct', got {name!r}{why}")
     _algorithm.set(name)
     return _Setting(name, lambda: _algorithm.set(before))
 

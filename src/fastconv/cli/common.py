@@ -153,8 +153,8 @@ _TRAINING: dict[str, dict[str, Any]] = {
     ),
     "accumulate": dict(type=click.IntRange(min=1), metavar="BATCHES", help="Batches an update."),
     "algorithm": dict(
-        type=click.Choice(["direct", "auto"]),
-        help="Of convolutions: direct (default), or auto: Winograd's where it pays. Decides bits.",
+        type=click.Choice(["auto", "direct"]),
+        help="Of convolutions: auto (default), Winograd's where it pays; or direct. Decides bits.",
     ),
     "seed": dict(
         type=click.IntRange(0, 2**64 - 1), help="Of weights, order, dropout and split; 0 by default."

@@ -84,7 +84,7 @@ def conv2d(
         shares no memory with ``out``.
     out : ndarray, optional
         Result buffer: NCHW shape over NHWC memory.
-    algorithm : {"direct", "winograd", "auto"}, optional
+    algorithm : {"auto", "winograd", "direct"}, optional
         "winograd" needs a 3x3 kernel, stride and dilation 1 and one group; "auto" takes what pays, by shape and dtype
         alone. As ``fastconv.config.algorithm`` says where it is None.
 
@@ -174,7 +174,7 @@ def conv2d_backward(
         *Added to*; fresh zeros when not given.
     grad_add : ndarray of shape (N, K, P, Q), optional
         Written over: the gradient of ``add``, before the activation.
-    algorithm : {"direct", "winograd", "auto"}, optional
+    algorithm : {"auto", "winograd", "direct"}, optional
         As :func:`conv2d` takes it.
 
     Returns
@@ -245,7 +245,7 @@ def conv2d_input_grad(
     weight, stride, padding, dilation, groups
         As given to the forward call.
     out : ndarray of shape (N, C, H, W), optional
-    algorithm : {"direct", "winograd", "auto"}, optional
+    algorithm : {"auto", "winograd", "direct"}, optional
         As :func:`conv2d` takes it.
 
     Returns

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from fastconv import config
 from fastconv import functional as F
 from fastconv.functional._algorithm import NAMES as ALGORITHMS
 from fastconv.functional._check import pair
@@ -144,8 +145,9 @@ class Conv2d(_Conv):
     groups : int
         Divides both channel counts.
     bias : bool
-    algorithm : {"direct", "winograd", "auto"}, optional
-        As :func:`fastconv.functional.conv2d` takes it; None is what ``fastconv.config.algorithm`` says when it runs.
+    algorithm : {"auto", "winograd", "direct"}, optional
+        As :func:`fastconv.functional.conv2d` takes it; None is what ``fastconv.config.algorithm`` says when it runs,
+        and a file holds what that says when it is saved.
 
     Attributes
     ----------
@@ -191,13 +193,17 @@ class Conv2d(_Conv):
         return F.conv2d(input, self.weight, self.bias, *sizes, algorithm=self.algorithm)
 
     def config(self) -> dict[str, Any]:
-        values = super().config()
-        if self.algorithm is None:  # as files have it that are older than the choice
-            del values["algorithm"]
-        return values
+        """Return the constructor's arguments; one that follows the setting has what that is now."""
+        return {**super().config(), "algorithm": self.algorithm or config.algorithm()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Build a layer from what `config` returned; what tells no algorithm is older than the choice: "direct"."""
+        return super().from_config({"algorithm": "direct", **config})
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.algorithm is None else f", algorithm={self.algorithm!r}")
+        usual = self.algorithm in (None, "auto")
+        return super().extra_repr() + ("" if usual else f", algorithm={self.algorithm!r}")
 
 
 class _ConvTranspose(_Filters):

@@ -47,7 +47,7 @@ class Options:
     validation : float
         Share of the training images set aside, 0 for none.
     algorithm : str
-        Of convolutions, "direct" or "auto"; the model's layers keep it.
+        Of convolutions, "auto" or "direct"; the model's layers keep it.
     patience, chill_out : int or None
         Epochs without better validation figures until the run stops (`Patience`), or goes back to its best
         weights and halves the rate (`ChillOut`); None: never.
@@ -94,7 +94,7 @@ class Options:
     ema: float | None = None
     decay_bias_norm: bool = True
     accumulate: int = 1
-    algorithm: str = "direct"
+    algorithm: str = "auto"
     metric: str | None = None
     image_size: str | None = None
     resize: str | None = None
@@ -112,6 +112,8 @@ class Options:
     def of(cls, values: Mapping[str, Any]) -> Options:
         """Return the options that stand in the config of a run.
 
+        One that tells no algorithm is older than the choice: "direct".
+
         Raises
         ------
         ValueError
@@ -119,7 +121,7 @@ class Options:
         """
         shapes.OPTIONS.check(dict(values), "options")
         _check(values)
-        return cls(**values)
+        return cls(**{"algorithm": "direct", **values})
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -181,7 +183,7 @@ def _check(asked: Mapping[str, Any]) -> None:
         ("optimiser", asked.get("optimizer", "sgd"), tuple(OPTIMIZERS)),
         ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
         ("schedule", asked.get("schedule", "constant"), SCHEDULES),
-        ("algorithm", asked.get("algorithm", "direct"), ("direct", "auto")),
+        ("algorithm", asked.get("algorithm", "auto"), ("auto", "direct")),
         ("metric", asked.get("metric"), (None, *OF_LABELS)),
     ):
         if name not in known:
