@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from graphs import arrays_of, as_tuple, build, recipes
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastconv
 from fastconv import models, nn, optim, serialize
@@ -379,6 +380,71 @@ def test_a_damaged_file_is_one_clear_error_or_a_model(seed, tmp_path):
         data[rng.integers(len(data))] = rng.integers(256)
     path = tmp_path / "net.onnx"
     path.write_bytes(bytes(data[: rng.integers(1, len(data))] if seed % 4 == 0 else data))
+    try:
+        fastconv.onnx.load(path)
+    except ValueError as error:
+        if "net.onnx" not in str(error):
+            raise
+
+
+def hostile(draw, proto):
+    """Change a few fields of a file, of the types they have: names to other names, numbers to far ones."""
+    names = [*(name for node in proto.graph.node for name in (*node.input, *node.output)), ""]
+    numbers = st.sampled_from([-(2**63), -(2**31), -1, 0, 1, 2, 3, 2**31 - 1, 2**40, 2**62])
+    for _ in range(draw(st.integers(1, 3))):
+        node = proto.graph.node[draw(st.integers(0, len(proto.graph.node) - 1))]
+        kind = draw(st.sampled_from(["input", "output", "operator", "attribute", "dtype", "shape", "lost"]))
+        if kind in ("input", "output") and getattr(node, kind):
+            entries = getattr(node, kind)
+            entries[draw(st.integers(0, len(entries) - 1))] = draw(st.sampled_from(names))
+        elif kind == "operator":
+            node.op_type = draw(st.sampled_from([other.op_type for other in proto.graph.node]))
+        elif kind == "attribute" and node.attribute:
+            attribute = node.attribute[draw(st.integers(0, len(node.attribute) - 1))]
+            if attribute.ints:
+                attribute.ints[draw(st.integers(0, len(attribute.ints) - 1))] = draw(numbers)
+            elif attribute.HasField("i"):
+                attribute.i = draw(numbers)
+            else:
+                attribute.f = draw(st.sampled_from([0.0, -1.0, 3e38, float("inf"), float("nan")]))
+        elif kind == "dtype":
+            proto.graph.input[0].type.tensor_type.elem_type = draw(st.sampled_from([-(2**31), -1, 0, 7, 11, 16, 99]))
+        elif kind == "shape":
+            dims = proto.graph.input[0].type.tensor_type.shape.dim
+            dims[draw(st.integers(0, len(dims) - 1))].dim_value = draw(numbers)
+        elif kind == "lost" and len(proto.graph.initializer):
+            weight = proto.graph.initializer[draw(st.integers(0, len(proto.graph.initializer) - 1))]
+            weight.CopyFrom(numpy_helper.from_array(np.ones((2,) * draw(st.integers(0, 5)), "f"), weight.name))
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_a_file_whose_parts_do_not_fit_is_one_clear_error_or_a_model(tmp_path_factory, data):
+    proto = small(np.random.default_rng(8))
+    del proto.graph.node[-3:]
+    more = [
+        helper.make_node("MaxPool", ["d"], ["e"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("ConvTranspose", ["e", "up"], ["f"], strides=[2, 2], group=1),
+        helper.make_node("PRelu", ["f", "slope"], ["g"]),
+        helper.make_node("DepthToSpace", ["g"], ["h"], blocksize=2),
+        helper.make_node("Resize", ["h", "", "factors"], ["i"], mode="nearest"),
+        helper.make_node("Softmax", ["i"], ["j"], axis=1),
+        helper.make_node("Flatten", ["j"], ["k"], axis=1),
+        helper.make_node("MatMul", ["k", "last"], ["l"]),
+        helper.make_node("Gemm", ["l", "head.weight", "head.bias"], ["y"], transB=1, alpha=0.5),
+    ]
+    proto.graph.node.extend(more)
+    rng = np.random.default_rng(9)
+    weights = {
+        "up": rng.standard_normal((4, 4, 2, 2)), "slope": rng.standard_normal((4, 1, 1)),
+        "factors": np.array([1, 1, 2, 2]), "last": rng.standard_normal((576, 4)),
+    }  # fmt: skip
+    proto.graph.initializer.extend(numpy_helper.from_array(a.astype("f"), n) for n, a in weights.items())
+    path = tmp_path_factory.mktemp("hostile") / "net.onnx"
+    path.write_bytes(proto.SerializeToString())
+    assert fastconv.onnx.load(path).predict(np.ones((2, 3, 6, 6), "f")).shape == (2, 5)
+    hostile(data.draw, proto)
+    path.write_bytes(proto.SerializeToString())
     try:
         fastconv.onnx.load(path)
     except ValueError as error:

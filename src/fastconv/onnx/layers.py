@@ -31,7 +31,8 @@ def plant(model: Module, net: Net) -> tuple[Net, dict[str, str]]:
     steps, loose, numbered = [], set(), set()
     for step in net.steps:
         build = _BUILDERS.get(step.kind)
-        found = build(garden, step) if build is not None else None
+        with step.named():
+            found = build(garden, step) if build is not None else None
         if found is not None:
             name, layer = found
             step = replace(step, layer=garden.place(name, layer))

@@ -73,10 +73,8 @@ class Pass:
             for i in numbers:
                 if i < len(operands) and operands[i] is not None and not isinstance(operands[i], np.ndarray):
                     raise ValueError(f"{step}: its input {step.inputs[i]!r} must not depend on the model's input")
-            try:
+            with step.named():
                 found = OPERATORS[step.kind](self, step, *operands)
-            except (ValueError, TypeError, IndexError) as error:
-                raise type(error)(f"{step}: {error}") from error
         results = found if isinstance(found, tuple) else (found,)
         if len(results) < len([name for name in step.outputs if name]):
             raise ValueError(f"{step}: its outputs beyond the first are not supported")
@@ -164,7 +162,7 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
     try:
         model = OnnxModel(net).eval()
         _try(model)
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return model
 

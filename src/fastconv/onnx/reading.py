@@ -1,5 +1,6 @@
 """An ONNX file as plain data: steps, constants, inputs and outputs. What a hostile file may try ends here."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -42,6 +43,18 @@ class Step:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r}"
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Let errors name the step; whatever comes of inputs and settings that nobody foresaw is a ValueError."""
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{self}: {error}") from error
+        except (ArithmeticError, AttributeError, LookupError) as error:
+            raise ValueError(
+                f"{self}: its inputs and settings do not fit together ({type(error).__name__}: {error})"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,8 @@ def read(path: str | os.PathLike[str]) -> Net:
         raise ValueError(f"{path}: its external data cannot be read: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path}: not a valid ONNX model ({type(error).__name__}: {str(error)[:300]})") from error
 
 
 def _net(onnx: ModuleType, proto: Any, ranks: dict[str, int]) -> Net:
@@ -206,7 +221,10 @@ def _input(onnx: ModuleType, entry: Any) -> tuple[tuple[int | None, ...] | None,
     tensor = entry.type.tensor_type
     if not entry.type.HasField("tensor_type"):
         raise ValueError(f"input {entry.name!r} is no array")
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    except KeyError:
+        raise ValueError(f"input {entry.name!r} is of no type that there is (number {tensor.elem_type})") from None
     if not tensor.HasField("shape"):
         return None, dtype
     return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None

@@ -99,7 +99,7 @@ def _matmul(run: "Pass", step: "Step", a: Any, b: Any) -> Any:
         refuse("a known matrix on the left")
     if step.layer:
         layer = run.layer(step)
-    elif b.ndim == 2 and isinstance(b, Value):
+    elif isinstance(b, Value) and b.ndim == 2:
         layer = lambda rows: F.linear(rows, F.permute(b, 1, 0))  # noqa: E731
     else:
         refuse(f"a product of arrays of shapes {a.shape} and {b.shape}")
