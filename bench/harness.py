@@ -33,6 +33,10 @@ def arguments(description: str, *, peer: bool = True, **extra: dict[str, Any]) -
     parser.add_argument("--match", default="", metavar="REGEX", help="only the problems whose name matches")
     parser.add_argument("--isa", default=config.isa(), help="kernel table (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=config.threads(), help="default: %(default)s")
+    parser.add_argument(
+        "--algorithm", choices=["auto", "direct"], default=config.algorithm(),
+        help="of convolutions that do not say theirs (default: %(default)s)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     if peer:
         parser.add_argument("--peer", choices=["torch", "none"], default="torch", help="default: %(default)s")
@@ -53,6 +57,7 @@ def arguments(description: str, *, peer: bool = True, **extra: dict[str, Any]) -
         re.compile(args.match)
         config.isa(args.isa)
         config.threads(args.threads)
+        config.algorithm(args.algorithm)
     except (ValueError, re.error) as error:
         parser.error(str(error))
     return args
@@ -97,7 +102,8 @@ def _rate(work: Callable[[], float]) -> float:
 def header(args: argparse.Namespace, peak: Peak, torch: Any, peer: str | None = None) -> None:
     """Print what runs and on what."""
     peer = peer or (f"PyTorch {torch.__version__}" if torch else "no peer")
-    print(f"fastconv {config.info()['fastconv']} on {args.isa}, {args.threads} threads, against {peer}")
+    ours = f"fastconv {config.info()['fastconv']} ({args.algorithm}) on {args.isa}, {args.threads} threads"
+    print(f"{ours}, against {peer}")
     print(f"{config.processor()}; peak {peak.gflops:.0f} GFLOP/s (FMA loop), {peak.gbytes:.1f} GB/s (copy loop)\n")
 
 

@@ -130,7 +130,8 @@ def _convert(torch: Any, layer: nn.Module | None, bias: bool = False) -> Any:
             return _residual(torch, layer)
         case nn.Conv2d() | nn.Linear():
             kind = getattr(tnn, type(layer).__name__)
-            return kind(**{**layer.config(), "bias": bias or layer.bias is not None})
+            settings = {name: value for name, value in layer.config().items() if name != "algorithm"}
+            return kind(**{**settings, "bias": bias or layer.bias is not None})
         case nn.GlobalAvgPool2d():
             return tnn.AdaptiveAvgPool2d(1)
         case nn.ReLU() | nn.Flatten() | nn.MaxPool2d() | nn.AvgPool2d() | nn.BatchNorm2d() | nn.Dropout():
