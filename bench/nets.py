@@ -134,7 +134,9 @@ def _convert(torch: Any, layer: nn.Module | None, bias: bool = False) -> Any:
             return kind(**{**settings, "bias": bias or layer.bias is not None})
         case nn.GlobalAvgPool2d():
             return tnn.AdaptiveAvgPool2d(1)
-        case nn.ReLU() | nn.Flatten() | nn.MaxPool2d() | nn.AvgPool2d() | nn.BatchNorm2d() | nn.Dropout():
+        case nn.AvgPool2d() if layer.config()["dilation"] in (1, (1, 1)):  # PyTorch's means have no dilation
+            return tnn.AvgPool2d(**{name: value for name, value in layer.config().items() if name != "dilation"})
+        case nn.ReLU() | nn.Flatten() | nn.MaxPool2d() | nn.BatchNorm2d() | nn.Dropout():
             return getattr(tnn, type(layer).__name__)(**layer.config())
     raise TypeError(f"no PyTorch twin for {layer!r}")
 

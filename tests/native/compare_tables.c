@@ -175,10 +175,31 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     ops->depthwise_outer(&depthwise_outer);
     out += TAPS * K * size;
 
-    memset(out, 0, K * size);
-    ops->column_sum(x, 100, K, out);
+    const ptrdiff_t first[7] = {0, 13, 30, 44, 60, 77, 100};
+    memset(out, 0, 6 * K * size);
+    ops->column_sums(x, first, 6, K, out);
     ops->accumulate(w, out, K);
-    out += K * size;
+    out += 6 * K * size;
+
+    /* images abreast: 16 of them, as many together as there are lanes; then a tail of three */
+    for (ptrdiff_t few = 1; few < C; few++)
+        for (ptrdiff_t images = 3; images < 17; images += 13)
+            for (ptrdiff_t n = 0; n < images; n += ops->lanes) {
+                const ptrdiff_t image = ROWS * WIDTH * few, some = images - n < ops->lanes ? images - n : ops->lanes;
+                const ptrdiff_t result = ROWS * COLS * few;
+                char *line = panels + 32 * image * size;
+                ops->to_lanes((const char *)x + n * image * size, image, some, image, panels);
+                ptrdiff_t few_taps[TAPS] = {0, few, 2 * few};
+                fc_abreast abreast = {.x = panels, .x_row = WIDTH * few, .x_col = few, .taps = few_taps, .ntaps = TAPS,
+                                      .nc = few, .w = w, .w_row = few, .line = line, .y = out + n * result * size,
+                                      .y_image = result, .y_row = COLS * few, .y_col = few, .images = some,
+                                      .rows = ROWS, .cols = COLS, .channels = few,
+                                      .e = {.bias = g, .scale = few % 2 ? x : NULL, .shift = few % 2 ? g : NULL,
+                                            .activation = few % 2 ? FC_ACT_relu : FC_ACT_gelu}};
+                ops->abreast(&abreast);
+                if (n + some == images)
+                    out += images * result * size;
+            }
     for (int act = FC_ACT_none; act <= FC_ACT_softsign; act++) {
         fc_epilogue e = {.bias = w, .activation = act, .a = 0.5, .b = 1.5, .slopes = g};
         ops->finish(&e, x, K, out, K, 30, K);

@@ -22,12 +22,15 @@ def bias_gradient(const real[:, ::1] grad_y, real[::1] grad_bias, scratch):
     cdef unsigned char[::1] arena = scratch(nbytes)
     cdef char *sums = <char *>&arena[0]
     cdef const char *g = <const char *>&grad_y[0, 0]
-    cdef Py_ssize_t size = sizeof(real)
+    cdef Py_ssize_t first[17]
     cdef int threads = threads_for(<double>pixels * k)
+    cdef Py_ssize_t side = 4 if threads <= 4 else 1, task   # so many shards go side by side
     with nogil:
         memset(sums, 0, nbytes)
-        for shard in prange(shards, schedule='static', num_threads=threads):
-            table.column_sum(g + shard * pixels // shards * k * size,
-                             (shard + 1) * pixels // shards - shard * pixels // shards, k, sums + shard * k * size)
+        for shard in range(shards + 1):
+            first[shard] = shard * pixels // shards
+        for task in prange((shards + side - 1) // side, schedule='static', num_threads=threads):
+            table.column_sums(g, first + task * side, min(side, shards - task * side), k,
+                              sums + task * side * k * sizeof(real))
         add_tree(table, sums, shards, k, 0, k)
         table.accumulate(sums, &grad_bias[0], k)

@@ -91,6 +91,40 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t channels
         fc_epilogue e
 
+    ctypedef struct fc_abreast:
+        const void *x
+        Py_ssize_t x_row
+        Py_ssize_t x_col
+        const Py_ssize_t *taps
+        Py_ssize_t ntaps
+        Py_ssize_t nc
+        const void *w
+        Py_ssize_t w_row
+        void *line
+        void *y
+        Py_ssize_t y_image
+        Py_ssize_t y_row
+        Py_ssize_t y_col
+        Py_ssize_t images
+        Py_ssize_t rows
+        Py_ssize_t cols
+        Py_ssize_t channels
+        fc_epilogue e
+
+    ctypedef struct fc_abreast_outer:
+        const void *x
+        Py_ssize_t x_row
+        Py_ssize_t x_col
+        const Py_ssize_t *taps
+        Py_ssize_t m
+        const void *g
+        Py_ssize_t g_row
+        Py_ssize_t g_col
+        Py_ssize_t rows
+        Py_ssize_t cols
+        Py_ssize_t channels
+        void *dw
+
     ctypedef struct fc_outer:
         const void *x
         Py_ssize_t x_row
@@ -325,10 +359,17 @@ cdef extern from "kernels.h" nogil:
         void (*outer)(const fc_outer *a) noexcept nogil
         void (*depthwise)(const fc_depthwise *a) noexcept nogil
         void (*depthwise_outer)(const fc_depthwise_outer *a) noexcept nogil
-        void (*column_sum)(const void *x, Py_ssize_t n, Py_ssize_t c, void *sum) noexcept nogil
+        void (*column_sums)(const void *x, const Py_ssize_t *first, Py_ssize_t shards, Py_ssize_t c,
+                            void *sums) noexcept nogil
         void (*accumulate)(const void *x, void *y, Py_ssize_t n) noexcept nogil
         void (*accumulate_turned)(const void *x, Py_ssize_t x_pitch, Py_ssize_t m, Py_ssize_t n, void *y,
                                   Py_ssize_t y_pitch) noexcept nogil
+        # abreast.inc.h
+        void (*to_lanes)(const void *x, Py_ssize_t x_image, Py_ssize_t images, Py_ssize_t n, void *lanes) noexcept nogil
+        void (*from_lanes)(const void *lanes, Py_ssize_t n, void *y, Py_ssize_t y_image,
+                           Py_ssize_t images) noexcept nogil
+        void (*abreast)(const fc_abreast *a) noexcept nogil
+        void (*abreast_outer)(const fc_abreast_outer *a) noexcept nogil
         # winograd.inc.h
         void (*winograd_filters)(const void *w, Py_ssize_t w_plane, void *u, Py_ssize_t u_plane,
                                  Py_ssize_t n) noexcept nogil

@@ -70,6 +70,21 @@ typedef struct fc_planes {
     fc_epilogue e;
 } fc_planes;
 
+/* The same for few channels of several images, one a lane; offsets of x count vectors. */
+typedef struct fc_abreast {
+    const void *x;             /* IN: channel c of pixel (i, j) at x + i * x_row + j * x_col + c */
+    ptrdiff_t x_row, x_col;
+    const ptrdiff_t *taps;     /* IN (ntaps) */
+    ptrdiff_t ntaps, nc;
+    const void *w;             /* IN (ntaps, nc, w_row), the first `channels` of each row */
+    ptrdiff_t w_row;
+    void *line;                /* scratch (cols, channels) vectors */
+    void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
+    ptrdiff_t y_image, y_row, y_col;
+    ptrdiff_t images, rows, cols, channels; /* no more images than lanes */
+    fc_epilogue e;
+} fc_abreast;
+
 /* The same for few pixels and filters of one tap, which are not packed:
  *   y[i, k] = epilogue(sum over c, in order, of x[i, c] * w[k, c]) */
 typedef struct fc_thin {
@@ -95,6 +110,18 @@ typedef struct fc_outer {
     void *dw;                  /* IN OUT (m, dw_row), the first `channels` of each row */
     ptrdiff_t dw_row;
 } fc_outer;
+
+/* The same in each lane for itself; offsets count vectors. */
+typedef struct fc_abreast_outer {
+    const void *x;             /* IN: pixel (i, j) at x + i * x_row + j * x_col */
+    ptrdiff_t x_row, x_col;
+    const ptrdiff_t *taps;     /* IN (m) */
+    ptrdiff_t m;
+    const void *g;             /* IN: pixel (i, j) at g + i * g_row + j * g_col, channels side by side */
+    ptrdiff_t g_row, g_col;
+    ptrdiff_t rows, cols, channels;
+    void *dw;                  /* IN OUT (m, channels) vectors */
+} fc_abreast_outer;
 
 /* One filter a channel: y[i, j, c] = epilogue(sum over taps, in order, of x[pixel + taps[t] + c] * w[t, c]) */
 typedef struct fc_depthwise {

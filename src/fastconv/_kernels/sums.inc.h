@@ -31,6 +31,37 @@ static void FC(column_sum)(const void *x, ptrdiff_t n, ptrdiff_t c, void *sum)
     }
 }
 
+/* sums[s] += rows first[s], ..., first[s + 1] - 1 of x, each shard in order; sums (shards, c). Of narrow rows four shards
+ * go side by side, since one would wait for its own additions. */
+static void FC(column_sums)(const void *x, const ptrdiff_t *first, ptrdiff_t shards, ptrdiff_t c, void *sums)
+{
+    ptrdiff_t s = 0;
+    for (; s + 4 <= shards && c < 4 * LANES; s += 4, first += 4) {
+        T *sum = (T *)sums + s * c;
+        ptrdiff_t n = first[1] - first[0];
+        for (int v = 1; v < 4; v++)
+            n = first[v + 1] - first[v] < n ? first[v + 1] - first[v] : n;
+        for (ptrdiff_t k = 0; k < c; k += LANES) {
+            const ptrdiff_t part = c - k < LANES ? c - k : 0;
+            const T *p[4];
+            VEC acc[4];
+            for (int v = 0; v < 4; v++) {
+                p[v] = (const T *)x + first[v] * c + k;
+                acc[v] = FC(get)(sum + v * c + k, part);
+            }
+            for (ptrdiff_t i = 0; i < n * c; i += c)
+                for (int v = 0; v < 4; v++)
+                    acc[v] = V(add)(acc[v], FC(get)(p[v] + i, part));
+            for (int v = 0; v < 4; v++)
+                FC(put)(sum + v * c + k, acc[v], part);
+        }
+        for (int v = 0; v < 4; v++)
+            FC(column_sum)((const T *)x + (first[v] + n) * c, first[v + 1] - first[v] - n, c, sum + v * c);
+    }
+    for (; s < shards; s++, first++)
+        FC(column_sum)((const T *)x + first[0] * c, first[1] - first[0], c, (T *)sums + s * c);
+}
+
 /* y[j * y_pitch + i] += x[i * x_pitch + j], i < m, j < n */
 static void FC(accumulate_turned)(const void *x, ptrdiff_t x_pitch, ptrdiff_t m, ptrdiff_t n, void *y,
                                   ptrdiff_t y_pitch)

@@ -9,6 +9,7 @@
 #include "planes.inc.h"
 #include "thin.inc.h"
 #include "outer.inc.h"
+#include "abreast.inc.h"
 #include "depthwise.inc.h"
 #include "sums.inc.h"
 #include "winograd.inc.h"

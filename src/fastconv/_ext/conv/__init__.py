@@ -16,9 +16,11 @@ one run of consecutive elements; register tiles walk such runs ("segments") for 
     weight (K, C, R, S) --pack: nr filters side by side--> panels
     window x panels --kernel `rows`--> output (N, P, Q, K)                        forward, epilogue included
         (few filters: the window in planes, one a channel; kernel `planes`, vectors over pixels)
+        (few filters, several images: these abreast, one a lane; kernel `abreast`, the input gradient's, too)
     grad_output x flipped panels --kernel `rows`, one call a phase of the stride--> grad_input
     window x grad_output --kernel `outer`--> shards of (R * S * C, K) --fixed tree--> grad_weight
         (where a filter row's weights fill vectors better: shards of (K, R * S * C), the operands swapped)
+        (few filters, shards of whole images: a shard a lane; kernel `abreast_outer`)
 
 Order of sums of `direct`, whatever the blocking: forward (r, s, c) ascending; grad_input ascending addresses of
 grad_output, that is (r, s) descending, then k; grad_weight pixels (n, p, q) ascending within a shard, shards cut by

@@ -4,10 +4,11 @@ from fastconv._ext.conv.scratch cimport Scratch
 from fastconv._ext.conv.windows cimport Image
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, fc_segment
 
-# How pixels are read: from planes of channels, with vectors over pixels; as one long row of all images' pixels; from
-# images as they lie; from copies with a zero border. Of no influence on any bit.
+# How pixels are read: from images abreast, one a lane of vectors; from planes of channels, with vectors over pixels; as
+# one long row of all images' pixels; from images as they lie; from copies with a zero border. Of no influence on any
+# bit.
 cdef enum Way:
-    PLANES, FLAT, LYING, WINDOWED
+    ABREAST, PLANES, FLAT, LYING, WINDOWED
 
 
 cdef struct Correlation:
@@ -28,7 +29,7 @@ cdef struct Correlation:
     # filled by book_correlation:
     Way way
     Py_ssize_t images, image_blocks, row_block, row_blocks, col_block, col_blocks, parts
-    Py_ssize_t row_segments, pitch, window, x_image, x_plane
+    Py_ssize_t row_segments, pitch, window, x_image, x_plane, line
     fc_segment *segments
     Py_ssize_t *offsets
 

@@ -9,32 +9,37 @@ from cython.parallel cimport prange, threadid
 from fastconv._ext.conv.geometry cimport ceil_div
 from fastconv._ext.conv.scratch cimport SEGMENTS, WINDOWS, Scratch, book, get
 from fastconv._ext.conv.windows cimport (
-    WINDOW_BYTES, Image, copy_window, in_bounds, plane_pitch, planes_bytes, window_bytes, window_width,
+    IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, plane_pitch, planes_bytes,
+    window_bytes, window_width,
 )
 from fastconv._ext.epilogue cimport epilogue_at
-from fastconv._ext.runtime cimport fc_depthwise, fc_planes, fc_rows, fc_segment
-
-# Several small images together should stay in L2.
-cdef Py_ssize_t IMAGES_BYTES = 384 * 1024
-
+from fastconv._ext.runtime cimport fc_abreast, fc_depthwise, fc_planes, fc_rows, fc_segment
 
 # --- blocks -----------------------------------------------------------------------------------------------
 
 
-cdef bint planes_pay(const Correlation *a) noexcept nogil:
-    """Return whether vectors over pixels beat vectors over channels.
+cdef Way cheapest(const Correlation *a, Way otherwise) noexcept nogil:
+    """Return the cheapest of vectors over channels (``otherwise``), over pixels and over images.
 
-    Cycles a pixel: the former spend half a cycle on each multiply-add of a vector and one on each element that changes
-    places; the latter as much when they fill a tile, more when one vector of channels is all there is: each
-    multiply-add then loads a factor of its own.
+    Cycles a pixel: vectors of channels spend half a cycle on each multiply-add of a vector when they fill a tile, more
+    when one vector of channels is all there is: each multiply-add then loads a factor of its own. The other two spend
+    some time on each element that changes places.
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
-    if a.depthwise or a.image.sc != 1 or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
-        return False
-    cdef double depth = a.ntaps * a.cg
-    cdef double lanes_used = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
-    cdef double over_pixels = 0.55 * depth * a.kg / (lanes * lanes_used) + a.kg + a.cg
-    return over_pixels < depth * vectors * (0.85 if vectors == 1 else 0.55)
+    if a.depthwise or a.image.sc < 1 or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
+        return otherwise
+    cdef double depth = a.ntaps * a.cg, filled
+    cdef double over_channels = depth * vectors * (0.85 if vectors == 1 else 0.55)
+    filled = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
+    cdef double over_pixels = 0.55 * depth * a.kg / (lanes * filled) + a.kg + a.cg
+    filled = <double>a.n / (ceil_div(a.n, lanes) * lanes)
+    # of tiles that hold many pixels
+    cdef double high_tiles = depth * vectors * 0.6
+    cdef double over_images = 0.6 * depth * a.kg / (lanes * filled) + 0.3 * (a.kg + a.cg)
+    if (over_images < min(over_pixels, high_tiles if a.table.mr > 8 else over_channels)
+            and lanes_bytes(a.table, &a.image, 4) < 2 * IMAGES_BYTES):
+        return ABREAST
+    return PLANES if over_pixels < over_channels and a.image.sc == 1 else otherwise
 
 
 cdef bint is_flat(const Correlation *a) noexcept nogil:
@@ -47,16 +52,9 @@ cdef bint is_flat(const Correlation *a) noexcept nogil:
 cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     """Choose how pixels are read, and blocks; book what `correlate` needs. Reads sizes and the number of threads."""
     cdef Image *m = &a.image
-    cdef Py_ssize_t tasks, limit
-    if planes_pay(a):
-        a.way = PLANES
-    elif is_flat(a):
-        a.way = FLAT
-    elif in_bounds(m):
-        a.way = LYING
-    else:
-        a.way = WINDOWED
-    cdef bint copied = a.way == PLANES or a.way == WINDOWED
+    cdef Py_ssize_t tasks, limit, count
+    a.way = cheapest(a, FLAT if is_flat(a) else LYING if in_bounds(m) else WINDOWED)
+    cdef bint copied = a.way == ABREAST or a.way == PLANES or a.way == WINDOWED
     a.pitch = (window_width(m) if copied else m.w) * (1 if a.way == PLANES else m.c)
     if a.way == FLAT:  # all pixels of all images are one long row
         m.cols = a.n * m.rows * m.cols
@@ -72,20 +70,29 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         a.col_block = ceil_div(ceil_div(m.cols, max(1, ceil_div(m.cols, a.col_block))), a.table.mr) * a.table.mr
     else:
         limit = WINDOW_BYTES // max(1, m.sr * window_width(m) * m.c * m.size)
+        count = a.n
+        if a.way == ABREAST:
+            limit = IMAGES_BYTES // (m.sr * window_width(m) * m.c * m.size * a.table.lanes)
+            count = ceil_div(a.n, a.table.lanes)
         a.row_block = max(1, min(a.row_block, limit))
-        while a.threads > 1 and a.n * ceil_div(m.rows, a.row_block) < 4 * a.threads and a.row_block > 1:
+        while a.threads > 1 and count * ceil_div(m.rows, a.row_block) < 4 * a.threads and a.row_block > 1:
             a.row_block = ceil_div(a.row_block, 2)
         a.row_block = max(1, ceil_div(m.rows, max(1, ceil_div(m.rows, a.row_block))))
     a.row_blocks = ceil_div(m.rows, a.row_block)
     a.col_blocks = ceil_div(m.cols, a.col_block)
-    a.window = 0
-    if a.way == PLANES:
+    a.window = a.line = 0
+    if a.way == ABREAST:
+        a.line = lanes_bytes(a.table, m, a.row_block)
+        a.window = a.line + a.table.lanes * m.cols * a.kg * m.size
+    elif a.way == PLANES:
         a.window = planes_bytes(m, a.row_block)
     elif a.way == WINDOWED:
         a.window = window_bytes(m, a.row_block)
     # whole images go together as long as they stay in L2: each panel of weights is met by more pixels
     a.images = 1
-    if a.row_blocks == 1 and a.col_blocks == 1 and not a.depthwise:
+    if a.way == ABREAST:
+        a.images = a.table.lanes
+    elif a.row_blocks == 1 and a.col_blocks == 1 and not a.depthwise:
         limit = IMAGES_BYTES // max(1, a.window if a.window else m.h * a.pitch * m.size)
         if a.groups * a.kg * a.ntaps * a.cg * m.size > 4 * IMAGES_BYTES:
             limit *= 2   # weights come from beyond L2, and cost more than the images would
@@ -98,7 +105,8 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     a.parts = 1
     if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
         a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
-    a.window *= a.images
+    if a.way != ABREAST:
+        a.window *= a.images
     book(s, SEGMENTS, max(a.ntaps, 1) * sizeof(fc_segment))
     book(s, WINDOWS, a.threads * a.window)
 
@@ -128,7 +136,7 @@ cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
     a.offsets = <Py_ssize_t *>region
     for t in range(a.ntaps):
         offset = a.tap_r[t] * a.pitch + a.tap_c[t] * pixel
-        if a.depthwise or a.way == PLANES:
+        if a.depthwise or a.way == PLANES or a.way == ABREAST:
             a.offsets[t] = offset
         elif t % in_row and a.segments[n - 1].offset + a.segments[n - 1].length == offset:
             a.segments[n - 1].length += a.cg
@@ -142,6 +150,7 @@ cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
 cdef struct Place:
     # a block of the result: where it begins, in elements of y and of what is added to it, and its size
     Py_ssize_t y, add, images, rows, cols
+    char *line   # of images abreast: room for a row of it
 
 
 cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
@@ -158,13 +167,15 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     cdef const char *x = window
     if a.way == LYING or a.way == FLAT:
         x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
+    elif a.way == ABREAST:
+        copy_lanes(a.table, m, n, 1, images, i0, end - i0, window)
     else:
         for image in range(images):
             copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
     cdef Place at
     at.y = n * a.y_image + i0 * a.y_row + j0 * a.y_col
     at.add = n * a.e.add_image + i0 * a.e.add_row + j0 * a.e.add_col
-    at.images, at.cols = images, cols
+    at.line, at.images, at.cols = window + a.line, images, cols
     # rows that meet the same rows of the filter go together: at the edges some of those lie outside
     cdef Py_ssize_t i = i0, rows, first, last, next_first, next_last
     filter_rows(a, i, &first, &last)
@@ -178,7 +189,7 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
             filter_rows(a, i + rows, &next_first, &next_last)
         at.rows = rows
         correlate_rows(a, part, x, &at, first, last)
-        x += rows * m.sr * a.pitch * size
+        x += rows * m.sr * a.pitch * size * (a.table.lanes if a.way == ABREAST else 1)
         at.y += rows * a.y_row
         at.add += rows * a.e.add_row
         i += rows
@@ -220,6 +231,11 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
     p.taps, p.ntaps, p.nc, p.w_row = a.offsets + t0, ntaps, a.cg, a.nr
     p.y_image, p.y_row, p.y_col = a.y_image, a.y_row, a.y_col
     p.images, p.rows, p.cols = at.images, at.rows, at.cols
+    cdef fc_abreast v
+    v.x_row, v.x_col = b.x_row, b.x_col
+    v.taps, v.ntaps, v.nc, v.w_row, v.line = p.taps, ntaps, a.cg, a.nr, at.line
+    v.y_image, v.y_row, v.y_col = a.y_image, a.y_row, a.y_col
+    v.images, v.rows, v.cols = at.images, at.rows, at.cols
     # this part's share of the panels of all groups, one call a group
     cdef Py_ssize_t panels = ceil_div(a.kg, a.nr)
     cdef Py_ssize_t begin = part * a.groups * panels // a.parts
@@ -236,6 +252,9 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
         if a.way == PLANES:
             p.x, p.w, p.y, p.channels, p.e = x + group * a.cg * a.x_plane * size, b.w, b.y, b.channels, b.e
             a.table.planes(&p)
+        elif a.way == ABREAST:
+            v.x, v.w, v.y, v.channels, v.e = x + group * a.cg * a.table.lanes * size, b.w, b.y, b.channels, b.e
+            a.table.abreast(&v)
         else:
             b.x = x + group * a.cg * size
             a.table.rows(&b)

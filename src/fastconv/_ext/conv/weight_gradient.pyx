@@ -1,4 +1,7 @@
-"""The gradient of the weights: sums over pixels in shards, added in a fixed tree."""
+"""The gradient of the weights: sums over pixels in shards, added in a fixed tree.
+
+Where shards are whole images, as many in each, vectors may have a shard in each lane: layers of few channels fill them.
+"""
 
 from cython.parallel cimport prange, threadid
 from libc.string cimport memset
@@ -6,8 +9,10 @@ from libc.string cimport memset
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.conv.packing cimport panel_lanes
 from fastconv._ext.conv.scratch cimport SUMS, TAPS, WINDOWS, Scratch, book, booked, get, nothing_booked
-from fastconv._ext.conv.windows cimport WINDOW_BYTES, Image, copy_window, in_bounds, window_bytes, window_width
-from fastconv._ext.runtime cimport fc_depthwise_outer, fc_ops, fc_outer, ops, threads_for
+from fastconv._ext.conv.windows cimport (
+    IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, window_bytes, window_width,
+)
+from fastconv._ext.runtime cimport fc_abreast_outer, fc_depthwise_outer, fc_ops, fc_outer, ops, threads_for
 from fastconv._ext.shards cimport add_tree
 
 ctypedef fused real:
@@ -16,6 +21,8 @@ ctypedef fused real:
 
 # Pixels that the kernel `outer` takes at a time: what it reads of one panel stays in L1.
 cdef Py_ssize_t OUTER_PIXELS = 64
+# What the kernel `abreast_outer` reads at a time of pixels and of three filters stays in L1, too.
+cdef Py_ssize_t ABREAST_BYTES = 40 * 1024
 # Sums of weight gradients beyond this do not stay in L2: they are taken a part at a time, over all pixels.
 cdef Py_ssize_t SUMS_BYTES = 192 * 1024
 
@@ -26,6 +33,8 @@ cdef struct WeightGradient:
     const char *g              # grad_output (n, rows, cols, k)
     Py_ssize_t k, groups, cg, kg
     bint depthwise, direct
+    bint abreast               # vectors run over the shards; of no influence on bits, either
+    Py_ssize_t number          # bytes from a number of a pixel to the next, where the kernels read them
     bint swapped               # vectors run over a filter row's weights, not over the filters; of no influence on bits
     Py_ssize_t pitch, total    # elements of a row of the window; grid rows of all images
     const Py_ssize_t *taps     # (m) offsets of a group's weights, in the order (r, s, c)
@@ -58,6 +67,34 @@ cdef void outer_block(const WeightGradient *a, Py_ssize_t task, char *window) no
     while m0 < m1:
         outer_rows(a, row, end, m0, min(m0 + a.chunk, m1), dw, window)
         m0 += a.chunk
+
+
+cdef void abreast_block(const WeightGradient *a, Py_ssize_t task, char *window) noexcept nogil:
+    """Run one task: as many shards as a vector has lanes, some of the weights."""
+    cdef const Image *im = &a.image
+    cdef Py_ssize_t part = task % a.parts, lanes = a.table.lanes, first = task // a.parts * lanes
+    cdef Py_ssize_t m0 = part * a.m // a.parts, m1 = (part + 1) * a.m // a.parts
+    cdef Py_ssize_t apart = a.images // a.shards, row_numbers = im.cols * a.k
+    cdef Py_ssize_t t, n, i, rows, done, step
+    cdef char *g = window + lanes_bytes(a.table, im, a.row_block)
+    cdef char *dw = g + a.row_block * row_numbers * a.number
+    memset(dw + m0 * a.kg * a.number, 0, (m1 - m0) * a.kg * a.number)
+    for t in range(apart):
+        n = first * apart + t
+        i = 0
+        while i < im.rows:
+            rows = min(a.row_block, im.rows - i)
+            copy_lanes(a.table, im, n, apart, lanes, i, rows, window)
+            a.table.to_lanes(a.g + (n * im.rows + i) * row_numbers * im.size, apart * im.rows * row_numbers, lanes,
+                             rows * row_numbers, g)
+            done = 0
+            while done < rows:
+                step = min(a.call_rows, rows - done)
+                outer_step(a, window, g, i, i + done, i + done + step, m0, m1, dw)
+                done += step
+            i += rows
+    a.table.from_lanes(dw + m0 * a.kg * a.number, (m1 - m0) * a.kg, a.dw + (first * a.m + m0) * a.kg * im.size,
+                       a.m * a.kg, lanes)
 
 
 cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py_ssize_t m0, Py_ssize_t m1,
@@ -95,7 +132,7 @@ cdef void outer_step(const WeightGradient *a, const char *x, const char *g, Py_s
     takes the grid rows that it meets, elsewhere all take them together.
     """
     cdef const Image *im = &a.image
-    cdef Py_ssize_t size = im.size, top = first * im.sr - im.top, bottom = (last - 1) * im.sr - im.top
+    cdef Py_ssize_t size = a.number, top = first * im.sr - im.top, bottom = (last - 1) * im.sr - im.top
     cdef Py_ssize_t r = m0 // a.row_weights, end = ceil_div(m1, a.row_weights), begin, stop
     cdef bint inside = top + r * a.dilation >= 0 and bottom + (end - 1) * a.dilation < im.h
     while r < end:
@@ -120,6 +157,13 @@ cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_s
     cdef Py_ssize_t size = im.size, group
     cdef fc_outer b
     cdef fc_depthwise_outer d
+    cdef fc_abreast_outer v
+    if a.abreast:
+        v.x, v.x_row, v.x_col, v.taps, v.m = x, im.sr * a.pitch, im.sc * im.c, a.taps + m0, m1 - m0
+        v.g, v.g_row, v.g_col = g, im.cols * a.k, a.k
+        v.rows, v.cols, v.channels, v.dw = rows, im.cols, a.k, dw + m0 * a.k * a.number
+        a.table.abreast_outer(&v)
+        return
     if a.depthwise:
         d.x, d.x_row, d.x_col, d.taps, d.ntaps = x, im.sr * a.pitch, im.sc * im.c, a.taps + m0, m1 - m0
         d.g, d.g_row, d.g_col = g, im.cols * a.k, a.k
@@ -207,6 +251,32 @@ cdef double tile_cost(const fc_ops *table, Py_ssize_t lanes, Py_ssize_t rows) no
     return vectors * rows * (0.9 if width == 1 else 0.6 if width == 2 else 0.53)
 
 
+cdef bint abreast_pays(const WeightGradient *a, double over_channels) noexcept nogil:
+    """Return whether a shard in each lane is cheaper than vectors over channels, both in cycles a pixel.
+
+    Parts of the weights share a vector of shards among threads; each lays out the images for itself.
+    """
+    cdef Py_ssize_t lanes = a.table.lanes, vectors = a.shards // lanes, parts = ceil_div(a.threads, vectors)
+    if (lanes < 4 or a.depthwise or a.groups > 1 or a.shards != 16 or a.images % a.shards or parts > a.m // 8
+            or a.image.rows * a.image.cols < 16 or lanes_bytes(a.table, &a.image, 4) > IMAGES_BYTES):
+        return False
+    cdef double over_shards = 0.55 * a.m * a.kg / (lanes * parts) + 0.3 * (a.cg * a.image.sr * a.image.sc + a.kg)
+    return over_shards / min(a.threads, vectors) < over_channels / a.threads
+
+
+cdef void lay_abreast(WeightGradient *a) noexcept nogil:
+    """Choose the blocks of a gradient with a shard in each lane."""
+    cdef Image *im = &a.image
+    a.direct = a.bordered = a.swapped = False
+    a.number = a.table.lanes * im.size
+    a.pitch = window_width(im) * im.c
+    a.parts = ceil_div(a.threads, a.shards // a.table.lanes)
+    cdef Py_ssize_t row = im.sr * a.pitch * a.number, g_row = im.cols * a.kg * a.number
+    a.row_block = max(1, min(im.rows, IMAGES_BYTES // (row + g_row)))
+    a.call_rows = max(1, (ABREAST_BYTES - im.reach_r * row // im.sr) // (row + im.cols * min(a.kg, 3) * a.number))
+    a.window = lanes_bytes(a.table, im, a.row_block) + a.row_block * g_row + a.m * a.kg * a.number
+
+
 cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *s) noexcept nogil:
     """Make ``a`` the weight gradient of these sizes, and book the memory it needs."""
     cdef Py_ssize_t size = table.size
@@ -229,8 +299,9 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     a.m = g.r * a.row_weights
     a.run = a.row_weights if g.dw == 1 and a.groups == 1 else a.cg
     # sums with vectors over the channels of one tap lie as grad_weight does: preferred where the cost is the same
-    a.swapped = (not a.depthwise and tile_cost(a.table, a.run, a.kg) * (a.m // a.run)
-                 < tile_cost(a.table, a.kg, a.m) * (1.05 if g.r == 1 and g.s == 1 else 1))
+    cdef double over_weights = tile_cost(a.table, a.run, a.kg) * (a.m // a.run)
+    cdef double over_filters = tile_cost(a.table, a.kg, a.m)
+    a.swapped = not a.depthwise and over_weights < over_filters * (1.05 if g.r == 1 and g.s == 1 else 1)
     cdef Py_ssize_t weights = a.groups * a.m * a.kg
     a.shards = count_shards(g.n * g.p * g.q, a.total, weights)
     a.threads = threads_for(g.work())
@@ -248,6 +319,10 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     if a.chunk < a.m:   # tiles are set down once in many pixels
         a.call_rows = max(a.call_rows, min(im.rows, ceil_div(64, im.cols)))
     a.window = 0 if a.direct else window_bytes(im, a.row_block)
+    a.number = size
+    a.abreast = abreast_pays(a, min(over_weights, over_filters))
+    if a.abreast:
+        lay_abreast(a)
     book(s, TAPS, (a.m + a.kg) * sizeof(Py_ssize_t))
     book(s, SUMS, a.shards * weights * size)
     book(s, WINDOWS, (a.images if a.bordered else a.threads) * a.window)
@@ -269,7 +344,7 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     a.image.x, a.g = <const char *>&x[0, 0, 0, 0], <const char *>&grad_y[0, 0, 0, 0]
     a.taps, a.filters, a.dw, a.windows = taps, taps + a.m, get(&s, SUMS), windows
     cdef Py_ssize_t m, n, task
-    cdef Py_ssize_t tasks = a.shards * a.parts
+    cdef Py_ssize_t tasks = a.shards // (a.table.lanes if a.abreast else 1) * a.parts
     cdef Py_ssize_t block = max(1, 8192 // (a.kg * g.r * g.s))
     if a.swapped:
         block = max(1, 8192 // a.m)
@@ -284,6 +359,9 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
             for n in prange(a.images, schedule='static', num_threads=a.threads):
                 copy_window(a.table, &a.image, n, 0, a.image.rows, 0, windows + n * a.window)
         for task in prange(tasks, schedule='static', num_threads=a.threads):
-            outer_block(&a, task, windows + threadid() * a.window)
+            if a.abreast:
+                abreast_block(&a, task, windows + threadid() * a.window)
+            else:
+                outer_block(&a, task, windows + threadid() * a.window)
         for task in prange(finish_tasks, schedule='static', num_threads=a.threads):
             finish(a.table, &a, grad, task, block)

@@ -5,9 +5,10 @@ from libc.string cimport memcpy, memset
 from fastconv._ext.conv.scratch cimport aligned
 from fastconv._ext.runtime cimport fc_ops
 
-# A block of input rows should stay in L2 beside the weights it meets.
+# A block of input rows should stay in L2 beside the weights it meets, and several small images together.
 cdef enum:
     WINDOW_BYTES = 192 * 1024
+    IMAGES_BYTES = 384 * 1024
 
 
 cdef struct Image:
@@ -75,4 +76,31 @@ cdef inline void copy_window(const fc_ops *table, const Image *m, Py_ssize_t n, 
         else:
             memset(window, 0, width * pixel)
         window += width * pixel
+        row += 1
+
+
+cdef inline Py_ssize_t lanes_bytes(const fc_ops *table, const Image *m, Py_ssize_t rows) noexcept nogil:
+    return table.lanes * window_bytes(m, rows)
+
+
+cdef inline void copy_lanes(const fc_ops *table, const Image *m, Py_ssize_t n, Py_ssize_t apart, Py_ssize_t images,
+                            Py_ssize_t i0, Py_ssize_t rows, char *window) noexcept nogil:
+    """Copy what the grid rows i0 .. i0+rows-1 of the images n, n + apart, ... read: each number a vector of images.
+
+    Zeros stand beside the image; rows above or below it, which nobody reads, are left as they are.
+    """
+    cdef Py_ssize_t number = table.lanes * m.size, width = window_width(m)
+    cdef Py_ssize_t before = min(max(m.left, 0), width)
+    cdef Py_ssize_t first = before - m.left
+    cdef Py_ssize_t inside = max(min(width - before, m.w - first), 0)
+    cdef Py_ssize_t row = i0 * m.sr - m.top
+    cdef Py_ssize_t end = row + (rows - 1) * m.sr + m.reach_r
+    while row < end:
+        if 0 <= row < m.h:
+            memset(window, 0, before * m.c * number)
+            if inside > 0:
+                table.to_lanes(m.x + ((n * m.h + row) * m.w + first) * m.c * m.size, apart * m.h * m.w * m.c, images,
+                               inside * m.c, window + before * m.c * number)
+            memset(window + (before + inside) * m.c * number, 0, (width - before - inside) * m.c * number)
+        window += width * m.c * number
         row += 1
