@@ -21,7 +21,7 @@ ctypedef fused real:
 
 # Pixels that the kernel `outer` takes at a time: what it reads of one panel stays in L1.
 cdef Py_ssize_t OUTER_PIXELS = 64
-# What the kernel `abreast_outer` reads at a time of pixels and of three filters stays in L1, too.
+# What the kernel `abreast_outer` reads at a time of pixels and of three filters stays in L1, too; or else all its sums.
 cdef Py_ssize_t ABREAST_BYTES = 40 * 1024
 # Sums of weight gradients beyond this do not stay in L2: they are taken a part at a time, over all pixels.
 cdef Py_ssize_t SUMS_BYTES = 192 * 1024
@@ -258,7 +258,8 @@ cdef bint abreast_pays(const WeightGradient *a, double over_channels) noexcept n
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = a.shards // lanes, parts = ceil_div(a.threads, vectors)
     if (lanes < 4 or a.depthwise or a.groups > 1 or a.shards != 16 or a.images % a.shards or parts > a.m // 8
-            or a.image.rows * a.image.cols < 16 or lanes_bytes(a.table, &a.image, 4) > IMAGES_BYTES):
+            or a.image.rows * a.image.cols < 16 or lanes_bytes(a.table, &a.image, 4) > IMAGES_BYTES
+            or a.m * a.kg * lanes * a.image.size > ABREAST_BYTES):
         return False
     cdef double over_shards = 0.55 * a.m * a.kg / (lanes * parts) + 0.3 * (a.cg * a.image.sr * a.image.sc + a.kg)
     return over_shards / min(a.threads, vectors) < over_channels / a.threads
