@@ -200,6 +200,17 @@ static size_t run(const fc_ops *ops, int kind, char *out)
                 if (n + some == images)
                     out += images * result * size;
             }
+    for (ptrdiff_t n = 0; n < 16; n += ops->lanes) { /* and the gradient of a filter in each of 16 lanes */
+        const ptrdiff_t few = 3, image = ROWS * WIDTH * few, result = ROWS * COLS * C, weights = TAPS * few * C;
+        char *grad = panels + 32 * image * size, *sums = grad + 32 * result * size;
+        ops->to_lanes((const char *)x + n * image * size, image, ops->lanes, image, panels);
+        ops->to_lanes((const char *)g + n * result * size, result, ops->lanes, result, grad);
+        memset(sums, 0, weights * ops->lanes * size);
+        fc_abreast_outer abreast = {panels, WIDTH * few, few, offsets, TAPS * few, grad, COLS * C, C, ROWS, COLS, C, sums};
+        ops->abreast_outer(&abreast);
+        ops->from_lanes(sums, weights, out + n * weights * size, weights, ops->lanes);
+    }
+    out += 16 * TAPS * 3 * C * size;
     for (int act = FC_ACT_none; act <= FC_ACT_softsign; act++) {
         fc_epilogue e = {.bias = w, .activation = act, .a = 0.5, .b = 1.5, .slopes = g};
         ops->finish(&e, x, K, out, K, 30, K);
