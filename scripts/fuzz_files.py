@@ -179,7 +179,7 @@ BY_PATH = {"data", "images", "onnx", "torch"}  # whose readers are given the fil
 
 # How often, what is copied, which file of it is changed, how, and what reads it (the folder, or the file itself).
 TARGETS = [
-    *((5, "runs", f"done/{name}.json", "json", runs) for name in ("config", "env", "result")),
+    *((5, "runs", f"done/{name}.json", "json", runs) for name in ("config", "env", "result", "test")),
     (5, "runs", "done/metrics.jsonl", "lines", runs),
     (4, "runs", "done/model.safetensors", "model", runs),
     (4, "runs", "done/model.safetensors", "model", of(net)),

@@ -119,7 +119,9 @@ def test_from_the_command_line(folder):
     assert trained.exit_code == 0, trained.output
     assert "1 damaged file was left out" in trained.output
     tested = CliRunner().invoke(main, ["eval", str(run), "--json"])
-    assert json.loads(tested.output.splitlines()[-1])["test_accuracy"] == 1.0
+    told = json.loads(tested.output.splitlines()[-1])
+    assert told["test_accuracy"] == 1.0
+    assert told["by_class"]["dark"]["recall"] == 1.0
     guessed = CliRunner().invoke(main, ["predict", str(run), str(folder / "light" / "1.png"), "--json"])
     assert json.loads(guessed.output)["predictions"][0]["class"] == "light"
     listed = CliRunner().invoke(main, ["runs", "list", str(folder.parent)])

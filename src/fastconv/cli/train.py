@@ -108,11 +108,11 @@ def train(
     click.echo(_opening(setup), file=people)
     if resume is not None:
         click.echo(f"{'resumed':<14} at step {setup.trainer.step:,}\n", file=people)
-    result, code = _fit(setup, resume is not None, people)
+    result, code, test = _fit(setup, resume is not None, people)
     if writer is not None:
         with usage_errors("--out: "):
             keeps = result["status"] != "diverged" or setup.trainer.best_epoch is not None
-            writer.finish(result, setup.model if keeps else None)
+            writer.finish(result, setup.model if keeps else None, test)
         click.echo(_saved(writer.folder, result["status"], keeps), file=people)
     if as_json:
         print_json(result)
@@ -191,12 +191,13 @@ def _observers(folder: Path | None, observed: dict[str, Any], people: Any, sched
     return [*observers, Progress(people)]
 
 
-def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
-    """Train and test; return the result and the exit code."""
+def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int, dict[str, Any] | None]:
+    """Train and test; return the result, the exit code and what the test told."""
     from fastconv.train import Diverged, Interrupted, evaluate, state_sha256
+    from fastconv.train.mistakes import Mistakes, told
 
     trainer, options = setup.trainer, setup.options
-    result = _facts(setup)
+    result, test = _facts(setup), None
     try:
         if resume:
             trainer.resume(setup.train, setup.validation)
@@ -218,7 +219,10 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
         "best_epoch": trainer.best_epoch,
     }
     if code == 0:
-        tested = evaluate(setup.model, setup.loss, setup.test, metrics=trainer.metrics)
+        mistakes = Mistakes()
+        tested = evaluate(setup.model, setup.loss, setup.test, metrics=trainer.metrics, watch=mistakes)
+        if tested.confusion is not None:
+            test = told(setup.dataset, tested.confusion, mistakes)
         result |= {
             "test_accuracy": tested.accuracy, "test_loss": tested.loss,
             **{f"test_{name}": value for name, value in tested.metrics.items()},
@@ -227,7 +231,7 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int]:
         click.echo(_closing(result, tested), file=people)
     if setup.dataset.damaged:
         click.echo(_damaged(setup.dataset.damaged), err=True)
-    return result, code
+    return result, code, test
 
 
 def _damaged(reasons: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ from fastconv.paths import printable
 if TYPE_CHECKING:
     import numpy as np
 
+_WORST = 5  # mistakes listed
 _FOLDER = Place(exists=True, file_okay=False)
 _IMAGE = Place(exists=True, dir_okay=False)
 
@@ -37,6 +38,7 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
         from fastconv import config, data, nn
         from fastconv.train import evaluate as run_over
         from fastconv.train import state_sha256
+        from fastconv.train.mistakes import Mistakes, by_class, name
         from fastconv.train.run import load_run, trained
         from fastconv.train.setup import Options, dataset_of, evaluation_batches
 
@@ -46,7 +48,8 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
         standardizer = data.Standardizer.from_dict(about["standardizer"])
         dataset = dataset_of(Options.of(about["options"]))
         batches = evaluation_batches(dataset.test, standardizer)
-        found = run_over(run.model, nn.CrossEntropyLoss(), batches, confusion=True)
+        mistakes = Mistakes()
+        found = run_over(run.model, nn.CrossEntropyLoss(), batches, confusion=True, watch=mistakes)
     assert found.confusion is not None
     assert found.accuracy is not None
     if as_json:
@@ -60,10 +63,23 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
             "isa": config.isa(),
             "threads": config.threads(),
             "state_sha256": state_sha256(run.model),
+            "by_class": dict(zip(dataset.classes, by_class(found.confusion), strict=True)),
+            "worst": [
+                {"image": name(dataset.test.images, m.row), "class": dataset.classes[m.label],
+                 "taken_for": dataset.classes[m.taken], "own": m.own, "chance": m.chance}
+                for m in mistakes.worst
+            ],
         })  # fmt: skip
         return
     click.echo(f"{printable(model)} on {found.samples:,} test images of {dataset.name}\n")
     click.echo(_by_class(found.confusion, dataset.classes))
+    if mistakes.worst:
+        rows = [("worst mistakes", "class", "taken for", "probability")]
+        rows += [
+            (name(dataset.test.images, m.row), dataset.classes[m.label], dataset.classes[m.taken], percent(m.chance))
+            for m in mistakes.worst[:_WORST]
+        ]
+        click.echo("\n" + table(rows, numbers=frozenset({3})))
     share = f"{int(found.confusion.trace()):,} of {found.samples:,} images"
     click.echo(
         f"\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
@@ -72,15 +88,17 @@ def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
 
 
 def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
-    rows: list[tuple[str, ...]] = [("class", "images", "right", "accuracy", "most often taken for")]
-    for label, name in enumerate(classes):
+    from fastconv.train.mistakes import by_class
+
+    rows: list[tuple[str, ...]] = [("class", "images", "right", "precision", "recall", "most often taken for")]
+    for label, (name, found) in enumerate(zip(classes, by_class(confusion), strict=True)):
         counts = confusion[label].copy()
-        total, right = int(counts.sum()), int(counts[label])
         counts[label] = 0
         mistaken = int(counts.argmax())
         wrong = f"{classes[mistaken]} ({counts[mistaken]}×)" if counts[mistaken] else ""
-        rows.append((name, f"{total:,}", f"{right:,}", percent(right / total) if total else "–", wrong))
-    return table(rows, numbers=frozenset({1, 2, 3}))
+        shares = (percent(found[share]) if found[share] is not None else "–" for share in ("precision", "recall"))
+        rows.append((name, f"{found['images']:,}", f"{found['right']:,}", *shares, wrong))
+    return table(rows, numbers=frozenset({1, 2, 3, 4}))
 
 
 @click.command()

@@ -11,6 +11,7 @@ from fastconv.data.decode import RESIZES
 from fastconv.data.formats import read_cifar, read_idx
 from fastconv.data.images import load_image
 from fastconv.data.loading import load, names, resolve
+from fastconv.data.pictures import Pictures
 from fastconv.data.standardize import Standardizer
 
 DataLoader = Batches
@@ -18,6 +19,6 @@ DataLoader = Batches
 
 __all__ = [
     "RESIZES",
-    "Augment", "Batches", "DataLoader", "Dataset", "Samples", "Standardizer",
+    "Augment", "Batches", "DataLoader", "Dataset", "Pictures", "Samples", "Standardizer",
     "load", "load_image", "names", "read_cifar", "read_idx", "resolve", "split",
 ]  # fmt: skip

@@ -146,6 +146,10 @@ class Pictures:
         """Return some of the images, not decoded."""
         return Pictures(self.files, self.rows[rows], self.sums[rows], self.squares[rows])
 
+    def name(self, row: int) -> str:
+        """Return the name of an image's file below the folder, as a terminal may show it."""
+        return printable(self.files.names[int(self.rows[row])])
+
     def fetch(self, rows: np.ndarray, out: np.ndarray, ahead: Sequence[int] | np.ndarray = ()) -> None:
         """Write images to ``out`` (n, H, W, C) while those of the rows ``ahead`` are begun.
 

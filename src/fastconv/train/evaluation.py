@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +91,13 @@ def check_reduction(where: str, loss: Any) -> None:
 
 
 def evaluate(
-    model: Module, loss: Any, batches: Iterable[Batch], confusion: bool | None = None, *, metrics: Any = None
+    model: Module,
+    loss: Any,
+    batches: Iterable[Batch],
+    confusion: bool | None = None,
+    *,
+    metrics: Any = None,
+    watch: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> Evaluation:
     """Run a model in evaluation mode over batches, without changing it.
 
@@ -108,6 +114,9 @@ def evaluate(
     metrics : str, function, sequence or dict of them, optional
         What else to measure: "accuracy", "top5", "f1_macro", "iou", "mae", "r2", or functions of (y_true, y_pred) as
         those of scikit-learn; see `fastconv.train.metrics`. They keep the predictions for all samples.
+    watch : callable, optional
+        Called for each batch with scores (n, classes) and labels (n,), -1 for those that the loss leaves out, where
+        targets are labels. The scores are the model's until its next call.
 
     Returns
     -------
@@ -140,6 +149,8 @@ def evaluate(
             if labels is None:
                 labelled = False
             elif labelled:
+                if watch is not None:
+                    watch(output, labels)
                 predicted, classes = output.argmax(axis=1), output.shape[1]
                 if not (known := labels >= 0).all():
                     labels, predicted = labels[known], predicted[known]

@@ -6,6 +6,7 @@
     env.json             versions, processor, threads, command line, time of the start
     metrics.jsonl        one complete line a record: {"kind": "epoch", ...}, or of kind "step" or "event"
     result.json          at the end: status, reason, test figures, time, digest
+    test.json            at the end: which class was taken for which, precision and recall, the worst mistakes
     model.safetensors    at the end: layers and weights (fastconv.serialize)
     checkpoints/         what ``fastconv train --resume`` goes on from
     plots/, tensorboard/ where asked for
@@ -31,6 +32,7 @@ from fastconv.train import shapes
 from fastconv.train.history import History
 
 CONFIG, ENV, METRICS, RESULT = "config.json", "env.json", "metrics.jsonl", "result.json"
+TEST = "test.json"
 MODEL, CHECKPOINTS, PLOTS, TENSORBOARD = "model.safetensors", "checkpoints", "plots", "tensorboard"
 
 @dataclass(frozen=True)

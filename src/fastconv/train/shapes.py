@@ -27,6 +27,15 @@ RESULT = Record({}, {
     **dict.fromkeys(("test_accuracy", "test_loss", "train_seconds"), FIGURE),
     "state_sha256": NOTE,
 })  # fmt: skip
+TEST = Record({
+    "classes": Items(Text(), 1, 10_000),
+    "by_class": Items(Record({"images": COUNT, "right": COUNT, "precision": FIGURE, "recall": FIGURE})),
+    "confusion": Null(Items(Items(Integer(0, _MANY), 0, 100), 0, 100)),
+    "worst": Items(Record({
+        "image": Text(), "label": Integer(0, _MANY), "taken": Integer(0, _MANY), "own": Number(0, 1),
+        "chance": Number(0, 1), "shape": Items(Integer(1, 256), 3, 3), "pixels": Text(),
+    }), 0, 100),
+})  # fmt: skip
 
 _FIGURES = {
     **dict.fromkeys(("epoch", "steps", "step"), COUNT),

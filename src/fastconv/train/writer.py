@@ -28,6 +28,7 @@ from fastconv.train.run import (
     MODEL,
     RESULT,
     TENSORBOARD,
+    TEST,
     is_run,
     read_env,
     read_metrics,
@@ -168,7 +169,7 @@ class RunWriter(Callback):
             run._keeper.cut(keep)
             for record in history[epochs:]:
                 run.write({"kind": "epoch", **record})
-            for name in (RESULT, MODEL):
+            for name in (RESULT, TEST, MODEL):
                 (folder / name).unlink(missing_ok=True)
         except BaseException:
             run.close()
@@ -206,10 +207,13 @@ class RunWriter(Callback):
             raise ValueError(f"{self.folder}: the run is closed")
         self._keeper.append((json_line(dict(record)) + "\n").encode())
 
-    def finish(self, result: Mapping[str, Any], model: Module | None = None) -> None:
-        """Write the model, then result.json, and close.
+    def finish(
+        self, result: Mapping[str, Any], model: Module | None = None, test: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the model, test.json where there is something to tell, then result.json, and close.
 
-        ``result`` holds at least ``status``: "finished", "stopped", "interrupted" or "diverged".
+        ``result`` holds at least ``status``: "finished", "stopped", "interrupted" or "diverged"; ``test`` is what
+        `fastconv.train.mistakes.told` gives.
         """
         if self._keeper is not None:
             self._keeper.look()
@@ -218,6 +222,8 @@ class RunWriter(Callback):
             serialize.save(model, inside(self.folder, MODEL))
         if self._keeper is not None:
             self._keeper.sync()
+        if test is not None:
+            write_json(self.folder / TEST, dict(test), follow=False)
         write_json(self.folder / RESULT, dict(result), follow=False)
         self.close()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastconv.paths import expand, printable
 from fastconv.serialize.files import replacing
-from fastconv.train.run import CONFIG, ENV, METRICS, MODEL, RESULT, find_runs, is_running
+from fastconv.train.run import CONFIG, ENV, METRICS, MODEL, RESULT, TEST, find_runs, is_running
 from fastconv.viz.report.content import describe, points
 from fastconv.viz.report.document import document
 
@@ -107,7 +107,7 @@ class Report:
 def _files(folder: Path) -> list[Any]:
     """Names, times and sizes of what the page shows of a run, and whether it goes on."""
     found: list[Any] = []
-    for name in (CONFIG, ENV, METRICS, RESULT, MODEL):
+    for name in (CONFIG, ENV, METRICS, RESULT, TEST, MODEL):
         try:
             status = (folder / name).stat()
         except OSError:

@@ -11,8 +11,9 @@ from typing import Any
 
 from fastconv.diagnose.health import judge
 from fastconv.train.history import History
-from fastconv.train.run import RunRecord, read_record
+from fastconv.train.run import TEST, RunRecord, read_record
 from fastconv.viz.report.filters import filter_sheet
+from fastconv.viz.report.mistakes import sheet_of
 
 SMALL = 48
 """Points of a small curve."""
@@ -128,6 +129,7 @@ def _detail(record: RunRecord, most: int) -> Json:
         "steps": {key: _column(steps, key) for key in ("step", "loss", "lr")},
         "update_ratio": _by_name(steps, "update_ratio"), "grad_norm": _by_name(steps, "grad_norm"),
         "activations": _activations(steps), "filters": _filters(record),
+        "test": _test(record),
         "events": [[plain(event.get(key)) for key in ("step", "event", "text")] for event in record.events[-_EVENTS:]],
     }  # fmt: skip
 
@@ -149,6 +151,15 @@ def _filters(record: RunRecord) -> Json | None:
         return None
     try:
         return filter_sheet(model, tuple(shape) if isinstance(shape, list) else None)
+    except (ValueError, OSError) as error:
+        return {"error": str(error)}
+
+
+def _test(record: RunRecord) -> Json | None:
+    if record.result is None or not (record.path / TEST).is_file():
+        return None
+    try:
+        return sheet_of(record.path / TEST)
     except (ValueError, OSError) as error:
         return {"error": str(error)}
 

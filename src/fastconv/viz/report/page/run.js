@@ -57,6 +57,49 @@ function filtersPanel(filters) {
       + "each with its own contrast, 0 is grey."));
 }
 
+// ---- the test: classes, confusions, the worst mistakes
+
+function classesTable(rows) {
+  const head = ["class", "images", "right", "precision", "recall"];
+  const share = (value) => (value === null ? "–" : percent(value));
+  return el("table", { "aria-label": "Classes" },
+    el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
+    el("tbody", {}, ...rows.map(([name, images, right, precision, recall]) => el("tr", {},
+      el("th", { scope: "row" }, name),
+      ...[figure(images), figure(right), share(precision), share(recall)].map((text) => el("td", {}, text))))));
+}
+
+function confusionTable(counts, names) {
+  const most = Math.max(1, ...counts.flatMap((row, i) => row.filter((_, j) => i !== j)));
+  const cell = (count, hit, text) => {
+    const node = el("td", { class: hit ? "hit" : "", title: text }, count ? figure(count) : "");
+    if (!hit) node.style.setProperty("--share", `${Math.round((70 * count) / most)}%`);
+    return node;
+  };
+  return el("div", { class: "scroll" }, el("table", { class: "confusion", "aria-label": "Confusion" },
+    el("thead", {}, el("tr", {}, el("td", {}), ...names.map((name) => el("th", { scope: "col" }, el("span", {}, name))))),
+    el("tbody", {}, ...counts.map((row, i) => el("tr", {}, el("th", { scope: "row" }, names[i]),
+      ...row.map((count, j) => cell(count, i === j, `${names[i]}, taken for ${names[j]}`)))))));
+}
+
+function testPanels(test) {
+  if (!test) return [];
+  const panel = (title, ...parts) => el("section", { class: "panel" }, el("h3", {}, title), ...parts);
+  if (test.error) return [panel("Test", el("p", { class: "note" }, test.error))];
+  const names = test.rows.map(([name]) => name);
+  const picture = (mistake) => el("figure", {},
+    el("img", { src: mistake.uri, width: mistake.width, height: mistake.height, title: mistake.image,
+      alt: `${mistake.image}: ${mistake.label}, taken for ${mistake.taken}` }),
+    el("figcaption", {}, el("b", {}, mistake.label), ` taken for ${mistake.taken}, ${percent(mistake.chance)}`));
+  return [
+    panel("Test: precision and recall", el("div", { class: "scroll" }, classesTable(test.rows))),
+    test.confusion && panel("Test: which class is taken for which", confusionTable(test.confusion, names),
+      el("p", { class: "note" }, "A row is a class, a column what its images were taken for.")),
+    test.worst.length ? panel("Test: the worst mistakes", el("div", { class: "mistakes" }, ...test.worst.map(picture)))
+      : null,
+  ];
+}
+
 function eventsPanel(events) {
   if (!events.length) return null;
   return el("section", { class: "panel" }, el("h3", {}, "What happened"), el("table", { "aria-label": "Events" },
@@ -98,6 +141,7 @@ function showRun() {
       ["penalty", anyPenalty ? epochs.penalty : null, "dot"]], { log: true }),
     curves("Accuracy", x, [["validation", epochs.validation_accuracy], ["training", epochs.accuracy, "dash"]],
       { percents: true }),
+    ...testPanels(detail.test),
     filtersPanel(detail.filters),
     eventsPanel(detail.events),
     optionsPanel(run, detail),
