@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+import warnings
 from typing import Any
 
 _PLAIN = {"×": "x", "÷": "/", "·": "*", "–": "-", "—": "-", "−": "-", "─": "-", "±": "+-", "→": "->", "←": "<-"}
@@ -43,6 +45,20 @@ def is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def bar(**options: Any) -> Any:
+    """Return a bar of tqdm: on a terminal, or as a widget in a notebook that shows such; None elsewhere."""
+    if is_terminal(sys.stderr):
+        from tqdm import tqdm
+
+        return tqdm(**options)
+    if "ipykernel" not in sys.modules:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ipywidgets that are missing
+        from tqdm import auto, notebook
+    return auto.tqdm(**options) if getattr(notebook, "IProgress", None) is not None else None
 
 
 def put_line(text: str, stream: Any) -> None:

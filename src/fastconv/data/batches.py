@@ -151,6 +151,13 @@ class Batches:
         epoch, index = value
         self._position, self._set = (int(epoch), int(index)), True
 
+    def __repr__(self) -> str:
+        images = self.samples.images
+        parts = [f"{len(self)} batches of {self.batch_size}", f"{images.shape} {images.dtype}", f"seed={self.seed}"]
+        parts += [] if self.shuffle else ["shuffle=False"]
+        parts += ["augmented"] * bool(self.augment) + ["standardized"] * bool(self.standardize)
+        return f"Batches({', '.join(parts)})"
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         whole, rest = divmod(len(self._labels), self.batch_size)

@@ -16,6 +16,11 @@ class Samples(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
+    def __repr__(self) -> str:
+        """Shapes and dtypes; never the pixels."""
+        images, labels = self
+        return f"Samples(images {images.shape} {images.dtype}, labels {labels.shape} {labels.dtype})"
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

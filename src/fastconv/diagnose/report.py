@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import _html
+
 __all__ = ["Finding", "Remark", "Report", "Verdict"]
 
 
@@ -30,6 +32,9 @@ Paint = Callable[[str, Verdict], str]
 
 _MARKS = {Verdict.GOOD: "·", Verdict.SUSPICIOUS: "?", Verdict.WRONG: "✗"}
 _INDENT = "   "
+_TINTS = {Verdict.GOOD: "#2a8a2a", Verdict.SUSPICIOUS: "#b07700", Verdict.WRONG: "#c62828"}
+_OPEN = {verdict: chr(0xE000 + verdict) for verdict in Verdict}  # stand for tags until the text is escaped
+_CLOSE = chr(0xE003)
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,13 @@ class Report:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        """The page, verdicts in colour."""
+        page = _html.text(self.text(paint=lambda word, verdict: f"{_OPEN[verdict]}{word}{_CLOSE}"))
+        for verdict, sign in _OPEN.items():
+            page = page.replace(sign, f'<b style="color:{_TINTS[verdict]}">')
+        return page.replace(_CLOSE, "</b>")
 
 
 def _unpainted(text: str, verdict: Verdict) -> str:

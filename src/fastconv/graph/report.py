@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 
+from fastconv import _html
 from fastconv.graph.memory import live_bytes
 from fastconv.graph.rewrite import Group
 from fastconv.graph.steps import Schedule
@@ -114,10 +116,12 @@ class Plan:
         """All bytes: parameters, arena, scratch memory and packed weights."""
         return self.parameter_nbytes + self.arena + self.scratch + self.packed
 
-    def __str__(self) -> str:
+    def _title(self) -> str:
         kind = "training step" if self.training else "evaluation"
-        lines = [f"{self.model}, {kind} on {self.input_shape} of {self.dtype}", ""]
-        table = [("layers", "", "output", "parameters", "MFLOP", "activations", "gradients")]
+        return f"{self.model}, {kind} on {self.input_shape} of {self.dtype}"
+
+    def _table(self) -> list[tuple[str, ...]]:
+        table: list[tuple[str, ...]] = [("layers", "", "output", "parameters", "MFLOP", "activations", "gradients")]
         for row in self.rows:
             what = " + ".join(row.layers) + f" ({row.way})" * bool(row.way)
             what += " (hook)" * row.hooked + " (twice)" * row.again + _in_place(row)
@@ -129,6 +133,24 @@ class Plan:
             "total", "", "", _count(self.parameters), _count(self.flops / 1e6), _bytes(self.activations),
             _bytes(self.gradients),
         ))  # fmt: skip
+        return table
+
+    def _parts(self) -> dict[str, int]:
+        return {
+            "parameters and their gradients": self.parameter_nbytes,
+            "activations and gradients": self.arena,
+            "scratch": self.scratch,
+            **({"weights, packed, and copies": self.packed} if self.packed else {}),
+            "together": self.total,
+        }
+
+    def _repr_html_(self) -> str:
+        sizes = ", ".join(f"{name} {_bytes(value)}" for name, value in self._parts().items())
+        most = f"; most is in use at {self.peak}" if self.peak else ""
+        return _html.table(self._title(), self._table(), 3) + f"<p>{escape(sizes + most)}</p>"
+
+    def __str__(self) -> str:
+        lines, table = [self._title(), ""], self._table()
         widths = [max(len(line[i]) for line in table) for i in range(7)]
         rule = "─" * (sum(widths) + 2 * 6)
         for number, line in enumerate(table):
@@ -137,16 +159,9 @@ class Plan:
             words = (cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True))
             numbers = (cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True))
             lines.append("  ".join((*words, *numbers)).rstrip())
-        parts = {
-            "parameters and their gradients": self.parameter_nbytes,
-            "activations and gradients": self.arena,
-            "scratch": self.scratch,
-            **({"weights, packed, and copies": self.packed} if self.packed else {}),
-            "together": self.total,
-        }
         lines.append("")
         first = len(lines)
-        lines += [f"{name:31} {_bytes(value):>10}" for name, value in parts.items()]
+        lines += [f"{name:31} {_bytes(value):>10}" for name, value in self._parts().items()]
         if self.peak:
             lines[first + 1] += f"   they share memory; most is in use at {self.peak}"
         return "\n".join(lines)

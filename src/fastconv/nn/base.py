@@ -62,6 +62,7 @@ from fastconv.nn._parameter import (
 )
 from fastconv.nn._running import modes
 from fastconv.nn._settings import LOOK, OWN
+from fastconv.nn._shown import shown
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
 from fastconv.nn._workspace import Workspace
@@ -440,6 +441,9 @@ class Module(Workspace, State):
     def extra_repr(self) -> str:
         """Return what stands between the parentheses of the repr: by default all hyperparameters."""
         return ", ".join(f"{name}={value}" for name, value in self.config().items())
+
+    def _repr_html_(self) -> str:
+        return shown(self)
 
     def __repr__(self) -> str:
         children = list(self.named_children())

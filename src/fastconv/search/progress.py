@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
-
-from tqdm import tqdm
 
 from fastconv.paths import printable
 from fastconv.search.plan import Plan
 from fastconv.search.space import Space, free, show
-from fastconv.terminal import is_terminal, put_line
+from fastconv.terminal import bar, put_line
 
 _BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} trials, {elapsed} gone, {remaining} left"
 
@@ -45,7 +42,7 @@ class Show:
         self._plan, self._figure, self._file = plan, figure, file
         self._shown: set[int] = set()
         self._best: dict[str, Any] | None = None
-        self._bar: tqdm | None = None
+        self._bar: Any = None
 
     def stage(self, stage: int, space: Space, old: int) -> None:
         """Begin a stage (from 0), ``old`` of whose trials were done before."""
@@ -60,8 +57,8 @@ class Show:
         self.line(f"stage {stage + 1}{of}: {plan.trials[stage]} trials{budget}{done}: {', '.join(parts)}")
         self._names = tuple(loose or space)
         total = sum(plan.trials)
-        if self._file is not None and is_terminal(sys.stderr):
-            self._bar = tqdm(total=total, initial=plan.before(stage), desc="search", bar_format=_BAR, leave=False)
+        if self._file is not None:
+            self._bar = bar(total=total, initial=plan.before(stage), desc="search", bar_format=_BAR, leave=False)
 
     def trials(self, rows: Iterable[dict[str, Any]]) -> None:
         """Print the trials not yet printed."""
@@ -103,5 +100,5 @@ class Show:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         if self._file is not None:
-            with tqdm.external_write_mode(self._file):
+            with self._bar.external_write_mode(self._file):
                 put_line(text, self._file)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import _html
 from fastconv.data import Batches
 from fastconv.nn import Module
 from fastconv.nn.base import in_mode, turn
@@ -16,6 +17,7 @@ from fastconv.train.metrics import Seen, named
 
 Batch = tuple[np.ndarray, ...]
 
+_SHOWN = 20  # classes of a table of confusions
 MOST_CONFUSED = 1000
 """Classes up to which confusions are counted unasked: 8 MB."""
 
@@ -46,6 +48,30 @@ class Evaluation:
     seconds: float
     confusion: np.ndarray | None
     metrics: dict[str, float | None] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        figures = {"loss": self.loss, "accuracy": self.accuracy, **self.metrics}
+        told = ", ".join(f"{name}={value:.4g}" for name, value in figures.items() if value is not None)
+        return f"Evaluation({told}, samples={self.samples})"
+
+    def _repr_html_(self) -> str:
+        """The figures, and of up to twenty classes the confusions."""
+        figures = {"loss": self.loss, "accuracy": self.accuracy, **self.metrics}
+        names = [name for name, value in figures.items() if value is not None]
+        head = _html.table("", [[*names, "samples"], [*(f"{figures[n]:.4g}" for n in names), f"{self.samples:,}"]], 0)
+        if self.confusion is None or len(self.confusion) > _SHOWN:
+            return head
+        share = self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
+        rows = [["label", *map(str, range(len(share)))]]
+        rows += [[str(i), *map(str, row)] for i, row in enumerate(self.confusion)]
+
+        def shade(row: int, column: int) -> str:
+            if not column or not share[row, column - 1]:
+                return ""
+            colour = "44,160,44" if row == column - 1 else "214,39,40"
+            return f"background:rgba({colour},{0.15 + 0.6 * share[row, column - 1]:.2f})"
+
+        return head + _html.table("Predictions (columns) of each label (rows)", rows, 1, shade)
 
 
 def labels_of(output: np.ndarray, target: np.ndarray, loss: Any = None) -> np.ndarray | None:

@@ -3,7 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
+from fastconv import _html
+
 Record = dict[str, Any]
+
+_ROWS = 12  # epochs in a table
+_TIMES = ("steps", "seconds", "step_ms", "images_per_second")
 
 
 class History:
@@ -70,3 +75,23 @@ class History:
 
     def __repr__(self) -> str:
         return f"History({len(self)} epochs)"
+
+    def _repr_html_(self) -> str:
+        """Pictures of all epochs and a table of the last ones."""
+        names = list(dict.fromkeys(name for record in self.records for name in record))
+        shown = [name for name in names if any(record.get(name) is not None for record in self.records)]
+        figures = [name for name in shown if name not in ("epoch", *_TIMES)]
+        pictures = ""
+        for figure in dict.fromkeys(name.removeprefix("validation_") for name in figures):
+            columns = {"training": self[figure], "validation": self[f"validation_{figure}"]}
+            columns = {name: column for name, column in columns.items() if any(v is not None for v in column)}
+            if figure in ("loss", "accuracy") or "validation" in columns:
+                pictures += _html.picture(figure, columns)
+        rows = [[*(name.replace("validation_", "val ") for name in shown)]]
+        rows += [[_shown(record.get(name)) for name in shown] for record in self.records[-_ROWS:]]
+        more = f", the last {_ROWS}" if len(self) > _ROWS else ""
+        return f"<div>{pictures}</div>" + _html.table(f"History of {len(self)} epochs{more}", rows, texts=0)
+
+
+def _shown(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

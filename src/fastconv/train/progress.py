@@ -6,9 +6,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
-
-from fastconv.terminal import is_terminal, put_line
+from fastconv.terminal import bar, put_line
 from fastconv.train.base import Callback
 
 if TYPE_CHECKING:
@@ -23,7 +21,8 @@ def percent(share: float | None) -> str:
 
 
 class Progress(Callback):
-    """Print one line an epoch and, last, why a run stopped; on a terminal also a bar, refreshed some times a second.
+    """Print one line an epoch and, last, why a run stopped; on a terminal and in a
+    notebook also a bar, refreshed some times a second.
 
     A stream that takes no more lines (closed, full, its terminal gone) is warned of once, and training goes on.
 
@@ -36,7 +35,7 @@ class Progress(Callback):
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file
-        self._bar: tqdm | None = None
+        self._bar: Any = None
         self._head = ""
         self._later: list[str] = []
         self._lost = False
@@ -45,9 +44,7 @@ class Progress(Callback):
         self._head, self._lost = "", False
 
     def on_epoch_start(self, trainer: Trainer) -> None:
-        if not is_terminal(sys.stderr):
-            return
-        self._bar = tqdm(
+        self._bar = bar(
             total=trainer.steps_per_epoch or None,  # of a generator it is not known
             initial=trainer.batch,
             desc=f"epoch {trainer.epoch + 1}/{trainer.epochs}",
@@ -109,7 +106,7 @@ class Progress(Callback):
             if self._bar is None:
                 put_line(line, self.file or sys.stdout)
             else:
-                with tqdm.external_write_mode(file=self.file or sys.stdout):
+                with self._bar.external_write_mode(file=self.file or sys.stdout):
                     put_line(line, self.file or sys.stdout)
         except (OSError, ValueError) as error:
             self._lost = True

@@ -273,6 +273,14 @@ class Trainer(Keywords):
                 self.log({"kind": "event", "step": self.step, "event": "stopped", "text": self.stop_reason})
         return self.history
 
+    def __repr__(self) -> str:
+        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
+        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        return (
+            f"Trainer({type(self.model).__name__}, {loss}, {type(self.optimizer).__name__} lr={self.base_lr:g}: "
+            f"{self.epoch} epochs, {self.step} steps{best})"
+        )
+
     def _alone(self, train: Batched, validation: Iterable[Batch] | None) -> dict[str, Any]:
         """Return what has a state that is of one fit, beside the model; a loss is taken step by step, in turns."""
         batches = {"train": train, "validation": validation}
