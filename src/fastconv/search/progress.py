@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, TextIO
 
 from fastconv.paths import printable
@@ -100,5 +101,6 @@ class Show:
     def line(self, text: str) -> None:
         """Print a line above the bar."""
         if self._file is not None:
-            with self._bar.external_write_mode(self._file):
+            above = nullcontext() if self._bar is None else self._bar.external_write_mode(self._file)
+            with above:
                 put_line(text, self._file)
