@@ -256,9 +256,12 @@ cdef bint abreast_pays(const WeightGradient *a, double over_channels) noexcept n
 
     Parts of the weights share a vector of shards among threads; each lays out the images for itself.
     """
-    cdef Py_ssize_t lanes = a.table.lanes, vectors = a.shards // lanes, parts = ceil_div(a.threads, vectors)
-    if (lanes < 4 or a.depthwise or a.groups > 1 or a.shards != 16 or a.images % a.shards or parts > a.m // 8
-            or a.image.rows * a.image.cols < 16 or lanes_bytes(a.table, &a.image, 4) > IMAGES_BYTES
+    cdef Py_ssize_t lanes = a.table.lanes, vectors, parts
+    if lanes < 4 or a.depthwise or a.groups > 1 or a.shards != 16 or a.images % a.shards:
+        return False
+    vectors = a.shards // lanes
+    parts = ceil_div(a.threads, vectors)
+    if (parts > a.m // 8 or a.image.rows * a.image.cols < 16 or lanes_bytes(a.table, &a.image, 4) > IMAGES_BYTES
             or a.m * a.kg * lanes * a.image.size > ABREAST_BYTES):
         return False
     cdef double over_shards = 0.55 * a.m * a.kg / (lanes * parts) + 0.3 * (a.cg * a.image.sr * a.image.sc + a.kg)
