@@ -102,10 +102,27 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "cache/--no-cache": dict(
         default=None, help="Keep a folder's images decoded, in one file of the user's cache folder."
     ),
-    "model": dict(help="A net of the zoo, see 'fastconv models'."),
+    "model": dict(
+        metavar="NAME|FILE",
+        help="A net of the zoo, see 'fastconv models'; or an .onnx file, a run's folder, a model file of fastconv.",
+    ),
+    "pretrained": dict(
+        metavar="FILE", help="Begin with its weights: .safetensors, .pth, .onnx, or the folder of a run.",
+    ),
+    "freeze": dict(
+        metavar="all-but-head|N",
+        help="Keep all layers but the last, or the first N with weights, as they are, with their statistics.",
+    ),
+    "normalize": dict(
+        metavar="WORD|MEAN,STD",
+        help="imagenet, minus-one-to-one, zero-to-one, dataset, or numbers for values 0..255, as 127,128. By default "
+        "what the weights expect where that is known, else dataset: the training images' own mean and deviation.",
+    ),
     "epochs": dict(type=click.IntRange(min=1), help="Passes over the training images."),
     "batch-size": dict(type=click.IntRange(min=1), help="Images an update."),
     "lr": dict(type=_RATE, help="Learning rate at the start (after warm-up)."),
+    "head-lr": dict(type=_RATE, help="Of the last layer alone."),
+    "backbone-lr": dict(type=_RATE, help="Of all layers but the last."),
     "momentum": dict(type=_AMOUNT, help="Of sgd (0.9 by default) and rmsprop."),
     "weight-decay": dict(type=_AMOUNT, help="As the optimiser defines it."),
     "l2": dict(type=_AMOUNT, help="Penalty l2/2 · (sum of squared weights) beside the loss."),

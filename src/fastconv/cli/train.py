@@ -276,6 +276,7 @@ def _opening(setup: Setup) -> str:
         f"{setup.trained_on:,} to train on{aside}, "
         + ("the same to test on" if alone else f"{len(dataset.test.labels):,} to test on"),
         "model": f"{options.model}: {weights:,} parameters, init {options.init}, seed {options.seed}",
+        **setup.start.notes,
         "optimiser": ", ".join(_method(options)),
         "machine": f"{config.isa()} kernels, {config.threads()} thread{'s' * (config.threads() > 1)}",
     }
@@ -286,6 +287,9 @@ def _method(options: Options) -> Iterator[str]:
     from fastconv.train.setup import AUGMENTATION
 
     yield f"{options.optimizer} lr {options.lr:g}"
+    for name in ("head_lr", "backbone_lr"):
+        if getattr(options, name) is not None:
+            yield f"{name.removesuffix('_lr')} lr {getattr(options, name):g}"
     for name in ("momentum", "weight_decay", "l2"):
         if getattr(options, name):
             yield f"{name.replace('_', ' ')} {getattr(options, name):g}"

@@ -98,6 +98,20 @@ class OnnxModel(Module):
             found = vars(found)[part]
         return found
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself, by names of its writer's choice."""
+        return dict(self._net.metadata)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int | None, ...] | None]:
+        """Shape of each input as far as the file tells: None for a size, or all, that it leaves open."""
+        return {name: shape for name, (shape, _) in self._net.inputs.items()}
+
+    def layers_in_order(self) -> list[str]:
+        """Return the names of the layers in the order in which they run first."""
+        return list(dict.fromkeys(step.layer for step in self._net.steps if step.layer))
+
     def forward(self, *inputs: Any) -> Any:
         if len(inputs) != len(self._net.inputs):
             raise ValueError(f"OnnxModel: takes {len(self._net.inputs)} inputs ({', '.join(self._net.inputs)}), "

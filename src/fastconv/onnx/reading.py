@@ -74,6 +74,8 @@ class Net:
         Those that stood in the file as weights ("initializers").
     ranks : dict of str to int
         How many axes the inputs of normalisations have, where the file tells.
+    metadata : dict of str to str
+        What the file says of itself.
     """
 
     opset: int
@@ -83,6 +85,7 @@ class Net:
     constants: dict[str, Array]
     learned: frozenset[str]
     ranks: dict[str, int]
+    metadata: dict[str, str]
 
 
 def package() -> ModuleType:
@@ -165,10 +168,11 @@ def _net(onnx: ModuleType, proto: Any, ranks: dict[str, int]) -> Net:
     if halved:
         warnings.warn(f"{len(halved)} arrays of half precision become float32: {_some(halved)}", stacklevel=4)
     outputs = tuple(entry.name for entry in graph.output)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
     steps = list(_needed(steps, outputs))
     used = {name for step in steps for name in step.inputs} | set(outputs)
     constants = {name: array for name, array in constants.items() if name in used}
-    return Net(opset, inputs, outputs, tuple(steps), constants, learned & constants.keys(), ranks)
+    return Net(opset, inputs, outputs, tuple(steps), constants, learned & constants.keys(), ranks, metadata)
 
 
 def _ranks(onnx: ModuleType, proto: Any) -> dict[str, int]:

@@ -147,6 +147,20 @@ def load(path: PathLike) -> Any:
     return model
 
 
+def holds_model(path: PathLike) -> bool:
+    """Return whether a safetensors file describes a model, as those of `save`; else it holds arrays alone.
+
+    Raises
+    ------
+    ModelFileError
+        If it is no safetensors file, or a damaged one.
+    OSError
+        If it cannot be read.
+    """
+    with opened(path) as file:
+        return _KEY in (file.metadata() or {})
+
+
 def _check_module(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"save: expected a Module, got {type(model).__name__}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from fastconv import data
 from fastconv.serialize.files import write_json
+from fastconv.train import origins
 from fastconv.train.checkpoint import checkpoints, load_latest
 from fastconv.train.run import CHECKPOINTS, CONFIG, RunRecord, trained
 from fastconv.train.setup import Options, Setup
 from fastconv.train.writer import RunWriter
+
+_PLACES: dict[str, Callable[[Any], Any]] = {
+    "dataset": data.resolve, "model": origins.resolve, "pretrained": origins.place,
+}  # fmt: skip
+"""How options are held that may be paths."""
 
 
 def options_of(record: RunRecord, given: Mapping[str, Any]) -> Options:
@@ -47,7 +53,7 @@ def options_of(record: RunRecord, given: Mapping[str, Any]) -> Options:
         raise ValueError(f"{record.path} has {options.epochs} epochs and is finished; --epochs must be more to go on")
     own = asdict(options)
     for name, value in given.items():
-        if value is not None and own[name] != (data.resolve(value) if name == "dataset" else value):
+        if value is not None and own[name] != _PLACES.get(name, lambda text: text)(value):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{record.path} has {flag} {own[name]}, not {value}: a resumed run keeps its options")
     return options
@@ -84,6 +90,10 @@ def take_up(setup: Setup, record: RunRecord) -> RunWriter:
     OSError, ValueError
         If the data are not those of the run, the checkpoint is of another trainer, or another process is at it.
     """
+    before, now = record.config.get("made_of", {}), setup.start.made_of
+    for what in ("layers", "weights"):
+        if before.get(what, {}).get("sha256") != now.get(what, {}).get("sha256"):
+            raise ValueError(f"{record.path}: {now[what]['file']} is not the file that the run was started with")
     if setup.standardizer.to_dict() != record.config.get("standardizer"):
         raise ValueError(f"{record.path}: the images of {setup.options.dataset} are not those the run was started with")
     load_latest(record.path / CHECKPOINTS, lambda state: _load(setup, state))

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastconv import data, init, models, nn, optim, random, schedule
 from fastconv._version import __version__
-from fastconv.train import shapes
+from fastconv.train import origins, shapes, transfer
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
 from fastconv.train.metrics import OF_LABELS
@@ -70,6 +70,15 @@ class Options:
         Of `fastconv.data.Augment`; what is None is as ``augment`` has it.
     cache : bool
         Whether a folder's images are kept decoded, see `fastconv.data.load`.
+    pretrained : str or None
+        A file of weights to begin with, see `fastconv.train.origins.read`. ``model`` may be a file, too.
+    freeze : str or None
+        "all-but-head", or how many layers, from the input, stay as they are.
+    head_lr, backbone_lr : float or None
+        Learning rates of the last layer and of all others, ``lr`` by default.
+    normalize : str or None
+        How images are brought to what the net takes, see `fastconv.train.origins.standardizer_of`; "dataset" for the
+        mean and deviation of the training images. None: what the weights expect where that is known, else "dataset".
     """
 
     dataset: str
@@ -107,6 +116,11 @@ class Options:
     contrast: float | None = None
     saturation: float | None = None
     cutout: int | None = None
+    pretrained: str | None = None
+    freeze: str | None = None
+    head_lr: float | None = None
+    backbone_lr: float | None = None
+    normalize: str | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Options:
@@ -166,20 +180,24 @@ def fill(dataset: str, **given: Any) -> Options:
     asked = {"dataset": dataset, **DEFAULTS.get(dataset, FOLDER)}
     asked |= {name: value for name, value in given.items() if value is not None}
     asked.setdefault("optimizer", "sgd")
+    if asked.get("pretrained") is not None:
+        asked["pretrained"] = origins.place(asked["pretrained"])
+    if asked.get("model") is not None:
+        asked["model"] = origins.resolve(asked["model"])
     _check(asked)
     if asked["optimizer"] == "sgd":
         asked.setdefault("momentum", 0.9)
     elif given.get("weight_decay") is None:
         asked.pop("weight_decay", None)  # chosen for sgd
     asked.setdefault("lr", OPTIMIZERS[asked["optimizer"]][1])
-    asked.setdefault("init", models.ZOO[asked["model"]].init)
+    fresh = origins.is_name(asked["model"]) and asked.get("pretrained") is None
+    asked.setdefault("init", models.ZOO[asked["model"]].init if fresh else "default")
     return Options(**asked)
 
 
 def _check(asked: Mapping[str, Any]) -> None:
     """Raise ValueError if a name is unknown, or options do not go together."""
     for what, name, known in (
-        ("model", asked.get("model"), tuple(models.ZOO)),
         ("optimiser", asked.get("optimizer", "sgd"), tuple(OPTIMIZERS)),
         ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
         ("schedule", asked.get("schedule", "constant"), SCHEDULES),
@@ -198,6 +216,7 @@ def _check(asked: Mapping[str, Any]) -> None:
     for name in ("image_size", "resize", "cache"):
         if not folder and asked.get(name):
             raise ValueError(f"{name.replace('_', '-')} is for folders of images; {asked['dataset']} has its own")
+    _check_start(asked)
     for name in ("patience", "chill_out"):
         if asked.get(name) is not None and asked.get("validation") == 0:
             raise ValueError(f"{name.replace('_', '-')} needs validation images, but none are set aside")
@@ -231,11 +250,22 @@ def dataset_of(options: Options) -> data.Dataset:
     return data.load(options.dataset, image_size=size(options.image_size), resize=how, cache=options.cache)
 
 
+def _check_start(asked: Mapping[str, Any]) -> None:
+    """Raise ValueError if what a net is to begin with does not go together."""
+    fresh = asked.get("model") in models.ZOO and asked.get("pretrained") is None
+    if fresh and asked.get("freeze") is not None:
+        raise ValueError("freeze keeps layers as they are, and these have learned nothing yet: pretrained is missing")
+    if not fresh and asked.get("init", "default") != "default":
+        raise ValueError(f"init {asked['init']} draws weights anew, but they come from a file")
+    if asked.get("freeze") == transfer.ALL_BUT_HEAD and asked.get("backbone_lr") is not None:
+        raise ValueError("backbone-lr is for layers below the head, and freeze all-but-head trains none of them")
+
+
 @dataclass(frozen=True)
 class Setup:
     """Everything `prepare` made: call ``trainer.fit(train, validation, epochs=options.epochs)``.
 
-    ``trained_on`` and ``set_aside`` count images.
+    ``trained_on`` and ``set_aside`` count images; ``start`` says where the model comes from.
     """
 
     options: Options
@@ -249,6 +279,7 @@ class Setup:
     test: data.Batches
     trained_on: int
     set_aside: int
+    start: transfer.Start
 
     def describe(self) -> dict[str, Any]:
         """Return the config.json of a run: all it takes to use its model or to repeat it."""
@@ -260,6 +291,7 @@ class Setup:
             "levels": self.dataset.levels,
             "light_on_dark": self.dataset.light_on_dark,
             "standardizer": self.standardizer.to_dict(),
+            **({"made_of": self.start.made_of} if self.start.made_of else {}),
         }
 
 
@@ -271,6 +303,7 @@ class Source:
     kept: data.Samples
     aside: data.Samples | None
     standardizer: data.Standardizer
+    origins: transfer.Origins
 
 
 def load(options: Options) -> Source:
@@ -287,7 +320,8 @@ def load(options: Options) -> Source:
     kept, aside = dataset.train, dataset.validation
     if options.validation and aside is None:
         kept, aside = data.split(dataset.train, options.validation, options.seed)
-    return Source(dataset, kept, aside, data.Standardizer.fit(kept.images))
+    found = transfer.Origins.of(options.model, options.pretrained)
+    return Source(dataset, kept, aside, _standardizer(options, dataset, kept, found), found)
 
 
 def prepare(
@@ -319,7 +353,8 @@ def prepare(
     """
     source = source or load(options)
     dataset, kept, aside, standardizer = source.dataset, source.kept, source.aside, source.standardizer
-    model = _model(options, dataset, standardizer(kept.images[:_EVALUATION_BATCH]))
+    start = _start(options, source)
+    model = start.model
     train = data.Batches(
         *kept, options.batch_size, options.seed,
         augment=_augment(options, standardizer), standardize=standardizer,
@@ -330,7 +365,7 @@ def prepare(
         options.schedule, steps or -(-len(train) // options.accumulate) * options.epochs, options.warmup
     )
     trainer = Trainer(
-        model, loss, _optimizer(options, model), schedule=rates, l2=options.l2,
+        model, loss, _optimizer(options, start), schedule=rates, l2=options.l2,
         callbacks=[*_guards(options), *callbacks], progress=progress, clip_norm=options.clip_norm, ema=options.ema,
         accumulate=options.accumulate, metrics=options.metric, monitor=options.metric,
     )  # fmt: skip
@@ -338,6 +373,7 @@ def prepare(
         options, dataset, standardizer, model, loss, trainer, train, validation,
         test=evaluation_batches(dataset.test, standardizer),
         trained_on=len(kept.labels), set_aside=0 if aside is None else len(aside.labels),
+        start=start,
     )  # fmt: skip
 
 
@@ -355,17 +391,37 @@ def _guards(options: Options) -> list[Callback]:
     return guards
 
 
-def _model(options: Options, dataset: data.Dataset, batch: Any) -> nn.Module:
-    if models.ZOO[options.model].pixels:
+def _standardizer(
+    options: Options, dataset: data.Dataset, kept: data.Samples, found: transfer.Origins
+) -> data.Standardizer:
+    """Return what was asked for; else what the weights expect, where that is known; else the images' own."""
+    word, shape, levels = options.normalize, dataset.shape, dataset.levels
+    if word is None and found.newest is not None:
+        known = found.newest.standardizer(shape)
+        recipe = models.ZOO.get(options.model)
+        if known is not None:
+            return known
+        if recipe is not None and recipe.expects is not None:
+            return origins.expected(recipe.expects, shape, levels, options.model)
+    if word in (None, "dataset"):
+        return data.Standardizer.fit(kept.images)
+    return origins.standardizer_of(word, shape, levels)
+
+
+def _start(options: Options, source: Source) -> transfer.Start:
+    dataset = source.dataset
+    if options.model in models.ZOO and models.ZOO[options.model].pixels:
         raise ValueError(f"{options.model} gives scores for each pixel; {options.dataset} has one class an image")
     random.manual_seed(options.seed)
-    model = models.build(options.model, dataset.shape, len(dataset.classes))
+    start = transfer.start(options.model, source.origins, dataset.shape, len(dataset.classes), options.freeze)
+    model = start.model
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.algorithm = options.algorithm
     if options.init != "default":
+        batch = source.standardizer(source.kept.images[:_EVALUATION_BATCH])
         init.apply(model, options.init, options.seed, batch=batch)
-    return model
+    return start
 
 
 def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment | None:
@@ -384,11 +440,21 @@ def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment 
     return replace(augment, fill=tuple(float(round(mean)) for mean in standardizer.mean.mean(axis=(1, 2))))
 
 
-def _optimizer(options: Options, model: nn.Module) -> optim.Optimizer:
+def _optimizer(options: Options, start: transfer.Start) -> optim.Optimizer:
     given: dict[str, Any] = {"lr": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
     make = OPTIMIZERS[options.optimizer][0]
     given = {name: value for name, value in given.items() if value is not None}
-    return make(model.parameters(), **given, decay_bias_norm=options.decay_bias_norm)
+    return make(_groups(options, start), **given, decay_bias_norm=options.decay_bias_norm)
+
+
+def _groups(options: Options, start: transfer.Start) -> Any:
+    """Return all parameters, or those of the head and the others where their rates differ."""
+    if options.head_lr is None and options.backbone_lr is None:
+        return start.model.parameters()
+    head = start.head_parameters()
+    body = [p for p in start.model.parameters() if p.requires_grad and not any(p is other for other in head)]
+    rates = ((body, options.backbone_lr), (head, options.head_lr))
+    return [{"params": members, "lr": options.lr if lr is None else lr} for members, lr in rates if members]
 
 
 def schedule_of(name: str, steps: int, warmup: int = 0) -> schedule.Schedule:

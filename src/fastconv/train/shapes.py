@@ -75,10 +75,11 @@ OPTIONS = Record({
     "l2": Number(0), "warmup": Integer(0, _MANY), "augment": Flag(), "validation": Number(0, 1),
     "seed": Integer(0, 2**64 - 1), **dict.fromkeys(("patience", "chill_out"), Null(Integer(1, _MANY))),
     "label_smoothing": Number(0, 1), "clip_norm": Null(Number(0)), "ema": Null(Number(0, 1)), "decay_bias_norm": Flag(),
-    "accumulate": Integer(1, _MANY), **dict.fromkeys(("image_size", "resize"), NOTE),
+    "accumulate": Integer(1, _MANY), **dict.fromkeys(("image_size", "resize", "pretrained", "freeze", "normalize"), NOTE),
     "cache": Flag(), "flip": Null(Flag()), **dict.fromkeys(("shift", "cutout"), Null(Integer(0, 2**16))),
     "scale": Null(Number(0, 1)), "rotation": Null(Number(0, 180)),
     **dict.fromkeys(("brightness", "contrast", "saturation"), Null(Number(0, 1))),
+    **dict.fromkeys(("head_lr", "backbone_lr"), Null(Number(0))),
 }, rest=None)  # fmt: skip
 """`fastconv.train.setup.Options`."""
 
@@ -90,6 +91,10 @@ TRAINED = Record({
     "light_on_dark": Flag(),
     "standardizer": Record(),  # fastconv.data.Standardizer.from_dict checks it
 }, {
+    "made_of": Record({}, {
+        **dict.fromkeys(("layers", "weights"), Record({"file": Text(), "sha256": Text()})),
+        "head": Record({"replaced": Items(Text())}, {"outputs": COUNT}), "frozen": COUNT,
+    }),
     "observed": Record({}, {
         "checkpoint_every": Text(), "tensorboard": Null(Flag()), "watch_every": Null(Integer(1, _MANY)),
     }),
