@@ -340,3 +340,53 @@ def test_copies_of_subject_carry_hyperparameters():
     assert (made.lr, made.betas, made.weight_decay) == (0.25, (0.8, 0.9), 0.1)
     assert [id(param) for param in made.params] == [id(param) for param in list(twin.parameters())[:2]]
     assert copy.deepcopy(model).training == model.training
+
+
+def remembering(seed=0):
+    """Return a net whose normalisations have seen images brought to -1..1, and such images as bytes."""
+    fastconv.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, momentum=None), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Flatten(),
+        nn.Linear(8, 3),
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    images = rng.normal(110, 60, (120, 3, 8, 8)).clip(0, 255).astype(np.uint8)
+    model.train()
+    model((images.astype(np.float32) - 127.5) / 127.5)
+    return model, images, rng.integers(0, 3, 120)
+
+
+@pytest.mark.parametrize("word", ["minus-one-to-one", "imagenet", "zero-to-one"])
+def test_images_normalised_otherwise_than_the_weights_expect_are_noticed(word):
+    from fastconv.train.origins import standardizer_of
+
+    model, images, labels = remembering()
+    batches = data.Batches(images, labels, 20, standardize=standardizer_of(word, images.shape[1:]))
+    finding = check(model, batches, steps=["data"])["data"]
+    said = [remark for remark in finding.remarks if "running statistics" in remark.text]
+    if word == "minus-one-to-one":
+        assert not said
+        assert finding.figures["misfit"] < 0.05
+    else:
+        assert "Try --normalize minus-one-to-one" in said[0].advice
+        assert said[0].verdict == Verdict.SUSPICIOUS
+
+
+def test_a_fresh_net_remembers_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(4, 3))
+    _, images, labels = remembering()
+    assert "misfit" not in check(model, (images.astype(np.float32), labels), steps=["data"])["data"].figures
+
+
+def test_frozen_layers_are_counted_and_normalisations_at_work_noticed():
+    model, images, labels = remembering()
+    for layer in (model[0], model[1]):
+        layer.requires_grad_(False)
+    x = (images.astype(np.float32) - 127.5) / 127.5
+    finding = check(model, (x, labels), steps=["loss"])["loss"]
+    assert "4 of 6 parameters are frozen; 27 numbers are trained" in finding.summary
+    assert any("frozen weights, but the batch's statistics" in remark.text for remark in finding.remarks)
+    model[1].eval()
+    quiet = check(model, (x, labels), steps=["loss"])["loss"]
+    assert not any("frozen weights" in remark.text for remark in quiet.remarks)
+    assert quiet.figures["frozen"] == 4

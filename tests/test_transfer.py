@@ -212,7 +212,7 @@ def test_weights_that_do_not_fit_are_one_line_and_nothing_is_written(spoil, mess
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "nope"], "unknown model 'nope': no such file"),
+        (["--model", "nope"], "unknown model 'nope'; known are linear"),
         (["--freeze", "2"], "pretrained is missing"),
         (["--pretrained", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--model", "FIRST", "--freeze", "99"], "one has to be left to train"),
@@ -362,3 +362,111 @@ def test_a_run_whose_file_was_replaced_does_not_go_on(first, tmp_path, run):
     result = run("train", "--resume", tmp_path / "run")
     assert result.exit_code == 2
     assert "is not the file that the run was started with" in result.stderr
+
+
+# ---- predictions
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of pictures, one of them damaged, one hidden and one below."""
+    pillow = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "more").mkdir()
+    images = data.load("digits").test.images[:4, 0] * 15
+    for image, name in zip(images, ["a.png", "b.png", "more/c.png", ".hidden.png"], strict=True):
+        pillow.fromarray(image).resize((32, 32)).save(folder / name)
+    (folder / "d.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("nothing")
+    return folder
+
+
+def test_predict_takes_folders_and_patterns_and_names_the_damaged(first, pictures, run):
+    result = run("predict", first, pictures, pictures / "*.png", pictures / "a.png", "--top", "3", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    names = [guess["image"].removeprefix(f"{pictures}/") for guess in found["predictions"]]
+    assert names == ["a.png", "b.png", "more/c.png", "a.png", "b.png", "a.png"]
+    assert len(found["damaged"]) == 2
+    assert result.stderr.count("left out: ") == 2
+    for guess in found["predictions"]:
+        assert len(guess["top"]) == 3
+        chances = [entry["probability"] for entry in guess["top"]]
+        assert chances == sorted(chances, reverse=True)
+        assert guess["top"][0] == {"class": guess["class"], "probability": guess["probability"]}
+    assert found["predictions"][0] == found["predictions"][3] == found["predictions"][5]
+    shown = run("predict", first, pictures / "a.png", "--top", "10").stdout.splitlines()
+    assert len(shown) == 11
+    assert {line.split()[-3] for line in shown[1:]} == set("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (["nowhere.png"], "nowhere.png: no such image"),
+        (["nowhere/*.png"], "no file has such a name"),
+        (["DAMAGED"], "d.png"),
+        (["EMPTY"], "no pictures in this folder"),
+        (["HOPELESS"], "none of the images can be read"),
+    ],
+)
+def test_predict_says_which_image_it_cannot_take(images, message, first, pictures, tmp_path, run):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "hopeless").mkdir()
+    (tmp_path / "hopeless" / "x.png").write_bytes(b"")
+    places = {"DAMAGED": pictures / "d.png", "EMPTY": tmp_path / "empty", "HOPELESS": tmp_path / "hopeless"}
+    result = run("predict", first, *(places.get(i, i) for i in images))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not result.stdout
+
+
+def test_predict_and_eval_take_the_file_that_export_wrote(first, pictures, tmp_path, run):
+    pytest.importorskip("onnx")
+    net = tmp_path / "net.onnx"
+    assert run("export", first, "-o", net).exit_code == 0
+    guesses = [
+        json.loads(run("predict", source, pictures / "a.png", "--no-invert", "--json").stdout.splitlines()[-1])
+        for source in (first, net)
+    ]
+    ours, theirs = (found["predictions"][0] for found in guesses)
+    assert ours["class"] == theirs["class"]
+    assert abs(ours["probability"] - theirs["probability"]) < 1e-5
+    accuracies = [
+        json.loads(run("eval", *arguments, "--json").stdout.splitlines()[-1])["test_accuracy"]
+        for arguments in ([first], [net, "--dataset", "digits"], [first, "--dataset", "digits"])
+    ]
+    assert accuracies[0] == accuracies[1] == accuracies[2]
+    result = run("eval", net)
+    assert result.exit_code == 2
+    assert "does not say what it learned" in result.stderr
+
+
+def test_an_onnx_file_of_others_has_to_be_told_its_normalisation(pictures, tmp_path, run):
+    onnx = pytest.importorskip("fastconv.onnx")
+    pytest.importorskip("onnx")
+    net = tmp_path / "net.onnx"
+    onnx.save(Net(3).eval(), net, (1, 1, 8, 8))
+    result = run("predict", net, pictures / "a.png")
+    assert result.exit_code == 2
+    assert "give --normalize imagenet" in result.stderr
+    (tmp_path / "names.txt").write_text("eins\nzwei\ndrei\n")
+    arguments = ["predict", net, pictures / "a.png", "--normalize", "minus-one-to-one", "--top", "3"]
+    assert {line.split()[-3] for line in run(*arguments).stdout.splitlines()[1:]} == {"0", "1", "2"}
+    named = run(*arguments, "--labels", tmp_path / "names.txt").stdout
+    assert {line.split()[-3] for line in named.splitlines()[1:]} == {"eins", "zwei", "drei"}
+    (tmp_path / "names.txt").write_text("eins\n")
+    assert "1 lines, the net tells apart 3 classes" in run(*arguments, "--labels", tmp_path / "names.txt").stderr
+    assert "takes images of 8×8, not 9×9" in run(*arguments, "--image-size", "9").stderr
+    assert "tells apart 3 classes" in run("eval", net, "--dataset", "digits", "--normalize", "zero-to-one").stderr
+
+
+def test_the_pretrained_net_names_what_it_sees(data_root, tmp_path, run):
+    pillow = pytest.importorskip("PIL.Image")
+    pytest.importorskip("onnx")
+    folder = Path(data_root) / "models"
+    for i, image in enumerate(np.load(folder / "efficientnet_lite0_expected.npz")["images"]):
+        pillow.fromarray(image).save(tmp_path / f"{i}.png")
+    arguments = ["predict", folder / "efficientnet_lite0.onnx", tmp_path, "--normalize", "127,128", "--json"]
+    found = json.loads(run(*arguments).stdout.splitlines()[-1])
+    assert [guess["class"] for guess in found["predictions"]] == ["285", "967", "657", "450"]

@@ -102,7 +102,8 @@ def _paint(text: str, verdict: Verdict) -> str:
 def _opening(setup: Setup) -> str:
     options = setup.options
     weights = sum(param.data.size for param in setup.model.parameters())
+    notes = "".join(f"{name}: {text}\n" for name, text in setup.start.notes.items())
     return (
         f"{options.model} ({weights:,} parameters, init {options.init}, seed {options.seed}) on {options.dataset}, "
-        f"{options.optimizer} lr {options.lr:g}, batches of {options.batch_size}\n"
+        f"{options.optimizer} lr {options.lr:g}, batches of {options.batch_size}\n{notes}"
     )

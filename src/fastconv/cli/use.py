@@ -1,7 +1,10 @@
-"""``fastconv eval``, ``predict`` and ``export``: use a net that ``fastconv train --out DIR`` kept."""
+"""``fastconv eval``, ``predict`` and ``export``: use a net that ``fastconv train --out DIR`` kept, or one of others."""
 
 from __future__ import annotations
 
+import glob
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,74 +20,110 @@ from fastconv.cli.common import (
     threads_option,
     usage_errors,
 )  # fmt: skip
-from fastconv.paths import printable
+from fastconv.paths import expand, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from fastconv.data import Dataset
+    from fastconv.train.usable import Usable
+
+_AT_A_TIME = 64  # images
 _WORST = 5  # mistakes listed
 _FOLDER = Place(exists=True, file_okay=False)
-_IMAGE = Place(exists=True, dir_okay=False)
+
+
+_NET = Place(exists=True)
+_normalize = click.option(
+    "--normalize", metavar="WORD|MEAN,STD",
+    help="Of an .onnx file that does not tell: imagenet, minus-one-to-one, zero-to-one, or numbers for values 0..255, "
+    "as 127,128.",
+)  # fmt: skip
 
 
 @click.command("eval")
-@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.argument("net", type=_NET, metavar="DIR|FILE")
+@click.option("--dataset", metavar="NAME|FOLDER", help="Test on this one; a run's own by default.")
+@_normalize
 @threads_option
 @json_option
-def evaluate(folder: Path, threads: int | None, as_json: bool) -> None:
-    """Test the net in DIR on the test images of its data set, class by class."""
+def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int | None, as_json: bool) -> None:
+    """Test the net of a run, or in an .onnx file, on the test images of a data set, class by class."""
     set_threads(threads)
     with usage_errors():
-        from fastconv import config, data, nn
+        from fastconv import config, nn
         from fastconv.train import evaluate as run_over
-        from fastconv.train import state_sha256
+        from fastconv.train import read_record, state_sha256
         from fastconv.train.mistakes import Mistakes, by_class, name
-        from fastconv.train.run import load_run, trained
-        from fastconv.train.setup import Options, dataset_of, evaluation_batches
+        from fastconv.train.setup import evaluation_batches
+        from fastconv.train.usable import load_usable
 
-        run = load_run(folder)
-        about = trained(folder, run.config)
-        model = about["options"]["model"]
-        standardizer = data.Standardizer.from_dict(about["standardizer"])
-        dataset = dataset_of(Options.of(about["options"]))
-        batches = evaluation_batches(dataset.test, standardizer)
+        usable = load_usable(net, normalize)
+        result: Any = (read_record(net).result or {}) if usable.options else {}
+        samples = _tested_on(usable, dataset)
+        batches = evaluation_batches(samples.test, usable.standardizer)
         mistakes = Mistakes()
-        found = run_over(run.model, nn.CrossEntropyLoss(), batches, confusion=True, watch=mistakes)
+        found = run_over(usable.model, nn.CrossEntropyLoss(), batches, confusion=True, watch=mistakes)
+    model = usable.name
     assert found.confusion is not None
     assert found.accuracy is not None
     if as_json:
         print_json({
-            "dataset": dataset.name,
+            "dataset": samples.name,
             "model": model,
             "test_accuracy": found.accuracy,
             "test_loss": found.loss,
-            "train_seconds": run.result.get("train_seconds"),
-            "steps": run.result.get("steps"),
+            "train_seconds": result.get("train_seconds"),
+            "steps": result.get("steps"),
             "isa": config.isa(),
             "threads": config.threads(),
-            "state_sha256": state_sha256(run.model),
-            "by_class": dict(zip(dataset.classes, by_class(found.confusion), strict=True)),
+            "state_sha256": state_sha256(usable.model),
+            "by_class": dict(zip(samples.classes, by_class(found.confusion), strict=True)),
             "worst": [
-                {"image": name(dataset.test.images, m.row), "class": dataset.classes[m.label],
-                 "taken_for": dataset.classes[m.taken], "own": m.own, "chance": m.chance}
+                {"image": name(samples.test.images, m.row), "class": samples.classes[m.label],
+                 "taken_for": samples.classes[m.taken], "own": m.own, "chance": m.chance}
                 for m in mistakes.worst
             ],
         })  # fmt: skip
         return
-    click.echo(f"{printable(model)} on {found.samples:,} test images of {dataset.name}\n")
-    click.echo(_by_class(found.confusion, dataset.classes))
+    click.echo(f"{printable(model)} on {found.samples:,} test images of {samples.name}\n")
+    click.echo(_by_class(found.confusion, samples.classes))
     if mistakes.worst:
         rows = [("worst mistakes", "class", "taken for", "probability")]
         rows += [
-            (name(dataset.test.images, m.row), dataset.classes[m.label], dataset.classes[m.taken], percent(m.chance))
+            (name(samples.test.images, m.row), samples.classes[m.label], samples.classes[m.taken], percent(m.chance))
             for m in mistakes.worst[:_WORST]
         ]
         click.echo("\n" + table(rows, numbers=frozenset({3})))
     share = f"{int(found.confusion.trace()):,} of {found.samples:,} images"
     click.echo(
         f"\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
-        f"\nstate sha256   {state_sha256(run.model)}"
+        f"\nstate sha256   {state_sha256(usable.model)}"
     )
+
+
+def _tested_on(usable: Usable, dataset: str | None) -> Dataset:
+    """Return the data set to test a net on, in the net's size; refuse one of other classes."""
+    from fastconv import data
+    from fastconv.train.setup import DEFAULTS, Options, dataset_of
+
+    if dataset is None:
+        if not usable.options:
+            raise ValueError(f"{usable.name} does not say what it learned: name a data set or a folder by --dataset")
+        return dataset_of(Options.of(usable.options))
+    if data.resolve(dataset) in DEFAULTS:
+        found = data.load(dataset)
+    else:
+        found = data.load(dataset, image_size=usable.shape[1:], resize=usable.resize)
+    if found.shape != usable.shape:
+        raise ValueError(f"{usable.name} takes images of {usable.shape}, those of {found.name} are {found.shape}")
+    if len(found.classes) != len(usable.classes) or (usable.named and found.classes != usable.classes):
+        shown = ", ".join(usable.classes[:5]) + (", ..." if len(usable.classes) > 5 else "")
+        raise ValueError(
+            f"{usable.name} tells apart {len(usable.classes)} classes ({shown}); {found.name} has {len(found.classes)} "
+            f"({', '.join(found.classes[:5])}{', ...' if len(found.classes) > 5 else ''})"
+        )
+    return found
 
 
 def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -102,66 +141,123 @@ def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 @click.command()
-@click.argument("folder", type=_FOLDER, metavar="DIR")
-@click.argument("images", type=_IMAGE, nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("net", type=_NET, metavar="DIR|FILE")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--top", type=click.IntRange(1, 1000), metavar="K", help="Show the K likeliest classes of each image.")
 @click.option(
     "--invert/--no-invert", default=None,
     help="Swap dark and light. By default done where it makes light strokes on a dark ground, for nets that "
     "learned those.",
 )  # fmt: skip
+@_normalize
+@click.option("--image-size", metavar="N|HxW", help="Of an .onnx file that leaves it open; 224 by default.")
+@click.option("--labels", type=Place(exists=True, dir_okay=False), help="Names of the classes, one a line.")
 @threads_option
 @json_option
-def predict(folder: Path, images: tuple[Path, ...], invert: bool | None, threads: int | None, as_json: bool) -> None:
-    """Say what the net in DIR sees in PNG, JPEG or .npy images.
+def predict(
+    net: Path, images: tuple[str, ...], top: int | None, invert: bool | None, normalize: str | None,
+    image_size: str | None, labels: Path | None, threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Say what the net of a run, or in an .onnx file, sees in images.
 
-    Pictures are made grey or RGB and scaled to what the net takes.
+    An IMAGE is a picture or a .npy file, a folder of pictures with all below it, or a pattern such as 'a/*.jpg'.
+    Pictures are made grey or RGB and brought to the size that the net takes. Damaged ones in folders and patterns are
+    named at the end.
     """
     set_threads(threads)
+    damaged: list[str] = []
     with usage_errors():
-        import numpy as np
+        from fastconv.train.setup import size
+        from fastconv.train.usable import load_usable
 
-        from fastconv import data
-        from fastconv import functional as F
-        from fastconv.train.run import load_run, trained
-
-        run = load_run(folder)
-        about = trained(folder, run.config)
-        model, classes, levels = about["options"]["model"], about["classes"], about["levels"]
-        channels, height, width = about["input_shape"]
-        resize: Any = about["options"].get("resize") or "pad"
-        how: Any = invert if invert is not None else "auto" if about["light_on_dark"] else False
-        standardizer = data.Standardizer.from_dict(about["standardizer"])
-        pictures = np.stack([
-            data.load_image(path, (channels, height, width), invert=how, levels=levels, resize=resize)
-            for path in images
-        ])  # fmt: skip
-        scores = run.model.predict(standardizer(pictures), batch_size=256)
-        if scores.shape != (len(images), len(classes)):
-            raise ValueError(f"{folder}: the net gives scores of shape {scores.shape} for {len(classes)} classes")
-        chances = F.softmax(scores)
-    guesses = []
-    for path, row in zip(images, chances, strict=True):
-        first, second = (int(k) for k in np.argsort(-row, kind="stable")[:2])
-        guesses.append({
-            "image": str(path),
-            "class": classes[first], "probability": float(row[first]),
-            "runner_up": classes[second], "runner_up_probability": float(row[second]),
-        })  # fmt: skip
+        usable = load_usable(net, normalize, None if image_size is None else size(image_size))
+        classes = usable.classes if labels is None else _labels(labels, len(usable.classes))
+        guesses = list(_guesses(usable, _files(images), classes, top or 2, invert, damaged))
+        if not guesses:
+            raise ValueError("none of the images can be read: " + "; ".join(damaged[:3]))
+    for reason in damaged:
+        click.echo(printable(f"left out: {reason}"), err=True)
     if as_json:
-        print_json({"model": model, "predictions": guesses})
-        return
-    rows = [("image", "class", "probability", "or else", "probability")]
-    rows += [
-        (
-            g["image"],
-            g["class"],
-            percent(g["probability"]),
-            g["runner_up"],
-            percent(g["runner_up_probability"]),
-        )
-        for g in guesses
-    ]
-    click.echo(table(rows, numbers=frozenset({2, 4})))
+        print_json({"model": usable.name, "predictions": guesses, "damaged": damaged})
+    elif top is None:
+        click.echo(table(_pairs(guesses), numbers=frozenset({2, 4})))
+    else:
+        rows = [("image", "class", "probability")]
+        for guess in guesses:
+            for i, entry in enumerate(guess["top"]):
+                rows.append(("" if i else guess["image"], entry["class"], percent(entry["probability"])))
+        click.echo(table(rows, numbers=frozenset({2})))
+
+
+def _labels(path: Path, count: int) -> tuple[str, ...]:
+    names = tuple(path.read_text("utf-8", errors="replace").splitlines())
+    if len(names) != count:
+        raise ValueError(f"{path} has {len(names)} lines, the net tells apart {count} classes")
+    return names
+
+
+def _files(images: tuple[str, ...]) -> Iterator[tuple[Path, bool]]:
+    """Yield the files that arguments name, and whether each was named by itself."""
+    from fastconv.data import images_below
+
+    for text in images:
+        path = expand(text)
+        if path.is_dir():
+            below = images_below(path)
+            if not below:
+                raise ValueError(f"{path}: no pictures in this folder")
+            yield from ((file, False) for file in below)
+        elif path.exists() or not glob.has_magic(text):
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such image")
+            yield path, True
+        else:
+            found = sorted(glob.glob(str(path), recursive=True))
+            if not found:
+                raise FileNotFoundError(f"{text}: no file has such a name")
+            yield from ((Path(name), False) for name in found if Path(name).is_file())
+
+
+def _guesses(
+    usable: Usable, files: Iterator[tuple[Path, bool]], classes: tuple[str, ...], top: int, invert: bool | None,
+    damaged: list[str],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield what the net makes of each file, some dozen at a time; what is damaged goes to a list."""
+    import numpy as np
+
+    from fastconv import data
+    from fastconv import functional as F
+
+    how: Any = invert if invert is not None else "auto" if usable.light_on_dark else False
+    while batch := list(itertools.islice(files, _AT_A_TIME)):
+        pictures, names = [], []
+        for path, alone in batch:
+            try:
+                image = data.load_image(path, usable.shape, invert=how, levels=usable.levels, resize=usable.resize)
+            except (ValueError, OSError) as error:
+                if alone:
+                    raise
+                damaged.append(str(error))
+            else:
+                pictures.append(image)
+                names.append(path)
+        if not pictures:
+            continue
+        for path, row in zip(names, F.softmax(usable.scores(np.stack(pictures))), strict=True):
+            best = np.argsort(-row, kind="stable")[: max(top, 2)]
+            entries = [{"class": classes[k], "probability": float(row[k])} for k in best]
+            yield {
+                "image": str(path), **entries[0], "runner_up": entries[1]["class"],
+                "runner_up_probability": entries[1]["probability"], "top": entries[:top],
+            }  # fmt: skip
+
+
+def _pairs(guesses: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("image", "class", "probability", "or else", "probability")]
+    for g in guesses:
+        chances = (percent(g["probability"]), percent(g["runner_up_probability"]))
+        rows.append((g["image"], g["class"], chances[0], g["runner_up"], chances[1]))
+    return rows
 
 
 @click.command()

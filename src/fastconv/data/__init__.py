@@ -10,6 +10,7 @@ from fastconv.data.dataset import Dataset, Samples, split
 from fastconv.data.decode import RESIZES
 from fastconv.data.formats import read_cifar, read_idx
 from fastconv.data.images import load_image
+from fastconv.data.listing import images_below
 from fastconv.data.loading import load, names, resolve
 from fastconv.data.pictures import Pictures
 from fastconv.data.standardize import Standardizer
@@ -20,5 +21,5 @@ DataLoader = Batches
 __all__ = [
     "RESIZES",
     "Augment", "Batches", "DataLoader", "Dataset", "Pictures", "Samples", "Standardizer",
-    "load", "load_image", "names", "read_cifar", "read_idx", "resolve", "split",
+    "images_below", "load", "load_image", "names", "read_cifar", "read_idx", "resolve", "split",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastconv import functional as F
+from fastconv.diagnose.expected import against_statistics
 from fastconv.diagnose.report import Finding
 from fastconv.diagnose.subject import Inputs, Subject
 
@@ -61,6 +62,7 @@ def check_data(subject: Subject) -> Finding:
     _copies(finding, parts)
     if subject.classes is not None:
         _neighbours(finding, subject, subject.classes)
+    against_statistics(finding, subject)
     if not finding.remarks:
         finding.good(
             "Standardised, balanced, without copies or damaged values; labels follow the images: "

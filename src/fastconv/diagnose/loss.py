@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from fastconv.diagnose.expected import frozen_at_work
 from fastconv.diagnose.report import Finding
 from fastconv.diagnose.subject import Subject
 from fastconv.nn import CrossEntropyLoss, Dropout, Dropout2d, MultiMarginLoss, ReLU, Sigmoid, Softmax, Softsign, Tanh
@@ -55,6 +56,7 @@ def check_loss(subject: Subject) -> Finding:
                                "Start from smaller weights; standardise the inputs.")  # fmt: skip
     _penalty(finding, subject, x, y, value)
     _dropout(finding, subject)
+    frozen_at_work(finding, subject)
     if not finding.remarks:
         finding.good("As it should be: a net that knows nothing yet, and a large penalty makes it worse.")
     return finding

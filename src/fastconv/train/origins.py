@@ -91,7 +91,7 @@ def resolve(model: str) -> str:
     if is_name(model):
         return model
     if not expand(model).exists():
-        raise ValueError(f"unknown model {model!r}: no such file, and the zoo has {', '.join(models.ZOO)}")
+        raise ValueError(f"unknown model {model!r}; known are {', '.join(models.ZOO)}, and there is no such file")
     return place(model)
 
 

@@ -1,0 +1,142 @@
+"""A trained net with all it takes to use it: from the folder of a run, or from an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastconv.data import Standardizer
+from fastconv.nn import Module
+from fastconv.onnx import OnnxModel
+from fastconv.paths import PathLike
+from fastconv.train.origins import NORMALIZATIONS, Origin, read, standardizer_of
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A net, the images it takes and the classes it tells apart.
+
+    Attributes
+    ----------
+    name : str
+        Of the net, for people.
+    model : Module
+    classes : tuple of str
+        Numbers, where nothing tells names.
+    named : bool
+        Whether the names of the classes are known.
+    shape : tuple of int
+        (C, H, W) of an image.
+    levels : float
+        Value of white.
+    light_on_dark : bool
+        Whether it learned bright strokes on a dark ground.
+    standardizer : Standardizer
+    resize : {"crop", "pad", "stretch"}
+        How images come to the shape.
+    options : dict
+        Those of the run that trained it; empty of an ONNX file.
+    """
+
+    name: str
+    model: Module
+    classes: tuple[str, ...]
+    named: bool
+    shape: tuple[int, int, int]
+    levels: float
+    light_on_dark: bool
+    standardizer: Standardizer
+    resize: Any
+    options: dict[str, Any]
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Return the scores (N, classes) of images (N, C, H, W) with values 0..levels."""
+        found = self.model.predict(self.standardizer(images), batch_size=256)
+        if not isinstance(found, np.ndarray) or found.shape != (len(images), len(self.classes)):
+            got = found.shape if isinstance(found, np.ndarray) else f"{len(found)} arrays"
+            want = f"{len(images)} images and {len(self.classes)} classes"
+            raise ValueError(f"{self.name}: the net gives {got} for {want}")
+        return found
+
+
+def load_usable(path: PathLike, normalize: str | None = None, image_size: tuple[int, int] | None = None) -> Usable:
+    """Read a net to use it.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder of a run that has ended, or an ONNX file that takes one image (N, C, H, W) and gives scores.
+    normalize : str, optional
+        How images come to the net, see `fastconv.train.origins.standardizer_of`. A run knows, and an ONNX file that
+        ``fastconv export`` wrote; for others it has to be said.
+    image_size : pair of int, optional
+        (height, width), where an ONNX file leaves them open; 224 each by default.
+
+    Raises
+    ------
+    OSError, ValueError, ImportError
+        As `fastconv.train.origins.read`; or if it does not become plain which images the net takes.
+    """
+    origin = read(path)
+    if "options" in origin.about:
+        return _of_run(origin, normalize)
+    if not isinstance(origin.model, OnnxModel):
+        raise ValueError(
+            f"{origin.path} does not say which images its net takes; give the folder of a run, or an .onnx file"
+        )
+    return _of_onnx(origin, origin.model, normalize, image_size)
+
+
+def _of_run(origin: Origin, normalize: str | None) -> Usable:
+    assert origin.model is not None
+    about = origin.about
+    channels, height, width = about["input_shape"]
+    shape = (channels, height, width)
+    own = Standardizer.from_dict(about["standardizer"])
+    standardizer = own if normalize is None else _chosen(normalize, shape, about["levels"])
+    options = about["options"]
+    return Usable(
+        options["model"], origin.model, tuple(about["classes"]), True, shape, about["levels"], about["light_on_dark"],
+        standardizer, options.get("resize") or "pad", options,
+    )  # fmt: skip
+
+
+def _of_onnx(origin: Origin, model: OnnxModel, normalize: str | None, image_size: tuple[int, int] | None) -> Usable:
+    shapes = list(model.input_shapes.values())
+    known = shapes[0] if len(shapes) == 1 else None
+    if known is None or len(known) != 4 or known[1] is None:
+        raise ValueError(f"{origin.path}: a net of inputs {model.input_shapes}, which are not images (N, C, H, W)")
+    sides = [n or m for n, m in zip(known[2:], image_size or (224, 224), strict=True)]
+    if image_size is not None and tuple(sides) != tuple(image_size):
+        raise ValueError(f"{origin.path} takes images of {sides[0]}×{sides[1]}, not {image_size[0]}×{image_size[1]}")
+    shape = (known[1], sides[0], sides[1])
+    standardizer = origin.standardizer(shape)
+    levels = origin.about.get("levels", 255)
+    if normalize is not None:
+        standardizer = _chosen(normalize, shape, levels)
+    if standardizer is None:
+        raise ValueError(
+            f"{origin.path} does not say how its images are normalised: give --normalize imagenet (what most nets from "
+            "PyTorch expect), minus-one-to-one, zero-to-one, or MEAN,STD for values 0..255, as 127,128"
+        )
+    try:
+        found = model.predict(standardizer(np.zeros((1, *shape), np.uint8)))
+    except (ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{origin.path}: the net cannot take images of shape {shape}: {error}") from error
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] < 2:
+        got = found.shape if isinstance(found, np.ndarray) else f"{len(found)} arrays"
+        raise ValueError(f"{origin.path}: the net gives {got} for an image, no scores of classes (N, classes)")
+    classes = tuple(origin.about.get("classes", ()))
+    named = len(classes) == found.shape[1]
+    return Usable(
+        origin.path.name, model, classes if named else tuple(map(str, range(found.shape[1]))), named, shape, levels,
+        False, standardizer, "pad", {},
+    )  # fmt: skip
+
+
+def _chosen(normalize: str, shape: tuple[int, int, int], levels: float) -> Standardizer:
+    if normalize == "dataset":
+        raise ValueError(f"normalize dataset is for training; known are {', '.join(NORMALIZATIONS[1:])}, or MEAN,STD")
+    return standardizer_of(normalize, shape, levels)
