@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -209,6 +210,9 @@ def _check(asked: Mapping[str, Any]) -> None:
     if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
         raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
     folder = asked["dataset"] not in DEFAULTS
+    if folder and not os.path.isabs(asked["dataset"]):
+        data.resolve(asked["dataset"])
+        raise ValueError(f"the data set {asked['dataset']!r} is a folder, and its path is not absolute")
     if folder and asked.get("resize") not in data.RESIZES:
         raise ValueError(f"unknown resize {asked.get('resize')!r}; known are {', '.join(data.RESIZES)}")
     if folder:
