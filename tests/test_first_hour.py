@@ -154,6 +154,21 @@ def test_a_wrong_keyword_names_the_class_and_the_nearest_argument(make, words):
         make()
 
 
+def test_a_misspelt_name_brings_the_nearest():
+    from fastconv import models
+    from fastconv.train.setup import fill
+
+    for wrong, words in (
+        (lambda: models.build("resnet21", (3, 32, 32), 10), "no model 'resnet21'; .*did you mean 'resnet20'"),
+        (lambda: fill("digits", model="mnist_small"), "unknown model .*did you mean 'mnist-small'"),
+        (lambda: fill("digits", schedule="cosin"), "unknown schedule .*did you mean 'cosine'"),
+        (lambda: fill("digits", optimizer="adamm"), "unknown optimiser .*did you mean 'adam"),
+        (lambda: trainer(metrics="f1_makro"), "no metric .*did you mean 'f1_macro'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
+
+
 def test_a_plateau_lowers_the_rate():
     run = trainer(callbacks=[train.ReduceLROnPlateau(factor=0.5, patience=1, threshold=10.0, min_lr=0.1)])
     run.fit(X, Y, epochs=10)  # no loss ever falls to less than nothing

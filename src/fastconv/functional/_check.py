@@ -335,6 +335,14 @@ def _keywords(owner: Any) -> tuple[str, ...] | None:
     return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY))
 
 
+def nearest(name: Any, known: Iterable[str | None]) -> str:
+    """Return what to say behind an unknown name: the nearest of those known, or nothing."""
+    import difflib  # for errors alone
+
+    near = difflib.get_close_matches(str(name), [k for k in known if k], 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 class Keywords:
     """Base of classes that people make: a keyword that one does not know is refused by its name, with the nearest."""
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastconv import nn
+from fastconv.functional._check import nearest
 from fastconv.models import efficientnet
 from fastconv.models.densenet import densenet121
 from fastconv.models.efficientnet import efficientnet_lite0
@@ -94,7 +95,7 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Module:
     (3, 10)
     """
     if name not in ZOO:
-        raise ValueError(f"models.build: no model {name!r}; there are {', '.join(ZOO)}")
+        raise ValueError(f"models.build: no model {name!r}; there are {', '.join(ZOO)}{nearest(name, ZOO)}")
     recipe = ZOO[name]
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"models.build: input_shape must be (channels, height, width), got {input_shape}")

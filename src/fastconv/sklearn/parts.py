@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import init, models, nn, optim, random
+from fastconv.functional._check import nearest
 from fastconv.train.setup import OPTIMIZERS
 
 CLASS_LOSSES: dict[str, type[nn.Loss]] = {
@@ -47,7 +48,7 @@ def choose(where: str, what: str, name: Any, known: Mapping[str, Any]) -> Any:
         If it stands for nothing.
     """
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"{where}: {what} {name!r:.80} is unknown; there are {', '.join(known)}")
+        raise ValueError(f"{where}: {what} {name!r:.80} is unknown; there are {', '.join(known)}{nearest(name, known)}")
     return known[name]
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.functional._check import nearest
+
 Array = np.ndarray
 Metric = Callable[[Array, Array], Any]
 
@@ -102,7 +104,8 @@ def named(where: str, given: Any) -> dict[str, Metric]:
     for name, metric in pairs:
         if isinstance(metric, str):
             if metric not in NAMED:
-                raise ValueError(f"{where}: no metric {metric!r}; there are {', '.join(NAMED)}, or give a function")
+                known = f"there are {', '.join(NAMED)}, or give a function{nearest(metric, NAMED)}"
+                raise ValueError(f"{where}: no metric {metric!r}; {known}")
             metric = NAMED[metric]
         if not callable(metric):
             raise TypeError(f"{where}: a metric must be a name or a function of (y_true, y_pred), got {metric!r:.80}")

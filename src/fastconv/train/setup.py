@@ -9,6 +9,7 @@ from typing import Any
 
 from fastconv import data, init, models, nn, optim, random, schedule
 from fastconv._version import __version__
+from fastconv.functional._check import nearest
 from fastconv.train import origins, shapes, transfer
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
@@ -206,7 +207,8 @@ def _check(asked: Mapping[str, Any]) -> None:
         ("metric", asked.get("metric"), (None, *OF_LABELS)),
     ):
         if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; known are {', '.join(filter(None, known))}")
+            names = ", ".join(filter(None, known))
+            raise ValueError(f"unknown {what} {name!r}; known are {names}{nearest(name, known)}")
     if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
         raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
     folder = asked["dataset"] not in DEFAULTS
