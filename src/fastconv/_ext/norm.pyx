@@ -24,26 +24,26 @@ cdef enum:
 
 
 cdef Py_ssize_t shard_rows(Py_ssize_t c) noexcept nogil:
-    # whole folds of narrow rows (see norm.inc.h); enough rows of wide ones that partial sums stay few
+    """Return the rows of a shard: whole folds of narrow ones (see norm.inc.h), enough wide ones for few partial sums."""
     if c < 64:
         return SHARD // c // 64 * 64
     return max(SHARD // c, <Py_ssize_t>32)
 
 
 cdef Py_ssize_t scratch_elements(Py_ssize_t m, Py_ssize_t c) noexcept nogil:
-    # of what the functions here need for (m, c) rows
+    """Return the elements of scratch memory that the functions here need for rows (m, c)."""
     return (2 * ((m + shard_rows(c) - 1) // shard_rows(c)) + 4) * c
 
 
 cdef Py_ssize_t room_elements(Py_ssize_t m, Py_ssize_t c, Py_ssize_t arrays) noexcept nogil:
-    # of the shards of so many arrays that the cores gather
+    """Return the elements in which the cores gather shards of so many arrays."""
     return threads_for(4.0 * m * c) * arrays * shard_rows(c) * c
 
 
 cdef const real *gathered(
     const real *a, Py_ssize_t row, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t c, real *room
 ) noexcept nogil:
-    # the rows from `first` on, one behind the other: where they lie, or in `room`
+    """Return the rows from `first` on, one behind the other: where they lie, or copied to `room`."""
     cdef Py_ssize_t i
     if a == NULL:
         return a
@@ -301,7 +301,7 @@ def draw_mask(
     cdef int threads = threads_for(4.0 * total)
     for i in prange(0, blocks, 512, schedule="static", num_threads=threads, nogil=True):
         fc_philox_keep(&key[0], &counter[0], i, min(<Py_ssize_t>512, blocks - i), threshold, &drawn[8 * i])
-    # tiles of 64 pixels, all channels: each cache line is read while it is there
+    # A tile is 64 pixels and all channels: each cache line is read while it is in the cache.
     for i in prange(n * tiles, schedule="static", num_threads=threads, nogil=True):
         q = i % tiles * 64
         first = i // tiles * c * hw

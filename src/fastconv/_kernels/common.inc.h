@@ -37,7 +37,7 @@ FC_INLINE ptrdiff_t FC(fold)(ptrdiff_t c)
     return fold;
 }
 
-/* wide (fold, c): every row a copy of the given one */
+/* Fill wide (fold, c): every row is a copy of the given one */
 FC_INLINE void FC(repeat)(const T *row, ptrdiff_t c, ptrdiff_t fold, T *wide)
 {
     for (ptrdiff_t f = 0; f < fold; f++)

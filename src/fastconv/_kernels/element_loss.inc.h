@@ -103,7 +103,7 @@ FC_INLINE void FC(each_loss)(FC(element) *loss, const fc_element_loss *a, ptrdif
         *(T *)sum = FC(sum_lanes)(sums);
 }
 
-/* The slopes of [first, last) times g, of which there is one, or one an element. */
+/* The slopes of [first, last) times g, which is one number or one an element. */
 FC_INLINE void FC(each_slope)(FC(element) *slope, const fc_element_loss *a, ptrdiff_t first, ptrdiff_t last)
 {
     VEC y[FC_REGISTERS], g[FC_REGISTERS];

@@ -13,7 +13,7 @@ typedef struct FC(span) {
     const T *bias, *scale, *shift, *slopes;
 } FC(span);
 
-/* What the sums of channels k and so on become in registers */
+/* The sums of the channels from k on, in registers, with the epilogue applied */
 FC_INLINE VEC FC(finish_vec)(VEC r, const fc_epilogue *e, int relu, ptrdiff_t k, ptrdiff_t part)
 {
     const T *b = e->bias, *f = e->scale, *s = e->shift;
@@ -37,7 +37,7 @@ FC_INLINE VEC FC(sum_relu_act)(VEC x, VEC a, VEC b)
     return FC(relu_vec)(x);
 }
 
-/* How much of an epilogue a loop looks for */
+/* Which parts of an epilogue a loop looks for */
 enum { FC(BARE), FC(BIASED), FC(SCALED), FC(WHOLE) };
 
 /* One vector, or its first `part` lanes, at channel k of row i. f, form and channels are constants at every call, here
@@ -71,7 +71,7 @@ FC_INLINE void FC(finish_rows)(const fc_epilogue *e, const FC(span) *given, FC(a
     }
 }
 
-/* In loops of their own: no activation and ReLU behind a bias or a scale alone, every activation alone */
+/* These have loops of their own: a bias or a scale alone, with ReLU or nothing behind it, and each activation alone */
 static FC_NOINLINE void FC(finish_span)(const fc_epilogue *e, const FC(span) *s)
 {
     const int more = s->add || s->pre || (s->bias && s->scale);
@@ -103,7 +103,7 @@ static FC_NOINLINE void FC(finish_span)(const fc_epilogue *e, const FC(span) *s)
 #undef FC_ACTIVATION
 }
 
-/* What tiles do of an epilogue, and what is left when they have stored their sums */
+/* The parts of an epilogue that tiles apply themselves, and those left for when their sums are stored */
 typedef struct FC(stages) {
     int relu, later;
     fc_epilogue rest;

@@ -160,7 +160,7 @@ static void FC(margin)(const void *x_, const int64_t *target, double margin, voi
     const T *x = x_;
     T *loss = loss_;
     for (ptrdiff_t i = 0; i < rows; i++, x += n) {
-        const ptrdiff_t skip = target[i] / FC_WIDTH; /* the one block that holds the target */
+        const ptrdiff_t skip = target[i] / FC_WIDTH; /* the only block that holds the target */
         const T shift = (T)margin - x[target[i]];
         T lanes[FC_WIDTH] = {0};
         ptrdiff_t c = 0;
@@ -193,7 +193,7 @@ static void FC(margin_backward)(const void *g_, ptrdiff_t g_step, const void *x_
         const T shift = (T)margin - x[target[i]];
         const T share = *g / (T)n;
         const int target_counts = shift + x[target[i]] > 0;
-        VEC within[FC_REGISTERS], lanes[FC_REGISTERS]; /* within: how many classes, exactly */
+        VEC within[FC_REGISTERS], lanes[FC_REGISTERS]; /* within counts classes, exactly */
         FC(fill_lanes)(within, 0);
         for (ptrdiff_t c = 0; c < n; c += FC_WIDTH) {
             FC(load_lanes)(x + c, n - c, -INFINITY, lanes);
@@ -227,7 +227,7 @@ static void FC(squared_error)(const void *a_, const void *b_, void *sum_, ptrdif
     *(T *)sum_ = FC(sum_lanes)(sum);
 }
 
-/* What the classes of a row weigh: q[c] = w[c] * (keep * soft[c] + floor), with soft 0 and w 1 where there are none */
+/* The weights of a row's classes: q[c] = w[c] * (keep * soft[c] + floor); soft is 0 and w is 1 where there are none */
 FC_INLINE void FC(class_shares)(const fc_cross_entropy *a, ptrdiff_t i, ptrdiff_t c, VEC *q)
 {
     const ptrdiff_t n = a->classes;
@@ -244,7 +244,7 @@ FC_INLINE void FC(class_shares)(const fc_cross_entropy *a, ptrdiff_t i, ptrdiff_
     }
 }
 
-/* What the label's own term weighs: keep * w[label] */
+/* The weight of the label's own term: keep * w[label] */
 FC_INLINE T FC(label_share)(const fc_cross_entropy *a, int64_t label)
 {
     return a->weight ? (T)a->keep * ((const T *)a->weight)[label] : (T)a->keep;

@@ -85,7 +85,7 @@ static void FC(merge_moments)(ptrdiff_t n, void *sum_, void *m2_, ptrdiff_t n2, 
     }
 }
 
-/* A gradient, or where `masked` what ReLU, whose output is y, lets through of it */
+/* A gradient; where `masked`, the part of it that a ReLU with output y lets through */
 FC_INLINE VEC FC(let_through)(const T *g, const T *y, ptrdiff_t j, ptrdiff_t part, const int masked)
 {
     const VEC a = FC(get)(g + j, part);

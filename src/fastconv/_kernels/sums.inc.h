@@ -67,7 +67,7 @@ static void FC(accumulate_turned)(const void *x, ptrdiff_t x_pitch, ptrdiff_t m,
                                   ptrdiff_t y_pitch)
 {
     ptrdiff_t i = 0;
-    for (; i + 4 <= m; i += 4) /* four rows of x at a time are four neighbours in each of y's */
+    for (; i + 4 <= m; i += 4) /* four rows of x are four neighbours in a row of y */
         for (ptrdiff_t j = 0; j < n; j += LANES) {
             const T *p = (const T *)x + i * x_pitch + j;
             T *q = (T *)y + j * y_pitch + i;

@@ -37,7 +37,7 @@ class DeepRun(StepRun):
         self.training = training
         self.ending = EndRequest(lambda name: f"{name}: stopping {self._when()}")
         self._progress, self._changing = progress, False
-        self._began, self._walked = 0.0, 0  # of the step: when it began, the layers it has walked, of twice the depth
+        self._began, self._walked = 0.0, 0  # when the step began, and the layers it has walked, of twice the depth
         super().__init__(
             self._step, steps, ending=self.ending, report=report, report_every=report_every, save=training.save,
             save_every=save_every,

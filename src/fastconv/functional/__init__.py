@@ -61,6 +61,10 @@ from fastconv.functional.arithmetic import (
     sub_backward,
     sum_backward,
 )
+from fastconv.functional.binary_loss import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+)
 from fastconv.functional.class_loss import (
     cross_entropy,
     cross_entropy_backward,
@@ -84,8 +88,6 @@ from fastconv.functional.dropout import (
     dropout_mask_like,
 )
 from fastconv.functional.element_loss import (
-    binary_cross_entropy_with_logits,
-    binary_cross_entropy_with_logits_backward,
     huber_loss,
     huber_loss_backward,
     l1_loss,

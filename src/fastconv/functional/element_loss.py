@@ -1,8 +1,4 @@
-"""Losses of single elements: squared, absolute and between the two, and the logistic loss of yes or no.
-
-Sums are over blocks of 4096 elements in the order of memory (NHWC where 4-d), each of 16 lanes; the sums of the blocks
-are added in double.
-"""
+"""Losses of single elements: squared, absolute and between the two."""
 
 from typing import cast
 
@@ -10,102 +6,13 @@ import numpy as np
 
 import fastconv._ext.elementwise as elementwise
 import fastconv._ext.loss as loss
-from fastconv.functional._check import (
-    Array,
-    as_contiguous,
-    by_dtype,
-    check_apart,
-    check_array,
-    check_out,
-    check_shape,
-    number,
-    same_dtype,
-)
-from fastconv.functional._loss import amounts, check_reduction, loss_buffer, reduce, row_scale, sample_amounts, total
-from fastconv.functional._views import check_batch, flat
+from fastconv.functional._check import Array, by_dtype, check_apart, check_out, number
+from fastconv.functional._element_loss import check_pair, costs, slopes
+from fastconv.functional._loss import loss_buffer, reduce, row_scale
+from fastconv.functional._views import flat
 
 _squared_error = by_dtype(loss.squared_error)
 _scaled = by_dtype(elementwise.scaled)
-_loss = by_dtype(loss.element_loss)
-_slope = by_dtype(loss.element_loss_backward)
-
-
-def _check_pair(where: str, input: Array, target: Array, reduction: str) -> np.dtype:
-    check_reduction(where, reduction)
-    dtype = same_dtype(where, input=input, target=target)
-    check_batch(where, "input", input)
-    check_shape(where, "target", target, input.shape)
-    return dtype
-
-
-def _spread(a: Array) -> Array:
-    """Return an array that may repeat itself, as contiguous elements in the order of ``flat``."""
-    return flat(np.ascontiguousarray(a))
-
-
-def _weights(where: str, input: Array, weight: Array | None, sample_weight: Array | None) -> tuple[Array | None, float]:
-    """Return what the elements weigh, flat, and what a mean is divided by: the sum of what the samples weigh."""
-    dtype = same_dtype(where, input=input)
-    share, count = None, float(input.size)
-    if sample_weight is not None:
-        share = sample_amounts(where, sample_weight, input.shape, dtype)
-        each = as_contiguous(sample_weight).reshape(-1)
-        count = total(each) * (input.size // each.size) if each.size else 0.0
-    if weight is not None:
-        own = _going_with(where, "weight", weight, input)
-        share = own if share is None else own * share
-    return None if share is None else _spread(share), count
-
-
-def _forward(
-    where: str, kind: str, input: Array, target: Array, reduction: str, parameter: float, out: Array | None,
-    sample_weight: Array | None, weight: Array | None = None, positive: Array | None = None,
-) -> float | Array:  # fmt: skip
-    dtype = _check_pair(where, input, target, reduction)
-    share, count = _weights(where, input, weight, sample_weight)
-    pos = _positive(where, positive, input)
-    shape = input.shape if reduction == "none" else (loss.blocks(input.size),)
-    losses = loss_buffer(where, out, shape, dtype, reduction)
-    read = {"input": input, "target": target, "sample_weight": sample_weight, "weight": weight, "pos_weight": positive}
-    check_apart(where, {"out": losses}, read, in_place=("input", "target"))
-    single, sums = (flat(losses), None) if reduction == "none" else (None, losses)
-    _loss[dtype](flat(input), flat(target), share, pos, kind, parameter, single, sums)
-    return reduce(losses, count, reduction)
-
-
-def _backward(
-    where: str, kind: str, grad_output: float | Array, input: Array, target: Array, reduction: str, parameter: float,
-    grad_input: Array | None, sample_weight: Array | None, weight: Array | None = None, positive: Array | None = None,
-) -> Array:  # fmt: skip
-    dtype = _check_pair(where, input, target, reduction)
-    share, count = _weights(where, input, weight, sample_weight)
-    pos = _positive(where, positive, input)
-    grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype)
-    scale = row_scale(where, grad_output, input.shape, dtype, reduction, count)
-    read = {
-        "grad_output": grad_output if isinstance(grad_output, np.ndarray) else None, "sample_weight": sample_weight,
-        "weight": weight, "pos_weight": positive,
-    }  # fmt: skip
-    check_apart(where, {"grad_input": grad_input}, read)
-    check_apart(where, {"grad_input": grad_input}, {"input": input, "target": target}, in_place=("input", "target"))
-    if reduction == "none":
-        scale = flat(cast(Array, grad_output))
-    _slope[dtype](scale, flat(input), flat(target), share, pos, kind, parameter, flat(grad_input))
-    return grad_input
-
-
-def _positive(where: str, positive: Array | None, input: Array) -> Array | None:
-    return None if positive is None else _spread(_going_with(where, "pos_weight", positive, input))
-
-
-def _going_with(where: str, name: str, weight: Array, input: Array) -> Array:
-    """Return weights that go with the input's shape by NumPy's rules, in that shape; TypeError or ValueError else."""
-    check_array(where, name, weight)
-    checked = amounts(where, name, weight, same_dtype(where, input=input))
-    try:
-        return np.broadcast_to(checked, input.shape)
-    except ValueError:
-        raise ValueError(f"{where}: {name} must go with shape {input.shape}, got {weight.shape}") from None
 
 
 def mse_loss(
@@ -153,8 +60,8 @@ def mse_loss(
     """
     where = "mse_loss"
     if sample_weight is not None:
-        return _forward(where, "squared", input, target, reduction, 0.0, out, sample_weight)
-    dtype = _check_pair(where, input, target, reduction)
+        return costs(where, "squared", input, target, reduction, 0.0, out, sample_weight)
+    dtype = check_pair(where, input, target, reduction)
     if reduction == "none":
         out = check_out(where, "out", out, input.shape, dtype)
         check_apart(where, {"out": out}, {"input": input, "target": target}, in_place=("input", "target"))
@@ -198,8 +105,8 @@ def mse_loss_backward(
     """
     where = "mse_loss_backward"
     if sample_weight is not None:
-        return _backward(where, "squared", grad_output, input, target, reduction, 0.0, grad_input, sample_weight)
-    dtype = _check_pair(where, input, target, reduction)
+        return slopes(where, "squared", grad_output, input, target, reduction, 0.0, grad_input, sample_weight)
+    dtype = check_pair(where, input, target, reduction)
     grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype)
     scale = 2.0
     if reduction == "none":
@@ -250,7 +157,7 @@ def l1_loss(
     1.0
     """
     where = "l1_loss"
-    return _forward(where, "absolute", input, target, reduction, 0.0, out, sample_weight)
+    return costs(where, "absolute", input, target, reduction, 0.0, out, sample_weight)
 
 
 def l1_loss_backward(
@@ -283,7 +190,7 @@ def l1_loss_backward(
         As :func:`l1_loss`.
     """
     where = "l1_loss_backward"
-    return _backward(where, "absolute", grad_output, input, target, reduction, 0.0, grad_input, sample_weight)
+    return slopes(where, "absolute", grad_output, input, target, reduction, 0.0, grad_input, sample_weight)
 
 
 def smooth_l1_loss(
@@ -333,7 +240,7 @@ def smooth_l1_loss(
     where = "smooth_l1_loss"
     beta = _threshold(where, "beta", beta, 0.0)
     kind = "smooth" if beta else "absolute"
-    return _forward(where, kind, input, target, reduction, beta, out, sample_weight)
+    return costs(where, kind, input, target, reduction, beta, out, sample_weight)
 
 
 def smooth_l1_loss_backward(
@@ -369,7 +276,7 @@ def smooth_l1_loss_backward(
     where = "smooth_l1_loss_backward"
     beta = _threshold(where, "beta", beta, 0.0)
     kind = "smooth" if beta else "absolute"
-    return _backward(where, kind, grad_output, input, target, reduction, beta, grad_input, sample_weight)
+    return slopes(where, kind, grad_output, input, target, reduction, beta, grad_input, sample_weight)
 
 
 def huber_loss(
@@ -418,7 +325,7 @@ def huber_loss(
     """
     where = "huber_loss"
     delta = _threshold(where, "delta", delta, np.nextafter(0.0, 1.0))
-    return _forward(where, "huber", input, target, reduction, delta, out, sample_weight)
+    return costs(where, "huber", input, target, reduction, delta, out, sample_weight)
 
 
 def huber_loss_backward(
@@ -453,94 +360,7 @@ def huber_loss_backward(
     """
     where = "huber_loss_backward"
     delta = _threshold(where, "delta", delta, np.nextafter(0.0, 1.0))
-    return _backward(where, "huber", grad_output, input, target, reduction, delta, grad_input, sample_weight)
-
-
-def binary_cross_entropy_with_logits(
-    input: Array,
-    target: Array,
-    reduction: str = "mean",
-    *,
-    weight: Array | None = None,
-    pos_weight: Array | None = None,
-    sample_weight: Array | None = None,
-    out: Array | None = None,
-) -> float | Array:
-    """Return ``-(p t log s + (1 - t) log(1 - s))``, ``s = sigmoid(input)``, averaged or summed over all elements.
-
-    It is computed as ``(1 - t) x + (1 + (p - 1) t) (log(1 + exp(-|x|)) + max(-x, 0))``, times the weights.
-
-    Parameters
-    ----------
-    input, target : ndarray of one shape and dtype, float32 or float64
-        Scores, and how far each answer is yes, in [0, 1].
-    reduction : "mean", "sum" or "none"
-    weight : ndarray that goes with the input's shape by NumPy's rules, optional
-        Multiplies the losses; the mean divides by their number all the same, as PyTorch's does.
-    pos_weight : ndarray that goes with the input's shape, optional
-        ``p``, what a yes weighs beside a no: of shape (C,) for an input (N, C), of (C, 1, 1) for an image.
-    sample_weight : ndarray of shape (N,) or the input's, optional
-        Multiplies the losses, too; the mean divides by the sum of these.
-    out : ndarray of the same shape, optional
-        For "none" only.
-
-    Returns
-    -------
-    float or ndarray of the input's shape
-        As :func:`mse_loss`.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, a weight is negative or not finite, or ``reduction`` is unknown.
-    TypeError
-        If a dtype is neither float32 nor float64, or they differ.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(binary_cross_entropy_with_logits(np.zeros((2, 1)), np.array([[1.0], [0.0]])), 6)
-    0.693147
-    """
-    where = "binary_cross_entropy_with_logits"
-    return _forward(where, "logistic", input, target, reduction, 0.0, out, sample_weight, weight, pos_weight)
-
-
-def binary_cross_entropy_with_logits_backward(
-    grad_output: float | Array,
-    input: Array,
-    target: Array,
-    reduction: str = "mean",
-    *,
-    weight: Array | None = None,
-    pos_weight: Array | None = None,
-    sample_weight: Array | None = None,
-    grad_input: Array | None = None,
-) -> Array:
-    """Return the gradient of :func:`binary_cross_entropy_with_logits` for its input, ``(1 + (p - 1) t) s - p t``.
-
-    Parameters
-    ----------
-    grad_output : float, or ndarray of the input's shape for "none"
-        Divided, for "mean", by what the mean is divided by.
-    input, target, reduction, weight, pos_weight, sample_weight
-        As given to the forward call.
-    grad_input : ndarray of the same shape, optional
-        Written over.
-
-    Returns
-    -------
-    ndarray of the input's shape
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`binary_cross_entropy_with_logits`.
-    """
-    where = "binary_cross_entropy_with_logits_backward"
-    return _backward(
-        where, "logistic", grad_output, input, target, reduction, 0.0, grad_input, sample_weight, weight, pos_weight
-    )
+    return slopes(where, "huber", grad_output, input, target, reduction, delta, grad_input, sample_weight)
 
 
 def _threshold(where: str, name: str, value: float, least: float) -> float:

@@ -30,9 +30,9 @@ ACTIVATIONS = ("softsign", "tanh", "relu")
 MAX_WIDTH = 512
 TEAM = 4  # threads of a walk back at most: the gradient's own way through the layers takes about a fourth of it
 CHUNKS = 16, 256  # layers: in shorter ones threads wait for each other, longer ones spare nothing more
-TAPE_BYTES = 512 << 10  # of one chunk at most, and half of a core's second cache: it stays there
-DECAY_BYTES = 1 << 20  # of the weights that are kept beside their new ones, where these decay
-MARK_BYTES = 64 << 20  # of all chunks, or a twentieth of the weights: before a tape gets longer than it should be
+TAPE_BYTES = 512 << 10  # the longest tape: half of a core's second-level cache, where it stays
+DECAY_BYTES = 1 << 20  # weights kept beside their new values at a time, where they decay
+MARK_BYTES = 64 << 20  # all marks, or a twentieth of the weights if that is more: beyond it tapes get longer
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations  # the types of generators alone would import numpy.random
 
 import contextlib
-import operator
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastconv import random
-from fastconv.functional._check import check_array, same_dtype
+from fastconv.functional._check import check_array, same_dtype, whole
 from fastconv.graph.value import no_constant
 
 if TYPE_CHECKING:
@@ -93,27 +92,17 @@ def writable(array: Array) -> Array:
     return array if array.flags.writeable else array.copy()
 
 
-def integer(where: str, name: str, value: Any) -> int:
-    """Return an integer, also one of NumPy's, as an int; a TypeError if it is none."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{where}: {name} must be an integer, got {value!r}") from None
-
-
 def size(where: str, name: str, value: Any) -> int:
     """Return a count of channels, features or layers.
 
     Raises
     ------
     TypeError
-        If it is no integer.
+        If it is no whole number.
     ValueError
         If it is below 1, or beyond any array.
     """
-    number = integer(where, name, value)
-    if number < 1:
-        raise ValueError(f"{where}: {name} must be at least 1, got {number}")
+    number = whole(f"{where}: {name}", value)
     if number >= 2**63:
         raise ValueError(f"{where}: {name} must be below 2**63")
     return number

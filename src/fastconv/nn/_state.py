@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.nn._parameter import Array, Parameter, integer, writable
+from fastconv.functional._check import integer
+from fastconv.nn._parameter import Array, Parameter, writable
 from fastconv.nn._turns import turn
 
 
@@ -149,7 +150,7 @@ class State:
         extras = {name: (owner, attribute) for name, owner, attribute in self._extras()}
         if extras.keys() != state.keys():
             raise ValueError(f"load_extra_state: expected {sorted(extras)}, got {sorted(state)}")
-        values = {name: integer("load_extra_state", name, state[name]) for name in extras}
+        values = {name: integer(f"load_extra_state: {name}", state[name]) for name in extras}
         for name, (owner, attribute) in extras.items():
             setattr(owner, attribute, values[name])
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.functional._check import number
-from fastconv.nn.base import Module, Parameter, initial, integer, size
+from fastconv.functional._check import integer, number
+from fastconv.nn.base import Module, Parameter, initial, size
 
 
 class Identity(Module):
@@ -170,7 +170,7 @@ class Softsign(Module):
 
 class _AlongAxis(Module):
     def __init__(self, axis: int = 1) -> None:
-        self.axis = integer(type(self).__name__, "axis", axis)
+        self.axis = integer(f"{type(self).__name__}: axis", axis)
 
 
 class Softmax(_AlongAxis):

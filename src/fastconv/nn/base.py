@@ -55,7 +55,6 @@ from fastconv.nn._parameter import (
     Parameter,
     blank,
     initial,
-    integer,
     next_generator,
     next_key,
     size,
@@ -71,7 +70,7 @@ if TYPE_CHECKING:
     from fastconv.graph.report import Plan
 
 __all__ = [
-    "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "integer", "next_generator", "next_key",
+    "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "next_generator", "next_key",
     "size", "turn",
 ]  # fmt: skip
 

@@ -29,7 +29,7 @@ class _Run:
     param: Array
     grad: Array
     state: dict[str, Any]
-    members: list[int]  # which of the optimiser's parameters
+    members: list[int]  # places among the optimiser's parameters
     done: int = 0  # updates not counted yet
 
 
@@ -114,7 +114,7 @@ class Optimizer(Keywords, Leading):
     """
 
     _hyper: ClassVar[tuple[str, ...]] = ("lr",)
-    _of_all: ClassVar[tuple[str, ...]] = ()  # settings that no group has of its own
+    _of_all: ClassVar[tuple[str, ...]] = ()  # settings that all groups share
 
     def __init__(self, params: Any, lr: float, *, decay_bias_norm: bool = True, **settings: Any) -> None:
         name = type(self).__name__
@@ -129,11 +129,11 @@ class Optimizer(Keywords, Leading):
             setattr(self, setting, value)
         self._check_settings(self._settings({}))
         self._decay_bias_norm = bool(decay_bias_norm)
-        self._groups: list[dict[str, Any]] = []  # what each has of its own
-        self._group_of: list[int] = []  # each parameter's
+        self._groups: list[dict[str, Any]] = []  # settings that a group has of its own
+        self._group_of: list[int] = []  # the group of each parameter
         for members, own in groups:
             self._add_group(members, own)
-        self._updates = [0] * len(self.params)  # of each parameter, when they were last counted
+        self._updates = [0] * len(self.params)  # updates of each parameter when they were last counted
         self._move_in()
         for state, value in self._state_values().items():
             self._add_state(state, value)

@@ -143,7 +143,7 @@ class Patience(Callback):
         records = [record for record in trainer.history if record["epoch"] > trainer.first_epoch]
         merits = [(merit(record, trainer.monitor), record["epoch"]) for record in records]
         judged = [(found, epoch) for found, epoch in merits if found is not None]
-        best = max(judged, key=lambda pair: pair[0], default=None)  # the first of equals
+        best = max(judged, key=lambda pair: pair[0], default=None)  # the first wins among equals
         if best is not None and len(judged) - 1 - judged.index(best) >= self.epochs:
             trainer.stop(f"validation figures have not improved for {self.epochs} epochs, since epoch {best[1]}")
 

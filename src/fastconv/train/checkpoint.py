@@ -236,7 +236,7 @@ class Checkpoint(Callback):
             )
         _parts(trainer.state_dict())
         check(trainer.model)
-        for draft in self.folder.glob(".step-*"):  # of a process that was killed while it wrote
+        for draft in self.folder.glob(".step-*"):  # a process was killed while it wrote this one
             draft.unlink()
         self._last = time.monotonic()
         self._request.number = None
@@ -284,7 +284,7 @@ class Checkpoint(Callback):
         """Return the files that neither are among the newest nor the best."""
         files = checkpoints(self.folder)
         judged = [(found, path) for path in files if (found := self._merits.get(path.name)) is not None]
-        best = max(judged, key=lambda pair: pair[0], default=(None, None))[1]  # the first of equals
+        best = max(judged, key=lambda pair: pair[0], default=(None, None))[1]  # the first wins among equals
         return [path for path in files[: -self.keep] if path != best]
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fastconv import locks
 from fastconv.serialize.files import Room, replacing
 from fastconv.train.run import CONFIG, ENV, METRICS
 
-_SMALL = 64 << 10  # bytes of all that is no weights
+_SMALL = 64 << 10  # bytes of everything but weights
 
 
 def open_locked(path: Path) -> int:
@@ -81,7 +81,7 @@ class Keeper:
     def _append(self, line: bytes) -> None:
         end, rest = self._end, line
         try:
-            while rest:  # a full disk may take a part
+            while rest:  # a full disk may take only a part
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ from fastconv.train.trainer import Trainer
 _RECORD = schema.Record(
     {"step": schema.Integer(0, 2**53)}, {"before": schema.Integer(0, 2**53), "state_sha256": schema.Null(schema.Text())}
 )
-_SMALL = 64 << 10  # bytes on the disk of what is no weights
+_SMALL = 64 << 10  # bytes on the disk of everything but weights
 
 
 class MlpTraining:
@@ -163,7 +163,7 @@ def steps_done(record: Path, model: nn.Module) -> int:
         )
     try:
         told = schema.read(record, _RECORD)
-        named = told.get("state_sha256") in (None, state_sha256(model))  # none: written by an earlier version
+        named = told.get("state_sha256") in (None, state_sha256(model))  # earlier versions wrote none
         if not named and "before" not in told:
             raise ValueError("it names another net, and no step before")
     except ValueError as error:

@@ -45,7 +45,7 @@ class Progress(Callback):
 
     def on_epoch_start(self, trainer: Trainer) -> None:
         self._bar = bar(
-            total=trainer.steps_per_epoch or None,  # of a generator it is not known
+            total=trainer.steps_per_epoch or None,  # a generator does not tell its length
             initial=trainer.batch,
             desc=f"epoch {trainer.epoch + 1}/{trainer.epochs}",
             bar_format=_BAR,
@@ -87,7 +87,7 @@ class Progress(Callback):
         self._print("  ".join(f"{text:>{len(head)}}" for head, text in columns.items()))
 
     def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        if record.get("kind") == "event" and record["event"] != "advice":  # which is said by who gives it
+        if record.get("kind") == "event" and record["event"] != "advice":  # whoever gives advice prints it, too
             self._later.append(f"{record['event']}: {record['text']}")
 
     def on_safe_point(self, trainer: Trainer) -> None:

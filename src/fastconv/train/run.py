@@ -108,7 +108,7 @@ def find_runs(root: str | os.PathLike[str]) -> list[Path]:
         if is_run(path):
             found.append(path)
             continue
-        with suppress(OSError), os.scandir(path) as entries:  # what may not be read holds no runs for us
+        with suppress(OSError), os.scandir(path) as entries:  # a folder that may not be read shows no runs
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if not entry.name.startswith(".") and entry.is_dir():
                     (links if entry.is_symlink() else waiting).append(path / entry.name)

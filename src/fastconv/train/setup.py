@@ -190,7 +190,7 @@ def fill(dataset: str, **given: Any) -> Options:
     if asked["optimizer"] == "sgd":
         asked.setdefault("momentum", 0.9)
     elif given.get("weight_decay") is None:
-        asked.pop("weight_decay", None)  # chosen for sgd
+        asked.pop("weight_decay", None)  # that default was chosen for sgd
     asked.setdefault("lr", OPTIMIZERS[asked["optimizer"]][1])
     fresh = origins.is_name(asked["model"]) and asked.get("pretrained") is None
     asked.setdefault("init", models.ZOO[asked["model"]].init if fresh else "default")

@@ -74,6 +74,6 @@ class Tally:
     def from_state(cls, state: dict[str, Any]) -> "Tally":
         """Restore what `state_dict` returned."""
         tally = cls()
-        earlier = {"weight": float(state["samples"]), "known": state["samples"]}  # what older versions did not write
+        earlier = {"weight": float(state["samples"]), "known": state["samples"]}  # older versions did not write these
         vars(tally).update({**earlier, **state, "times": state["times"].tolist()})
         return tally

@@ -25,15 +25,9 @@ from fastconv.train.history import History
 from fastconv.train.hold import frozen, held, into_training
 from fastconv.train.metrics import named
 from fastconv.train.progress import Progress
-from fastconv.train.shapes import STATE
+from fastconv.train.state import restore, state_of
 from fastconv.train.tally import Tally
 from fastconv.train.update import average, clip, penalise
-
-# Attributes that make up the state by themselves.
-_PLAIN = (
-    "step", "steps_per_epoch", "epoch", "epochs", "first_epoch", "base_lr", "batch_loss", "batch_penalty", "mean_loss",
-    "stop_reason",
-)  # fmt: skip
 
 
 class Trainer(Keywords):
@@ -152,12 +146,12 @@ class Trainer(Keywords):
         self.epoch = self.epochs = self.first_epoch = self.step = self.steps_per_epoch = 0
         self.batch_loss = self.batch_penalty = self.mean_loss = math.nan
         self.stop_reason: str | None = None
-        self._squares = 0.0  # of weights that take their steps in backward
-        self._tally: Tally | None = None  # of the running epoch
+        self._squares = 0.0  # sum over the weights that take their steps in backward
+        self._tally: Tally | None = None  # figures of the running epoch
         self._train: Batched | None = None
-        self._position: Any = None  # of the batches, while there is no `_train`
+        self._position: Any = None  # where the batches stand, while there is no `_train`
         self._frozen: list[Module] = []
-        self._modules: list[Module] = []  # of the model, during `fit`
+        self._modules: list[Module] = []  # the model's, during `fit`
 
     def fit(
         self, train: Any, *more: Any, epochs: int, validation: Any = None, batch_size: int = 64, seed: int = 0
@@ -203,7 +197,7 @@ class Trainer(Keywords):
                 callback._forget()
             self.first_epoch, self.epochs = self.epoch, self.epoch + epochs
             self.stop_reason = None
-            if self._position is not None:  # of a state that was loaded: a fit begins with a whole epoch
+            if self._position is not None:  # a state was loaded, and a fit begins with a whole epoch
                 self._position, self._tally = (self._position[0], 0), None
             return self._go(*batches)
 
@@ -262,7 +256,7 @@ class Trainer(Keywords):
             for callback in self.callbacks:
                 callback.on_fit_start(self)
                 started.append(callback)
-            over = self.stop_reason is not None  # of a run that goes on
+            over = self.stop_reason is not None  # a run that goes on may be over already
             while self.epoch < self.epochs and self.stop_reason is None:
                 self._run_epoch(train, validation)
                 self.epoch += 1
@@ -328,18 +322,7 @@ class Trainer(Keywords):
         Taken at a safe point (`Callback.on_safe_point`), a trainer made alike goes on from it to the same bits:
         see `load_state_dict` and `resume`. Outside of `fit` it lacks the position of the batches.
         """
-        position = getattr(self._train, "position", None) if self._train is not None else self._position
-        return {
-            **{name: getattr(self, name) for name in _PLAIN},
-            "position": position,
-            "tally": None if self._tally is None else self._tally.state_dict(),
-            "history": [dict(record) for record in self.history],
-            "model": self.model.state_dict(),
-            "counters": self.model.extra_state(),
-            "optimizer": self.optimizer.state_dict(),
-            "callbacks": {name: callback.state_dict() for name, callback in self._remembering()},
-            **({} if self.ema is None else {"ema": self.ema.state_dict()}),
-        }
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned, in a trainer made with like arguments, before `resume` or `fit`.
@@ -351,30 +334,7 @@ class Trainer(Keywords):
         ValueError
             If model, optimiser or callbacks are not like those of the state; the trainer is then good for nothing.
         """
-        STATE.check(state, "")
-        callbacks, saved = dict(self._remembering()), state["callbacks"]
-        if callbacks.keys() != saved.keys():
-            raise ValueError(
-                f"Trainer.load_state_dict: a state of a run with {_listed(saved)}; this one has {_listed(callbacks)}"
-            )
-        if (self.ema is None) != (state.get("ema") is None):
-            how = "with averaged weights, this one has none" if self.ema is None else "without averaged weights"
-            raise ValueError(f"Trainer.load_state_dict: a state of a run {how}")
-        self.model.load_state_dict(state["model"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.model.load_extra_state(state["counters"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, callback in callbacks.items():
-            callback.state_shape(self).check(saved[name], name)
-        for name, callback in callbacks.items():
-            callback._keep_fresh()
-            callback.load_state_dict(saved[name])
-        for name in _PLAIN:
-            setattr(self, name, state.get(name, 0) if name == "first_epoch" else state[name])
-        self._position = None if state["position"] is None else tuple(state["position"])
-        self._tally = None if state["tally"] is None else Tally.from_state(state["tally"])
-        self.history = History(state["history"])
+        restore(self, state)
 
     def validated_state(self) -> dict[str, np.ndarray]:
         """Return the state that validation sees: the model's own, or with its averages."""
@@ -418,7 +378,7 @@ class Trainer(Keywords):
         self._notify("on_epoch_start")
         into_training(self.model, self._frozen)
         fetched = time.perf_counter()
-        batches = samples = 0  # of the update at hand
+        batches = samples = 0  # what the present update has seen
         for x, y, weights in map(unpacked, self._remaining(train, tally.batches)):
             if not batches:
                 self._notify("on_step_start")
@@ -506,7 +466,7 @@ class Trainer(Keywords):
             raise self._diverged(f"the loss is {self.batch_loss}")
         labels = labels_of(output, y, self.loss)
         right = None if labels is None else (int((output.argmax(axis=1) == labels).sum()), int((labels >= 0).sum()))
-        self._squares = self.optimizer.penalise_layers(self.l2)  # these take their steps in backward
+        self._squares = self.optimizer.penalise_layers(self.l2)  # those weights take their steps in backward
         self.model.backward(self.loss.backward())
         return right
 
@@ -532,7 +492,3 @@ class Trainer(Keywords):
     def _diverged(self, what: str, layer: str | None = None, tensor: str | None = None) -> Diverged:
         where = f"after {self.step} updates, in epoch {self.epoch + 1} (learning rate {self.optimizer.lr:g})"
         return Diverged(f"{what} {where}", self.step, layer, tensor)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "no callback that has a state"

@@ -79,7 +79,7 @@ class BatchNorm(Operation):
         return (Spec((2, outputs[0].shape[1]), outputs[0].dtype),)
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        return () if backward else self.saved(inputs, outputs)  # for where nothing is saved
+        return () if backward else self.saved(inputs, outputs)  # they go somewhere where nothing is saved, too
 
     def forward(self, f: Frame) -> Iterator[Call]:
         x, weight, bias, mean, var, count = f.x

@@ -72,18 +72,38 @@ class Nearest(_Resampling):
         for axis, factor in zip((2, 3), self.scale_factor or (None, None), strict=True):
             yield _source(x.shape[axis], y.shape[axis], factor)
 
+    def _parts(self, x: Array, y: Array) -> list[Array] | None:
+        """Return the parts of the output that are the whole input, row by row, where it is made of such: views."""
+        steps = []
+        for source, inputs in zip(self._sources(x, y), x.shape[2:], strict=True):
+            step = len(source) // inputs
+            if not np.array_equal(source, np.repeat(np.arange(inputs), step)):
+                return None
+            steps.append(step)
+        rows, columns = steps
+        return [y[:, :, i::rows, j::columns] for i in range(rows) for j in range(columns)]
+
     def forward(self, f: Frame) -> Iterator[Call]:
         [x], [y] = f.x, f.y
-        rows, columns = self._sources(x, y)
-        yield _gather, (x, rows, columns, y)
+        parts = self._parts(x, y)
+        if parts is None:
+            yield _gather, (x, *self._sources(x, y), y)
+            return
+        for part in parts:
+            yield np.copyto, (part, x)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         """Add the gradients of a pixel's copies row by row, from left to right."""
         [gx], [gy] = f.gx, f.gy
+        yield gx.fill, (0,)
+        parts = self._parts(gx, gy)
+        if parts is not None:
+            for part in parts:
+                yield np.add, (gx, part, gx)
+            return
         rows, columns = (
             _copies(source, inputs) for source, inputs in zip(self._sources(gx, gy), gx.shape[2:], strict=True)
         )
-        yield gx.fill, (0,)
         for to_row, from_row in rows:
             for to_column, from_column in columns:
                 yield _scatter, (gx, to_row, to_column, gy, from_row, from_column)
