@@ -24,7 +24,7 @@ cdef enum:
 
 
 cdef Py_ssize_t shard_rows(Py_ssize_t c) noexcept nogil:
-    """Return the rows of a shard: whole folds of narrow ones (see norm.inc.h), enough wide ones for few partial sums."""
+    """Return the rows of a shard: whole folds of narrow ones (see norm.inc.h), enough wide ones for few sums."""
     if c < 64:
         return SHARD // c // 64 * 64
     return max(SHARD // c, <Py_ssize_t>32)

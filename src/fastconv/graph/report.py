@@ -138,7 +138,7 @@ class Plan:
     def _parts(self) -> dict[str, int]:
         return {
             "parameters and their gradients": self.parameter_nbytes,
-            "activations and gradients": self.arena,
+            "activations and gradients" if self.training else "activations": self.arena,
             "scratch": self.scratch,
             **({"weights, packed, and copies": self.packed} if self.packed else {}),
             "together": self.total,
