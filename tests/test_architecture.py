@@ -37,8 +37,8 @@ SHARED = {
         "activation", "base", "conv", "losses", "pooling", "_origin", "_parameter", "_running", "_turns", "_workspace",
     },
     "functional": {
-        "_algorithm", "_check", "_epilogue", "_fused", "_geometry", "_loss", "_ops", "_pooling", "_scratch",
-        "_unpooling", "_values", "_views",
+        "_algorithm", "_check", "_element_loss", "_epilogue", "_fused", "_geometry", "_loss", "_ops", "_pooling",
+        "_scratch", "_unpooling", "_values", "_views",
     },
     "functional/_ops": {"_run", "activation", "convolution"},  # masks of activations; rows and vectors
 }
