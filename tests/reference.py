@@ -117,33 +117,48 @@ def winograd_pixels(x):
 
 
 def winograd_filter(w):
-    """Return G w, in double precision."""
+    """Return G w for 3 or 5 taps, in double precision."""
     w = w.astype(np.float64)
-    ea, eb = w[0] + 25 / 64 * w[2], w[0] + 9 / 4 * w[2]
-    a, b = 5 / 8 * w[1], 3 / 2 * w[1]
-    return np.stack([_C0 * w[0], _CA * (ea + a), _CA * (ea - a), _CB * (eb + b), _CB * (eb - b), w[2]])
+    if len(w) == 3:
+        (ea, eb), (oa, ob) = ([w[0] + s * w[2] for s in (25 / 64, 9 / 4)], [p * w[1] for p in (5 / 8, 3 / 2)])
+    else:
+        ea, eb = (w[0] + s * (w[2] + s * w[4]) for s in (25 / 64, 9 / 4))
+        oa, ob = (p * (w[1] + p * p * w[3]) for p in (5 / 8, 3 / 2))
+    return np.stack([_C0 * w[0], _CA * (ea + oa), _CA * (ea - oa), _CB * (eb + ob), _CB * (eb - ob), w[-1]])
 
 
 def winograd_results(m):
-    """Return A' m."""
+    """Return the four results A' m of 3 taps."""
     a, a2, a3, b, b2, b3 = _known(5 / 8, 25 / 64, 125 / 512, 3 / 2, 9 / 4, 27 / 8)
     (sa, da), (sb, db) = ((m[i] + m[i + 1], m[i] - m[i + 1]) for i in (1, 3))
     last = fma32(a3, da, fma32(b3, db, m[5]))
     return np.stack([(m[0] + sa) + sb, fma32(a, da, b * db), fma32(a2, sa, b2 * sb), last])
 
 
+def winograd_two_results(m):
+    """Return the two results A' m of 5 taps."""
+    a, b = _known(5 / 8, 3 / 2)
+    return np.stack([(m[0] + (m[1] + m[2])) + (m[3] + m[4]), fma32(a, m[1] - m[2], fma32(b, m[3] - m[4], m[5]))])
+
+
 def winograd_gradient(g):
-    """Return A g."""
+    """Return A g, for gradients of four results or of two."""
+    if len(g) == 2:
+        return np.stack([g[0], *_evens_and_odds([g[0]] * 2, [g[1]] * 2, 5 / 8, 3 / 2), g[1]])
     squares = _known(25 / 64, 9 / 4)
     even, odd = ([fma32(s, g[i + 2], g[i]) for s in squares] for i in (0, 1))
     return np.stack([g[0], *_evens_and_odds(even, odd, 5 / 8, 3 / 2), g[3]])
 
 
-def winograd_filter_gradient(m):
+def winograd_filter_gradient(m, taps=3):
     """Return G' m, in double precision."""
     m = m.astype(np.float64)
     sa, da, sb, db = _CA * (m[1] + m[2]), _CA * (m[1] - m[2]), _CB * (m[3] + m[4]), _CB * (m[3] - m[4])
-    return np.stack([_C0 * m[0] + (sa + sb), 5 / 8 * da + 3 / 2 * db, (25 / 64 * sa + 9 / 4 * sb) + m[5]])
+    w = [_C0 * m[0] + (sa + sb), 5 / 8 * da + 3 / 2 * db, 25 / 64 * sa + 9 / 4 * sb]
+    if taps == 5:
+        w += [125 / 512 * da + 27 / 8 * db, 625 / 4096 * sa + 81 / 16 * sb]
+    w[-1] = w[-1] + m[5]
+    return np.stack(w)
 
 
 def _twice(step, a):
@@ -151,12 +166,12 @@ def _twice(step, a):
     return step(step(a).swapaxes(0, 1)).swapaxes(0, 1)
 
 
-def _patches(x, top, left, rows, cols, reach):
-    """Return (reach, reach, tiles, C): the pixels of each tile, zeros outside."""
+def _patches(x, top, left, rows, cols, reach, side):
+    """Return (reach, reach, tiles, C): the pixels of each tile, zeros outside; tiles begin ``side`` apart."""
     n, c, h, w = x.shape
     patches = np.zeros((reach, reach, n, rows, cols, c), np.float32)
     for i, j, row, col in np.ndindex(reach, reach, rows, cols):
-        u, v = 4 * row - top + i, 4 * col - left + j
+        u, v = side * row - top + i, side * col - left + j
         if 0 <= u < h and 0 <= v < w:
             patches[i, j, :, row, col] = x[:, :, u, v]
     return patches.reshape(reach, reach, -1, c)
@@ -174,32 +189,36 @@ def _products(a, b, block):
 
 
 def winograd_conv2d(x, w, top, left, P, Q):
-    """Return the first P x Q results of the correlation of float32 x, its border so wide, with w (K, C, 3, 3)."""
-    n, k, rows, cols = len(x), len(w), -(-P // 4), -(-Q // 4)
-    pixels = _twice(winograd_pixels, _patches(x, top, left, rows, cols, 6))
+    """Return the first P x Q results of the correlation of float32 x, its border so wide, with w of 3x3 or 5x5."""
+    side = 7 - w.shape[2]
+    n, k, rows, cols = len(x), len(w), -(-P // side), -(-Q // side)
+    pixels = _twice(winograd_pixels, _patches(x, top, left, rows, cols, 6, side))
     filters = _twice(winograd_filter, w.transpose(2, 3, 1, 0)).astype(np.float32)
-    y = _twice(winograd_results, _products(pixels.swapaxes(2, 3), filters, 8 if x.shape[1] <= 32 else 16))
-    y = y.reshape(4, 4, n, rows, cols, k).transpose(2, 5, 3, 0, 4, 1).reshape(n, k, 4 * rows, 4 * cols)
+    results = winograd_results if side == 4 else winograd_two_results
+    y = _twice(results, _products(pixels.swapaxes(2, 3), filters, 8 if x.shape[1] <= 32 else 16))
+    y = y.reshape(side, side, n, rows, cols, k).transpose(2, 5, 3, 0, 4, 1).reshape(n, k, side * rows, side * cols)
     return y[:, :, :P, :Q]
 
 
 def winograd_input_gradient(g, w, top, left, H, W):
     """Return the gradient (N, C, H, W) of the input."""
-    return winograd_conv2d(g, w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], 2 - top, 2 - left, H, W)
+    last = w.shape[2] - 1
+    return winograd_conv2d(g, w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], last - top, last - left, H, W)
 
 
-def winograd_weight_gradient(x, g, top, left):
-    """Return the gradient of w (K, C, 3, 3)."""
-    rows, cols = -(-g.shape[2] // 4), -(-g.shape[3] // 4)
-    pixels = _twice(winograd_pixels, _patches(x, top, left, rows, cols, 6))
-    grads = _twice(winograd_gradient, _patches(g, 0, 0, rows, cols, 4))
+def winograd_weight_gradient(x, g, top, left, taps):
+    """Return the gradient of w (K, C, taps, taps)."""
+    side = 7 - taps
+    rows, cols = -(-g.shape[2] // side), -(-g.shape[3] // side)
+    pixels = _twice(winograd_pixels, _patches(x, top, left, rows, cols, 6, side))
+    grads = _twice(winograd_gradient, _patches(g, 0, 0, rows, cols, side, side))
     chains = -(-pixels.shape[2] // 16)
     shards = max(1, min(16, pixels.shape[2] // 64, 2**21 // (36 * x.shape[1] * g.shape[1])))
     cuts = [i * chains // shards * 16 for i in range(shards + 1)]
     sums = [_products(pixels[:, :, i:j], grads[:, :, i:j], 16) for i, j in itertools.pairwise(cuts)]
     while len(sums) > 1:
         sums = [sums[i] + sums[i + 1] if i + 1 < len(sums) else sums[i] for i in range(0, len(sums), 2)]
-    return _twice(winograd_filter_gradient, sums[0]).transpose(3, 2, 0, 1).astype(np.float32)
+    return _twice(lambda m: winograd_filter_gradient(m, taps), sums[0]).transpose(3, 2, 0, 1).astype(np.float32)
 
 
 def _scattered(x, w, stride, groups, dilation):

@@ -74,8 +74,8 @@ def test_functions_take_the_algorithm_that_is_asked_for(dtype):
 @pytest.mark.parametrize(
     ("weight", "settings", "reason"),
     [
-        ((4, 4, 5, 5), {}, r"winograd needs kernel \(3, 3\), got \(5, 5\)"),
-        ((4, 4, 3, 1), {}, r"winograd needs kernel \(3, 3\), got \(3, 1\)"),
+        ((4, 4, 7, 7), {}, r"winograd needs kernel \(3, 3\) or \(5, 5\), got \(7, 7\)"),
+        ((4, 4, 3, 5), {}, r"winograd needs kernel \(3, 3\) or \(5, 5\), got \(3, 5\)"),
         ((4, 4, 3, 3), {"stride": (1, 2)}, r"winograd needs stride \(1, 1\), got \(1, 2\)"),
         ((4, 4, 3, 3), {"dilation": 2}, r"winograd needs dilation \(1, 1\), got \(2, 2\)"),
         ((4, 2, 3, 3), {"groups": 2}, r"winograd needs groups 1, got 2"),
@@ -111,16 +111,19 @@ def test_names_of_none_are_refused():
 
 
 @given(
-    st.sampled_from(["forward", "input_gradient", "weight_gradient"]), st.sampled_from([4, 8]), st.integers(1, 24),
-    st.integers(1, 24), st.integers(1, 30), st.integers(1, 30), st.integers(1, 3), st.integers(1, 9),
+    st.sampled_from(["forward", "input_gradient", "weight_gradient"]), st.sampled_from([4, 8]), st.integers(1, 48),
+    st.integers(1, 48), st.integers(1, 30), st.integers(1, 30), st.integers(1, 2), st.sampled_from([3, 5]),
+    st.integers(1, 9),
 )  # fmt: skip
-def test_auto_reads_the_shape_without_the_batch(operation, itemsize, c, k, p, q, stride, n):
+def test_auto_reads_the_shape_without_the_batch(operation, itemsize, c, k, p, q, stride, taps, n):
     def choice(batch):
-        h, w = (p - 1) * stride + 3, (q - 1) * stride + 3
-        return choose(operation, convolution("test", (batch, c, h, w), (k, c, 3, 3), stride, 0, 1, 1), itemsize).name
+        h, w = (p - 1) * stride + taps, (q - 1) * stride + taps
+        g = convolution("test", (batch, c, h, w), (k, c, taps, taps), stride, 0, 1, 1)
+        return choose(operation, g, itemsize).name
 
-    tiles = -(-p // 4) * -(-q // 4)
-    pays = stride == 1 and itemsize == 4 and c >= 8 and k >= 8 and p * q >= 8 * tiles
+    side, channels = (4, 8) if taps == 3 else (2, 32)
+    tiles = -(-p // side) * -(-q // side)
+    pays = stride == 1 and itemsize == 4 and min(c, k) >= channels and 2 * p * q >= side * side * tiles
     assert choice(n) == choice(1) == ("winograd" if pays else "direct")
 
 

@@ -46,12 +46,17 @@ def everything(x, w, g, padding=1):
     return forward(x, w, padding), *backward(g, x, w, padding)
 
 
-def draw(seed, n, c, k, h, w, padding, dtype=np.float32):
+def draw(seed, n, c, k, h, w, padding, dtype=np.float32, taps=3):
     """Return normal x, w and a gradient of the output."""
     rng = np.random.default_rng(seed)
-    (top, bottom), (left, right) = reference.borders(padding, (3, 3), (1, 1))
-    out = n, k, h + top + bottom - 2, w + left + right - 2
-    return tuple(rng.standard_normal(shape).astype(dtype) for shape in ((n, c, h, w), (k, c, 3, 3), out))
+    (top, bottom), (left, right) = reference.borders(padding, (taps, taps), (1, 1))
+    out = n, k, h + top + bottom - taps + 1, w + left + right - taps + 1
+    return tuple(rng.standard_normal(shape).astype(dtype) for shape in ((n, c, h, w), (k, c, taps, taps), out))
+
+
+def drawn_here(taps, seed, n, c, k, h, w, padding, dtype=np.float32):
+    """Return the same for a shape that is made for 3 taps: with more, images are as much larger."""
+    return draw(seed, n, c, k, h + taps - 3, w + taps - 3, padding, dtype, taps)
 
 
 # n, c, k, h, w, padding: channel and lane tails, channels in several chains, images smaller than a tile, of one row,
@@ -85,29 +90,33 @@ def times(p, q):
     return product
 
 
-def matrices():
-    """Return A' (4, 6), G (6, 3) and B' (6, 6) by Toom and Cook: filters and results are polynomials at the points."""
+def matrices(taps=3):
+    """Return A' (4, 6), G (6, 3) and B' (6, 6) by Toom and Cook: filters and results are polynomials at the points.
+
+    With 5 taps A' has 2 rows, G 5 columns.
+    """
     whole = [Fraction(1)]
     for point in POINTS:
         whole = times(whole, [-point, Fraction(1)])
-    A = [[p**i for p in POINTS] + [Fraction(i == 3)] for i in range(4)]
+    A = [[p**i for p in POINTS] + [Fraction(i == 6 - taps)] for i in range(7 - taps)]
     G, B = [], []
     for j, point in enumerate(POINTS):
         others, scale = [Fraction(1)], Fraction(1)
         for other in POINTS[:j] + POINTS[j + 1 :]:
             others, scale = times(others, [-other, Fraction(1)]), scale * (point - other)
-        G.append([point**i / scale for i in range(3)])
+        G.append([point**i / scale for i in range(taps)])
         B.append([*others, Fraction(0)])
-    return A, [*G, [Fraction(0), Fraction(0), Fraction(1)]], [*B, whole]
+    return A, [*G, [Fraction(i == taps - 1) for i in range(taps)]], [*B, whole]
 
 
-def test_matrices_of_the_points_correlate_exactly():
-    A, G, B = matrices()
-    for s in range(3):  # filters and pixels that are 1 at one place and 0 elsewhere: a basis
+@pytest.mark.parametrize("taps", [3, 5])
+def test_matrices_of_the_points_correlate_exactly(taps):
+    A, G, B = matrices(taps)
+    for s in range(taps):  # filters and pixels that are 1 at one place and 0 elsewhere: a basis
         for p in range(6):
             values = [G[e][s] * B[e][p] for e in range(6)]
             results = [sum(a * v for a, v in zip(row, values, strict=True)) for row in A]
-            assert results == [int(i + s == p) for i in range(4)]
+            assert results == [int(i + s == p) for i in range(7 - taps)]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +127,10 @@ def test_matrices_of_the_points_correlate_exactly():
         (reference.winograd_results, matrices()[0]),
         (reference.winograd_gradient, list(zip(*matrices()[0], strict=True))),
         (reference.winograd_filter_gradient, list(zip(*matrices()[1], strict=True))),
+        (reference.winograd_filter, matrices(5)[1]),
+        (reference.winograd_two_results, matrices(5)[0]),
+        (reference.winograd_gradient, list(zip(*matrices(5)[0], strict=True))),
+        (lambda m: reference.winograd_filter_gradient(m, 5), list(zip(*matrices(5)[1], strict=True))),
     ],
 )
 def test_the_twins_steps_are_these_matrices(step, matrix):
@@ -142,14 +155,15 @@ def test_fma_of_the_twin_rounds_once():
 # --- bits ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_bit_is_the_twins_on_every_isa_and_thread_count(shape, every_setting):
-    x, w, g = draw(1, *shape)
-    (top, _), (left, _) = reference.borders(shape[-1], (3, 3), (1, 1))
+def test_every_bit_is_the_twins_on_every_isa_and_thread_count(shape, taps, every_setting):
+    x, w, g = drawn_here(taps, 1, *shape)
+    (top, _), (left, _) = reference.borders(shape[-1], (taps, taps), (1, 1))
     expected = (
         reference.winograd_conv2d(x, w, top, left, *g.shape[2:]),
         reference.winograd_input_gradient(g, w, top, left, *x.shape[2:]),
-        reference.winograd_weight_gradient(x, g, top, left),
+        reference.winograd_weight_gradient(x, g, top, left, taps),
     )
     for setting, results in every_setting(lambda: everything(x, w, g, shape[-1])).items():
         for name, got, want in zip(("output", "grad_x", "grad_w"), results, expected, strict=True):
@@ -158,13 +172,14 @@ def test_every_bit_is_the_twins_on_every_isa_and_thread_count(shape, every_setti
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_drawn_shapes_give_the_same_bits_everywhere(dtype, data):
     side, channels, pad = st.integers(1, 14), st.integers(1, 70), st.integers(0, 3)
     n, c, k = data.draw(st.integers(1, 4)), data.draw(channels), data.draw(channels)
     padding = tuple((data.draw(pad), data.draw(pad)) for _ in range(2))
-    h, w = (max(data.draw(side), 3 - sum(border)) for border in padding)
-    arrays = draw(data.draw(st.integers(0, 99)), n, c, k, h, w, padding, dtype)
+    taps = data.draw(st.sampled_from([3, 5]))
+    h, w = (max(data.draw(side), taps - sum(border)) for border in padding)
+    arrays = draw(data.draw(st.integers(0, 99)), n, c, k, h, w, padding, dtype, taps)
     expected = None
     for isa in config.available_isas():
         for threads in (1, 3):
@@ -182,19 +197,21 @@ def test_drawn_shapes_give_the_same_bits_everywhere(dtype, data):
 def test_large_shapes_are_blocked_without_changing_a_bit(every_setting):
     """Blocks of tiles and of weights, groups of filters, chunks of channels, shards of each kind: several of each."""
     for shape in [(2, 128, 144, 12, 12, 1), (1, 200, 136, 9, 9, 1), (13, 48, 40, 16, 16, 1), (8, 160, 161, 15, 16, 1)]:
-        x, w, g = draw(2, *shape)
-        with config.isa("scalar"), config.threads(1):
-            expected = everything(x, w, g)
-        for isa in config.available_isas()[1:]:
-            for threads in (1, 2, 5):
-                with config.isa(isa), config.threads(threads):
-                    for got, want in zip(everything(x, w, g), expected, strict=True):
-                        assert_array_equal(got, want, err_msg=f"{shape}, {isa}, {threads} threads")
+        for taps in (3, 5):
+            x, w, g = drawn_here(taps, 2, *shape)
+            with config.isa("scalar"), config.threads(1):
+                expected = everything(x, w, g)
+            for isa in config.available_isas()[1:]:
+                for threads in (1, 2, 5):
+                    with config.isa(isa), config.threads(threads):
+                        for got, want in zip(everything(x, w, g), expected, strict=True):
+                            assert_array_equal(got, want, err_msg=f"{shape}, {taps} taps, {isa}, {threads} threads")
 
 
+@pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("shape", [(5, 24, 40, 10, 7, 1), (3, 33, 200, 8, 8, 1)], ids=str)
-def test_an_image_has_the_same_bits_in_any_batch(shape):
-    x, w, g = draw(4, *shape)
+def test_an_image_has_the_same_bits_in_any_batch(shape, taps):
+    x, w, g = drawn_here(taps, 4, *shape)
     whole, gradient = forward(x, w), backward(g, x, w)[0]
     for n in range(len(x)):
         assert_array_equal(forward(x[n : n + 1], w), whole[n : n + 1])
@@ -203,8 +220,9 @@ def test_an_image_has_the_same_bits_in_any_batch(shape):
 
 @pytest.mark.parametrize("activation", [None, "relu", "tanh", ("leaky_relu", 0.2)], ids=str)
 @pytest.mark.parametrize("added", [False, True])
-def test_fused_is_bit_equal_to_one_after_the_other(activation, added, isa):
-    x, w, g = draw(5, 2, 9, 69, 10, 7, 1)
+@pytest.mark.parametrize("taps", [3, 5])
+def test_fused_is_bit_equal_to_one_after_the_other(activation, added, taps, isa):
+    x, w, g = drawn_here(taps, 5, 2, 9, 69, 10, 7, 1)
     bias = np.random.default_rng(6).standard_normal(69).astype(np.float32)
     plain = F.bias_add(forward(x, w), bias)
     before = F.add(plain, g) if added else plain
@@ -247,16 +265,17 @@ KINDS = {
 }
 
 
-def errors(kind, n, channels, side, wanted):
+def errors(kind, n, channels, side, wanted, taps=3):
     """Return the root mean square of the error against float64, of ``wanted`` results, in times that of `direct`."""
-    rng = np.random.default_rng(9)
+    rng, padding = np.random.default_rng(9), taps // 2
     x = KINDS[kind](rng, (n, channels, side, side)).astype(np.float32)
-    w = rng.standard_normal((channels, channels, 3, 3)).astype(np.float32)
+    w = rng.standard_normal((channels, channels, taps, taps)).astype(np.float32)
     g = rng.standard_normal(x.shape).astype(np.float32)
-    direct = F.conv2d(x, w, None, 1, 1), *F.conv2d_backward(g, x, w, 1, 1)[:2]
     wide = [a.astype(np.float64) for a in (g, x, w)]
-    exact = F.conv2d(*wide[1:], None, 1, 1), *F.conv2d_backward(*wide, 1, 1)[:2]
-    ours = everything(x, w, g)
+    with config.algorithm("direct"):
+        direct = F.conv2d(x, w, None, 1, padding), *F.conv2d_backward(g, x, w, 1, padding)[:2]
+        exact = F.conv2d(*wide[1:], None, 1, padding), *F.conv2d_backward(*wide, 1, padding)[:2]
+    ours = everything(x, w, g, padding)
     return [rms(ours[i] - exact[i]) / rms(direct[i] - exact[i]) for i in wanted]
 
 
@@ -274,6 +293,17 @@ def test_results_and_input_gradients_are_as_accurate_as_direct_ones(kind, n, cha
 def test_weight_gradients_are_as_accurate_as_direct_ones(kind, n, channels, side, most):
     """What counts here is how many pixels one chain of `direct` sums: it has shards of 256 where weights are few."""
     assert max(errors(kind, n, channels, side, (2,))) <= most
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("n", "channels", "side", "most"), [(8, 32, 16, (1.5, 3)), (4, 128, 8, (1.2, 3)), (32, 32, 16, (1.5, 2.5))]
+)
+def test_filters_of_5x5_are_as_accurate_as_direct_ones(kind, n, channels, side, most):
+    """Weight gradients lose more than with 3x3: they go up to fourth powers of the points."""
+    *results, weights = errors(kind, n, channels, side, (0, 1, 2), taps=5)
+    assert max(results) <= most[0]
+    assert weights <= most[1]
 
 
 def test_nan_and_infinity_stay_within_their_tiles():

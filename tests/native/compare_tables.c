@@ -83,25 +83,25 @@ static char *run_norm(const fc_ops *ops, const void *x, const void *w, const voi
 }
 
 /* Winograd convolution, forward and the weight gradient, with a border and with tails of tiles, channels and chains. */
-static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const void *g, char *out)
+static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const void *g, char *out, int taps)
 {
     enum { TILES = 2 * 5, CV = 16, KV = 32, VALUES = 36 };
     static char v[VALUES * TILES * CV * 8], gv[VALUES * TILES * KV * 8], m[VALUES * TILES * KV * 8], zeros[6 * K * 8];
     const ptrdiff_t size = ops->size;
     memset(v, 0, sizeof v); /* vectors differ in how far they reach beyond the channels */
     memset(gv, 0, sizeof gv);
-    fc_winograd pixels = {.x = (void *)x, .x_row = COLS * C, .x_col = C, .h = ROWS, .w = COLS, .top = 1, .left = 2,
-                          .rows = 2, .cols = 5, .tiles = TILES, .channels = C, .zeros = zeros, .v = v,
-                          .v_plane = TILES * CV, .v_tile = CV};
+    fc_winograd pixels = {.x = (void *)x, .x_row = COLS * C, .x_col = C, .h = ROWS, .w = COLS, .side = 7 - taps,
+                          .top = 1, .left = 2, .rows = 2, .cols = 5, .tiles = TILES, .channels = C, .zeros = zeros,
+                          .v = v, .v_plane = TILES * CV, .v_tile = CV};
     ops->winograd_input(&pixels);
     fc_winograd_products products = {.a = v, .a_plane = TILES * CV, .a_row = CV, .a_depth = 1, .b = w,
                                      .b_plane = C * KV, .b_panel = ops->nr, .b_depth = KV, .nr = ops->nr, .c = m,
                                      .c_plane = TILES * KV, .c_row = KV, .planes = VALUES, .rows = TILES, .lanes = KV,
                                      .depth = C, .block = 3};
     ops->winograd_products(&products);
-    fc_winograd results = {.x = out, .x_row = COLS * K, .x_col = K, .h = ROWS, .w = COLS, .rows = 2, .cols = 5,
-                           .tiles = TILES, .channels = K, .v = m, .v_plane = TILES * KV, .v_tile = KV,
-                           .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}};
+    fc_winograd results = {.x = out, .x_row = COLS * K, .x_col = K, .h = ROWS, .w = COLS, .side = 7 - taps,
+                           .rows = 2, .cols = 5, .tiles = TILES, .channels = K, .v = m, .v_plane = TILES * KV,
+                           .v_tile = KV, .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}};
     ops->winograd_output(&results);
     out += ROWS * COLS * K * size;
     results.x = (void *)g;
@@ -113,9 +113,9 @@ static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const
                                       .c_plane = C * KV, .c_row = KV, .planes = VALUES, .rows = C, .lanes = KV,
                                       .depth = TILES, .block = 4};
     ops->winograd_products(&products);
-    ops->winograd_filter_gradient(m, C * KV, out, C * KV, C * KV);
-    out += 9 * C * KV * size;
-    ops->winograd_filters(w, C * K, out, C * K, C * K);
+    ops->winograd_filter_gradient(m, C * KV, out, C * KV, C * KV, taps);
+    out += taps * taps * C * KV * size;
+    ops->winograd_filters(w, C * K, out, C * K, C * K, taps);
     return out + VALUES * C * K * size;
 }
 
@@ -219,7 +219,8 @@ static size_t run(const fc_ops *ops, int kind, char *out)
             ops->activate_backward(&e, g, K, x, K, out, K, 30, K);
         out += 30 * K * size;
     }
-    out = run_winograd(ops, x, w, g, out);
+    out = run_winograd(ops, x, w, g, out, 3);
+    out = run_winograd(ops, x, w, g, out, 5);
     out = run_norm(ops, x, w, g, out);
     out = run_deep(ops, x, w, g, out);
     return (size_t)(out - start);

@@ -178,6 +178,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t x_col
         Py_ssize_t h
         Py_ssize_t w
+        Py_ssize_t side
         Py_ssize_t top
         Py_ssize_t left
         Py_ssize_t rows
@@ -372,13 +373,13 @@ cdef extern from "kernels.h" nogil:
         void (*abreast_outer)(const fc_abreast_outer *a) noexcept nogil
         # winograd.inc.h
         void (*winograd_filters)(const void *w, Py_ssize_t w_plane, void *u, Py_ssize_t u_plane,
-                                 Py_ssize_t n) noexcept nogil
+                                 Py_ssize_t n, int taps) noexcept nogil
         void (*winograd_input)(const fc_winograd *a) noexcept nogil
         void (*winograd_products)(const fc_winograd_products *s) noexcept nogil
         void (*winograd_output)(const fc_winograd *a) noexcept nogil
         void (*winograd_gradient)(const fc_winograd *a) noexcept nogil
         void (*winograd_filter_gradient)(const void *m, Py_ssize_t m_plane, void *w, Py_ssize_t w_plane,
-                                         Py_ssize_t n) noexcept nogil
+                                         Py_ssize_t n, int taps) noexcept nogil
         # epilogue.inc.h
         void (*finish)(const fc_epilogue *e, const void *x, Py_ssize_t x_row, void *y, Py_ssize_t y_row,
                        Py_ssize_t n, Py_ssize_t c) noexcept nogil

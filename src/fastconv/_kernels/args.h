@@ -150,13 +150,14 @@ typedef struct fc_depthwise_outer {
     ptrdiff_t dw_row;
 } fc_depthwise_outer;
 
-/* Winograd convolution F(4 x 4, 3 x 3): between the pixels of images and the 36 values of each of their tiles, numbered
- * through all images, row by row (winograd.inc.h). */
+/* Winograd convolution F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5): between the pixels of images and the 36 values of each of
+ * their tiles, numbered through all images, row by row (winograd.inc.h). */
 typedef struct fc_winograd {
     void *x;                   /* IN or OUT: pixel (n, i, j) at x + n * x_image + i * x_row + j * x_col */
     ptrdiff_t x_image, x_row, x_col;
     ptrdiff_t h, w;            /* rows and columns of an image; what is outside counts as zeros */
-    ptrdiff_t top, left;       /* tile (i, j) of an image begins at its pixel (4 * i - top, 4 * j - left) */
+    ptrdiff_t side;            /* 4 or 2: a tile has side x side results */
+    ptrdiff_t top, left;       /* tile (i, j) of an image begins at its pixel (side * i - top, side * j - left) */
     ptrdiff_t rows, cols;      /* tiles of an image */
     ptrdiff_t first, tiles;    /* the tiles first, first + 1, ... */
     ptrdiff_t channels;

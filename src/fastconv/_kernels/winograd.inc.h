@@ -1,8 +1,9 @@
-/* Winograd convolution F(4 x 4, 3 x 3) over T and the vector vocabulary (Lavin and Gray, arXiv 1509.09308).
+/* Winograd convolution F(4 x 4, 3 x 3) and F(2 x 2, 5 x 5) over T and the vector vocabulary (Lavin and Gray, arXiv
+ * 1509.09308).
  *
- * A tile of 4 x 4 results reads 6 x 6 pixels. Pixels and filters are taken to 36 values each, multiplied there value by
- * value, summed over the channels, and taken back: results = A' ((G filter) * (B' pixels)). In one dimension, with the
- * points 0, +-a = +-5/8, +-b = +-3/2 and infinity (tests/test_winograd.py derives the matrices from them):
+ * A tile of 4 x 4 or 2 x 2 results reads 6 x 6 pixels. Pixels and filters are taken to 36 values each, multiplied there
+ * value by value, summed over the channels, and taken back: results = A' ((G filter) * (B' pixels)). In one dimension,
+ * with the points 0, +-a = +-5/8, +-b = +-3/2 and infinity (tests/test_winograd.py derives the matrices from them):
  *
  *        | aabb       -aa-bb     1   |        |  1 / aabb        |        | 1   0   0    0   |
  *        |    -abb -bb    a      1   |        | ca  ca a  ca aa  |        | 1   a   aa   aaa |
@@ -12,6 +13,8 @@
  *        |    aabb    -aa-bb       1 |        |  0   0       1   |        | 0   0   0    1   |
  *
  *   ca = 1 / (2 aa (aa - bb)) = -2048/2975, cb = 1 / (2 bb (bb - aa)) = 128/1071
+ *
+ * For 5 x 5 the same points give the same B'; G goes on to their fourth powers, A ends with the first.
  *
  * All but G is exact in single precision. Two dimensions are the same along columns, then along rows. The weight
  * gradient turns it around: G' (sum over tiles of (A gradients) * (B' pixels)). Each step is one fixed expression, so
@@ -32,6 +35,14 @@ FC_INLINE void FC(winograd_pixels)(const VEC *x, VEC *v)
     v[3] = V(fma)(V(set1)((T)1.5), ob, eb);
     v[4] = V(fma)(V(set1)((T)-1.5), ob, eb);
     v[5] = V(fma)(q, x[1], V(fma)(p, x[3], x[5]));
+}
+
+/* A' m, for 5 x 5 */
+FC_INLINE void FC(winograd_two_results)(const VEC *m, VEC *y)
+{
+    const VEC da = V(sub)(m[1], m[2]), db = V(sub)(m[3], m[4]);
+    y[0] = V(add)(V(add)(m[0], V(add)(m[1], m[2])), V(add)(m[3], m[4]));
+    y[1] = V(fma)(V(set1)((T)0.625), da, V(fma)(V(set1)((T)1.5), db, m[5]));
 }
 
 /* A' m */
@@ -59,6 +70,17 @@ FC_INLINE void FC(winograd_gradients)(const VEC *g, VEC *v)
     v[5] = g[3];
 }
 
+/* A g, for 5 x 5 */
+FC_INLINE void FC(winograd_two_gradients)(const VEC *g, VEC *v)
+{
+    v[0] = g[0];
+    v[1] = V(fma)(V(set1)((T)0.625), g[1], g[0]);
+    v[2] = V(fma)(V(set1)((T)-0.625), g[1], g[0]);
+    v[3] = V(fma)(V(set1)((T)1.5), g[1], g[0]);
+    v[4] = V(fma)(V(set1)((T)-1.5), g[1], g[0]);
+    v[5] = g[1];
+}
+
 /* Filters and their gradients go through double precision and are rounded once: they are few, and errors here would be
  * those of every result. In plain C, FC(FEW) filters side by side. */
 enum { FC(FEW) = 16 };
@@ -67,30 +89,40 @@ enum { FC(FEW) = 16 };
 #define FC_CA (-2048.0 / 2975)
 #define FC_CB (128.0 / 1071)
 
-/* G w: three rows of numbers in, six out, `pitch` apart */
-FC_INLINE void FC(winograd_weights)(const double *w, ptrdiff_t w_pitch, double *restrict u, ptrdiff_t pitch)
+/* G w: `taps` rows of numbers in, six out, `pitch` apart */
+FC_INLINE void FC(winograd_weights)(const double *w, ptrdiff_t w_pitch, double *restrict u, ptrdiff_t pitch,
+                                    const int taps)
 {
     for (int i = 0; i < FC(FEW); i++) {
         const double w0 = w[i], w1 = w[w_pitch + i], w2 = w[2 * w_pitch + i];
-        const double ea = w0 + 0.390625 * w2, eb = w0 + 2.25 * w2;
+        const double w3 = taps > 3 ? w[3 * w_pitch + i] : 0, w4 = taps > 3 ? w[4 * w_pitch + i] : 0;
+        const double ea = w0 + 0.390625 * (taps > 3 ? w2 + 0.390625 * w4 : w2);
+        const double eb = w0 + 2.25 * (taps > 3 ? w2 + 2.25 * w4 : w2);
+        const double oa = 0.625 * (taps > 3 ? w1 + 0.390625 * w3 : w1), ob = 1.5 * (taps > 3 ? w1 + 2.25 * w3 : w1);
         u[i] = FC_C0 * w0;
-        u[pitch + i] = FC_CA * (ea + 0.625 * w1);
-        u[2 * pitch + i] = FC_CA * (ea - 0.625 * w1);
-        u[3 * pitch + i] = FC_CB * (eb + 1.5 * w1);
-        u[4 * pitch + i] = FC_CB * (eb - 1.5 * w1);
-        u[5 * pitch + i] = w2;
+        u[pitch + i] = FC_CA * (ea + oa);
+        u[2 * pitch + i] = FC_CA * (ea - oa);
+        u[3 * pitch + i] = FC_CB * (eb + ob);
+        u[4 * pitch + i] = FC_CB * (eb - ob);
+        u[5 * pitch + i] = taps > 3 ? w4 : w2;
     }
 }
 
-/* G' m: six rows in, three out */
-FC_INLINE void FC(winograd_sums)(const double *m, ptrdiff_t m_pitch, double *restrict w, ptrdiff_t pitch)
+/* G' m: six rows in, `taps` out */
+FC_INLINE void FC(winograd_sums)(const double *m, ptrdiff_t m_pitch, double *restrict w, ptrdiff_t pitch,
+                                 const int taps)
 {
     for (int i = 0; i < FC(FEW); i++) {
         const double m1 = m[m_pitch + i], m2 = m[2 * m_pitch + i], m3 = m[3 * m_pitch + i], m4 = m[4 * m_pitch + i];
         const double sa = FC_CA * (m1 + m2), da = FC_CA * (m1 - m2), sb = FC_CB * (m3 + m4), db = FC_CB * (m3 - m4);
         w[i] = FC_C0 * m[i] + (sa + sb);
         w[pitch + i] = 0.625 * da + 1.5 * db;
-        w[2 * pitch + i] = (0.390625 * sa + 2.25 * sb) + m[5 * m_pitch + i];
+        const double squares = 0.390625 * sa + 2.25 * sb, last = m[5 * m_pitch + i];
+        w[2 * pitch + i] = taps > 3 ? squares : squares + last;
+        if (taps > 3) {
+            w[3 * pitch + i] = 0.244140625 * da + 3.375 * db;
+            w[4 * pitch + i] = (0.152587890625 * sa + 5.0625 * sb) + last;
+        }
     }
 }
 
@@ -107,7 +139,7 @@ typedef struct FC(patch) {
 FC_INLINE FC(patch) FC(patch_of)(const fc_winograd *a, ptrdiff_t tile, ptrdiff_t reach)
 {
     const ptrdiff_t of_image = a->rows * a->cols, n = tile / of_image, i = tile % of_image / a->cols;
-    FC(patch) p = {.n = n, .row = 4 * i - a->top, .col = 4 * (tile % a->cols) - a->left};
+    FC(patch) p = {.n = n, .row = a->side * i - a->top, .col = a->side * (tile % a->cols) - a->left};
     p.i0 = p.row < 0 ? -p.row : 0;
     p.j0 = p.col < 0 ? -p.col : 0;
     p.i1 = a->h - p.row < reach ? a->h - p.row : reach;
@@ -165,18 +197,21 @@ static void FC(winograd_input)(const fc_winograd *a)
 
 static void FC(winograd_gradient)(const fc_winograd *a)
 {
-    FC(winograd_to_tiles)(a, FC(winograd_gradients), 4);
+    if (a->side == 4)
+        FC(winograd_to_tiles)(a, FC(winograd_gradients), 4);
+    else
+        FC(winograd_to_tiles)(a, FC(winograd_two_gradients), 2);
 }
 
-/* Results from 36 sums a tile, with the epilogue of theirs */
-static void FC(winograd_output)(const fc_winograd *a)
+/* side x side results from 36 sums a tile, with the epilogue of theirs */
+FC_INLINE void FC(winograd_from_tiles)(const fc_winograd *a, void (*step)(const VEC *m, VEC *y), const int side)
 {
     const FC(stages) stages = FC(stages_of)(&a->e);
     const int relu = stages.relu;
     ptrdiff_t six = 6;
     FC_AGAIN(six);
     for (ptrdiff_t t = 0; t < a->tiles; t++) {
-        const FC(patch) p = FC(patch_of)(a, a->first + t, 4);
+        const FC(patch) p = FC(patch_of)(a, a->first + t, side);
         const ptrdiff_t at = p.n * a->x_image + p.row * a->x_row + p.col * a->x_col;
         for (ptrdiff_t k = 0; k < a->channels; k += LANES) {
             const ptrdiff_t part = a->channels - k < LANES ? a->channels - k : 0;
@@ -186,15 +221,15 @@ static void FC(winograd_output)(const fc_winograd *a)
                 VEC x[6], y[4];
                 for (int i = 0; i < 6; i++)
                     x[i] = V(load)(m + 6 * i * a->v_plane);
-                FC(winograd_results)(x, y);
-                for (int i = 0; i < 4; i++)
+                step(x, y);
+                for (int i = 0; i < side; i++)
                     half[i][j] = y[i];
             }
             T *to = (T *)a->x + at + k;
             for (ptrdiff_t i = 0; i < p.i1; i++, to += a->x_row) {
                 VEC y[4];
-                FC(winograd_results)(half[i], y);
-                for (int j = 0; j < 4; j++)
+                step(half[i], y);
+                for (int j = 0; j < side; j++)
                     if (j < p.j1)
                         FC(put)(to + j * a->x_col, FC(finish_vec)(y[j], &a->e, relu, k, part), part);
             }
@@ -205,6 +240,14 @@ static void FC(winograd_output)(const fc_winograd *a)
                                  p.n * a->e.add_image + (p.row + i) * a->e.add_row + p.col * a->e.add_col,
                                  a->e.add_col, p.j1, 0, a->channels);
     }
+}
+
+static void FC(winograd_output)(const fc_winograd *a)
+{
+    if (a->side == 4)
+        FC(winograd_from_tiles)(a, FC(winograd_results), 4);
+    else
+        FC(winograd_from_tiles)(a, FC(winograd_two_results), 2);
 }
 
 /* planes of n <= FC(FEW) numbers, `pitch` apart, as double precision and back */
@@ -229,34 +272,53 @@ FC_INLINE void FC(narrow)(double (*from)[FC(FEW)], T *to, ptrdiff_t pitch, int p
                 to[i] = (T)from[e][i];
 }
 
-/* u[e][i] of w[tap][i], i < n: planes of any numbers, w_plane and u_plane apart */
-static void FC(winograd_filters)(const void *w, ptrdiff_t w_plane, void *u, ptrdiff_t u_plane, ptrdiff_t n)
+/* u[e][i] of w[tap][i], i < n, for taps x taps: planes of any numbers, w_plane and u_plane apart */
+FC_INLINE void FC(winograd_to_values)(const T *w, ptrdiff_t w_plane, T *u, ptrdiff_t u_plane, ptrdiff_t n,
+                                      const int taps)
 {
-    double taps[9][FC(FEW)], half[6][3][FC(FEW)], values[36][FC(FEW)];
+    double filter[25][FC(FEW)], half[6][5][FC(FEW)], values[36][FC(FEW)];
     for (ptrdiff_t k = 0; k < n; k += FC(FEW)) {
         const ptrdiff_t few = n - k < FC(FEW) ? n - k : FC(FEW);
-        FC(widen)((const T *)w + k, w_plane, taps, 9, few);
-        for (int j = 0; j < 3; j++)
-            FC(winograd_weights)(taps[j], 3 * FC(FEW), half[0][j], 3 * FC(FEW));
+        FC(widen)(w + k, w_plane, filter, taps * taps, few);
+        for (int j = 0; j < taps; j++)
+            FC(winograd_weights)(filter[j], taps * FC(FEW), half[0][j], 5 * FC(FEW), taps);
         for (int i = 0; i < 6; i++)
-            FC(winograd_weights)(half[i][0], FC(FEW), values[6 * i], FC(FEW));
-        FC(narrow)(values, (T *)u + k, u_plane, 36, few);
+            FC(winograd_weights)(half[i][0], FC(FEW), values[6 * i], FC(FEW), taps);
+        FC(narrow)(values, u + k, u_plane, 36, few);
     }
 }
 
-/* w[tap][i] of the sums m[e][i], i < n, as above */
-static void FC(winograd_filter_gradient)(const void *m, ptrdiff_t m_plane, void *w, ptrdiff_t w_plane, ptrdiff_t n)
+static void FC(winograd_filters)(const void *w, ptrdiff_t w_plane, void *u, ptrdiff_t u_plane, ptrdiff_t n, int taps)
 {
-    double values[36][FC(FEW)], half[3][6][FC(FEW)], taps[9][FC(FEW)];
+    if (taps == 3)
+        FC(winograd_to_values)(w, w_plane, u, u_plane, n, 3);
+    else
+        FC(winograd_to_values)(w, w_plane, u, u_plane, n, 5);
+}
+
+/* w[tap][i] of the sums m[e][i], i < n, as above */
+FC_INLINE void FC(winograd_from_values)(const T *m, ptrdiff_t m_plane, T *w, ptrdiff_t w_plane, ptrdiff_t n,
+                                        const int taps)
+{
+    double values[36][FC(FEW)], half[5][6][FC(FEW)], filter[25][FC(FEW)];
     for (ptrdiff_t k = 0; k < n; k += FC(FEW)) {
         const ptrdiff_t few = n - k < FC(FEW) ? n - k : FC(FEW);
-        FC(widen)((const T *)m + k, m_plane, values, 36, few);
+        FC(widen)(m + k, m_plane, values, 36, few);
         for (int j = 0; j < 6; j++)
-            FC(winograd_sums)(values[j], 6 * FC(FEW), half[0][j], 6 * FC(FEW));
-        for (int i = 0; i < 3; i++)
-            FC(winograd_sums)(half[i][0], FC(FEW), taps[3 * i], FC(FEW));
-        FC(narrow)(taps, (T *)w + k, w_plane, 9, few);
+            FC(winograd_sums)(values[j], 6 * FC(FEW), half[0][j], 6 * FC(FEW), taps);
+        for (int i = 0; i < taps; i++)
+            FC(winograd_sums)(half[i][0], FC(FEW), filter[taps * i], FC(FEW), taps);
+        FC(narrow)(filter, w + k, w_plane, taps * taps, few);
     }
+}
+
+static void FC(winograd_filter_gradient)(const void *m, ptrdiff_t m_plane, void *w, ptrdiff_t w_plane, ptrdiff_t n,
+                                         int taps)
+{
+    if (taps == 3)
+        FC(winograd_from_values)(m, m_plane, w, w_plane, n, 3);
+    else
+        FC(winograd_from_values)(m, m_plane, w, w_plane, n, 5);
 }
 
 /* One tile of one plane: mr rows, nv vectors of lanes, depth in blocks. Each block is a chain of its own, from zero on,

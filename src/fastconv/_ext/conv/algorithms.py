@@ -68,9 +68,10 @@ DIRECT = Algorithm(
 
 
 def _winograd_refusal(operation: str, g: Geometry, itemsize: int) -> str:
+    if (g.r, g.s) not in ((3, 3), (5, 5)):
+        return f"winograd needs kernel (3, 3) or (5, 5), got {g.r, g.s}"
     for name, value, wanted in (
-        ("kernel", (g.r, g.s), (3, 3)), ("stride", (g.sh, g.sw), (1, 1)), ("dilation", (g.dh, g.dw), (1, 1)),
-        ("groups", g.groups, 1),
+        ("stride", (g.sh, g.sw), (1, 1)), ("dilation", (g.dh, g.dw), (1, 1)), ("groups", g.groups, 1),
     ):  # fmt: skip
         if value != wanted:
             return f"winograd needs {name} {wanted}, got {value}"
@@ -78,9 +79,10 @@ def _winograd_refusal(operation: str, g: Geometry, itemsize: int) -> str:
 
 
 def _winograd_pays(operation: str, g: Geometry, itemsize: int) -> bool:
-    """Return whether it is the faster one, as measured for float32, and its tiles of 4x4 are filled to a half."""
-    filled = 2 * g.p * g.q >= 16 * -(-g.p // 4) * -(-g.q // 4)
-    return itemsize == 4 and g.c >= 8 and g.k >= 8 and filled
+    """Return whether it is the faster one, as measured for float32, and its tiles are filled to a half."""
+    side, channels = (4, 8) if g.r == 3 else (2, 32)
+    filled = 2 * g.p * g.q >= side * side * -(-g.p // side) * -(-g.q // side)
+    return itemsize == 4 and g.c >= channels and g.k >= channels and filled
 
 
 WINOGRAD = Algorithm(

@@ -9,5 +9,6 @@ cdef enum:
 
 cdef Py_ssize_t up_to(Py_ssize_t a, Py_ssize_t b) noexcept nogil
 cdef Py_ssize_t plane_pitch(Py_ssize_t elements, Py_ssize_t size) noexcept nogil
+cdef Py_ssize_t side_of(Py_ssize_t taps) noexcept nogil
 cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t channels, Py_ssize_t pitch,
-                    Py_ssize_t top, Py_ssize_t left, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
+                    Py_ssize_t top, Py_ssize_t left, Py_ssize_t side, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil

@@ -1,7 +1,7 @@
-"""Winograd convolution F(4x4, 3x3) of stride 1: up to four times fewer multiplications than `direct`.
+"""Winograd convolution F(4x4, 3x3) and F(2x2, 5x5) of stride 1: 4 or 2.8 times fewer multiplications than `direct`.
 
     pixels of 6x6 --kernel `input`--> 36 values a tile --kernel `products`--> 36 sums a tile
-    filters --`pack`, kernel `filters`--> 36 values -------^      --kernel `output`--> 4x4 results, epilogue included
+    filters --`pack`, kernel `filters`--> 36 values -------^      --kernel `output`--> its results, epilogue included
 
 The input gradient is the same with the filters turned round; the weight gradient is in winograd_gradient.pyx.
 
@@ -33,6 +33,11 @@ cdef enum:              # of no influence on any bit
     DEPTH = 96          # channels of filters whose values are in the cache, where all tiles meet them
 
 
+cdef Py_ssize_t side_of(Py_ssize_t taps) noexcept nogil:
+    """Return the side of a tile's results, which read 6x6 pixels."""
+    return 7 - taps
+
+
 cdef Py_ssize_t up_to(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     """Return a, rounded up to a multiple of b."""
     return ceil_div(a, b) * b
@@ -56,6 +61,7 @@ cdef struct Convolution:
     fc_winograd source, result   # tiles of the images that are read, and of those written
     fc_epilogue e
     fc_pack pack                 # of all filters
+    int taps                     # 3 or 5: the side of a filter
     Py_ssize_t tiles, c, k       # channels read and written
     Py_ssize_t nr, group         # lanes of a panel of filters, and of those whose sums are taken at a time
     const char *panels           # values of all filters, `panel` elements each
@@ -67,13 +73,14 @@ cdef struct Convolution:
     bint made                    # the filters' values are given
 
 
-cdef Convolution between(const fc_ops *table, Py_ssize_t n, Py_ssize_t c, Py_ssize_t k, Py_ssize_t h,
+cdef Convolution between(const fc_ops *table, int taps, Py_ssize_t n, Py_ssize_t c, Py_ssize_t k, Py_ssize_t h,
                          Py_ssize_t w) noexcept nogil:
     """Return the convolution of n images of c channels that has results of h x w pixels and k channels."""
     cdef Convolution a
-    a.table, a.c, a.k, a.made, a.panels = table, c, k, False, NULL
-    a.tiles = n * ceil_div(h, 4) * ceil_div(w, 4)
-    a.threads = threads_for(4.0 * n * h * w * c * k)
+    cdef Py_ssize_t side = side_of(taps)
+    a.table, a.taps, a.c, a.k, a.made, a.panels = table, taps, c, k, False, NULL
+    a.tiles = n * ceil_div(h, side) * ceil_div(w, side)
+    a.threads = threads_for(64.0 / (side * side) * n * h * w * c * k)
     a.nr = panel_lanes(table, k)
     a.u_plane = plane_pitch(c * a.nr, table.size)
     a.panel = VALUES * a.u_plane
@@ -108,10 +115,10 @@ cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
     a.source.v_plane = plane_pitch(a.block * a.source.v_tile, size)
     a.result.v_tile = a.group
     a.result.v_plane = plane_pitch(a.block * a.group, size)
-    a.laid_out = aligned(9 * LAID_OUT * a.nr * size)
+    a.laid_out = aligned(a.taps * a.taps * LAID_OUT * a.nr * size)
     a.v = aligned(VALUES * a.source.v_plane * size)
     a.m = aligned(VALUES * a.result.v_plane * size)
-    book(s, TAPS, 9 * sizeof(Py_ssize_t))
+    book(s, TAPS, a.taps * a.taps * sizeof(Py_ssize_t))
     book(s, ZEROS, 6 * a.c * size)
     book(s, WINDOWS, a.threads * a.laid_out)
     book(s, VALUES_OF_TILES, a.v if a.resident else a.threads * a.v)
@@ -129,7 +136,7 @@ cdef void filters(const Convolution *a, Py_ssize_t panel, Py_ssize_t first, Py_s
         one.nc = min(<Py_ssize_t>LAID_OUT, depth - done)
         one.w = <const char *>a.pack.w + (panel * a.nr * one.lane_pitch + (first + done) * one.c_pitch) * size
         a.table.pack(&one)
-        a.table.winograd_filters(laid_out, one.nc * a.nr, u + done * a.nr * size, a.u_plane, one.nc * a.nr)
+        a.table.winograd_filters(laid_out, one.nc * a.nr, u + done * a.nr * size, a.u_plane, one.nc * a.nr, a.taps)
         done += one.nc
 
 
@@ -223,21 +230,20 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
 
 
 cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t channels, Py_ssize_t pitch,
-                    Py_ssize_t top, Py_ssize_t left, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
+                    Py_ssize_t top, Py_ssize_t left, Py_ssize_t side, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
     """Say where images (n, h, w, channels) lie, their pixels ``pitch`` elements apart, and where their tiles begin."""
     a.x, a.x_image, a.x_row, a.x_col = x, h * w * pitch, w * pitch, pitch
-    a.h, a.w, a.channels, a.top, a.left, a.rows, a.cols = h, w, channels, top, left, rows, cols
+    a.h, a.w, a.channels, a.top, a.left, a.side, a.rows, a.cols = h, w, channels, top, left, side, rows, cols
 
 
-cdef void lay_filters(fc_pack *pack, const void *w, Py_ssize_t c, bint flipped, Py_ssize_t nr,
-                      Py_ssize_t *taps) noexcept nogil:
-    """Say where weights (.., c, 3, 3) lie; where ``flipped`` their channels are the lanes, and their taps turned."""
-    cdef Py_ssize_t t
-    for t in range(9):
-        taps[t] = 8 - t if flipped else t
-    pack.w, pack.taps, pack.ntaps, pack.nr = w, taps, 9, nr
-    pack.lane_pitch = 9 if flipped else 9 * c
-    pack.c_pitch = 9 * c if flipped else 9
+cdef void lay_filters(Convolution *a, const void *w, bint flipped, Py_ssize_t *taps) noexcept nogil:
+    """Say where weights lie; where ``flipped`` their channels are the lanes, and their taps turned."""
+    cdef Py_ssize_t count = a.taps * a.taps, t
+    for t in range(count):
+        taps[t] = count - 1 - t if flipped else t
+    a.pack.w, a.pack.taps, a.pack.ntaps, a.pack.nr = w, taps, count, a.nr
+    a.pack.lane_pitch = count if flipped else count * a.c
+    a.pack.c_pitch = count * a.k if flipped else count
 
 
 cdef void run(Convolution *a, const Scratch *s, const void *w, bint flipped, const fc_epilogue *e) noexcept nogil:
@@ -246,13 +252,13 @@ cdef void run(Convolution *a, const Scratch *s, const void *w, bint flipped, con
     a.e.add_row = a.result.w * a.e.add_col
     a.e.add_image = a.result.h * a.e.add_row
     a.source.e = a.result.e = a.e
-    lay_filters(&a.pack, w, a.k if flipped else a.c, flipped, a.nr, <Py_ssize_t *>get(s, TAPS))
+    lay_filters(a, w, flipped, <Py_ssize_t *>get(s, TAPS))
     convolve(a, s)
 
 
 def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, :] y, Geometry g,
             Epilogue epilogue, scratch, const unsigned char[::1] packed=None):
-    """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C, 3, 3).
+    """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C, R, S).
 
     The pixels of y may lie at any one distance, unless the epilogue has `pre`.
     ``scratch`` is a function from a number of bytes to a uint8 array. ``packed`` holds the values of the weight as
@@ -264,7 +270,7 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     cdef Py_ssize_t pitch = pixel_pitch(y.shape, y.strides, sizeof(real))
     if epilogue.e.pre != NULL and pitch != g.k:
         raise ValueError("forward: with pre, the pixels of y must follow each other")
-    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.c, g.k, g.p, g.q)
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.r, g.n, g.c, g.k, g.p, g.q)
     cdef Scratch s
     nothing_booked(&s)
     if packed is not None:
@@ -273,9 +279,9 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     plan(&a, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    lay_tiles(&a.source, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, ceil_div(g.p, 4),
-              ceil_div(g.q, 4))
-    lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, pitch, 0, 0, ceil_div(g.p, 4), ceil_div(g.q, 4))
+    cdef Py_ssize_t side = side_of(g.r), rows = ceil_div(g.p, side), cols = ceil_div(g.q, side)
+    lay_tiles(&a.source, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, side, rows, cols)
+    lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, pitch, 0, 0, side, rows, cols)
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], False, &epilogue.e)
 
@@ -292,44 +298,45 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     cdef Py_ssize_t pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
     if epilogue.e.pre != NULL and pitch != g.c:
         raise ValueError("input_gradient: with pre, the pixels of grad_x must follow each other")
-    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.k, g.c, g.h, g.w)
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.r, g.n, g.k, g.c, g.h, g.w)
     cdef Scratch s
     nothing_booked(&s)
     plan(&a, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, 2 - g.top, 2 - g.left,
-              ceil_div(g.h, 4), ceil_div(g.w, 4))
-    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, pitch, 0, 0, ceil_div(g.h, 4), ceil_div(g.w, 4))
+    cdef Py_ssize_t side = side_of(g.r), rows = ceil_div(g.h, side), cols = ceil_div(g.w, side), last = g.r - 1
+    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, last - g.top, last - g.left, side, rows,
+              cols)
+    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, pitch, 0, 0, side, rows, cols)
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], True, &epilogue.e)
 
 
 def packed_bytes(Geometry g, Py_ssize_t itemsize):
     """Return the bytes of the values that `pack` makes of a weight for `forward`, on the active instruction set."""
-    cdef Convolution a = between(ops(itemsize // 4 - 1), g.n, g.c, g.k, g.p, g.q)
+    cdef Convolution a = between(ops(itemsize // 4 - 1), g.r, g.n, g.c, g.k, g.p, g.q)
     return HEADER_BYTES + panels_bytes(&a)
 
 
 def pack(const real[:, :, :, ::1] weight, Geometry g, unsigned char[::1] packed, scratch):
-    """Take weight (K, C, 3, 3) to its values in ``packed``, of `packed_bytes`, for many calls of `forward`.
+    """Take weight (K, C, R, S) to its values in ``packed``, of `packed_bytes`, for many calls of `forward`.
 
     ``packed`` begins on a cache line.
     """
-    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.n, g.c, g.k, g.p, g.q)
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.r, g.n, g.c, g.k, g.p, g.q)
     cdef Py_ssize_t wanted = HEADER_BYTES + panels_bytes(&a)
     if packed.shape[0] != wanted:
         raise ValueError(f"pack: packed weights need {wanted} bytes here, got {packed.shape[0]}")
     cdef Scratch s
     nothing_booked(&s)
     a.threads = threads_for(40.0 * a.c * a.k)
-    a.laid_out = aligned(9 * LAID_OUT * a.nr * a.table.size)
-    book(&s, TAPS, 9 * sizeof(Py_ssize_t))
+    a.laid_out = aligned(a.taps * a.taps * LAID_OUT * a.nr * a.table.size)
+    book(&s, TAPS, a.taps * a.taps * sizeof(Py_ssize_t))
     book(&s, WINDOWS, a.threads * a.laid_out)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
     cdef Header *header = <Header *>&packed[0]
     header.nr, header.size = a.nr, a.table.size
     with nogil:
-        lay_filters(&a.pack, &weight[0, 0, 0, 0], a.c, False, a.nr, <Py_ssize_t *>get(&s, TAPS))
+        lay_filters(&a, &weight[0, 0, 0, 0], False, <Py_ssize_t *>get(&s, TAPS))
         all_filters(&a, &s, <char *>&packed[HEADER_BYTES])

@@ -1,7 +1,7 @@
 """Winograd's weight gradient: values of the input's tiles times those of grad_output's, summed over the tiles.
 
     pixels of 6x6 --kernel `input`--> 36 values a tile --kernel `products`--> shards of 36 sums a weight
-    grad_output of 4x4 --kernel `gradient`--> 36 values ----^      --fixed tree, kernel `filter_gradient`--> grad_weight
+    grad_output of 4x4 or 2x2 --kernel `gradient`--> 36 values ----^      --fixed tree, kernel `filter_gradient`--> grad_weight
 
 Order of sums, whatever the blocking: the tiles of all images, row by row, are cut into shards by shape alone; in a
 shard the products are summed in chains over CHAIN tiles, each from zero, and the chains' sums added in order; shards
@@ -16,7 +16,7 @@ from fastconv._ext.conv.packing cimport panel_lanes
 from fastconv._ext.conv.scratch cimport (
     SUMS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
 )
-from fastconv._ext.conv.winograd cimport BLOCK, VALUES, lay_tiles, plane_pitch, up_to
+from fastconv._ext.conv.winograd cimport BLOCK, VALUES, lay_tiles, plane_pitch, side_of, up_to
 from fastconv._ext.runtime cimport fc_ops, fc_winograd, fc_winograd_products, ops, threads_for
 from fastconv._ext.shards cimport add_tree
 
@@ -35,6 +35,7 @@ cdef enum:
 cdef struct WeightGradient:
     const fc_ops *table
     fc_winograd x, g             # tiles of the input and of grad_output
+    int taps                     # 3 or 5: the side of a filter
     Py_ssize_t tiles, c, k, nr, shards
     bint resident                # all tiles' values are made first; then each block of weights is finished by itself
     Py_ssize_t rows, lanes       # of such a block: channels and filters; else all of them
@@ -81,7 +82,7 @@ cdef void plan(WeightGradient *a, Scratch *s) noexcept nogil:
     a.g_first = ceil_div(a.c, a.rows) * a.x_panel
     a.each = a.g_first + ceil_div(a.k, a.lanes) * a.g_panel
     a.summed = aligned(a.shards * VALUES * a.s_plane * size)
-    a.taken = aligned(9 * a.back * a.s_row * size)
+    a.taken = aligned(a.taps * a.taps * a.back * a.s_row * size)
     book(s, ZEROS, 6 * max(a.c, a.k) * size)
     book(s, VALUES_OF_TILES, a.each if a.shared else a.threads * a.each)
     book(s, SUMS, a.threads * a.summed if a.resident else a.summed)
@@ -172,15 +173,15 @@ cdef void sum_shared(const WeightGradient *a, Py_ssize_t shard, char *values, ch
 
 cdef void take_back(const WeightGradient *a, char *sums, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t lanes,
                     char *taken, char *grad) noexcept nogil:
-    """Add the shards for some rows, take them back to weights and add those: grad (K, C, 3, 3) += ..."""
-    cdef Py_ssize_t size = a.table.size, whole = up_to(lanes, a.table.lanes), i
+    """Add the shards for some rows, take them back to weights and add those: grad (K, C, R, S) += ..."""
+    cdef Py_ssize_t size = a.table.size, whole = up_to(lanes, a.table.lanes), taps = a.taps * a.taps, i
     for i in range(VALUES * rows if a.shards > 1 else 0):
         add_tree(a.table, sums, a.shards, VALUES * a.s_plane, i // rows * a.s_plane + (row + i % rows) * a.s_row,
                  whole)
     for i in range(rows):
-        a.table.winograd_filter_gradient(sums + (row + i) * a.s_row * size, a.s_plane, taken + 9 * i * whole * size,
-                                         whole, whole)
-    a.table.accumulate_turned(taken, whole, 9 * rows, lanes, grad, a.c * 9)
+        a.table.winograd_filter_gradient(sums + (row + i) * a.s_row * size, a.s_plane, taken + taps * i * whole * size,
+                                         whole, whole, a.taps)
+    a.table.accumulate_turned(taken, whole, taps * rows, lanes, grad, a.c * taps)
 
 
 cdef void finish_block(const WeightGradient *a, Py_ssize_t block, const char *values, char *sums, char *taken,
@@ -197,11 +198,11 @@ cdef void finish_block(const WeightGradient *a, Py_ssize_t block, const char *va
         s.b = values + a.g_first + j * a.g_panel + begin * a.g.v_tile * size
         s.c = sums + shard * VALUES * a.s_plane * size
         a.table.winograd_products(&s)
-    take_back(a, sums, 0, s.rows, lanes, taken, grad + (j * a.lanes * a.c + i * a.rows) * 9 * size)
+    take_back(a, sums, 0, s.rows, lanes, taken, grad + (j * a.lanes * a.c + i * a.rows) * a.taps * a.taps * size)
 
 
 cdef void run(const WeightGradient *a, char *values, char *sums, char *taken, char *grad) noexcept nogil:
-    """Add the gradient to grad (K, C, 3, 3)."""
+    """Add the gradient to grad (K, C, R, S)."""
     cdef Py_ssize_t task
     if a.resident:
         shared_values(a, 0, a.tiles, values)
@@ -216,26 +217,26 @@ cdef void run(const WeightGradient *a, char *values, char *sums, char *taken, ch
             sum_shard(a, task, values + threadid() * a.each, sums)
     for task in prange(ceil_div(a.c, a.back), schedule='static', num_threads=a.threads):
         take_back(a, sums, task * a.back, min(a.back, a.c - task * a.back), a.k, taken + threadid() * a.taken,
-                  grad + task * a.back * 9 * a.table.size)
+                  grad + task * a.back * a.taps * a.taps * a.table.size)
 
 
 def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_weight,
                     Geometry g, scratch):
-    """Add to grad_weight (K, C, 3, 3) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K)."""
+    """Add to grad_weight (K, C, R, S) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K)."""
     if g.n == 0:
         return
-    cdef Py_ssize_t rows = ceil_div(g.p, 4), cols = ceil_div(g.q, 4)
+    cdef Py_ssize_t side = side_of(g.r), rows = ceil_div(g.p, side), cols = ceil_div(g.q, side)
     cdef WeightGradient a
     cdef Scratch s
     a.table = ops(sizeof(real) // 4 - 1)
-    a.tiles, a.c, a.k = g.n * rows * cols, g.c, g.k
-    a.threads = threads_for(4.0 * g.n * g.p * g.q * g.c * g.k)
+    a.taps, a.tiles, a.c, a.k = g.r, g.n * rows * cols, g.c, g.k
+    a.threads = threads_for(64.0 / (side * side) * g.n * g.p * g.q * g.c * g.k)
     nothing_booked(&s)
     plan(&a, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    lay_tiles(&a.x, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, rows, cols)
-    lay_tiles(&a.g, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, 0, 0, rows, cols)
+    lay_tiles(&a.x, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, side, rows, cols)
+    lay_tiles(&a.g, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, 0, 0, side, rows, cols)
     a.x.zeros = a.g.zeros = get(&s, ZEROS)
     cdef char *grad = <char *>&grad_weight[0, 0, 0, 0]
     with nogil:
