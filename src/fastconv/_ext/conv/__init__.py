@@ -7,7 +7,7 @@
     packing           weights in panels, as wide as a register tile
     correlation       images with packed weights: blocks, and their order
     forward, input_gradient, weight_gradient          the algorithm `direct`
-    winograd, winograd_gradient                       the algorithm `winograd`, for kernels of 3x3 and stride 1
+    winograd, winograd_gradient                       the algorithm `winograd`: 3x3 and 5x5, stride 1
 
 Of `direct`: the column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is
 one run of consecutive elements; register tiles walk such runs ("segments") for several pixels at once:

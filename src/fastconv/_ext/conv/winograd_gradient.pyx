@@ -1,7 +1,8 @@
 """Winograd's weight gradient: values of the input's tiles times those of grad_output's, summed over the tiles.
 
     pixels of 6x6 --kernel `input`--> 36 values a tile --kernel `products`--> shards of 36 sums a weight
-    grad_output of 4x4 or 2x2 --kernel `gradient`--> 36 values ----^      --fixed tree, kernel `filter_gradient`--> grad_weight
+    grad_output of 4x4 or 2x2 --kernel `gradient`--> 36 values ---^
+    shards --fixed tree, kernel `filter_gradient`--> grad_weight
 
 Order of sums, whatever the blocking: the tiles of all images, row by row, are cut into shards by shape alone; in a
 shard the products are summed in chains over CHAIN tiles, each from zero, and the chains' sums added in order; shards
