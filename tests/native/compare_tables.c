@@ -228,7 +228,7 @@ static size_t run(const fc_ops *ops, int kind, char *out)
 
 int main(void)
 {
-    static char expected[COUNT * 16], got[COUNT * 16];
+    static char expected[COUNT * 32], got[COUNT * 32];
     fill(1);
     for (int t = 1; t < fc_table_count(); t++) {
         if (!fc_table_supported(t))
