@@ -1,0 +1,91 @@
+"""EfficientNet-Lite0, trained on ImageNet, learns to tell the ten classes of CIFAR-10 from 5,000 of its images.
+
+First the head alone. The body is frozen and runs in evaluation mode, so that what it makes of an image never changes:
+these features are computed once, and the head learns from them in seconds. Then all layers, but for
+the statistics of the normalisations. Images are enlarged from 32 to 128 pixels, and in the second part shifted at
+random, half of them mirrored.
+
+    python examples/finetune_efficientnet.py --weights efficientnet_lite0.onnx
+
+Measured on the first 2,000 test images: the head alone 74.7 %, then 82.5 %, 85.1 % and 86.0 % after each of three
+epochs, 356 s of processor time; seed 0, 2 threads, AVX-512, 2026-11-28. With normalisations that take the
+statistics of such batches it is 71.7 % after the first epoch, less than the head alone.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import fastconv
+from fastconv import data, models, nn, onnx, optim, schedule
+from fastconv.train import Trainer, evaluate
+
+BATCH = 50
+
+
+def pretrained(path: Path, classes: int) -> nn.Module:
+    """Return the net with the weights of an ONNX file, but for the head, which is new."""
+    model = models.efficientnet_lite0(classes)
+    own, rename = model.state_dict(), models.ZOO["efficientnet_lite0"].renamed
+    weights = {rename(name): array for name, array in onnx.load(path).state_dict().items()}
+    model.load_state_dict({name: weights[name] if "classifier" not in name else own[name] for name in own})
+    return model
+
+
+def main(argv: list[str] | None = None) -> list[float]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="an ONNX file of efficientnet_lite0")
+    parser.add_argument("--images", type=int, default=5000, help="to train on")
+    parser.add_argument("--test", type=int, default=2000, help="images to test on")
+    parser.add_argument("--size", type=int, default=128, help="pixels a side")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+
+    cifar = data.load("cifar10")
+    train = data.Samples(cifar.train.images[: args.images], cifar.train.labels[: args.images])
+    test = data.Samples(cifar.test.images[: args.test], cifar.test.labels[: args.test])
+    mean, deviation = models.ZOO["efficientnet_lite0"].expects
+    standardize = data.Standardizer([[[m]] for m in mean], [[[d]] for d in deviation])
+    unseen = data.Batches(*test, BATCH, shuffle=False, standardize=standardize)
+
+    fastconv.manual_seed(args.seed)
+    net = pretrained(args.weights, len(cifar.classes))
+    model = nn.Sequential(nn.Upsample(size=args.size, mode="bilinear"), net, input_grad=False)
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    begin, cpu = time.perf_counter(), time.process_time()
+    accuracies = []
+
+    def tell(trainer: Trainer) -> None:
+        accuracies.append(evaluate(trainer.model, loss, unseen).accuracy)
+        seconds, work = time.perf_counter() - begin, time.process_time() - cpu
+        print(f"test accuracy {accuracies[-1]:.4f} after {seconds:.0f} s, {work:.0f} s of processor time", flush=True)
+
+    head, net.classifier = net.classifier, nn.Identity()
+    features = model.predict(standardize(train.images), batch_size=BATCH)
+    steps = 10 * -(-args.images // BATCH)
+    optimizer = optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01)
+    Trainer(head, loss, optimizer, schedule=schedule.Cosine(steps), progress=False).fit(
+        features, train.labels, epochs=10, batch_size=BATCH, seed=args.seed
+    )
+    net.classifier = head
+
+    for module in net.modules():  # the statistics of ImageNet, too, are worth keeping: those of so few images are not
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    body = [p for name, p in net.named_parameters() if not name.startswith("classifier.")]
+    groups = [{"params": body, "lr": args.lr}, {"params": head.parameters(), "lr": 3 * args.lr}]
+    optimizer = optim.AdamW(groups, lr=args.lr, weight_decay=0.01, decay_bias_norm=False)
+    augment = data.Augment(shift=3, flip=True, fill=tuple(mean))
+    batches = data.Batches(*train, BATCH, args.seed, augment=augment, standardize=standardize)
+    steps = args.epochs * len(batches)
+    rates = schedule.Warmup(steps // 20, schedule.Cosine(steps - steps // 20))
+    trainer = Trainer(model, loss, optimizer, schedule=rates, callbacks=[tell])
+    tell(trainer)
+    trainer.fit(batches, epochs=args.epochs)
+    return accuracies
+
+
+if __name__ == "__main__":
+    main()
