@@ -112,22 +112,25 @@ def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: in
 
     A turn of a short problem is several runs in a row, so that switching sides does not dominate. Each turn
     waits until the other side's idle OpenMP threads have stopped spinning (by default 300,000 rounds, 15 ms and more),
-    and starts with a run that is not timed.
+    and starts with a run that is not timed, unless a run is so long that what the other left in caches does not count.
     """
     repeats = {}
+    warm = {}
     for name, side in sides.items():
         side()
         side()
         begin = _clock()
         side()
-        repeats[name] = max(1, int(20e-3 / max(_clock() - begin, 1e-7)))
+        one = _clock() - begin
+        repeats[name], warm[name] = max(1, int(20e-3 / max(one, 1e-7))), one < 0.25
     times: dict[str, list[float]] = {name: [] for name in sides}
     begin = time.perf_counter()
     rounds = 0
     while rounds < at_least or time.perf_counter() - begin < seconds * len(sides):
         for name, side in sides.items():
             time.sleep(30e-3)
-            side()
+            if warm[name]:
+                side()
             start = _clock()
             for _ in range(repeats[name]):
                 side()

@@ -21,7 +21,7 @@ class Net:
     image: tuple[int, int, int]
     classes: int = 10
 
-    def build(self) -> nn.Sequential:
+    def build(self) -> nn.Module:
         fastconv.manual_seed(0)
         if self.name == "mlp":  # smaller than the zoo's: one hidden layer
             return nn.Sequential(
@@ -37,6 +37,10 @@ class Net:
         x = rng.standard_normal((batch, h, w, c), dtype=np.float32)
         x = DATA[kind](x).transpose(0, 3, 1, 2)
         return x, rng.integers(0, self.classes, batch)
+
+    def twin(self, torch: Any) -> Any:
+        """Return the same net of PyTorch's layers with the same weights."""
+        return to_torch(torch, self.build())
 
     def __str__(self) -> str:
         return f"{self.name} b{self.batch}"
@@ -61,7 +65,7 @@ NETS = [
 ]
 
 
-def flops(model: nn.Sequential, x: np.ndarray, training: bool) -> float:
+def flops(model: nn.Module, x: np.ndarray, training: bool) -> float:
     """Return the useful operations of the convolutions and linear layers, 2 a multiply-add.
 
     A training step takes each product three times, the very first layer's twice: nobody asks for the
@@ -71,9 +75,10 @@ def flops(model: nn.Sequential, x: np.ndarray, training: bool) -> float:
 
     def count(layer: nn.Module, input: np.ndarray, output: np.ndarray) -> None:
         weight: Any = layer
-        counts.append(2.0 * output.size * weight.weight.data[0].size)
+        shared = input if isinstance(layer, nn.ConvTranspose2d) else output
+        counts.append(2.0 * shared.size * weight.weight.data[0].size)
 
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     removers = [layer.register_forward_hook(count) for layer in layers]
     model.predict(x)
     for remove in removers:
@@ -107,14 +112,15 @@ def inference(model: nn.Module, x: np.ndarray) -> Callable[[], np.ndarray]:
 
 def to_torch(torch: Any, model: nn.Module) -> Any:
     """Return the net of ``torch.nn`` layers with the same weights; a bias layer joins the layer before it."""
-    twin = _convert(torch, model)
+    twin = convert(torch, model)
     own, theirs = model.state_dict(), twin.state_dict()
     pairs = zip(theirs, own.values(), strict=True)
     twin.load_state_dict({name: torch.from_numpy(array) for name, array in pairs})
     return twin
 
 
-def _convert(torch: Any, layer: nn.Module | None, bias: bool = False) -> Any:
+def convert(torch: Any, layer: nn.Module | None, bias: bool = False) -> Any:
+    """Return the layer of ``torch.nn`` with the same settings and new weights."""
     tnn = torch.nn
     match layer:
         case None:
@@ -123,12 +129,12 @@ def _convert(torch: Any, layer: nn.Module | None, bias: bool = False) -> Any:
             layers = list(layer)
             following = [*layers[1:], None]
             return tnn.Sequential(*(
-                _convert(torch, one, isinstance(behind, nn.Bias))
+                convert(torch, one, isinstance(behind, nn.Bias))
                 for one, behind in zip(layers, following, strict=True) if not isinstance(one, nn.Bias)
             ))  # fmt: skip
         case nn.Residual():
             return _residual(torch, layer)
-        case nn.Conv2d() | nn.Linear():
+        case nn.Conv2d() | nn.ConvTranspose2d() | nn.Linear():
             kind = getattr(tnn, type(layer).__name__)
             settings = {name: value for name, value in layer.config().items() if name != "algorithm"}
             return kind(**{**settings, "bias": bias or layer.bias is not None})
@@ -145,9 +151,9 @@ def _residual(torch: Any, layer: nn.Residual) -> Any:
     class Residual(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = _convert(torch, layer.body)
-            self.shortcut = _convert(torch, layer.shortcut)
-            self.activation = _convert(torch, layer.activation)
+            self.body = convert(torch, layer.body)
+            self.shortcut = convert(torch, layer.shortcut)
+            self.activation = convert(torch, layer.activation)
 
         def forward(self, x: Any) -> Any:
             return self.activation(self.body(x) + self.shortcut(x))
@@ -155,19 +161,19 @@ def _residual(torch: Any, layer: nn.Residual) -> Any:
     return Residual()
 
 
-def torch_sides(torch: Any, model: nn.Module, x: np.ndarray, y: np.ndarray, training: bool, compiled: bool) -> dict:
+def torch_sides(torch: Any, net: Net, x: np.ndarray, y: np.ndarray, training: bool, compiled: bool) -> dict:
     """Return the peer's ways of doing the same, by name: both memory formats, eager and compiled."""
     sides = {}
     torch.compiler.reset()  # else the nets before this one count against its limit of recompilations
     for name, layout in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
         tx = torch.from_numpy(np.ascontiguousarray(x)).to(memory_format=layout)
         ty = torch.from_numpy(y)
-        for prefix, convert in (("", lambda net: net), ("compiled ", torch.compile)):
+        for prefix, change in (("", lambda twin: twin), ("compiled ", torch.compile)):
             if prefix and not compiled:
                 continue
-            net = to_torch(torch, model).to(memory_format=layout).train(training)
+            twin = net.twin(torch).to(memory_format=layout).train(training)
             make = _torch_step if training else _torch_inference
-            side = make(torch, convert(net), net, tx, ty)
+            side = make(torch, change(twin), twin, tx, ty)
             if not prefix or _compiles(side, prefix + name):
                 sides[prefix + name] = side
     return sides
@@ -208,32 +214,32 @@ def _torch_inference(torch: Any, run: Any, net: Any, x: Any, y: Any) -> Callable
 # ---- is it the same?
 
 
-def check_same(torch: Any, net: Net) -> None:
-    """Exit unless scores, loss and gradients are the peer's, in float64 and in float32, for up to 16 images.
+def check_same(torch: Any, net: Net, most: int = 16) -> None:
+    """Exit unless scores, loss and gradients are the peer's, in float64 and in float32, for up to ``most`` images.
 
     In float64 they agree up to rounding. In float32 a ReLU or a maximum may go the other way in one of the two
     where it is within rounding of a tie; about a share eps of all elements is, which changes the norm of a
     gradient by some sqrt(eps), or as much as it changes the peer's own gradients against its float64.
     """
-    x, y = net.data(min(net.batch, 16))
+    x, y = net.data(min(net.batch, most))
     single, double = (_peer(torch, net, x, y, dtype) for dtype in (torch.float32, torch.float64))
-    noise = max(_distance(single, double), 8 * float(np.finfo(np.float32).eps) ** 0.5)
+    noise = max(distance(single, double), 8 * float(np.finfo(np.float32).eps) ** 0.5)
     for dtype, allowed in ((np.float64, float(np.finfo(np.float64).eps) ** 0.5), (np.float32, 8 * noise)):
-        error = _distance(_ours(net, x, y, dtype), double)
+        error = distance(_ours(net, x, y, dtype), double)
         if not error <= allowed:
             raise SystemExit(f"{net}: {dtype.__name__} differs by {error:.3g}, more than {allowed:.3g}: not timed")
 
 
-def _certain(model: nn.Sequential) -> nn.Sequential:
-    """Turn dropout off: the two sides draw different masks."""
+def _certain(model: Any) -> Any:
+    """Turn dropout off, in ours or the peer's: the two draw different masks."""
     for layer in model.modules():
-        if isinstance(layer, nn.Dropout):
+        if type(layer).__name__ == "Dropout":
             layer.p = 0.0
     return model
 
 
 def _ours(net: Net, x: np.ndarray, y: np.ndarray, dtype: Any) -> list[np.ndarray]:
-    model, loss = _certain(net.build()).astype(dtype), nn.CrossEntropyLoss()
+    model, loss = _certain(net.build()).astype(dtype).train(), nn.CrossEntropyLoss()
     scores = model.predict(x.astype(dtype))
     value = loss(model(x.astype(dtype)), y)
     model.backward(loss.backward())
@@ -241,7 +247,7 @@ def _ours(net: Net, x: np.ndarray, y: np.ndarray, dtype: Any) -> list[np.ndarray
 
 
 def _peer(torch: Any, net: Net, x: np.ndarray, y: np.ndarray, dtype: Any) -> list[np.ndarray]:
-    twin = to_torch(torch, _certain(net.build())).to(dtype)
+    twin = _certain(net.twin(torch)).to(dtype)
     images = torch.from_numpy(np.ascontiguousarray(x)).to(dtype)
     scores = twin.eval()(images).detach().numpy()
     loss = torch.nn.functional.cross_entropy(twin.train()(images), torch.from_numpy(y))
@@ -249,7 +255,13 @@ def _peer(torch: Any, net: Net, x: np.ndarray, y: np.ndarray, dtype: Any) -> lis
     return [scores, np.array(loss.item()), *(p.grad.numpy() for p in twin.parameters())]
 
 
-def _distance(got: list[np.ndarray], want: list[np.ndarray]) -> float:
-    """Return the largest relative error of an array, in the Euclidean norm."""
-    norm = np.linalg.norm
-    return max(float(norm(a - b) / norm(b)) for a, b in zip(got, want, strict=True))
+def distance(got: list[np.ndarray], want: list[np.ndarray]) -> float:
+    """Return the largest relative error of an array, in the Euclidean norm.
+
+    Where the exact array is zero, as is the gradient of a bias that a normalisation takes away again, the error is
+    relative to the largest of all.
+    """
+    norms = [float(np.linalg.norm(b)) for b in want]
+    largest = max(norms)
+    scales = [norm if norm > 1e-10 * largest else largest for norm in norms]
+    return max(float(np.linalg.norm(a - b)) / scale for a, b, scale in zip(got, want, scales, strict=True))

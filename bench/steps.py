@@ -22,7 +22,7 @@ def contest(net: Net, batch: int, training: bool, torch: Any, args: argparse.Nam
     if args.data != "normal":
         sides["on normal data"] = make(*net.data(batch))
     elif torch:
-        sides |= torch_sides(torch, net.build(), x, y, training, args.compile == "yes")
+        sides |= torch_sides(torch, net, x, y, training, args.compile == "yes")
     return sides
 
 
