@@ -169,6 +169,31 @@ def test_equal_bits_on_every_table_and_thread_count(shape, every_setting):
     assert_allclose(F.group_norm(x, 2, weight, bias), want, rtol=0, atol=bound(x, 64, weight, bias))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [1, 3, 16, 31, 63, 64, 65, 100, 128, 129, 1000, 16384, 16385])
+def test_a_row_is_summed_as_a_column_of_one_channel(width, dtype, every_setting):
+    """Rows are taken many a call, in the order of sums of batch normalisation, whatever block they are in."""
+    rng = np.random.default_rng(width)
+    rows = 3 if width > 1000 else 600
+    x, g = (rng.standard_normal((rows, width)).astype(dtype) for _ in range(2))
+
+    def run():
+        return F.layer_norm(x, (width,), None, None, 0.01), *F.layer_norm_backward(g, x, (width,), None, None, 0.01)[:1]
+
+    want_y, want_gx = np.empty_like(x), np.empty_like(x)
+    for i in (0, 1, rows // 2, rows - 1):
+        alone, grad = x[i : i + 1], g[i : i + 1]
+        want_y[i] = F.layer_norm(alone, (width,), None, None, 0.01)[0]
+        want_gx[i] = F.layer_norm_backward(grad, alone, (width,), None, None, 0.01)[0][0]
+        if width > 1:
+            column = np.ascontiguousarray(alone.T)
+            assert_array_equal(F.batch_norm(column, None, None, training=True, eps=0.01)[:, 0], want_y[i])
+    for found_y, found_gx in every_setting(run).values():
+        for i in (0, 1, rows // 2, rows - 1):
+            assert_array_equal(found_y[i], want_y[i])
+            assert_array_equal(found_gx[i], want_gx[i])
+
+
 def test_whole_numbers_are_exact():
     x = np.array([[1, -1, 3, -3], [2, -2, 2, -2]], np.float32)
     assert_array_equal(F.group_norm(x, 2, eps=0.0), np.sign(x))

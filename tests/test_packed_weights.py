@@ -1,4 +1,4 @@
-"""Evaluation packs weights once, and notices whatever changes them."""
+"""Evaluation packs weights once where it pays, and notices whatever changes them."""
 
 import copy
 
@@ -114,27 +114,30 @@ def test_a_weight_is_packed_once_for_all_batches(monkeypatch, name):
 
     monkeypatch.setattr(PackedWeight, "__init__", counted)
     weights = [p for p in model.parameters() if p.data.ndim > 1]
+    kept = {"winograd": 1, "transposed": 3}.get(name, 0)  # direct convolutions pack in every run
     for batch in (5, 6, 5, 7, 6):
         model(np.ones((batch, *shape), np.float32))
-    assert packs == [1] * len(weights)
+    assert packs == [1] * kept
     weights[0].data += 1
     for _ in range(3):
         model(np.ones((5, *shape), np.float32))
-    assert packs == [1] * len(weights) + [2]
+    assert packs == [1] * kept + [2] * (kept > 0)
 
 
 def test_neither_training_nor_many_pixels_keep_anything():
-    model = NETS["conv"][0]()
-    assert model.plan((2, 3, 5, 4)).packed == 0
-    few, many = (model.eval().plan((n, 3, 5, 4), training=False) for n in (MOST_PIXELS // 20, MOST_PIXELS // 20 + 1))
+    model = NETS["winograd"][0]()
+    assert model.plan((2, 5, 6, 6)).packed == 0
+    few, many = (model.eval().plan((n, 5, 6, 6), training=False) for n in (MOST_PIXELS // 36, MOST_PIXELS // 36 + 1))
     assert few.packed > 0
     assert many.packed == 0
     assert "weights, packed, and copies" in str(few)
 
 
 WIDE = {
-    "linear": (lambda: nn.Sequential(nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 300)), (300,)),
-    "conv": (lambda: nn.Sequential(nn.Conv2d(40, 60, 3, padding=1), nn.Conv2d(60, 40, 3)), (40, 9, 9)),
+    "direct": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3240, 400), nn.ReLU(), nn.Linear(400, 300)), (40, 9, 9)),
+    "winograd": (
+        lambda: nn.Sequential(*(nn.Conv2d(40, 40, 3, padding=1, algorithm="winograd") for _ in range(2))), (40, 9, 9)
+    ),
     "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(60, 40, 3, stride=2)), (60, 4, 5)),
 }
 
@@ -147,5 +150,5 @@ def test_planned_bytes_are_those_measured(traced, name):  # noqa: F811
     x = np.moveaxis(np.random.default_rng(0).standard_normal((8, *image, channels), np.float32), -1, 1)
     for _ in range(2):
         y = model.predict(x)
-    assert plan.packed > plan.arena
+    assert plan.packed > plan.arena if name != "direct" else plan.packed == 0
     assert plan.total == pytest.approx(numpy_bytes() - x.nbytes - y.nbytes, rel=0.01)

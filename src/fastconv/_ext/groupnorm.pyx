@@ -2,15 +2,18 @@
 
 The sums are those of batch normalisation (norm.pyx): a sample's pixels are the rows, cut into shards by the shape alone
 and merged in a fixed tree. A group's statistics are made of its channels', in the order of the channels, in double. A
-row is taken as a column of single channels. Threads share samples or rows, or where those are few the shards of each.
+row is taken as a column of single channels. Threads share samples, or where those are few the shards of each; blocks of
+rows, or where a row is longer than a block rows or the shards of each.
 """
 
 from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
+from libc.string cimport memset
 
+from fastconv._ext.conv.geometry cimport ceil_div
 from fastconv._ext.epilogue cimport Epilogue, epilogue_at
 from fastconv._ext.norm cimport Rows, batch_moments, gradient_sums, real, scale_shift, scratch_elements
-from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
+from fastconv._ext.runtime cimport FC_ACT_none, fc_epilogue, fc_ops, ops, threads_for
 
 # Elements of rows that one thread takes at once; a longer row is cut into shards.
 cdef Py_ssize_t BLOCK = 16384
@@ -178,46 +181,52 @@ def row_forward(
     scratch,
 ):
     """Normalise each row of x (M, D); saved (2, M) receives mean and 1 / deviation. Weight and bias: both or None."""
-    cdef Py_ssize_t m = x.shape[0], d = x.shape[1], i, own = scratch_elements(d, 1)
-    cdef int threads = sharing(m, 6.0 * m * d)
+    cdef Py_ssize_t m = x.shape[0], d = x.shape[1], i, block = max(1, BLOCK // d), own = scratch_elements(d, 1)
+    cdef int threads = sharing(ceil_div(m, block), 6.0 * m * d)
     cdef unsigned char[::1] arena = scratch(threads * own * sizeof(real))
     cdef real *memory = <real *>&arena[0]
-    cdef const real *factors = NULL
     epilogue.check(sizeof(real), m, d)
     cdef fc_epilogue e = epilogue.e
-    cdef fc_epilogue plain = Epilogue().e
     if weight is not None:
-        factors = &weight[0]
-        e.scale, e.shift = factors, &bias[0]
-    for i in prange(m, nogil=True, schedule="static", num_threads=threads):
-        one_row(&x[i, 0], d, eps, plain, epilogue_at(&e, i * d, 0, 0, sizeof(real)), factors != NULL,
-                memory + threadid() * own, &saved[0, i], m, &y[i, 0])
+        e.scale, e.shift = &weight[0], &bias[0]
+    if d > BLOCK:
+        for i in prange(m, nogil=True, schedule="static", num_threads=threads):
+            long_row(&x[i, 0], d, eps, epilogue_at(&e, i * d, 0, 0, sizeof(real)), memory + threadid() * own,
+                     &saved[0, i], m, &y[i, 0])
+        return
+    for i in prange(0, m, block, nogil=True, schedule="static", num_threads=threads):
+        short_rows(&x[i, 0], min(block, m - i), d, eps, epilogue_at(&e, i * d, 0, 0, sizeof(real)), &saved[0, i], m,
+                   &y[i, 0])
 
 
-cdef void one_row(
-    const real *x, Py_ssize_t d, double eps, fc_epilogue plain, fc_epilogue e, bint affine, real *coef, real *saved,
-    Py_ssize_t m, real *y
+cdef void short_rows(
+    const real *x, Py_ssize_t rows, Py_ssize_t d, double eps, fc_epilogue e, real *saved, Py_ssize_t m, real *y
+) noexcept nogil:
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    table.row_norm(x, rows, d, eps, saved, saved + m, y)
+    if e.scale != NULL or e.pre != NULL or e.activation != FC_ACT_none:
+        table.finish(&e, y, d, y, d, rows, d)
+
+
+cdef void long_row(
+    const real *x, Py_ssize_t d, double eps, fc_epilogue e, real *coef, real *saved, Py_ssize_t m, real *y
 ) noexcept nogil:
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef real *sums = coef + 4
     cdef double mean, invstd
-    if d <= BLOCK:
-        table.moments(x, d, 1, sums, sums + 1)
-    else:
-        batch_moments(x, 1, d, 1, sums, sums)
+    cdef fc_epilogue plain
+    batch_moments(x, 1, d, 1, sums, sums)
     mean = <double>sums[0] / d
     invstd = 1 / sqrt(<double>sums[1] / d + eps)
     saved[0] = <real>mean
     saved[m] = <real>invstd
     coef[0] = <real>invstd
     coef[1] = <real>(-mean * invstd)
-    if affine:
-        plain.scale, plain.shift = coef, coef + 1
-        table.finish(&plain, x, 1, y, 1, d, 1)
+    memset(&plain, 0, sizeof(plain))
+    plain.scale, plain.shift = coef, coef + 1
+    table.finish(&plain, x, 1, y, 1, d, 1)
+    if e.scale != NULL or e.pre != NULL or e.activation != FC_ACT_none:
         table.finish(&e, y, d, y, d, 1, d)
-    else:
-        e.scale, e.shift = coef, coef + 1
-        table.finish(&e, x, 1, y, 1, d, 1)
 
 
 def row_backward(
@@ -232,15 +241,15 @@ def row_backward(
 ):
     """Set dx (M, D) and add to dweight and dbias, both unless they are None. Rows are added in shards, in a fixed tree.
     """
-    cdef Py_ssize_t m = x.shape[0], d = x.shape[1], i, j, own = scratch_elements(d, 1) + d
+    cdef Py_ssize_t m = x.shape[0], d = x.shape[1], i, j, block = max(1, BLOCK // d), own = scratch_elements(d, 1) + d
     cdef Py_ssize_t shared = scratch_elements(m, d)
-    cdef int threads = sharing(m, 6.0 * m * d)
+    cdef int threads = sharing(ceil_div(m, block), 6.0 * m * d)
     cdef unsigned char[::1] arena = scratch((shared + d + threads * own) * sizeof(real))
     cdef real *sums = <real *>&arena[0]
     cdef real *zeros = sums + shared
     cdef real *memory = zeros + d
-    cdef fc_epilogue plain = Epilogue().e
     cdef const real *factors = NULL
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     if m == 0:
         return
     if weight is not None:
@@ -248,8 +257,8 @@ def row_backward(
     for j in range(d):
         zeros[j] = 0
     # first the normalised rows, where dx will be
-    for i in prange(m, nogil=True, schedule="static", num_threads=threads):
-        normalised(&x[i, 0], d, saved[0, i], saved[1, i], plain, memory + threadid() * own, &dx[i, 0])
+    for i in prange(0, m, block, nogil=True, schedule="static", num_threads=threads):
+        table.row_renorm(&x[i, 0], min(block, m - i), d, &saved[0, i], &saved[1, i], &dx[i, 0])
     if dweight is not None or dbias is not None:
         gradient_sums(&g[0, 0], <const real *>NULL, &dx[0, 0], Rows(d, d, d), zeros, m, d, sums, sums)
     for j in range(d):
@@ -257,35 +266,28 @@ def row_backward(
             dweight[j] += sums[d + j]
         if dbias is not None:
             dbias[j] += sums[j]
-    for i in prange(m, nogil=True, schedule="static", num_threads=threads):
-        one_row_backward(&g[i, 0], d, factors, zeros, saved[1, i], plain, memory + threadid() * own, &dx[i, 0])
+    if d > BLOCK:
+        for i in prange(m, nogil=True, schedule="static", num_threads=threads):
+            long_row_backward(&g[i, 0], d, factors, zeros, saved[1, i], memory + threadid() * own, &dx[i, 0])
+        return
+    for i in prange(0, m, block, nogil=True, schedule="static", num_threads=threads):
+        table.row_norm_backward(&g[i, 0], factors, min(block, m - i), d, &saved[1, i], &dx[i, 0])
 
 
-cdef void normalised(
-    const real *x, Py_ssize_t d, double mean, double invstd, fc_epilogue plain, real *coef, real *out
-) noexcept nogil:
-    coef[0] = <real>invstd
-    coef[1] = <real>(-mean * invstd)
-    plain.scale, plain.shift = coef, coef + 1
-    ops(sizeof(real) // 4 - 1).finish(&plain, x, 1, out, 1, d, 1)
-
-
-cdef void one_row_backward(
-    const real *g, Py_ssize_t d, const real *weight, const real *zeros, double invstd, fc_epilogue plain, real *coef,
-    real *dx
+cdef void long_row_backward(
+    const real *g, Py_ssize_t d, const real *weight, const real *zeros, double invstd, real *coef, real *dx
 ) noexcept nogil:
     # dx: the normalised row, then its gradient
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
     cdef real *weighted = coef + 4
     cdef real *sums = weighted + d
+    cdef fc_epilogue plain
     if weight != NULL:
+        memset(&plain, 0, sizeof(plain))
         plain.scale, plain.shift = weight, zeros
         table.finish(&plain, g, d, weighted, d, 1, d)
         g = weighted
-    if d <= BLOCK:
-        table.norm_sums(g, NULL, dx, zeros, d, 1, sums)
-    else:
-        gradient_sums(g, <const real *>NULL, dx, Rows(1, 1, 1), zeros, d, 1, sums, sums)
+    gradient_sums(g, <const real *>NULL, dx, Rows(1, 1, 1), zeros, d, 1, sums, sums)
     coef[0] = 0
     coef[1] = <real>(-invstd * sums[1] / d)
     coef[2] = <real>(-invstd * sums[0] / d)

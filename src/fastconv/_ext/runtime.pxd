@@ -395,6 +395,13 @@ cdef extern from "kernels.h" nogil:
         void (*norm_backward)(const void *g, const void *y, const void *x, const void *coef,
                               Py_ssize_t n, Py_ssize_t c, void *dx) noexcept nogil
         void (*drop)(const void *x, const unsigned char *mask, double scale, Py_ssize_t n, void *y) noexcept nogil
+        # rownorm.inc.h
+        void (*row_norm)(const void *x, Py_ssize_t n, Py_ssize_t d, double eps, void *mean, void *invstd,
+                         void *y) noexcept nogil
+        void (*row_renorm)(const void *x, Py_ssize_t n, Py_ssize_t d, const void *mean, const void *invstd,
+                           void *y) noexcept nogil
+        void (*row_norm_backward)(const void *g, const void *weight, Py_ssize_t n, Py_ssize_t d, const void *invstd,
+                                  void *dx) noexcept nogil
         # optim.inc.h
         void (*sgd)(const fc_sgd *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*adam)(const fc_adam *a, Py_ssize_t first, Py_ssize_t last) noexcept nogil

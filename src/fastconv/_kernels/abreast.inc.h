@@ -51,7 +51,7 @@ static void FC(from_lanes)(const void *lanes, ptrdiff_t n, void *y, ptrdiff_t y_
 /* ---- forward and input gradient ---- */
 
 /* One tile: mr pixels of a row, kt filters from k on */
-FC_INLINE void FC(abreast_tile)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int relu, const int mr, const int kt)
+FC_INLINE void FC(abreast_tile)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act, const int mr, const int kt)
 {
     const ptrdiff_t x_col = a->x_col * LANES;
     const T *w = (const T *)a->w + k;
@@ -94,45 +94,45 @@ FC_INLINE void FC(abreast_tile)(const fc_abreast *a, const T *x, T *y, ptrdiff_t
                 r = V(add)(r, V(set1)(bias[k + i]));
             if (scale)
                 r = V(fma)(r, V(set1)(scale[k + i]), V(set1)(shift[k + i]));
-            V(store)(y + (j * a->channels + k + i) * LANES, relu ? FC(relu_vec)(r) : r);
+            V(store)(y + (j * a->channels + k + i) * LANES, FC(act_vec)(r, &a->e, act));
         }
 }
 
 /* All tiles of a row, kt filters from k on: as many of full width as there are, then smaller ones */
 #define FC_TILES(KT)                                                                                                 \
-    static FC_NOINLINE void FC(abreast_most_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int relu)        \
+    static FC_NOINLINE void FC(abreast_most_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)         \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, relu, FC_ABREAST(KT), KT);                                                      \
+        FC(abreast_tile)(a, x, y, k, act, FC_ABREAST(KT), KT);                                                      \
     }                                                                                                                \
-    static FC_NOINLINE void FC(abreast_four_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int relu)        \
+    static FC_NOINLINE void FC(abreast_four_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)         \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, relu, FC_ABREAST(KT) > 4 ? 4 : 1, KT);                                          \
+        FC(abreast_tile)(a, x, y, k, act, FC_ABREAST(KT) > 4 ? 4 : 1, KT);                                          \
     }                                                                                                                \
-    static FC_NOINLINE void FC(abreast_two_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int relu)         \
+    static FC_NOINLINE void FC(abreast_two_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)          \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, relu, 2, KT);                                                                   \
+        FC(abreast_tile)(a, x, y, k, act, 2, KT);                                                                   \
     }                                                                                                                \
-    static FC_NOINLINE void FC(abreast_one_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int relu)         \
+    static FC_NOINLINE void FC(abreast_one_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)          \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, relu, 1, KT);                                                                   \
+        FC(abreast_tile)(a, x, y, k, act, 1, KT);                                                                   \
     }                                                                                                                \
-    static void FC(abreast_row_##KT)(const fc_abreast *a, const T *x, ptrdiff_t k, int relu)                           \
+    static void FC(abreast_row_##KT)(const fc_abreast *a, const T *x, ptrdiff_t k, int act)                            \
     {                                                                                                                \
         const ptrdiff_t x_col = a->x_col * LANES, y_col = a->channels * LANES;                                       \
         T *y = a->line;                                                                                              \
         for (ptrdiff_t left = a->cols, n; left > 0; left -= n, x += n * x_col, y += n * y_col)                       \
             if (left >= FC_ABREAST(KT)) {                                                                            \
                 n = FC_ABREAST(KT);                                                                                  \
-                FC(abreast_most_##KT)(a, x, y, k, relu);                                                             \
+                FC(abreast_most_##KT)(a, x, y, k, act);                                                              \
             } else if (left >= 4 && FC_ABREAST(KT) > 4) {                                                            \
                 n = 4;                                                                                               \
-                FC(abreast_four_##KT)(a, x, y, k, relu);                                                             \
+                FC(abreast_four_##KT)(a, x, y, k, act);                                                              \
             } else if (left >= 2) {                                                                                  \
                 n = 2;                                                                                               \
-                FC(abreast_two_##KT)(a, x, y, k, relu);                                                              \
+                FC(abreast_two_##KT)(a, x, y, k, act);                                                               \
             } else {                                                                                                 \
                 n = 1;                                                                                               \
-                FC(abreast_one_##KT)(a, x, y, k, relu);                                                              \
+                FC(abreast_one_##KT)(a, x, y, k, act);                                                               \
             }                                                                                                        \
     }
 FC_TILES(1)
@@ -150,10 +150,10 @@ static void FC(abreast)(const fc_abreast *a)
         for (ptrdiff_t g = 0, k = 0; g < groups; g++) { /* five channels are 3 and 2, not 4 and 1 */
             const ptrdiff_t kt = (a->channels - k + groups - g - 1) / (groups - g);
             switch (kt) {
-                case 1: FC(abreast_row_1)(a, x, k, stages.relu); break;
-                case 2: FC(abreast_row_2)(a, x, k, stages.relu); break;
-                case 3: FC(abreast_row_3)(a, x, k, stages.relu); break;
-                default: FC(abreast_row_4)(a, x, k, stages.relu);
+                case 1: FC(abreast_row_1)(a, x, k, stages.act); break;
+                case 2: FC(abreast_row_2)(a, x, k, stages.act); break;
+                case 3: FC(abreast_row_3)(a, x, k, stages.act); break;
+                default: FC(abreast_row_4)(a, x, k, stages.act);
             }
             k += kt;
         }

@@ -36,7 +36,7 @@ typedef struct fc_pack {
     ptrdiff_t lane_pitch, c_pitch;
     const ptrdiff_t *taps;     /* IN (ntaps) */
     ptrdiff_t ntaps, nc, lanes;
-    ptrdiff_t nr;              /* lanes of a panel: a multiple of a vector's, at most the table's nr */
+    ptrdiff_t nr;              /* lanes of a panel: of one alone any number from `lanes` on, else of whole vectors */
     void *panels;              /* OUT (ceil(lanes / nr), ntaps, nc, nr) */
 } fc_pack;
 

@@ -14,7 +14,7 @@ FC_INLINE int FC(in_threes)(const ptrdiff_t *taps, ptrdiff_t ntaps, ptrdiff_t x_
 
 /* mr pixels of one vector of channels, all taps */
 FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, ptrdiff_t c,
-                                  int relu, const ptrdiff_t tail, const int threes, const int mr)
+                                  int act, const ptrdiff_t tail, const int threes, const int mr)
 {
     VEC acc[FC_DEPTHWISE];
     for (int i = 0; i < mr; i++)
@@ -31,7 +31,7 @@ FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w,
                 acc[i] = V(fma)(pixel[i + j], b[j], acc[i]);
     }
     for (int i = 0; i < mr; i++) {
-        const VEC r = FC(finish_vec)(acc[i], &a->e, relu, c, tail);
+        const VEC r = FC(finish_vec)(acc[i], &a->e, act, c, tail);
         if (tail)
             V(store_n)(y + i * a->y_col, r, tail);
         else
@@ -43,7 +43,7 @@ static void FC(depthwise)(const fc_depthwise *a)
 {
     const int threes = FC(in_threes)(a->taps, a->ntaps, a->x_col);
     const FC(stages) stages = FC(stages_of)(&a->e);
-    const int relu = stages.relu;
+    const int act = stages.act;
     const ptrdiff_t mr = a->cols < FC_DEPTHWISE ? 1 : FC_DEPTHWISE;
     /* a few columns from top to bottom: what the rows of the filter share stays in L1 */
     for (ptrdiff_t next = 0; next < a->cols; next += mr) {
@@ -55,11 +55,11 @@ static void FC(depthwise)(const fc_depthwise *a)
                 const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
                 if (tail || mr == 1)
                     for (ptrdiff_t m = 0; m < mr; m++)
-                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, c, relu, tail, 0, 1);
+                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, c, act, tail, 0, 1);
                 else if (threes)
-                    FC(depthwise_tile)(a, x, w, y, c, relu, 0, 1, FC_DEPTHWISE);
+                    FC(depthwise_tile)(a, x, w, y, c, act, 0, 1, FC_DEPTHWISE);
                 else
-                    FC(depthwise_tile)(a, x, w, y, c, relu, 0, 0, FC_DEPTHWISE);
+                    FC(depthwise_tile)(a, x, w, y, c, act, 0, 0, FC_DEPTHWISE);
                 if (stages.later)
                     FC(finish_later)(&stages, a->y, i * a->y_row + j * a->y_col, a->y_col,
                                      i * a->e.add_row + j * a->e.add_col, a->e.add_col, mr, c, tail ? tail : LANES);

@@ -1,8 +1,8 @@
 /* Epilogues (fc_epilogue of args.h) over T and the vector vocabulary.
  *
- * Convolution tiles do bias, scale, shift and ReLU in their registers (`finish_vec`) and leave the rest, where there is
- * any, to `finish_later`, which takes up what the tile has just stored, while it is in the first cache. Rows that come
- * from memory go through `finish`.
+ * Convolution tiles do bias, scale, shift and what maxima and minima make (ReLU, ReLU6) in their registers
+ * (`finish_vec`) and leave the rest, where there is any, to `finish_later`, which takes up what the tile has just stored,
+ * while it is in the first cache. Rows that come from memory go through `finish`.
  */
 
 /* Some rows of n neighbouring channels, and what of an epilogue belongs to them; a step left out is NULL. */
@@ -13,15 +13,23 @@ typedef struct FC(span) {
     const T *bias, *scale, *shift, *slopes;
 } FC(span);
 
+/* What a sum, which is no denormal number, becomes in registers: act is FC_ACT_none, _relu or _hardtanh */
+FC_INLINE VEC FC(act_vec)(VEC r, const fc_epilogue *e, int act)
+{
+    if (act == FC_ACT_none)
+        return r;
+    return act == FC_ACT_relu ? FC(relu_vec)(r) : FC(clip)(r, V(set1)((T)e->a), V(set1)((T)e->b));
+}
+
 /* The sums of the channels from k on, in registers, with the epilogue applied */
-FC_INLINE VEC FC(finish_vec)(VEC r, const fc_epilogue *e, int relu, ptrdiff_t k, ptrdiff_t part)
+FC_INLINE VEC FC(finish_vec)(VEC r, const fc_epilogue *e, int act, ptrdiff_t k, ptrdiff_t part)
 {
     const T *b = e->bias, *f = e->scale, *s = e->shift;
     if (b)
         r = V(add)(r, FC(get)(b + k, part));
     if (f)
         r = V(fma)(r, FC(get)(f + k, part), FC(get)(s + k, part));
-    return relu ? FC(relu_vec)(r) : r;
+    return FC(act_vec)(r, e, act);
 }
 
 FC_INLINE VEC FC(none_act)(VEC x, VEC a, VEC b)
@@ -105,15 +113,16 @@ static FC_NOINLINE void FC(finish_span)(const fc_epilogue *e, const FC(span) *s)
 
 /* The parts of an epilogue that tiles apply themselves, and those left for when their sums are stored */
 typedef struct FC(stages) {
-    int relu, later;
+    int act, later;
     fc_epilogue rest;
 } FC(stages);
 
 FC_INLINE FC(stages) FC(stages_of)(const fc_epilogue *e)
 {
     FC(stages) s;
-    s.later = e->add || e->pre || e->activation > FC_ACT_relu;
-    s.relu = e->activation == FC_ACT_relu && !s.later;
+    const int act = e->activation == FC_ACT_relu6 ? FC_ACT_hardtanh : e->activation;
+    s.later = e->add || e->pre || !(act == FC_ACT_none || act == FC_ACT_relu || act == FC_ACT_hardtanh);
+    s.act = s.later ? FC_ACT_none : act;
     s.rest = *e;
     return s;
 }

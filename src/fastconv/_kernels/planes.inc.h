@@ -6,7 +6,7 @@ enum { FC(most_vectors) = 8 };
 
 /* nv vectors of pixels, kt channels, the whole chain; vector v begins at x[v] and its n[v] results at y[v] */
 FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *y, const ptrdiff_t *n, ptrdiff_t k,
-                               int relu, const int kt, const int nv)
+                               int act, const int kt, const int nv)
 {
     VEC acc[4][FC(most_vectors)];
     for (int i = 0; i < kt; i++)
@@ -49,7 +49,7 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
             VEC r = bias ? V(add)(acc[i][v], b) : acc[i][v];
             if (scale)
                 r = V(fma)(r, f, s);
-            acc[i][v] = relu ? FC(relu_vec)(r) : r;
+            acc[i][v] = FC(act_vec)(r, &a->e, act);
         }
     }
     for (int v = 0; v < nv; v++) {
@@ -77,7 +77,7 @@ FC_INLINE void FC(planes_tile)(const fc_planes *a, const T *const *x, T *const *
 }
 
 /* kt channels from k on of all pixels, at most FC_PV / kt vectors of pixels at a time, a third of that at the end */
-FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, int relu, const int kt)
+FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, int act, const int kt)
 {
     const int full = FC_PV / kt < FC(most_vectors) ? FC_PV / kt : FC(most_vectors), few = full >= 3 ? full / 3 : 1;
     const ptrdiff_t across = (a->cols + LANES - 1) / LANES;
@@ -106,23 +106,23 @@ FC_INLINE void FC(planes_run)(const fc_planes *a, ptrdiff_t k, int relu, const i
             }
         }
         if (nv == full)
-            FC(planes_tile)(a, x, y, n, k, relu, kt, full);
+            FC(planes_tile)(a, x, y, n, k, act, kt, full);
         else
-            FC(planes_tile)(a, x, y, n, k, relu, kt, few);
+            FC(planes_tile)(a, x, y, n, k, act, kt, few);
         left -= nv;
     }
 }
 
-static void FC(planes_block)(const fc_planes *a, int relu)
+static void FC(planes_block)(const fc_planes *a, int act)
 {
     const ptrdiff_t groups = (a->channels + 3) / 4;
     for (ptrdiff_t g = 0, k = 0; g < groups; g++) { /* five channels are 3 and 2, not 4 and 1 */
         const ptrdiff_t kt = (a->channels - k + groups - g - 1) / (groups - g);
         switch (kt) {
-            case 1: FC(planes_run)(a, k, relu, 1); break;
-            case 2: FC(planes_run)(a, k, relu, 2); break;
-            case 3: FC(planes_run)(a, k, relu, 3); break;
-            default: FC(planes_run)(a, k, relu, 4);
+            case 1: FC(planes_run)(a, k, act, 1); break;
+            case 2: FC(planes_run)(a, k, act, 2); break;
+            case 3: FC(planes_run)(a, k, act, 3); break;
+            default: FC(planes_run)(a, k, act, 4);
         }
         k += kt;
     }
@@ -132,7 +132,7 @@ static void FC(planes)(const fc_planes *a)
 {
     const FC(stages) stages = FC(stages_of)(&a->e);
     if (!stages.later) {
-        FC(planes_block)(a, stages.relu);
+        FC(planes_block)(a, stages.act);
         return;
     }
     /* some rows at a time, so that they stay in L1 until they are finished */
@@ -145,7 +145,7 @@ static void FC(planes)(const fc_planes *a)
             b.x = (const T *)a->x + n * a->x_image + i * a->x_row;
             b.y = (T *)a->y + n * a->y_image + i * a->y_row;
             b.rows = a->rows - i < most ? a->rows - i : most;
-            FC(planes_block)(&b, 0);
+            FC(planes_block)(&b, FC_ACT_none);
             for (ptrdiff_t r = i; r < i + b.rows; r++)
                 FC(finish_later)(&stages, a->y, n * a->y_image + r * a->y_row, a->y_col,
                                  n * a->e.add_image + r * a->e.add_row, a->e.add_col, a->cols, 0, a->channels);

@@ -70,7 +70,7 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const i
             const int part = v == nv - 1 && tail;
             VEC r = acc[i][v];
             if (last == a->depth)
-                r = FC(finish_vec)(r, &a->e, at->stages.relu, at->k + v * LANES, part ? tail : 0);
+                r = FC(finish_vec)(r, &a->e, at->stages.act, at->k + v * LANES, part ? tail : 0);
             if (part)
                 V(store_n)(yi, r, tail);
             else

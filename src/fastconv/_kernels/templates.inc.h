@@ -14,6 +14,7 @@
 #include "sums.inc.h"
 #include "winograd.inc.h"
 #include "norm.inc.h"
+#include "rownorm.inc.h"
 #include "optim.inc.h"
 #include "probe.inc.h"
 #include "elementwise.inc.h"

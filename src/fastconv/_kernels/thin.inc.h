@@ -37,7 +37,7 @@ static FC_NOINLINE void FC(thin_store)(const fc_thin *a, const FC(stages) *stage
         for (ptrdiff_t j = 0; j < channels; j += LANES) {
             const ptrdiff_t part = channels - j < LANES ? channels - j : 0;
             FC(put)((T *)a->y + (row + i) * a->y_row + k + j,
-                    FC(finish_vec)(acc[i][j / LANES], &a->e, stages->relu, k + j, part), part);
+                    FC(finish_vec)(acc[i][j / LANES], &a->e, stages->act, k + j, part), part);
         }
     if (stages->later)
         FC(finish_later)(stages, a->y, row * a->y_row, a->y_row, row * a->e.add_col, a->e.add_col, mr, k, channels);

@@ -207,7 +207,7 @@ static void FC(winograd_gradient)(const fc_winograd *a)
 FC_INLINE void FC(winograd_from_tiles)(const fc_winograd *a, void (*step)(const VEC *m, VEC *y), const int side)
 {
     const FC(stages) stages = FC(stages_of)(&a->e);
-    const int relu = stages.relu;
+    const int act = stages.act;
     ptrdiff_t six = 6;
     FC_AGAIN(six);
     for (ptrdiff_t t = 0; t < a->tiles; t++) {
@@ -231,7 +231,7 @@ FC_INLINE void FC(winograd_from_tiles)(const fc_winograd *a, void (*step)(const 
                 step(half[i], y);
                 for (int j = 0; j < side; j++)
                     if (j < p.j1)
-                        FC(put)(to + j * a->x_col, FC(finish_vec)(y[j], &a->e, relu, k, part), part);
+                        FC(put)(to + j * a->x_col, FC(finish_vec)(y[j], &a->e, act, k, part), part);
             }
         }
         if (stages.later)

@@ -37,6 +37,8 @@ class Algorithm(NamedTuple):
         Kernels by the bytes of an element.
     packed_bytes : callable
         Given the sizes and the bytes of an element: the bytes of weights packed for ``forward``.
+    keeps : bool
+        Whether evaluation keeps packed weights: not where packing takes no longer than to see that they are the same.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Algorithm(NamedTuple):
     weight_gradient: dict[int, Any]
     pack: dict[int, Any]
     packed_bytes: Callable[[Geometry, int], int]
+    keeps: bool
 
 
 def instances(function: Any) -> dict[int, Any]:
@@ -63,6 +66,7 @@ DIRECT = Algorithm(
     weight_gradient=instances(weight_gradient),
     pack=instances(pack),
     packed_bytes=packed_bytes,
+    keeps=False,
 )
 
 
@@ -94,6 +98,7 @@ WINOGRAD = Algorithm(
     weight_gradient=instances(winograd_weight_gradient),
     pack=instances(winograd_pack),
     packed_bytes=winograd_packed_bytes,
+    keeps=True,
 )
 
 # The last one takes everything.

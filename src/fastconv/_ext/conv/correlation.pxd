@@ -2,7 +2,7 @@
 
 from fastconv._ext.conv.scratch cimport Scratch
 from fastconv._ext.conv.windows cimport Image
-from fastconv._ext.runtime cimport fc_epilogue, fc_ops, fc_segment
+from fastconv._ext.runtime cimport fc_epilogue, fc_ops, fc_pack, fc_segment
 
 # How pixels are read: from images abreast, one a lane of vectors; from planes of channels, with vectors over pixels; as
 # one long row of all images' pixels; from images as they lie; from copies with a zero border. Of no influence on any
@@ -20,8 +20,10 @@ cdef struct Correlation:
     const Py_ssize_t *tap_c
     Py_ssize_t groups, cg, kg  # source and destination channels of a group
     bint depthwise
-    const char *panels         # packed weights, panels of nr channels, `panel_pitch` elements a group
-    Py_ssize_t nr, panel_pitch
+    const char *panels         # packed weights, panels of nr channels; NULL where each is packed when it is needed,
+    fc_pack weights            # of these weights, whose groups lie `group_pitch` elements apart
+    Py_ssize_t nr, group_pitch
+    bint once                  # each panel is met once: all pixels are one block, and threads share the panels
     fc_epilogue e
     char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
     Py_ssize_t y_image, y_row, y_col
@@ -29,7 +31,7 @@ cdef struct Correlation:
     # filled by book_correlation:
     Way way
     Py_ssize_t images, image_blocks, row_block, row_blocks, col_block, col_blocks, parts
-    Py_ssize_t row_segments, pitch, window, x_image, x_plane, line
+    Py_ssize_t row_segments, pitch, window, room, x_image, x_plane, line
     fc_segment *segments
     Py_ssize_t *offsets
 

@@ -7,6 +7,7 @@ runs them. Neither has an influence on any bit: each result is one chain, taps a
 from cython.parallel cimport prange, threadid
 
 from fastconv._ext.conv.geometry cimport ceil_div
+from fastconv._ext.conv.packing cimport pack_panel
 from fastconv._ext.conv.scratch cimport SEGMENTS, WINDOWS, Scratch, book, get
 from fastconv._ext.conv.windows cimport (
     IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, plane_pitch, planes_bytes,
@@ -77,6 +78,9 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         while a.threads > 1 and count * ceil_div(m.rows, a.row_block) < 4 * a.threads and a.row_block > 1:
             a.row_block = ceil_div(a.row_block, 2)
         a.row_block = max(1, ceil_div(m.rows, max(1, ceil_div(m.rows, a.row_block))))
+    a.once = a.once and a.way != ABREAST
+    if a.once:
+        a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
     a.row_blocks = ceil_div(m.rows, a.row_block)
     a.col_blocks = ceil_div(m.cols, a.col_block)
     a.window = a.line = 0
@@ -97,17 +101,22 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
             limit *= 2   # weights come from beyond L2, and cost more than the images would
         a.images = max(1, min(limit, ceil_div(a.n, a.threads)))
         a.images = ceil_div(a.n, ceil_div(a.n, a.images * a.threads) * a.threads)
+        if a.once:
+            a.images = a.n
     a.image_blocks = ceil_div(a.n, a.images)
     a.x_image = a.window // m.size if a.window else m.h * a.pitch
     a.x_plane = plane_pitch(m, a.row_block) if a.way == PLANES else 0
     tasks = a.image_blocks * a.row_blocks * a.col_blocks
     a.parts = 1
-    if a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
+    if a.once:
+        a.parts = min(a.groups * ceil_div(a.kg, a.nr), 4 * a.threads)
+    elif a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
         a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
     if a.way != ABREAST:
         a.window *= a.images
+    a.room = ceil_div(a.nr * a.ntaps * a.cg * m.size, 64) * 64 if a.once else 0
     book(s, SEGMENTS, max(a.ntaps, 1) * sizeof(fc_segment))
-    book(s, WINDOWS, a.threads * a.window)
+    book(s, WINDOWS, a.threads * (a.window + a.room))
 
 
 # --- tasks ------------------------------------------------------------------------------------------------
@@ -124,7 +133,7 @@ cdef void correlate(Correlation *a, const Scratch *s) noexcept nogil:
             correlate_block(a, task, windows)
     else:
         for task in prange(tasks, schedule='static', num_threads=a.threads):
-            correlate_block(a, task, windows + threadid() * a.window)
+            correlate_block(a, task, windows + threadid() * (a.window + a.room))
 
 
 cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
@@ -171,12 +180,25 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     else:
         for image in range(images):
             copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
+    cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), panel_bytes = a.nr * a.ntaps * a.cg * size, panel
+    cdef Py_ssize_t begin = part * panels // a.parts, end_panel = (part + 1) * panels // a.parts
     cdef Place at
     at.y = n * a.y_image + i0 * a.y_row + j0 * a.y_col
     at.add = n * a.e.add_image + i0 * a.e.add_row + j0 * a.e.add_col
     at.line, at.images, at.cols = window + a.line, images, cols
+    if a.once:
+        for panel in range(begin, end_panel):
+            pack_panel(a.table, &a.weights, a.group_pitch, panel, window + a.window)
+            correlate_panels(a, panel, panel + 1, window + a.window, x, i0, end, at)
+    else:
+        correlate_panels(a, begin, end_panel, a.panels + begin * panel_bytes, x, i0, end, at)
+
+
+cdef void correlate_panels(const Correlation *a, Py_ssize_t begin, Py_ssize_t end_panel, const char *panels,
+                           const char *x, Py_ssize_t i, Py_ssize_t end, Place at) noexcept nogil:
+    """Run the rows i .. end-1 of a block with some panels of weights, the first of which is ``panels``."""
     # rows that meet the same rows of the filter go together: at the edges some of those lie outside
-    cdef Py_ssize_t i = i0, rows, first, last, next_first, next_last
+    cdef Py_ssize_t rows, first, last, next_first, next_last
     filter_rows(a, i, &first, &last)
     while i < end:
         rows = 0
@@ -187,8 +209,8 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
                 break
             filter_rows(a, i + rows, &next_first, &next_last)
         at.rows = rows
-        correlate_rows(a, part, x, &at, first, last)
-        x += rows * m.sr * a.pitch * size * (a.table.lanes if a.way == ABREAST else 1)
+        correlate_rows(a, begin, end_panel, panels, x, &at, first, last)
+        x += rows * a.image.sr * a.pitch * a.image.size * (a.table.lanes if a.way == ABREAST else 1)
         at.y += rows * a.y_row
         at.add += rows * a.e.add_row
         i += rows
@@ -205,16 +227,16 @@ cdef inline void filter_rows(const Correlation *a, Py_ssize_t i, Py_ssize_t *fir
         last[0] -= 1
 
 
-cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, const Place *at, Py_ssize_t first,
-                         Py_ssize_t last) noexcept nogil:
-    """Run some rows of some images with the rows first .. last-1 of the filter."""
+cdef void correlate_rows(const Correlation *a, Py_ssize_t begin, Py_ssize_t end, const char *weights, const char *x,
+                         const Place *at, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Run some rows of some images with the rows first .. last-1 of the filter, and the panels begin .. end-1."""
     cdef const Image *m = &a.image
     cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1)
     cdef Py_ssize_t t0 = first * in_row, ntaps = (last - first) * in_row
     cdef fc_depthwise d
     if a.depthwise:
         d.x, d.x_row, d.x_col = x, m.sr * a.pitch, m.sc * m.c
-        d.taps, d.ntaps, d.w, d.w_row = a.offsets + t0, ntaps, a.panels + t0 * m.c * size, m.c
+        d.taps, d.ntaps, d.w, d.w_row = a.offsets + t0, ntaps, weights + t0 * m.c * size, m.c
         d.y, d.y_row, d.y_col, d.e = a.y + at.y * size, a.y_row, a.y_col, epilogue_at(&a.e, at.y, at.add, 0, size)
         d.rows, d.cols, d.channels = at.rows, at.cols, m.c
         a.table.depthwise(&d)
@@ -235,16 +257,13 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
     v.taps, v.ntaps, v.nc, v.w_row, v.line = p.taps, ntaps, a.cg, a.nr, at.line
     v.y_image, v.y_row, v.y_col = a.y_image, a.y_row, a.y_col
     v.images, v.rows, v.cols = at.images, at.rows, at.cols
-    # this part's share of the panels of all groups, one call a group
-    cdef Py_ssize_t panels = ceil_div(a.kg, a.nr)
-    cdef Py_ssize_t begin = part * a.groups * panels // a.parts
-    cdef Py_ssize_t end = (part + 1) * a.groups * panels // a.parts
-    cdef Py_ssize_t group, k0, k1
+    # one call a group
+    cdef Py_ssize_t panels = ceil_div(a.kg, a.nr), group, k0, k1
     while begin < end:
         group = begin // panels
         k0 = (begin - group * panels) * a.nr
         k1 = min(a.kg, (end - group * panels) * a.nr)
-        b.w = a.panels + (group * a.panel_pitch + k0 * a.ntaps * a.cg + t0 * a.cg * a.nr) * size
+        b.w = weights + t0 * a.cg * a.nr * size
         b.e = epilogue_at(&a.e, at.y, at.add, group * a.kg + k0, size)
         b.y = a.y + (at.y + group * a.kg + k0) * size
         b.channels = k1 - k0
@@ -257,4 +276,5 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t part, const char *x, c
         else:
             b.x = x + group * a.cg * size
             a.table.rows(&b)
+        weights += ((group + 1) * panels - begin) * a.nr * a.ntaps * a.cg * size
         begin = (group + 1) * panels

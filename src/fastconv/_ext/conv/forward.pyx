@@ -4,7 +4,7 @@ from cython.parallel cimport prange
 
 from fastconv._ext.conv.correlation cimport Correlation, book_correlation, correlate
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
-from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panel_pitch, panels_of
+from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panels_of, weights_of
 from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
 from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, fc_thin, ops, threads_for
@@ -14,11 +14,14 @@ ctypedef fused real:
     double
 
 
-# So few pixels do not pay for packing the weights.
+# So few pixels do not pay for packing the weights. With so few, of images that stay in L2, a panel is packed where it
+# is met, into the cache.
 cdef Py_ssize_t THIN = 4
+cdef Py_ssize_t FEW = 1024
+cdef Py_ssize_t FEW_BYTES = 2 * 1024 * 1024
 
 
-cpdef bint is_thin(Geometry g) noexcept nogil:
+cdef bint is_thin(Geometry g) noexcept nogil:
     """Return whether these are few pixels, each of which reads itself alone."""
     return (g.n * g.p * g.q <= THIN and g.groups == 1 and g.r == 1 and g.s == 1 and g.sh == 1 and g.sw == 1
             and g.top == 0 and g.left == 0 and g.h == g.p and g.w == g.q)
@@ -48,9 +51,16 @@ cdef void thin_block(const fc_ops *table, const fc_thin *whole, Py_ssize_t k, Py
     table.thin(&a)
 
 
-cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, Scratch *s) noexcept nogil:
-    """Make ``a`` the correlation of these sizes, results ``pitch`` elements apart; book what it needs beside panels."""
+cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, bint packed,
+                   Scratch *s) noexcept nogil:
+    """Make ``a`` the correlation of these sizes, results ``pitch`` elements apart; book what it needs.
+
+    Panels are among that unless they are ``packed``.
+    """
     a.table = table
+    a.once = (not packed and not g.depthwise and g.n * g.p * g.q <= FEW
+              and g.n * g.h * g.w * g.c * table.size <= FEW_BYTES)
+    a.group_pitch = g.k * (g.c // g.groups) * g.r * g.s // g.groups
     a.image.h, a.image.w, a.image.c, a.image.size = g.h, g.w, g.c, table.size
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = g.p, g.q, g.sh, g.sw
     a.image.top, a.image.left = g.top, g.left
@@ -60,9 +70,10 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t p
     a.y_image, a.y_row, a.y_col = g.p * g.q * pitch, g.q * pitch, pitch
     a.threads = threads_for(g.work())
     a.nr = panel_lanes(table, a.kg)
-    a.panel_pitch = panel_pitch(a.nr, a.kg, a.ntaps * a.cg)
     book(s, TAPS, 3 * a.ntaps * sizeof(Py_ssize_t))
     book_correlation(a, s)
+    if not packed and not a.once:
+        book(s, PANELS, panel_bytes(table, g, False))
 
 
 def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, :] y, Geometry g,
@@ -88,12 +99,10 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
                      <char *>&y[0, 0, 0, 0], pitch, &epilogue.e)
         return
     nothing_booked(&s)
-    describe(&a, g, table, pitch, &s)
     a.panels = NULL
     if packed is not None:
-        a.panels = panels_of(table, a.nr, panel_bytes(table, g, False), packed)
-    if a.panels == NULL:
-        book(&s, PANELS, panel_bytes(table, g, False))
+        a.panels = panels_of(table, panel_lanes(table, g.k // g.groups), panel_bytes(table, g, False), packed)
+    describe(&a, g, table, pitch, a.panels != NULL, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
     cdef Py_ssize_t *taps = <Py_ssize_t *>get(&s, TAPS)
@@ -107,7 +116,9 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
             taps[t] = t
             taps[a.ntaps + t] = t // g.s * g.dh
             taps[2 * a.ntaps + t] = t % g.s * g.dw
-        if a.panels == NULL:
+        if a.once:
+            a.weights = weights_of(table, <const char *>&weight[0, 0, 0, 0], g, False, taps, a.ntaps)
+        elif a.panels == NULL:
             a.panels = get(&s, PANELS)
             pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, False, taps, a.ntaps, get(&s, PANELS))
         correlate(&a, &s)

@@ -5,15 +5,7 @@ Input positions a stride apart meet the same taps: each phase is one correlation
 
 from fastconv._ext.conv.correlation cimport Correlation, book_correlation, correlate
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
-from fastconv._ext.conv.packing cimport (
-    HEADER_BYTES,
-    Header,
-    pack_taps,
-    panel_bytes,
-    panel_lanes,
-    panel_pitch,
-    panels_of,
-)
+from fastconv._ext.conv.packing cimport HEADER_BYTES, Header, pack_taps, panel_bytes, panel_lanes, panels_of
 from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
 from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
@@ -114,7 +106,6 @@ cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, Py_ssiz
     a.image.reach_r, a.image.reach_c = 0 if empty else rows.reach, 0 if empty else cols.reach
     a.n, a.ntaps, a.tap_rows = g.n, rows.count * cols.count, 0 if empty else rows.count
     a.y_image, a.y_row, a.y_col = g.h * g.w * pitch, g.sh * g.w * pitch, g.sw * pitch
-    a.panel_pitch = panel_pitch(a.nr, a.kg, a.ntaps * a.cg)
     book_correlation(a, s)
 
 
@@ -136,6 +127,7 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t p
     a.image.c, a.image.size = g.k, table.size
     a.groups, a.cg, a.kg, a.depthwise = g.groups, g.k // g.groups, g.c // g.groups, g.depthwise
     a.nr = panel_lanes(table, a.kg)
+    a.once = False
     a.threads = threads_for(g.work() / (g.sh * g.sw))
     for h0 in range(min(g.sh, g.h)):
         rows = phase_taps(h0, g.h, g.top, g.sh, g.dh, g.r, NULL, NULL)

@@ -4,7 +4,7 @@ Where each filter has one channel (depthwise) they lie tap after tap, all channe
 """
 
 from cython.parallel cimport prange
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.runtime cimport fc_ops, fc_pack, ops, threads_for
@@ -37,40 +37,44 @@ cdef Py_ssize_t panel_bytes(const fc_ops *table, Geometry g, bint flipped) noexc
 cdef void pack_taps(const fc_ops *table, const char *w, Geometry g, bint flipped, const Py_ssize_t *taps,
                     Py_ssize_t ntaps, char *panels) noexcept nogil:
     """Pack some taps of the weights (K, C/groups, R, S) in the order given: as ``panel_bytes`` says."""
-    cdef Py_ssize_t cg = g.c // g.groups, kg = g.k // g.groups, whole = g.r * g.s, count, task
+    cdef Py_ssize_t cg = g.c // g.groups, whole = g.r * g.s, count, task
     cdef fc_pack a
     cdef int threads
-    if g.depthwise:
-        pack_depthwise(w, taps, ntaps, g.c, whole, table.size, panels)
+    if g.depthwise:   # one panel of all channels, however many
+        a.w, a.taps, a.ntaps, a.panels = w, taps, ntaps, panels
+        a.lane_pitch, a.c_pitch, a.lanes, a.nc, a.nr = whole, whole, g.c, 1, g.c
+        table.pack(&a)
         return
-    a.w, a.taps, a.ntaps, a.panels = w, taps, ntaps, panels
+    a = weights_of(table, w, g, flipped, taps, ntaps)
+    count = ceil_div(a.lanes, a.nr)
+    threads = threads_for(8.0 * g.k * cg * ntaps)
+    for task in prange(g.groups * count, schedule='static', num_threads=threads):
+        pack_panel(table, &a, g.k * cg * whole // g.groups, task, panels + task * a.nr * ntaps * a.nc * table.size)
+
+
+cdef fc_pack weights_of(const fc_ops *table, const char *w, Geometry g, bint flipped, const Py_ssize_t *taps,
+                        Py_ssize_t ntaps) noexcept nogil:
+    """Return where the weights of the first group lie, and how wide their panels are."""
+    cdef Py_ssize_t cg = g.c // g.groups, kg = g.k // g.groups, whole = g.r * g.s
+    cdef fc_pack a
+    a.w, a.taps, a.ntaps, a.panels = w, taps, ntaps, NULL
     if flipped:
         a.lane_pitch, a.c_pitch, a.lanes, a.nc = whole, cg * whole, cg, kg
     else:
         a.lane_pitch, a.c_pitch, a.lanes, a.nc = cg * whole, whole, kg, cg
     a.nr = panel_lanes(table, a.lanes)
-    count = ceil_div(a.lanes, a.nr)
-    threads = threads_for(8.0 * g.k * cg * ntaps)
-    for task in prange(g.groups * count, schedule='static', num_threads=threads):
-        pack_panel(&a, table, task // count * kg * cg * whole, task % count * a.nr, task * a.nr * ntaps * a.nc)
+    return a
 
 
-cdef void pack_panel(const fc_pack *whole, const fc_ops *table, Py_ssize_t base, Py_ssize_t lane,
-                     Py_ssize_t out) noexcept nogil:
-    cdef fc_pack one = whole[0]
-    one.w = <const char *>whole.w + (base + lane * whole.lane_pitch) * table.size
-    one.lanes = min(whole.nr, whole.lanes - lane)
-    one.panels = <char *>whole.panels + out * table.size
+cdef void pack_panel(const fc_ops *table, const fc_pack *weights, Py_ssize_t group_pitch, Py_ssize_t index,
+                     char *panel) noexcept nogil:
+    """Pack one panel, counted through all groups, whose weights lie ``group_pitch`` elements apart."""
+    cdef fc_pack one = weights[0]
+    cdef Py_ssize_t count = ceil_div(one.lanes, one.nr), lane = index % count * one.nr
+    one.w = <const char *>one.w + (index // count * group_pitch + lane * one.lane_pitch) * table.size
+    one.lanes = min(one.nr, one.lanes - lane)
+    one.panels = panel
     table.pack(&one)
-
-
-cdef void pack_depthwise(const char *w, const Py_ssize_t *taps, Py_ssize_t ntaps, Py_ssize_t channels,
-                         Py_ssize_t pitch, Py_ssize_t size, char *out) noexcept nogil:
-    """Turn (channels, taps) into (taps, channels), taps in the order given."""
-    cdef Py_ssize_t t, c
-    for t in range(ntaps):
-        for c in range(channels):
-            memcpy(out + (t * channels + c) * size, w + (c * pitch + taps[t]) * size, size)
 
 
 def same_bytes(const unsigned char[::1] a, const unsigned char[::1] b):

@@ -8,7 +8,6 @@ import numpy as np
 from fastconv import config
 from fastconv._ext.bias import bias_gradient
 from fastconv._ext.conv.algorithms import choose, kernel
-from fastconv._ext.conv.forward import is_thin
 from fastconv._ext.conv.packing import same_bytes
 from fastconv.functional import linear
 from fastconv.functional._algorithm import NAMES, asked
@@ -122,10 +121,11 @@ class _Products(Operation):
 
     def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
         g, weight = self.geometry(*inputs[:2]), inputs[1]
-        if not 0 < g.n * g.p * g.q <= MOST_PIXELS or is_thin(g):
+        if not 0 < g.n * g.p * g.q <= MOST_PIXELS:
             return 0
         itemsize = weight.dtype.itemsize
-        return int(weight.nbytes + choose("forward", g, itemsize, self.algorithm).packed_bytes(g, itemsize))
+        algorithm = choose("forward", g, itemsize, self.algorithm)
+        return int(weight.nbytes + algorithm.packed_bytes(g, itemsize)) if algorithm.keeps else 0
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
