@@ -160,6 +160,7 @@ def test_a_misspelt_name_brings_the_nearest():
 
     for wrong, words in (
         (lambda: models.build("resnet21", (3, 32, 32), 10), "no model 'resnet21'; .*did you mean 'resnet20'"),
+        (lambda: fill("digits", model="mnist_small"), "unknown model 'mnist_small'; .*did you mean 'mnist-small'"),
         (lambda: fill("digits", schedule="cosin"), "unknown schedule .*did you mean 'cosine'"),
         (lambda: fill("digits", optimizer="adamm"), "unknown optimiser .*did you mean 'adam"),
         (lambda: trainer(metrics="f1_makro"), "no metric .*did you mean 'f1_macro'"),

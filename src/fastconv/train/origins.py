@@ -13,6 +13,7 @@ import numpy as np
 
 from fastconv import models, onnx, serialize
 from fastconv.data import Standardizer
+from fastconv.functional._check import nearest
 from fastconv.nn import Module
 from fastconv.paths import PathLike, expand
 from fastconv.train.digest import arrays_sha256
@@ -91,7 +92,9 @@ def resolve(model: str) -> str:
     if is_name(model):
         return model
     if not expand(model).exists():
-        raise ValueError(f"unknown model {model!r}; known are {', '.join(models.ZOO)}, and there is no such file")
+        known = ", ".join(models.ZOO)
+        hint = nearest(model, models.ZOO)
+        raise ValueError(f"unknown model {model!r}; known are {known}, and there is no such file{hint}")
     return place(model)
 
 
