@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 import fastconv
 from fastconv import data, models, nn, serialize
 from fastconv.cli import main
-from fastconv.train import transfer
+from fastconv.train import origins, transfer
 from fastconv.train.origins import NORMALIZATIONS, Origin, read, standardizer_of
 from fastconv.train.setup import fill, prepare
 
@@ -470,3 +470,9 @@ def test_the_pretrained_net_names_what_it_sees(data_root, tmp_path, run):
     arguments = ["predict", folder / "efficientnet_lite0.onnx", tmp_path, "--normalize", "127,128", "--json"]
     found = json.loads(run(*arguments).stdout.splitlines()[-1])
     assert [guess["class"] for guess in found["predictions"]] == ["285", "967", "657", "450"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "null", '{"a": 1}', "NaN", '["a"', ""])
+def test_classes_that_an_onnx_file_should_not_tell_are_not_taken(text):
+    assert origins._exported({"classes": text}) == {}
+    assert origins._exported({"classes": '["a", "b"]'}) == {"classes": ["a", "b"]}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fastconv.data import Standardizer
 from fastconv.functional._check import nearest
 from fastconv.nn import Module
 from fastconv.paths import PathLike, expand
+from fastconv.schema import Items, Text, parse
 from fastconv.train.digest import arrays_sha256
 from fastconv.train.run import CONFIG, MODEL, load_run, trained
 
@@ -27,6 +28,7 @@ _KNOWN = {
     "minus-one-to-one": ((127.5,), (127.5,)),
     "zero-to-one": ((0.0,), (255.0,)),
 }
+_CLASSES = Items(Text())
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,9 @@ def _read(path: Path) -> Origin:
 def _exported(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return what ``fastconv export`` notes in a file, as far as it is there and in order."""
     about: dict[str, Any] = {}
-    try:
-        classes = json.loads(metadata.get("classes", "null"))
-    except ValueError:
-        classes = None
-    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        about["classes"] = classes
+    if "classes" in metadata:
+        with suppress(ValueError):  # somebody else's entry of that name
+            about["classes"] = parse(metadata["classes"], _CLASSES, "classes")
     if found := re.search(r"values 0\.\.(\d+(?:\.\d+)?)$", metadata.get("input", "")):
         about["levels"] = float(found[1])
     return about
