@@ -1,12 +1,14 @@
 """Lines for people reach any stream: none, closed, with ``write`` alone, in any encoding."""
 
 import io
+import sys
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastconv.terminal import encodable, is_terminal, put_line
+from fastconv.terminal import bar, encodable, is_terminal, put_line
 
 ENCODINGS = ["ascii", "latin-1", "cp437", "cp932", "cp1251", "cp1252", "koi8-r", "utf-8", "utf-16", "gb18030"]
 
@@ -65,3 +67,13 @@ def test_a_stream_that_fails_says_so():
 
     with pytest.raises(OSError, match="No space left"):
         put_line("text", Full())
+
+
+@pytest.mark.parametrize("shell", [None, object()])
+def test_who_has_imported_a_notebook_s_packages_is_in_no_notebook(monkeypatch, shell):
+    ipython = ModuleType("IPython")
+    ipython.get_ipython = lambda: shell
+    for name, module in (("IPython", ipython), ("ipykernel", ModuleType("ipykernel"))):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert bar(total=1) is None

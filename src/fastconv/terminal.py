@@ -53,7 +53,8 @@ def bar(**options: Any) -> Any:
         from tqdm import tqdm
 
         return tqdm(**options)
-    if "ipykernel" not in sys.modules:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if getattr(shell, "kernel", None) is None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ipywidgets that are missing
