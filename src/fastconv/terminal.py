@@ -62,6 +62,11 @@ def bar(**options: Any) -> Any:
     return auto.tqdm(**options) if getattr(notebook, "IProgress", None) is not None else None
 
 
+def percent(share: float | None) -> str:
+    """Return a share as '97.22 %', or a dash."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
 def put_line(text: str, stream: Any) -> None:
     """Print a line, and nothing where there is no stream or it is closed; `stream` needs ``write`` alone.
 

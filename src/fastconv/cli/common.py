@@ -278,11 +278,6 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(finite(value), allow_nan=False))
 
 
-def percent(share: float) -> str:
-    """A share as '97.22 %'."""
-    return f"{100 * share:.2f} %"
-
-
 def table(rows: Sequence[tuple[str, ...]], numbers: frozenset[int] = frozenset()) -> str:
     """Rows of text as aligned columns; those whose index is in ``numbers`` are flush right."""
     rows = [tuple(map(printable, row)) for row in rows]

@@ -24,7 +24,6 @@ from fastconv.cli.common import (
     json_option,
     length_options,
     load_data,
-    percent,
     print_json,
     set_threads,
     steps_of,
@@ -33,6 +32,7 @@ from fastconv.cli.common import (
     usage_errors,
 )  # fmt: skip
 from fastconv.paths import printable
+from fastconv.terminal import percent
 
 if TYPE_CHECKING:
     from fastconv.data import Dataset

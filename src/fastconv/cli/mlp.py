@@ -21,7 +21,6 @@ from fastconv.cli.common import (
     json_option,
     length_options,
     load_data,
-    percent,
     print_json,
     set_threads,
     steps_of,
@@ -29,6 +28,7 @@ from fastconv.cli.common import (
     usage_errors,
 )  # fmt: skip
 from fastconv.signals import EndRequest
+from fastconv.terminal import percent
 
 if TYPE_CHECKING:
     from fastconv.steps import Report, StepRun

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastconv.cli.common import Commands, Place, json_option, percent, print_json, table, usage_errors
+from fastconv.cli.common import Commands, Place, json_option, print_json, table, usage_errors
 from fastconv.paths import printable
+from fastconv.terminal import percent
 
 if TYPE_CHECKING:
     from fastconv.diagnose.compare import Summary

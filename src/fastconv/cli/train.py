@@ -17,7 +17,6 @@ from fastconv.cli.common import (
     DIVERGED,
     Place,
     json_option,
-    percent,
     print_json,
     set_threads,
     threads_option,
@@ -25,6 +24,7 @@ from fastconv.cli.common import (
     usage_errors,
 )  # fmt: skip
 from fastconv.paths import printable
+from fastconv.terminal import percent
 
 if TYPE_CHECKING:
     from fastconv.train import Callback, Evaluation, RunWriter

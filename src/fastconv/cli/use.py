@@ -13,7 +13,6 @@ import click
 from fastconv.cli.common import (
     Place,
     json_option,
-    percent,
     print_json,
     set_threads,
     table,
@@ -21,6 +20,7 @@ from fastconv.cli.common import (
     usage_errors,
 )  # fmt: skip
 from fastconv.paths import expand, printable
+from fastconv.terminal import percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +135,7 @@ def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
         counts[label] = 0
         mistaken = int(counts.argmax())
         wrong = f"{classes[mistaken]} ({counts[mistaken]}×)" if counts[mistaken] else ""
-        shares = (percent(found[share]) if found[share] is not None else "–" for share in ("precision", "recall"))
+        shares = (percent(found[share]) for share in ("precision", "recall"))
         rows.append((name, f"{found['images']:,}", f"{found['right']:,}", *shares, wrong))
     return table(rows, numbers=frozenset({1, 2, 3, 4}))
 

@@ -143,6 +143,27 @@ def _read(path: Path) -> Origin:
     return Origin(path, None, serialize.load_torch(path), {})
 
 
+def given(found: Any) -> str:
+    """Say what a net gave, for a message: the shape of an array, or how many arrays."""
+    return str(found.shape) if isinstance(found, np.ndarray) else f"{len(found)} arrays"
+
+
+def probe(model: Module, standardizer: Standardizer | None, shape: tuple[int, int, int], where: str) -> Any:
+    """Return what a net gives for one blank image.
+
+    Raises
+    ------
+    ValueError
+        If it cannot take images of this shape, (C, H, W).
+    """
+    image = np.zeros((1, *shape), np.float32)
+    try:
+        return model.predict(image if standardizer is None else standardizer(image))
+    except (ValueError, TypeError, IndexError) as error:
+        size = "×".join(map(str, shape))
+        raise ValueError(f"{where}: the net cannot take images of {size} (channels, height, width): {error}") from error
+
+
 def _exported(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return what ``fastconv export`` notes in a file, as far as it is there and in order."""
     about: dict[str, Any] = {}

@@ -6,7 +6,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fastconv.terminal import bar, put_line
+from fastconv.terminal import bar, percent, put_line
 from fastconv.train.base import Callback
 
 if TYPE_CHECKING:
@@ -15,14 +15,8 @@ if TYPE_CHECKING:
 _BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} batches, {remaining} left{postfix}"
 
 
-def percent(share: float | None) -> str:
-    """A share as '97.22 %', or a dash."""
-    return "–" if share is None else f"{100 * share:.2f} %"
-
-
 class Progress(Callback):
-    """Print one line an epoch and, last, why a run stopped; on a terminal and in a
-    notebook also a bar, refreshed some times a second.
+    """Print one line an epoch and, last, why a run stopped; on a terminal and in a notebook show a bar, too.
 
     A stream that takes no more lines (closed, full, its terminal gone) is warned of once, and training goes on.
 

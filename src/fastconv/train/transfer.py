@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv import models, nn, onnx
 from fastconv.nn import Module
-from fastconv.train.origins import Origin, is_name, read
+from fastconv.train.origins import Origin, given, is_name, probe, read
 
 ALL_BUT_HEAD = "all-but-head"
 
@@ -245,14 +245,11 @@ def _fill(model: Module, head: tuple[str, ...], state: Mapping[str, np.ndarray],
 
 def _try(model: Module, shape: tuple[int, int, int], classes: int, where: str) -> None:
     """Run a net once on an image, so that what does not fit is said before anything is written."""
-    try:
-        found = model.predict(np.zeros((1, *shape), np.float32))
-    except (ValueError, TypeError, IndexError) as error:
-        size = "×".join(map(str, shape))
-        raise ValueError(f"{where}: the net cannot take images of {size} (channels, height, width): {error}") from error
+    found = probe(model, None, shape, where)
     if not isinstance(found, np.ndarray) or found.shape != (1, classes):
-        got = found.shape if isinstance(found, np.ndarray) else f"{len(found)} arrays"
-        raise ValueError(f"{where}: the net gives {got} for one image, not one score for each of {classes} classes")
+        raise ValueError(
+            f"{where}: the net gives {given(found)} for one image, not one score for each of {classes} classes"
+        )
 
 
 def _freeze(model: Module, head: tuple[str, ...], freeze: str) -> int:

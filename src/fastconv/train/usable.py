@@ -11,7 +11,7 @@ from fastconv.data import Standardizer
 from fastconv.nn import Module
 from fastconv.onnx import OnnxModel
 from fastconv.paths import PathLike
-from fastconv.train.origins import NORMALIZATIONS, Origin, read, standardizer_of
+from fastconv.train.origins import NORMALIZATIONS, Origin, given, probe, read, standardizer_of
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,8 @@ class Usable:
         """Return the scores (N, classes) of images (N, C, H, W) with values 0..levels."""
         found = self.model.predict(self.standardizer(images), batch_size=256)
         if not isinstance(found, np.ndarray) or found.shape != (len(images), len(self.classes)):
-            got = found.shape if isinstance(found, np.ndarray) else f"{len(found)} arrays"
             want = f"{len(images)} images and {len(self.classes)} classes"
-            raise ValueError(f"{self.name}: the net gives {got} for {want}")
+            raise ValueError(f"{self.name}: the net gives {given(found)} for {want}")
         return found
 
 
@@ -121,13 +120,9 @@ def _of_onnx(origin: Origin, model: OnnxModel, normalize: str | None, image_size
             f"{origin.path} does not say how its images are normalised: give --normalize imagenet (what most nets from "
             "PyTorch expect), minus-one-to-one, zero-to-one, or MEAN,STD for values 0..255, as 127,128"
         )
-    try:
-        found = model.predict(standardizer(np.zeros((1, *shape), np.uint8)))
-    except (ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{origin.path}: the net cannot take images of shape {shape}: {error}") from error
+    found = probe(model, standardizer, shape, str(origin.path))
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] < 2:
-        got = found.shape if isinstance(found, np.ndarray) else f"{len(found)} arrays"
-        raise ValueError(f"{origin.path}: the net gives {got} for an image, no scores of classes (N, classes)")
+        raise ValueError(f"{origin.path}: the net gives {given(found)} for an image, no scores of classes (N, classes)")
     classes = tuple(origin.about.get("classes", ()))
     named = len(classes) == found.shape[1]
     return Usable(

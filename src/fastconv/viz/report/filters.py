@@ -56,15 +56,19 @@ def filter_sheet(model: Path, image_shape: tuple[int, ...] | None = None) -> dic
     if shape[1] != 3:  # only three channels make colours; others are grey pictures of their own
         weight = weight.reshape(-1, 1, *shape[2:])
     sheet = _sheet(weight[:MOST])
-    uri = "data:image/png;base64," + base64.b64encode(png(sheet)).decode("ascii")
+    uri = png_uri(sheet)
     return {
         "uri": uri, "width": sheet.shape[1], "height": sheet.shape[0], "layer": name,
         "shape": list(shapes[name]), "shown": f"{min(MOST, len(weight))} of {len(weight)}",
     }  # fmt: skip
 
 
-def png(image: np.ndarray) -> bytes:
-    """Encode (H, W, 4) bytes, red green blue alpha, as a PNG file."""
+def png_uri(image: np.ndarray) -> str:
+    """Return (H, W, 4) bytes, red green blue alpha, as a PNG file in an address that a page can hold."""
+    return "data:image/png;base64," + base64.b64encode(_png(image)).decode("ascii")
+
+
+def _png(image: np.ndarray) -> bytes:
     height, width, _ = image.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)  # 0: no row filter
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.schema import read
 from fastconv.train.shapes import TEST
-from fastconv.viz.report.filters import png
+from fastconv.viz.report.filters import png_uri
 
 MOST = 30
 """Classes up to which the page shows all confusions."""
@@ -58,7 +58,7 @@ def _picture(path: Path, mistake: dict[str, Any], classes: list[str]) -> dict[st
     image = np.full((height, width, 4), 255, np.uint8)
     image[..., :3] = np.frombuffer(pixels, np.uint8).reshape(height, width, channels)
     return {
-        "uri": "data:image/png;base64," + base64.b64encode(png(image)).decode("ascii"),
+        "uri": png_uri(image),
         "width": width, "height": height,
         "image": mistake["image"], "label": classes[mistake["label"]], "taken": classes[mistake["taken"]],
         "chance": mistake["chance"],
