@@ -27,16 +27,22 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 _clock = time.perf_counter
 
 
-def arguments(description: str, *, peer: bool = True, **extra: dict[str, Any]) -> argparse.Namespace:
-    """Parse the options every script takes, and apply the ISA and threads; some belong to scripts with a ``peer``."""
+def arguments(
+    description: str, *, peer: bool = True, both: bool = False, **extra: dict[str, Any]
+) -> argparse.Namespace:
+    """Parse the options every script takes, and apply the ISA and threads; some belong to scripts with a ``peer``.
+
+    ``both``: the script can time two algorithms at once, by `with_direct`.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--match", default="", metavar="REGEX", help="only the problems whose name matches")
     parser.add_argument("--isa", default=config.isa(), help="kernel table (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=config.threads(), help="default: %(default)s")
     parser.add_argument(
-        "--algorithm", choices=["auto", "direct"], default=config.algorithm(),
-        help="of convolutions that do not say theirs (default: %(default)s)",
-    )
+        "--algorithm", choices=["auto", "direct", *(["both"] if both else [])], default=config.algorithm(),
+        help="of convolutions that do not say theirs (default: %(default)s)"
+        + ("; both: direct takes part in the same turns, in a column of its own" if both else ""),
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     if peer:
         parser.add_argument("--peer", choices=["torch", "none"], default="torch", help="default: %(default)s")
@@ -57,7 +63,7 @@ def arguments(description: str, *, peer: bool = True, **extra: dict[str, Any]) -
         re.compile(args.match)
         config.isa(args.isa)
         config.threads(args.threads)
-        config.algorithm(args.algorithm)
+        config.algorithm("auto" if args.algorithm == "both" else args.algorithm)
     except (ValueError, re.error) as error:
         parser.error(str(error))
     return args
@@ -139,6 +145,22 @@ def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: in
     return times
 
 
+def with_direct(
+    sides: dict[str, Callable[[], Any]], make: Callable[[], Callable[[], Any]], args: argparse.Namespace
+) -> dict[str, Callable[[], Any]]:
+    """Return the sides and, where both algorithms are asked for, ours once more under "direct"."""
+    if args.algorithm != "both":
+        return sides
+    with config.algorithm("direct"):
+        work = make()
+
+    def direct() -> Any:
+        with config.algorithm("direct"):
+            return work()
+
+    return {"ours": sides["ours"], "direct": direct, **sides}
+
+
 @dataclass
 class Row:
     """One line of a table: the medians in seconds, and what of the machine ours used."""
@@ -149,6 +171,7 @@ class Row:
     spread: float
     peer: float | None
     ratio: float | None
+    direct: float | None
     rate: float
     unit: str
     share: float
@@ -156,14 +179,15 @@ class Row:
     def __str__(self) -> str:
         peer = "" if self.peer is None else f"{self.peer * 1e3:10.3f}"
         ratio = "" if self.ratio is None else f"{self.ratio:7.2f}"
+        direct = "" if self.direct is None else f"{self.direct:7.2f}"
         return (
             f"{self.name:24} {self.part:11} {self.ours * 1e3:10.3f} {self.spread * 100:4.0f} % {peer:>10} {ratio:>7} "
-            f"{self.rate:8.1f} {self.unit} {self.share * 100:4.0f} %"
+            f"{direct:>7} {self.rate:8.1f} {self.unit} {self.share * 100:4.0f} %"
         )
 
 
 TITLE = (
-    f"{'problem':24} {'part':11} {'ours ms':>10} {'spread':>6} {'peer ms':>10} {'ratio':>7} "
+    f"{'problem':24} {'part':11} {'ours ms':>10} {'spread':>6} {'peer ms':>10} {'ratio':>7} {'direct':>7} "
     f"{'rate':>8} {'':7} {'peak':>6}"
 )
 
@@ -177,18 +201,20 @@ class Table:
     rows: list[Row] = field(default_factory=list)
 
     def add(self, name: str, part: str, times: dict[str, list[float]], flops: float = 0, nbytes: float = 0) -> None:
-        """Add a line; the peer is the best of all sides but "ours", by its best median."""
+        """Add a line; the peer is the best of all sides but "ours" and "direct", by its best median."""
         ours = statistics.median(times["ours"])
         spread = (max(times["ours"]) - min(times["ours"])) / ours if len(times["ours"]) < 20 else _iqr(times["ours"])
-        peers = [statistics.median(t) for side, t in times.items() if side != "ours"]
+        peers = [statistics.median(t) for side, t in times.items() if side not in ("ours", "direct")]
         peer = min(peers, default=None)
+        plain = peer / statistics.median(times["direct"]) if peer and "direct" in times else None
         if flops:
             rate, unit, limit = flops / ours / 1e9, "GFLOP/s", self.peak.gflops
         else:
             rate, unit, limit = nbytes / ours / 1e9, "GB/s   ", self.peak.gbytes
         if not self.rows:
             print(TITLE)
-        self.rows.append(Row(name, part, ours, spread, peer, peer / ours if peer else None, rate, unit, rate / limit))
+        ratio = peer / ours if peer else None
+        self.rows.append(Row(name, part, ours, spread, peer, ratio, plain, rate, unit, rate / limit))
         print(self.rows[-1], flush=True)
 
     def close(self) -> None:
@@ -201,7 +227,13 @@ class Table:
             worst = min(rows, key=lambda row: row.ratio)
             mean = statistics.geometric_mean(row.ratio for row in rows)
             summary[part] = {"worst": worst.ratio, "worst_name": worst.name, "geometric_mean": mean}
-            print(f"{part:11} worst ratio {worst.ratio:.2f} ({worst.name}), geometric mean {mean:.2f}")
+            plain = [row.direct for row in rows if row.direct]
+            if plain:
+                summary[part] |= {"direct_worst": min(plain), "direct_mean": statistics.geometric_mean(plain)}
+            print(
+                f"{part:11} worst ratio {worst.ratio:.2f} ({worst.name}), geometric mean {mean:.2f}"
+                + (f"; direct: {min(plain):.2f}, {statistics.geometric_mean(plain):.2f}" if plain else "")
+            )
         if self.args.json:
             report = {
                 "peak": vars(self.peak),

@@ -5,7 +5,7 @@ operations: 2 a multiply-add (convolution), bytes read and written once (pooling
 """
 
 import numpy as np
-from harness import Peak, Table, arguments, check_close, header, load_peer, selected, take_turns
+from harness import Peak, Table, arguments, check_close, header, load_peer, selected, take_turns, with_direct
 from problems import BENCH
 
 import fastconv.functional as F
@@ -21,7 +21,7 @@ def nhwc(rng, shape):
     return rng.standard_normal((n, h, w, c), dtype=np.float32).transpose(0, 3, 1, 2)
 
 
-def convolution(problem, table, torch, seconds):
+def convolution(problem, table, torch, args):
     rng = np.random.default_rng(0)
     x, b = nhwc(rng, problem.input_shape), rng.standard_normal(problem.K, dtype=np.float32)
     w = rng.standard_normal(problem.weight_shape, dtype=np.float32)
@@ -66,7 +66,8 @@ def convolution(problem, table, torch, seconds):
             sides["input grad"][name] = lambda backward=backward: backward([True, False, False])
             sides["backward"][name] = lambda backward=backward: backward([True, True, True])
     for part in sides:
-        times = take_turns(sides[part], seconds)
+        both = with_direct(sides[part], lambda part=part: sides[part]["ours"], args)
+        times = take_turns(both, args.seconds)
         table.add(str(problem), part, times, flops=flops * (2 if part == "backward" else 1))
 
 
@@ -105,7 +106,7 @@ def pooling(name, shape, kernel, stride, padding, table, torch, seconds):
 
 
 def main():
-    args = arguments(__doc__)
+    args = arguments(__doc__, both=True)
     torch = load_peer(args)
     peak = Peak.measure(args.threads)
     header(args, peak, torch)
@@ -114,7 +115,7 @@ def main():
     chosen = set(selected(names, args))
     for problem in BENCH:
         if str(problem) in chosen:
-            convolution(problem, table, torch, args.seconds)
+            convolution(problem, table, torch, args)
     for row in POOLING:
         if row[0] in chosen:
             pooling(*row, table, torch, args.seconds)

@@ -10,7 +10,7 @@ import argparse
 import shutil
 from typing import Any
 
-from harness import Peak, Table, arguments, header, load_peer, selected, take_turns
+from harness import Peak, Table, arguments, header, load_peer, selected, take_turns, with_direct
 from nets import DATA, NETS, Net, check_same, flops, inference, torch_sides, train_step
 
 
@@ -18,7 +18,7 @@ def contest(net: Net, batch: int, training: bool, torch: Any, args: argparse.Nam
     """Return what runs in turns: ours and the ways of the peer, or ours on other data."""
     make = {True: lambda x, y: train_step(net.build(), x, y), False: lambda x, y: inference(net.build(), x)}[training]
     x, y = net.data(batch, args.data)
-    sides = {"ours": make(x, y)}
+    sides = with_direct({"ours": make(x, y)}, lambda: make(x, y), args)
     if args.data != "normal":
         sides["on normal data"] = make(*net.data(batch))
     elif torch:
@@ -37,6 +37,7 @@ def compiler(args: argparse.Namespace) -> str:
 def main() -> None:
     args = arguments(
         __doc__,
+        both=True,
         data={"choices": list(DATA), "default": "normal", "help": "numbers in the images (default: %(default)s)"},
         compile={"choices": ["yes", "no"], "default": "yes", "help": "time torch.compile too (default: %(default)s)"},
     )
