@@ -1,5 +1,6 @@
 """The choice of a convolution's algorithm: by argument, layer, setting, and for a run; what refuses and what pays."""
 
+import itertools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from fastconv.functional._check import as_nhwc, memory, scratch
 from fastconv.functional._epilogue import NOTHING
 from fastconv.functional._geometry import convolution
 from fastconv.random import manual_seed
-from fastconv.train import Callback, Checkpoint, Interrupted, RunWriter, state_sha256
+from fastconv.train import Callback, Checkpoint, Interrupted, RunWriter, Trainer, state_sha256
 from fastconv.train.setup import fill, prepare
 
 
@@ -271,6 +272,34 @@ def test_an_interrupted_run_goes_on_with_its_algorithm(algorithm, older, tiny, t
     model = serialize.load(folder / "model.safetensors")
     assert {layer.algorithm for layer in model if isinstance(layer, nn.Conv2d)} == {algorithm}
     assert whole("auto") != whole("direct")
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("own", [None, "auto", "direct"])
+@pytest.mark.parametrize(("before", "now"), list(itertools.product(["auto", "direct"], repeat=2)))
+def test_a_trainers_state_goes_on_under_its_algorithm_alone(before, now, own, older):
+    """As a checkpoint does, which holds the state; states older than the choice are of plain chains."""
+
+    def trainer():
+        manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3, algorithm=own), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+        return Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
+
+    with config.algorithm(before):
+        state = trainer().state_dict()
+    assert state["algorithm"] == before
+    if older:
+        del state["algorithm"]
+        before = "direct" if own is None else now
+    with config.algorithm(now):
+        other = trainer()
+        if before == now:
+            other.load_state_dict(state)
+            return
+        held = state_sha256(other.model)
+        with pytest.raises(ValueError, match=f"with the algorithm '{before}'.*the setting is '{now}': go on under"):
+            other.load_state_dict(state)
+        assert state_sha256(other.model) == held
 
 
 def after_three_steps(algorithm):

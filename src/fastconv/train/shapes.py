@@ -164,5 +164,5 @@ STATE = Record({
     )),
     "model": Names(Array()), "counters": Names(Integer(0, 2**64 - 1)), "optimizer": Names(Array()),
     "callbacks": Names(Names(Shape())),
-}, {"first_epoch": Integer(0, _MANY), "ema": Null(Names(Array()))})  # fmt: skip
+}, {"first_epoch": Integer(0, _MANY), "ema": Null(Names(Array())), "algorithm": Text()})  # fmt: skip
 """Of a trainer, apart from its callbacks', each of which says its own (`Callback.state_shape`)."""

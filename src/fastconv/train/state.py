@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from fastconv import config, nn
 from fastconv.train.history import History
 from fastconv.train.shapes import STATE
 from fastconv.train.tally import Tally
@@ -29,6 +30,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "history": [dict(record) for record in trainer.history],
         "model": trainer.model.state_dict(),
         "counters": trainer.model.extra_state(),
+        "algorithm": config.algorithm(),
         "optimizer": trainer.optimizer.state_dict(),
         "callbacks": {name: callback.state_dict() for name, callback in trainer._remembering()},
         **({} if trainer.ema is None else {"ema": trainer.ema.state_dict()}),
@@ -46,6 +48,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     if (trainer.ema is None) != (state.get("ema") is None):
         how = "with averaged weights, this one has none" if trainer.ema is None else "without averaged weights"
         raise ValueError(f"Trainer.load_state_dict: a state of a run {how}")
+    _same_algorithm(trainer.model, state.get("algorithm"))
     trainer.model.load_state_dict(state["model"])
     if trainer.ema is not None:
         trainer.ema.load_state_dict(state["ema"])
@@ -61,6 +64,19 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer._position = None if state["position"] is None else tuple(state["position"])
     trainer._tally = None if state["tally"] is None else Tally.from_state(state["tally"])
     trainer.history = History(state["history"])
+
+
+def _same_algorithm(model: nn.Module, former: str | None) -> None:
+    """Raise ValueError where the run would go on with other sums; older states tell no setting, None."""
+    now = config.algorithm()
+    if former is None:
+        open_ = any(isinstance(layer, nn.Conv2d) and layer.algorithm is None for layer in model.modules())
+        former = "direct" if open_ else now
+    if former != now:
+        raise ValueError(
+            f"Trainer.load_state_dict: a state of a run with the algorithm {former!r} of convolutions; now the setting "
+            f"is {now!r}: go on under fastconv.config.algorithm({former!r})"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:
