@@ -86,9 +86,12 @@ def flops(model: nn.Module, x: np.ndarray, training: bool) -> float:
     return 3 * sum(counts) - counts[0] if training else sum(counts)
 
 
-def train_step(model: nn.Module, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+def train_step(
+    model: nn.Module, x: np.ndarray, y: np.ndarray, optimizer: optim.Optimizer | None = None
+) -> Callable[[], float]:
     """Return a function that does one whole step on the batch: gradients to zero, forward, backward, update."""
-    loss, optimizer = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+    loss = nn.CrossEntropyLoss()
+    optimizer = optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM) if optimizer is None else optimizer
     model.train()
 
     def step() -> float:

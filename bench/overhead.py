@@ -1,28 +1,34 @@
 """What is not arithmetic: the import, the compilation of a net, and Python's share of a call.
 
 All on one thread, in processor time, the least of several runs. A net's first forward writes it down (trace) and plans
-it (schedule); ResNet-50 stands for large ones. Python's share of a call is the call without its kernels, which run in
-turns with it.
+it (schedule); ResNet-50 stands for large ones. Python's share of a call is what is left where no kernel does anything:
+those of forward and backward, of loss and optimiser, and the zeroing of gradients. It still is called, with all its
+arguments.
 """
 
 import os
 
 os.environ["FASTCONV_NUM_THREADS"] = "1"  # before the import that reads it
 
+import gc
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from nets import NETS, Net, inference, train_step
+from nets import LR, MOMENTUM, NETS, Net, inference, train_step
 
 from fastconv import functional as F
-from fastconv import nn
+from fastconv import nn, optim
+from fastconv.functional import _class_loss as class_loss
+from fastconv.functional import _loss as losses
+from fastconv.functional import optim as steps
 from fastconv.graph.operation import Spec
-from fastconv.nn import _running
+from fastconv.nn import _tracing
 
 
 class Bottleneck(nn.Module):
@@ -80,28 +86,43 @@ def import_time(code: str) -> float:
         return total.ru_utime + total.ru_stime
 
     found = []
-    for _ in range(10):
-        before = used()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        found.append(used() - before)
+    with TemporaryDirectory() as bytecode:
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
+        for _ in range(11):
+            before = used()
+            subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+            found.append(used() - before)
     return min(found)
 
 
-def share(call: Callable[[], Any], model: nn.Module, passes: Iterable[int]) -> tuple[float, float]:
-    """Return the seconds of a call, and of its kernels alone."""
-    call()
-    program = model._running().runs[-1].program
-    calls = [entry for at in passes for step in program._calls[at] for entry in step]
+def nothing(*arguments: Any) -> float:
+    """Stand in for a kernel."""
+    return 1.0
 
-    def kernels() -> None:
-        for function, arguments in calls:
-            function(*arguments)
 
-    def many(run: Callable[[], Any]) -> Callable[[], None]:
-        return lambda: [run() for _ in range(200)] and None
+def without_kernels(model: nn.Module, optimizer: optim.Optimizer | None) -> None:
+    """Let all kernels of a model that has run do nothing from now on, in this process for good."""
+    for phase in model._running().runs[-1].program._calls:
+        for at, step in enumerate(phase):
+            phase[at] = [(nothing, arguments) for _, arguments in step]
+    for kernels in (class_loss._cross_entropy, class_loss._cross_entropy_backward, losses._total, steps._SGD):
+        kernels.update(dict.fromkeys(kernels, nothing))
+    for block in () if optimizer is None else optimizer._blocks:
+        block.grad = block.grad[:0]
 
-    pairs = [(least(many(call), 1), least(many(kernels), 1)) for _ in range(30)]
-    return min(a for a, _ in pairs) / 200, min(b for _, b in pairs) / 200
+
+def share(net: Net, batch: int, training: bool) -> tuple[float, float]:
+    """Return the seconds of a call, and of the same call without its kernels."""
+    model, (x, y) = net.build(), net.data(batch)
+    optimizer = optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM) if training else None
+    call = inference(model, x) if optimizer is None else train_step(model, x, y, optimizer)
+    gc.collect()
+    gc.disable()  # a collection is none of the call's work
+    whole = least(call, 2000)
+    without_kernels(model, optimizer)
+    rest = least(call, 20000)
+    gc.enable()
+    return whole, rest
 
 
 def main() -> None:
@@ -111,19 +132,25 @@ def main() -> None:
     raw: Any = ResNet50.forward.raw  # type: ignore[attr-defined]
     for training in (True, False):
         model.train(training)
-        graph = _running.trace(model, raw, specs)
-        trace = least(lambda: _running.trace(model, raw, specs))
-        plan = least(lambda: _running._scheduled(model, graph, training))  # noqa: B023
+        graph = _tracing.trace(model, raw, specs)
+        trace = least(lambda: _tracing.trace(model, raw, specs))
+        plan = least(lambda: _tracing.scheduled(model, graph, training))  # noqa: B023
         mode = "training" if training else "evaluation"
         print(f"ResNet-50        {mode}: trace {1e3 * trace:.1f} ms, schedule {1e3 * plan:.1f} ms")
-    for name, batch, training in (("mlp", 1, False), ("lenet5", 1, False), ("lenet5", 16, True)):
-        net: Net = next(net for net in NETS if net.name == name)
-        built, (x, y) = net.build(), net.data(batch)
-        call = train_step(built, x, y) if training else inference(built, x)
-        whole, kernels = share(call, built, (0, 1) if training else (0,))
-        what = f"{'step' if training else 'inference'} at batch {batch}: {1e6 * whole:.1f} us"
-        print(f"{name:16} {what}, {1e6 * (whole - kernels):.1f} us without the kernels of forward and backward")
+    for name, batch, training in (
+        ("mlp", 1, False), ("lenet5", 1, False), ("resnet20", 1, False), ("mlp", 128, True), ("lenet5", 64, True),
+        ("resnet20", 16, True),
+    ):  # fmt: skip
+        # Each in a process of its own, since kernels are taken away for good.
+        command = [sys.executable, __file__, "--share", name, str(batch), str(int(training))]
+        whole, rest = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        what = f"{'step' if training else 'inference'} at batch {batch}"
+        print(f"{name:16} {what}: {1e6 * whole:.1f} us, of which Python {1e6 * rest:.1f} us")
 
 
 if __name__ == "__main__":
-    main()
+    if "--share" in sys.argv:
+        named, batch, training = sys.argv[2:]
+        print(*share(next(net for net in NETS if net.name == named), int(batch), training == "1"))
+    else:
+        main()

@@ -34,11 +34,12 @@ LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
 SHARED = {
     # of activations, convolutions and poolings layers that are small nets are made
     "nn": {
-        "activation", "base", "conv", "losses", "pooling", "_origin", "_parameter", "_running", "_turns", "_workspace",
+        "activation", "base", "conv", "losses", "pooling", "_origin", "_parameter", "_running", "_tracing", "_turns",
+        "_workspace",
     },
     "functional": {
-        "_algorithm", "_check", "_element_loss", "_epilogue", "_fused", "_geometry", "_loss", "_ops", "_pooling",
-        "_scratch", "_unpooling", "_values", "_views",
+        "_algorithm", "_check", "_class_loss", "_element_loss", "_epilogue", "_fused", "_geometry", "_loss", "_ops",
+        "_pooling", "_scratch", "_unpooling", "_values", "_views",
     },
     "functional/_ops": {"_run", "activation", "convolution"},  # masks of activations; rows and vectors
 }

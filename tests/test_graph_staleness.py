@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 from fastconv import functional as F
 from fastconv import nn
 from fastconv.graph.value import TraceError
-from fastconv.nn import _running
+from fastconv.nn import _tracing
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3) + 1
 
@@ -114,8 +114,8 @@ def test_drawn_changes_of_drawn_lists(held, data):
 
 def test_what_stays_is_written_down_once(monkeypatch):
     traced = []
-    trace = _running.trace
-    monkeypatch.setattr(_running, "trace", lambda *args: traced.append(1) or trace(*args))
+    trace = _tracing.trace
+    monkeypatch.setattr(_tracing, "trace", lambda *args: traced.append(1) or trace(*args))
     model = nn.Sequential(*(Reads(make()) for make, _ in CHANGES.values()), Counts(), nn.Linear(3, 3))
     for _ in range(5):
         model(X)

@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 
 import fastconv
 from fastconv import functional as F
-from fastconv import nn, optim
+from fastconv import models, nn, optim
 from fastconv.graph.value import TraceError
-from fastconv.nn import _running
+from fastconv.nn import _running, _settings, _tracing
 from fastconv.testing import gradcheck
 
 # --- looking at numbers
@@ -375,8 +375,8 @@ def test_a_change_deep_below_is_noticed_by_all_above():
 
 def test_a_model_runs_without_writing_anything_down_again(monkeypatch):
     traces = []
-    trace = _running.trace
-    monkeypatch.setattr(_running, "trace", lambda *a: traces.append(a) or trace(*a))
+    trace = _tracing.trace
+    monkeypatch.setattr(_tracing, "trace", lambda *a: traces.append(a) or trace(*a))
     model, optimizer = made(), None
     optimizer = optim.Adam(model.parameters(), lr=0.01)
     for _ in range(5):
@@ -387,6 +387,24 @@ def test_a_model_runs_without_writing_anything_down_again(monkeypatch):
         model.predict(filled((7, 2, 6, 5), -1), batch_size=3)
         model.load_state_dict(model.state_dict())
     assert len(traces) == 4  # two sizes in training, two in evaluation
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg-small", "one's own"])
+def test_steps_change_nothing_that_a_model_has_to_look_at(name):
+    """Else each step would compare every mode and settings, which takes as long as a small net's arithmetic."""
+    model = made() if name == "one's own" else models.build(name, (2, 16, 16), 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
+    seen = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        model.train()
+        output = model(filled((2, 2, 16, 16), -1))
+        model.backward(np.ones_like(output))
+        optimizer.step()
+        seen.append(_settings.latest.change)
+    assert len({id(change) for change in seen}) == 1
+    model.requires_grad_(False)
+    assert _settings.latest.change is not seen[0]
 
 
 def test_schedules_and_programs_that_are_kept_are_a_handful():

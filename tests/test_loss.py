@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastconv.functional as F
+from fastconv import nn
 
 FLOATS = [np.float32, np.float64]
 REDUCTIONS = ["mean", "sum", "none"]
@@ -430,3 +431,19 @@ def test_out_takes_the_single_losses():
     difference = np.empty_like(x)
     assert F.mse_loss(x, np.zeros_like(x), "none", out=difference) is difference
     assert_array_equal(difference, x * x)
+
+
+@given(st.integers(2, 5), st.integers(-9, 9), st.booleans())
+def test_labels_that_change_between_the_loss_and_its_gradient(classes, label, pixels):
+    """They are looked at once, in the loss; what is out of range by the gradient is refused, not read."""
+    shape = (3, classes, 2, 2) if pixels else (3, classes)
+    x, y, loss = np.zeros(shape, np.float32), np.ones((3, *shape[2:]), np.int64), nn.CrossEntropyLoss()
+    loss(x, y)
+    first = loss.backward().copy()
+    y.reshape(-1)[1] = label
+    if 0 <= label < classes:
+        np.testing.assert_array_equal(loss.backward(), F.cross_entropy_backward(1.0, x, y))
+    else:
+        with pytest.raises(ValueError, match=rf"a label is {label} by now, but labels must lie in \[0, {classes}\)"):
+            loss.backward()
+    assert np.isfinite(first).all()

@@ -211,7 +211,7 @@ def test_bad_arguments_are_refused(make, message):
 def calls_of(optimizer):
     """Return a list that grows by the size of each kernel call's stretch."""
     sizes, update = [], optimizer._update
-    optimizer._update = lambda param, grad, state: (sizes.append(param.size), update(param, grad, state))
+    optimizer._update = lambda run: (sizes.append(run.param.size), update(run))
     return sizes
 
 

@@ -36,13 +36,19 @@ cdef Py_ssize_t rows_of_block(Py_ssize_t n) noexcept nogil:
     return max(1, BLOCK // n)
 
 
-def first_outside(const int64_t[::1] labels, Py_ssize_t classes, int64_t ignore=0):
-    """Return the index of the first label that is neither in [0, classes) nor `ignore`, or -1."""
+def look(const int64_t[::1] labels, Py_ssize_t classes, int64_t ignore, bint ignoring):
+    """Return the index of the first label outside [0, classes), or -1, and whether one is `ignore`, if `ignoring`.
+
+    A label that is `ignore` is not outside then.
+    """
     cdef Py_ssize_t i
+    cdef bint found = False
     for i in range(labels.shape[0]):
-        if not 0 <= labels[i] < classes and labels[i] != ignore:
-            return i
-    return -1
+        if ignoring and labels[i] == ignore:
+            found = True
+        elif not 0 <= labels[i] < classes:
+            return i, found
+    return -1, found
 
 
 def first_of(const int64_t[::1] labels, int64_t label):

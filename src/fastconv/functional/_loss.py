@@ -39,22 +39,27 @@ def check_reduction(where: str, reduction: str) -> None:
 
 def labels_of(where: str, target: Labels, input: Array, classes: int | None = None, ignore: int | None = None) -> Array:
     """Return the labels as a flat int64 array, one a row of ``input`` along axis 1; -1 where one is ``ignore``."""
+    return labels_and_gaps(where, target, input, classes, ignore)[0]
+
+
+def labels_and_gaps(
+    where: str, target: Labels, input: Array, classes: int | None = None, ignore: int | None = None
+) -> tuple[Array, bool]:
+    """Return `labels_of`, and whether one is ``ignore``."""
     classes = input.shape[1] if classes is None else classes
     if isinstance(target, np.ndarray):  # before its numbers are read: a view may have any number of them
         check_array(where, "target", target)
         check_shape(where, "target", target, (input.shape[0], *input.shape[2:]))
     numbers = as_labels(where, "target", target, booleans=classes == 2)
     labels = as_contiguous(numbers).reshape(-1)
-    spared = ignore if ignore is not None and abs(ignore) < 2**63 else None
-    first = loss.first_outside(labels, classes, 0 if spared is None else spared)
+    spared = ignore is not None and -(2**63) < ignore < 2**63  # else no label is
+    first, gaps = loss.look(labels, classes, ignore if spared else 0, spared)
     if first >= 0:
         place = np.unravel_index(first, target.shape)
         raise ValueError(
             f"{where}: target[{', '.join(map(str, place))}] is {target[place]}, but labels must lie in [0, {classes})"
         )
-    if spared is not None and holds(labels, spared):
-        return np.where(labels == spared, -1, labels)
-    return labels
+    return (np.where(labels == ignore, -1, labels) if gaps else labels), gaps
 
 
 def holds(labels: Array, label: int) -> bool:

@@ -1,104 +1,13 @@
 """Losses of rows of scores, one a class: softmax cross-entropy and the multi-class hinge."""
 
-from typing import NamedTuple
-
-import numpy as np
-
 import fastconv._ext.loss as loss
-from fastconv.functional._check import (
-    Array,
-    as_contiguous,
-    by_dtype,
-    check_apart,
-    check_array,
-    check_out,
-    check_shape,
-    number,
-    same_dtype,
-    whole,
-)
-from fastconv.functional._loss import (
-    IGNORE,
-    Labels,
-    amounts,
-    check_rows,
-    holds,
-    is_dense,
-    labels_of,
-    loss_buffer,
-    reduce,
-    row_scale,
-    sample_amounts,
-    total,
-)
+from fastconv.functional._check import Array, by_dtype, check_apart, check_out, check_shape, number, same_dtype
+from fastconv.functional._class_loss import costs, slopes, target_of
+from fastconv.functional._loss import IGNORE, Labels, check_rows, labels_of, loss_buffer, reduce, row_scale
 from fastconv.functional._views import rows, write_rows
 
-_cross_entropy = by_dtype(loss.cross_entropy)
-_cross_entropy_backward = by_dtype(loss.cross_entropy_backward)
-_weighted = by_dtype(loss.weighted_cross_entropy)
-_weighted_backward = by_dtype(loss.weighted_cross_entropy_backward)
-_softmax = by_dtype(loss.softmax)
 _margin = by_dtype(loss.margin)
 _margin_backward = by_dtype(loss.margin_backward)
-
-
-class _Target(NamedTuple):
-    """What rows are to be, and what they weigh."""
-
-    labels: Array | None  # int64, one a row, -1 of those left out
-    soft: Array | None  # (rows, classes)
-    weight: Array | None  # of the classes
-    sample: Array | None  # of the rows
-    smoothing: float
-    total: float  # what a mean is divided by
-
-    @property
-    def plain(self) -> bool:
-        """Whether every row counts once, for its label alone."""
-        return self.soft is None and self.weight is None and self.sample is None and not self.smoothing
-
-    @property
-    def settings(self) -> tuple[Array | None, Array | None, Array | None, Array | None, float]:
-        return self.labels, self.soft, self.weight, self.sample, self.smoothing
-
-
-def _target(
-    where: str, input: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float,
-    sample_weight: Array | None,
-) -> _Target:  # fmt: skip
-    classes, shape = input.shape[1], (input.shape[0], *input.shape[2:])
-    dtype = same_dtype(where, input=input)
-    smoothing = number(where, "label_smoothing", smoothing)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"{where}: label_smoothing must be in [0, 1], got {smoothing}")
-    ignore = whole(f"{where}: ignore_index", ignore_index, -(2**63))
-    if weight is not None:
-        check_array(where, "weight", weight)
-        check_shape(where, "weight", weight, (classes,))
-        weight = amounts(where, "weight", weight, dtype)
-    sample = sample_amounts(where, sample_weight, shape, dtype)
-    sample = None if sample is None else as_contiguous(sample).reshape(-1)
-    if is_dense(target, input):
-        same_dtype(where, target=target, input=input)
-        check_shape(where, "target", target, input.shape)
-        if not (target >= 0).all():
-            place = np.unravel_index(int(np.argmin(target >= 0)), target.shape)
-            raise ValueError(
-                f"{where}: target[{', '.join(map(str, place))}] is {target[place]}, but probabilities are at least 0"
-            )
-        count = float(input.shape[0] * int(np.prod(shape[1:]))) if sample is None else total(sample)
-        return _Target(None, rows(target, 1), weight, sample, smoothing, count)
-    labels = labels_of(where, target, input, ignore=ignore)
-    if weight is None and sample is None and not holds(labels, -1):
-        return _Target(labels, None, None, None, smoothing, labels.size)
-    share = (labels >= 0).astype(dtype)
-    if weight is not None:
-        share *= weight[labels]
-    if sample is not None:
-        share *= sample
-    if weight is None and sample is None and not smoothing:
-        sample = share  # a row that is left out is one that weighs nothing
-    return _Target(labels, None, weight, sample, smoothing, total(share))
 
 
 def cross_entropy(
@@ -171,24 +80,13 @@ def cross_entropy(
     """
     where = "cross_entropy"
     dtype, shape = check_rows(where, input, reduction)
-    found = _target(where, input, target, weight, ignore_index, label_smoothing, sample_weight)
+    found = target_of(where, input, dtype, target, weight, ignore_index, label_smoothing, sample_weight)
     if probabilities is not None:
         check_out(where, "probabilities", probabilities, input.shape, dtype)
     losses = loss_buffer(where, out, shape, dtype, reduction)
     read = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight}
     check_apart(where, {"out": losses, "probabilities": probabilities}, read)
-    x, single = rows(input, 1), losses.reshape(-1)
-
-    def write(p: Array | None) -> None:
-        if found.plain:
-            _cross_entropy[dtype](x, found.labels, single, p)
-        else:
-            _weighted[dtype](x, *found.settings, single, p)
-
-    if probabilities is None:
-        write(None)
-    else:
-        write_rows(probabilities, 1, write)
+    costs(input, found, losses, probabilities)
     return reduce(losses, found.total, reduction)
 
 
@@ -229,7 +127,7 @@ def cross_entropy_backward(
     """
     where = "cross_entropy_backward"
     dtype, shape = check_rows(where, input, reduction)
-    found = _target(where, input, target, weight, ignore_index, label_smoothing, sample_weight)
+    found = target_of(where, input, dtype, target, weight, ignore_index, label_smoothing, sample_weight)
     same_dtype(where, {"probabilities": probabilities}, input=input)
     grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype)
     scale = row_scale(where, grad_output, shape, dtype, reduction, found.total)
@@ -240,20 +138,7 @@ def cross_entropy_backward(
         "sample_weight": sample_weight,
     }  # fmt: skip
     check_apart(where, {"grad_input": grad_input}, read, in_place=("input", "probabilities"))
-    if not input.shape[0]:
-        return grad_input
-    known = rows(input if probabilities is None else probabilities, 1)
-
-    def write(dx: Array) -> None:
-        if probabilities is None:
-            _softmax[dtype](known, dx, False)
-        p = dx if probabilities is None else known
-        if found.plain:
-            _cross_entropy_backward[dtype](scale, p, found.labels, dx)
-        else:
-            _weighted_backward[dtype](scale, p, *found.settings, dx)
-
-    write_rows(grad_input, 1, write)
+    slopes(scale, input if probabilities is None else probabilities, probabilities is not None, found, grad_input)
     return grad_input
 
 

@@ -2,9 +2,14 @@
 
 Each step is one fused pass over parameter, gradient and state. Hyperparameters are rounded once to the
 parameter's dtype; where a product is added, product and sum are one fused multiply-add.
+
+Numbers are checked in each step, by `sgd` and its kin, and the arrays by `arrays_of`: an optimiser, whose arrays stay
+the same, calls that once.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +33,18 @@ _ADAGRAD = by_dtype(optim.adagrad)
 _AVERAGE = by_dtype(optim.average)
 _powers = by_dtype(loss.powers)
 _total = by_dtype(loss.total)
+
+
+class Arrays(NamedTuple):
+    """What a step reads and writes, flat and apart from each other: parameter, gradient and state by name."""
+
+    param: Array
+    grad: Array
+    state: dict[str, Array | None]
+
+
+Checked = Callable[[str], Arrays]
+"""Gives arrays that have been checked, to the function of this name."""
 
 
 def sgd_step(
@@ -70,16 +87,28 @@ def sgd_step(
         If shapes differ, an array that is updated is not writable and C-contiguous or shares memory with another,
         or ``nesterov`` is asked for without momentum or with dampening.
     """
+    def arrays(where: str) -> Arrays:
+        return arrays_of(where, param, grad, {}, {"momentum_buffer": momentum_buffer})
+
+    sgd(arrays, momentum_buffer is not None, lr, momentum, dampening, weight_decay, nesterov, first_step)
+
+
+def sgd(
+    arrays: Checked, buffered: bool, lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
+    first_step: bool,
+) -> None:  # fmt: skip
+    """`sgd_step` on arrays that are given by a function, checked, with the buffer or without."""
     lr, momentum, dampening, weight_decay = _numbers(
         "sgd_step", lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay
     )
-    if nesterov and (momentum <= 0 or dampening != 0 or momentum_buffer is None):
+    if nesterov and (momentum <= 0 or dampening != 0 or not buffered):
         raise ValueError(
             f"sgd_step: nesterov needs a momentum buffer, momentum > 0 and dampening 0, "
             f"got momentum={momentum}, dampening={dampening}"
         )
-    p, g, (buffer,) = _flat("sgd_step", param, grad, {}, {"momentum_buffer": momentum_buffer})
+    p, g, state = arrays("sgd_step")
     if p.size:
+        buffer = state["momentum_buffer"] if buffered else None
         _SGD[p.dtype](p, g, buffer, lr, momentum, dampening, weight_decay, nesterov, first_step)
 
 
@@ -124,17 +153,29 @@ def adam_step(
     TypeError, ValueError
         As :func:`sgd_step`; ValueError also for ``step``, ``beta1`` or ``beta2`` out of range.
     """
+    def arrays(where: str) -> Arrays:
+        return arrays_of(where, param, grad, {"m": m, "v": v})
+
+    adam(arrays, lr, beta1, beta2, eps, weight_decay, step, decoupled)
+
+
+def adam(
+    arrays: Checked, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int, decoupled: bool
+) -> None:
+    """`adam_step` on arrays that are given by a function, checked."""
     _check_step("adam_step", step)
     lr, beta1, beta2, eps, weight_decay = _numbers(
         "adam_step", lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay
     )
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"adam_step: beta1 and beta2 must be in [0, 1), got {beta1} and {beta2}")
-    p, g, (m_, v_) = _flat("adam_step", param, grad, {"m": m, "v": v})
+    p, g, state = arrays("adam_step")
     if p.size:
         step_size = lr / (1 - beta1**step)
         correction2 = math.sqrt(1 - beta2**step)
-        _ADAM[p.dtype](p, g, m_, v_, lr, beta1, beta2, eps, weight_decay, step_size, correction2, decoupled)
+        _ADAM[p.dtype](
+            p, g, *state.values(), lr, beta1, beta2, eps, weight_decay, step_size, correction2, decoupled
+        )
 
 
 def rmsprop_step(
@@ -178,15 +219,27 @@ def rmsprop_step(
     TypeError, ValueError
         As :func:`sgd_step`.
     """
+    def arrays(where: str) -> Arrays:
+        optional = {"momentum_buffer": momentum_buffer, "grad_avg": grad_avg}
+        return arrays_of(where, param, grad, {"square_avg": square_avg}, optional)
+
+    given = momentum_buffer is not None, grad_avg is not None
+    rmsprop(arrays, *given, lr, alpha, eps, weight_decay, momentum)
+
+
+def rmsprop(
+    arrays: Checked, buffered: bool, centered: bool, lr: float, alpha: float, eps: float, weight_decay: float,
+    momentum: float,
+) -> None:  # fmt: skip
+    """`rmsprop_step` on arrays that are given by a function, checked, with the buffer and the average or without."""
     lr, alpha, eps, weight_decay, momentum = _numbers(
         "rmsprop_step", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum
     )
-    p, g, (square, buffer, average) = _flat(
-        "rmsprop_step", param, grad, {"square_avg": square_avg},
-        {"momentum_buffer": momentum_buffer, "grad_avg": grad_avg},
-    )  # fmt: skip
+    p, g, state = arrays("rmsprop_step")
     if p.size:
-        _RMSPROP[p.dtype](p, g, square, buffer, average, lr, alpha, eps, weight_decay, momentum)
+        buffer = state["momentum_buffer"] if buffered else None
+        average = state["grad_avg"] if centered else None
+        _RMSPROP[p.dtype](p, g, state["square_avg"], buffer, average, lr, alpha, eps, weight_decay, momentum)
 
 
 def adagrad_step(
@@ -223,15 +276,23 @@ def adagrad_step(
     TypeError, ValueError
         As :func:`sgd_step`; ValueError also for ``step`` < 1 and ``lr_decay`` < 0.
     """
+    def arrays(where: str) -> Arrays:
+        return arrays_of(where, param, grad, {"state_sum": state_sum})
+
+    adagrad(arrays, lr, lr_decay, eps, weight_decay, step)
+
+
+def adagrad(arrays: Checked, lr: float, lr_decay: float, eps: float, weight_decay: float, step: int) -> None:
+    """`adagrad_step` on arrays that are given by a function, checked."""
     _check_step("adagrad_step", step)
     lr, lr_decay, eps, weight_decay = _numbers(
         "adagrad_step", lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay
     )
     if not lr_decay >= 0:
         raise ValueError(f"adagrad_step: lr_decay must be >= 0, got {lr_decay}")
-    p, g, (square,) = _flat("adagrad_step", param, grad, {"state_sum": state_sum})
+    p, g, state = arrays("adagrad_step")
     if p.size:
-        _ADAGRAD[p.dtype](p, g, square, lr / (1 + (step - 1) * lr_decay), eps, weight_decay)
+        _ADAGRAD[p.dtype](p, g, *state.values(), lr / (1 + (step - 1) * lr_decay), eps, weight_decay)
 
 
 def ema_step(average: Array, param: Array, decay: float = 0.999) -> None:
@@ -330,17 +391,21 @@ def _check_step(where: str, step: int) -> None:
         raise ValueError(f"{where}: step must be below 2**64, got {step}")
 
 
-def _flat(
-    where: str, param: Array, grad: Array, state: dict[str, Array], optional: dict[str, Array | None] | None = None
-) -> tuple[Array, Array, list[Array | None]]:
-    """Return the checked arrays as flat views: what is updated must already lie in C order."""
+def arrays_of(
+    where: str, param: Array, grad: Array, state: Mapping[str, Array],
+    optional: Mapping[str, Array | None] | None = None,
+) -> Arrays:  # fmt: skip
+    """Return the checked arrays as flat views: what is updated must already lie in C order.
+
+    The gradient is a copy where it does not.
+    """
     dtype = same_dtype(where, optional, param=param, grad=grad, **state)
     check_grad(where, "param", param, param.shape, dtype)
     check_shape(where, "grad", grad, param.shape)
     every = {**state, **(optional or {})}
-    flat = [
-        None if a is None else check_grad(where, name, a, param.shape, dtype).reshape(-1)
+    flat = {
+        name: None if a is None else check_grad(where, name, a, param.shape, dtype).reshape(-1)
         for name, a in every.items()
-    ]
+    }
     check_apart(where, {"param": param, **every}, {"grad": grad})
-    return param.reshape(-1), as_contiguous(grad).reshape(-1), flat
+    return Arrays(param.reshape(-1), as_contiguous(grad).reshape(-1), flat)

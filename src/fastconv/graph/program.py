@@ -47,6 +47,7 @@ class Program:
         self.pending = False
         self._parameters = [value.source for value in schedule.graph.parameters.values()]
         self._bound: tuple[list[Array], list[Array]] | None = None  # the parameters' arrays and gradients
+        self._change: object = None
         self._steps = (schedule.forward, schedule.backward)
         self._calls: tuple[list[list[Call]], list[list[Call]]] = ([], [])
         self._stale: tuple[set[int], set[int]] = (set(), set())  # steps to bind again before they run
@@ -73,10 +74,13 @@ class Program:
         self.pending = self.schedule.gradients
         return [self._array(ref) for ref in self.schedule.outputs]
 
-    def backward(self, grads: Sequence[Array]) -> list[Array | None]:
-        """Run backward on gradients of the outputs; returns those of the inputs, None where they are not wanted."""
+    def backward(self, grads: Sequence[Array], change: object = None) -> list[Array | None]:
+        """Run backward on gradients of the outputs; returns those of the inputs, None where they are not wanted.
+
+        ``change`` as `fits` takes it.
+        """
         self.pending = False
-        if not self.fits():
+        if not self.fits(change):
             raise RuntimeError("backward: a parameter has another shape or dtype than in forward")
         for i, value in enumerate(self.schedule.graph.outputs):
             self._enter(("grad", i), value.spec, grads[i])
@@ -127,8 +131,21 @@ class Program:
             self._arrays.pop(ref, None)
             ref = ref.base
 
-    def fits(self) -> bool:
-        """Bind to the parameters' arrays of now; returns False if one has another shape or dtype than at first."""
+    def fits(self, change: object = None) -> bool:
+        """Bind to the parameters' arrays of now; returns False if one has another shape or dtype than at first.
+
+        Parameters
+        ----------
+        change : object, optional
+            One that is the same for as long as no parameter is given another array: then nothing has to be looked at.
+        """
+        if change is not None and change is self._change:
+            return True
+        fits = self._fits()
+        self._change = change if fits else None
+        return fits
+
+    def _fits(self) -> bool:
         if (
             self._bound is not None
             and all(map(is_, map(_data, self._parameters), self._bound[0]))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastconv import random
 from fastconv.functional._check import check_array, same_dtype, whole
 from fastconv.graph.value import no_constant
+from fastconv.nn._settings import assigned
 
 if TYPE_CHECKING:
     from fastconv.nn._flat import Block
@@ -143,6 +144,13 @@ class Parameter:
         zero = data.dtype.type(0)
         self.grad = np.broadcast_to(zero, data.shape) if _blank.get() else np.zeros(data.shape, data.dtype)
         self.requires_grad = requires_grad
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = vars(self)
+        same = name in known and known[name] is value  # as after `grad += ...`
+        super().__setattr__(name, value)
+        if not same:
+            assigned(name)
 
     if not TYPE_CHECKING:
 

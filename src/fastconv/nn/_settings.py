@@ -1,8 +1,9 @@
 """What a forward may read of layers beside values, and whether it has changed since.
 
-Assigning an attribute is noticed where it happens. A list, dict or set, or a dataclass, is changed in its own place;
-so what each holds is kept beside it and compared before each run, by identity: that costs nothing where there is none,
-and misses nothing where there is.
+Assigning an attribute is noticed where it happens: `latest.change` is another object afterwards, whichever model it was
+assigned in, so that a model that looks at this one object knows whether it has to look at itself again. A list, dict or
+set, or a dataclass, is changed in its own place; so what each holds is kept beside it and compared before each run, by
+identity: that costs nothing where there is none, and misses nothing where there is.
 """
 
 import dataclasses
@@ -22,9 +23,27 @@ OWN = frozenset((
     "_entries_written", "_specs_written", "_shape_written",
 ))  # fmt: skip
 
+# What no other run depends on. Modes are noticed where they are set, since a layer may be told the mode it is in.
+_STATE = frozenset(("training", "_saved", "_tree", "_arrays", "_storage", "_version"))
+
 _DEEP = 8  # levels of containers within each other
 _CHANGING = (list, dict, set, deque)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), tuple)
+
+
+class _Latest:
+    """The latest change of a layer or parameter of any model."""
+
+    change: object = object()
+
+
+latest = _Latest()
+
+
+def assigned(name: str) -> None:
+    """Note that an attribute of a layer or parameter has another value."""
+    if name not in _STATE:
+        latest.change = object()
 
 
 class Held:
@@ -67,9 +86,10 @@ def _containers(value: Any, depth: int = 0) -> Iterator[Any]:
             yield from _containers(item, depth + 1)
 
 
-def held(attributes: dict[str, Any]) -> list[Held]:
+def held(module: Any) -> list[Held]:
     """Return the containers among a module's attributes."""
-    values = [value for name, value in list(attributes.items()) if name not in OWN]
+    apart = OWN.union(module._replaced)
+    values = [value for name, value in list(vars(module).items()) if name not in apart]
     return [Held(container) for value in values for container in _containers(value)]
 
 
@@ -88,7 +108,7 @@ class Settings:
         self._plain: list[tuple[dict[str, Any], tuple[str, ...], tuple[Any, ...]]] = []
         for module in layer.modules():
             known = vars(module)
-            self._held += held(known)
+            self._held += held(module)
             names = tuple(name for name, value in list(known.items()) if name not in OWN and isinstance(value, _PLAIN))
             self._plain.append((known, names, tuple(map(known.get, names))))
 

@@ -40,7 +40,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -50,18 +50,9 @@ from fastconv.graph.operation import Spec, place
 from fastconv.graph.value import Value, graph_of
 from fastconv.nn import _running
 from fastconv.nn._origin import note
-from fastconv.nn._parameter import (
-    Array,
-    Parameter,
-    blank,
-    initial,
-    next_generator,
-    next_key,
-    size,
-)
+from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key, size
 from fastconv.nn._running import modes
-from fastconv.nn._settings import LOOK, OWN
-from fastconv.nn._shown import shown
+from fastconv.nn._settings import LOOK, OWN, assigned
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
 from fastconv.nn._workspace import Workspace
@@ -144,6 +135,7 @@ class Module(Workspace, State):
         Names of attributes that are integers needed to continue a run exactly (dropout's counters).
     """
 
+    _replaced: ClassVar[tuple[str, ...]] = ()  # containers that are never changed in their own place
     need_input_grad: bool = True
     trains_itself: bool = False
     checkpoint: bool = False
@@ -232,13 +224,17 @@ class Module(Workspace, State):
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = vars(self)
-        if name not in OWN and not (name in known and known[name] is value):
+        other = not (name in known and known[name] is value)
+        if other and name not in OWN:
             known["_version"] = self._version + 1
         super().__setattr__(name, value)
+        if other:
+            assigned(name)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
         vars(self)["_version"] = self._version + 1
+        assigned(name)
 
     def predict(self, *inputs: Any, batch_size: int | None = None) -> Any:
         """Run `forward` in evaluation mode and return a copy; the model stays in the mode it is in.
@@ -312,7 +308,9 @@ class Module(Workspace, State):
         >>> [row.layers for row in plan.rows], plan.parameters
         ([('Linear', 'ReLU'), ('Linear',)], 101770)
         """
-        return _running.plan(self, input_shape, training)
+        from fastconv.nn import _tracing
+
+        return _tracing.plan(self, input_shape, training)
 
     # ---- the tree
 
@@ -395,8 +393,9 @@ class Module(Workspace, State):
         forced = modes.get()
         if id(self) in forced:  # for as long as they hold
             forced[id(self)] = bool(mode)
-        else:
+        elif self._training != bool(mode):
             vars(self)["_training"] = bool(mode)
+            assigned("_training")
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode here and below; returns self."""
@@ -442,6 +441,8 @@ class Module(Workspace, State):
         return ", ".join(f"{name}={value}" for name, value in self.config().items())
 
     def _repr_html_(self) -> str:
+        from fastconv.nn._shown import shown
+
         return shown(self)
 
     def __repr__(self) -> str:
@@ -487,7 +488,9 @@ def _entrance(owner: type[Module], raw: Callable[..., Any]) -> Callable[..., Any
             return self._running().forward(raw, inputs)
         if graph.modules[-1] is self:  # super().forward(...)
             return raw(self, *inputs)
-        return _running.write(graph, self, raw, inputs)
+        from fastconv.nn import _tracing
+
+        return _tracing.write(graph, self, raw, inputs)
 
     forward.raw = raw  # type: ignore[attr-defined]
     return forward

@@ -65,6 +65,8 @@ class ModuleList(_Collection):
     '2.bias'
     """
 
+    _replaced = ("_list",)
+
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         self._list: list[Module] = []
         if modules is not None:
@@ -160,6 +162,8 @@ class ModuleDict(_Collection):
     >>> sorted(heads.keys()), heads["sign"]
     (['digit', 'sign'], Linear(in_features=8, out_features=2, bias=True))
     """
+
+    _replaced = ("_dict",)
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
         self._dict: dict[str, Module] = {}

@@ -40,6 +40,8 @@ class Sequential(Module):
     )
     """
 
+    _replaced = ("_layers",)
+
     def __init__(self, *layers: Module | Mapping[str, Module], input_grad: bool = True, fuse: bool = True) -> None:
         if len(layers) == 1 and isinstance(layers[0], Mapping):
             self._layers: dict[str, Any] = dict(layers[0])

@@ -89,7 +89,9 @@ class GraphModule(Module):
         if not any(module.is_opaque() for module in graph.modules()):  # which would run to tell their shapes
             dtype = next((p.data.dtype for p in graph.parameters()), np.dtype(np.float32))
             specs = [Spec(s.shape, dtype) if s.dtype.kind == "f" else s for s in graph._specs_written]
-            traced = _running.trace(graph, cls.forward.raw, specs)  # type: ignore[attr-defined]
+            from fastconv.nn._tracing import trace
+
+            traced = trace(graph, cls.forward.raw, specs)  # type: ignore[attr-defined]
             for value in (*traced.inputs, *(value for node in traced.nodes for value in node.outputs)):
                 if value.spec.nbytes > _MOST:
                     raise ValueError(f"GraphModule: a value of shape {value.shape} takes more than {_MOST:,} bytes")
@@ -190,7 +192,9 @@ class GraphModule(Module):
     def _written(model: Module, known: Callable[[Module], bool], specs: Sequence[Spec]) -> tuple[Any, ...]:
         """Return the constructor's arguments."""
         names = {id(module): name for name, module in model.named_modules()}
-        graph = _running.trace(model, type(model).forward.raw, specs, known)  # type: ignore[attr-defined]
+        from fastconv.nn._tracing import trace
+
+        graph = trace(model, type(model).forward.raw, specs, known)  # type: ignore[attr-defined]
         numbers = {value: i for i, value in enumerate(graph.inputs)}
         state = {id(getattr(owner, at)): name for name, owner, at, _ in model._entries()}
         entries: list[dict[str, Any]] = []

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.functional._check import as_labels, number, whole
-from fastconv.functional._loss import IGNORE, holds, is_dense, total
+from fastconv.functional._check import as_labels, check_apart, number, whole
+from fastconv.functional._class_loss import check_still, costs, slopes, target_of
+from fastconv.functional._loss import IGNORE, check_rows, is_dense, loss_buffer, reduce, row_scale, total
 from fastconv.nn._origin import Origin, go_back, origin_of
 from fastconv.nn._parameter import Array
 from fastconv.nn._workspace import Workspace
@@ -119,11 +120,12 @@ class Loss(Workspace):
 
     def backward(self, scale: float | Array = 1.0) -> Array:
         """Return `scale` times the gradient of the latest loss, in an array that belongs to the loss."""
-        if not self._saved:
+        saved = self._saved
+        if not saved:
             raise RuntimeError(f"{type(self).__name__}.backward: called before forward")
         if self.reduction != "none":
             scale = number(f"{type(self).__name__}.backward", "scale", scale)
-        output, *known = self._saved[1]
+        output, *known = saved[1]
         grad_input = self._buffer("grad_input", output.shape, output.dtype.newbyteorder("="))
         return self._gradient(scale, output, *known, grad_input)
 
@@ -198,39 +200,46 @@ class CrossEntropyLoss(Loss):
             raise ValueError(f"{name}: label_smoothing must be in [0, 1], got {label_smoothing}")
 
     def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
-        output = self._accept(output)
-        shape = (*output.shape[:1], *output.shape[2:])
-        settings = self._weigh(sample_weight, output, shape)
-        settings["ignore_index"] = self.ignore_index
-        if self.weight is not None:
-            settings["weight"] = self.weight.astype(output.dtype.newbyteorder("="), copy=False)
-        if self.label_smoothing:
-            settings["label_smoothing"] = self.label_smoothing
-        probabilities = self._buffer("probabilities", output.shape, output.dtype.newbyteorder("="))
-        loss = F.cross_entropy(output, target, self.reduction, probabilities=probabilities, **settings)
-        self._count(output, target, settings)
-        self._save(output, output, target, settings, probabilities)
-        return loss
+        """As :func:`fastconv.functional.cross_entropy`, whose checks `backward` need not make again."""
+        where, output = "cross_entropy", self._accept(output)
+        dtype, shape = check_rows(where, output, self.reduction)
+        sample = self._weigh(sample_weight, output, shape).get("sample_weight")
+        weight = None if self.weight is None else self.weight.astype(dtype, copy=False)
+        found = target_of(
+            where, output, dtype, target, weight, self.ignore_index, self.label_smoothing, sample
+        )
+        probabilities = self._buffer("probabilities", output.shape, dtype)
+        losses = loss_buffer(where, None, shape, dtype, self.reduction)
+        costs(output, found, losses, probabilities)
+        if not found.plain:
+            self._count(output, target, sample)
+        self._save(output, output, found, probabilities)
+        return reduce(losses, found.total, self.reduction)
 
-    def _count(self, output: Array, target: Array, settings: dict[str, Any]) -> None:
+    def _count(self, output: Array, target: Array, sample: Array | None) -> None:
         """Note how many samples the mean is over: the sum of what they weigh, of pixels a share of a sample each."""
         if is_dense(target, output) or not target.size:
             return
-        if self.weight is None and not holds(target, self.ignore_index):
-            return  # all count alike, or as `_weigh` noted
         counts = target != self.ignore_index
+        if self.weight is None and counts.all():
+            return  # all count alike, or as `_weigh` noted
         share = counts.astype(np.float64)
         if self.weight is not None:
             share *= self.weight[np.where(counts, as_labels("loss", "target", target), 0)]
-        if (sample := settings.get("sample_weight")) is not None:
+        if sample is not None:
             share *= sample.reshape(*sample.shape, *(1,) * (share.ndim - sample.ndim))
         self._thread.amount = total(share.reshape(-1)) * len(output) / target.size
 
     def _gradient(self, scale: float | Array, *known: Any) -> Array:
-        output, target, settings, probabilities, grad_input = known
-        return F.cross_entropy_backward(
-            scale, output, target, self.reduction, probabilities=probabilities, grad_input=grad_input, **settings
-        )
+        output, found, probabilities, grad_input = known
+        where, shape = "cross_entropy_backward", (len(output), *output.shape[2:])
+        check_still(where, found, output.shape[1])
+        scales = row_scale(where, scale, shape, grad_input.dtype, self.reduction, found.total)
+        if not found.plain or self.reduction == "none":
+            read = {"grad_output": scales, "target": found.soft, "weight": found.weight, "sample_weight": found.sample}
+            check_apart(where, {"grad_input": grad_input}, read)
+        slopes(scales, probabilities, True, found, grad_input)
+        return grad_input
 
 
 class MultiMarginLoss(Loss):

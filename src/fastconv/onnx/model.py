@@ -8,7 +8,7 @@ import numpy as np
 from fastconv import functional as F
 from fastconv.graph.operation import FLOATS, Spec
 from fastconv.graph.value import Value
-from fastconv.nn import _running
+from fastconv.nn import _tracing
 from fastconv.nn.base import Module
 from fastconv.onnx.folding import fold, folds
 from fastconv.onnx.layers import plant
@@ -211,5 +211,5 @@ def _try(model: OnnxModel) -> None:
         sizes = tuple(1 if n is None else n for n in shape)
         specs.append(Spec(sizes, np.dtype(np.float64 if wide or dtype == np.float64 else np.float32)))
     if specs:
-        _running.trace(model, OnnxModel.forward.raw, specs)  # type: ignore[attr-defined]
+        _tracing.trace(model, OnnxModel.forward.raw, specs)  # type: ignore[attr-defined]
         model._running().specs = tuple(specs)

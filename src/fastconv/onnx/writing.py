@@ -9,7 +9,7 @@ import numpy as np
 from fastconv._version import __version__
 from fastconv.graph.operation import Spec, integers
 from fastconv.graph.value import Graph, Value
-from fastconv.nn import _running
+from fastconv.nn import _tracing
 from fastconv.nn.base import Module, in_mode
 from fastconv.onnx import writers  # noqa: F401  (which register)
 from fastconv.onnx.drafting import WRITERS, Draft
@@ -96,7 +96,7 @@ def _drafted(onnx: Any, model: Module, shapes: list[tuple[int, ...]]) -> Draft:
         raise TypeError(f"{type(model).__name__} defines backward itself, so that nothing is known of what it does")
     dtype = next((p.data.dtype for p in model.parameters()), np.dtype(np.float32))
     with in_mode(model, False):
-        graph = _running.trace(
+        graph = _tracing.trace(
             model, type(model).forward.raw, [Spec(shape, dtype) for shape in shapes]  # type: ignore[attr-defined]
         )
     draft = Draft(onnx, model, graph)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from fastconv import functional as F
+from fastconv.functional import optim as kernels
 from fastconv.nn import Module, Parameter
-from fastconv.optim.optimizer import Array, Optimizer
+from fastconv.optim.optimizer import Optimizer, _Run
 
 Params = Iterable[Parameter] | Module | Iterable[Mapping[str, Any]]
 
@@ -76,11 +76,12 @@ class SGD(Optimizer):
     def _phase(self, updates: int, own: Mapping[str, Any]) -> int:
         return int(updates > 0) if self._settings(own)["momentum"] else 0
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
-        s = self._settings(state["group"])
-        F.sgd_step(
-            param, grad, state.get("momentum_buffer") if s["momentum"] else None,
-            s["lr"], s["momentum"], s["dampening"], s["weight_decay"], s["nesterov"], first_step=state["step"] == 1,
+    def _update(self, run: _Run) -> None:
+        s = self._settings(run.group)
+        buffered = bool(s["momentum"]) and "momentum_buffer" in run.state
+        kernels.sgd(
+            run.arrays, buffered, s["lr"], s["momentum"], s["dampening"], s["weight_decay"], s["nesterov"],
+            run.step == 1,
         )  # fmt: skip
 
 
@@ -136,13 +137,11 @@ class Adam(Optimizer):
     def _state_values(self) -> dict[str, float]:
         return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
-        s = self._settings(state["group"])
+    def _update(self, run: _Run) -> None:
+        s = self._settings(run.group)
         beta1, beta2 = s["betas"]
-        F.adam_step(
-            param, grad, state["exp_avg"], state["exp_avg_sq"],
-            s["lr"], beta1, beta2, s["eps"], s["weight_decay"], state["step"], self._decoupled,
-        )  # fmt: skip
+        arrays = run.arrays
+        kernels.adam(arrays, s["lr"], beta1, beta2, s["eps"], s["weight_decay"], run.step, self._decoupled)
 
 
 class AdamW(Adam):
@@ -232,13 +231,13 @@ class RMSprop(Optimizer):
     def _phase(self, updates: int, own: Mapping[str, Any]) -> int:
         return 0
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
-        s = self._settings(state["group"])
-        F.rmsprop_step(
-            param, grad, state["square_avg"], state.get("momentum_buffer") if s["momentum"] else None,
-            state.get("grad_avg") if s["centered"] else None,
-            s["lr"], s["alpha"], s["eps"], s["weight_decay"], s["momentum"],
-        )  # fmt: skip
+    def _update(self, run: _Run) -> None:
+        s = self._settings(run.group)
+        buffered = bool(s["momentum"]) and "momentum_buffer" in run.state
+        centered = bool(s["centered"]) and "grad_avg" in run.state
+        kernels.rmsprop(
+            run.arrays, buffered, centered, s["lr"], s["alpha"], s["eps"], s["weight_decay"], s["momentum"]
+        )
 
 
 class Adagrad(Optimizer):
@@ -291,8 +290,6 @@ class Adagrad(Optimizer):
     def _phase(self, updates: int, own: Mapping[str, Any]) -> int:
         return updates if self._settings(own)["lr_decay"] else 0
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
-        s = self._settings(state["group"])
-        F.adagrad_step(
-            param, grad, state["sum"], s["lr"], s["lr_decay"], s["eps"], s["weight_decay"], state["step"]
-        )
+    def _update(self, run: _Run) -> None:
+        s = self._settings(run.group)
+        kernels.adagrad(run.arrays, s["lr"], s["lr_decay"], s["eps"], s["weight_decay"], run.step)

@@ -9,28 +9,39 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv.functional._check import Keywords, number
+from fastconv.functional.optim import Arrays, arrays_of
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
+from fastconv.nn._settings import latest
 from fastconv.optim.layers import Leading
 
 Array = np.ndarray
 
-_PLACES = ("_blocks", "_flat", "_known", "_runs", "_loose")  # where things lie in memory, which a copy has to find anew
+# Where things lie in memory, which a copy has to find anew.
+_PLACES = ("_blocks", "_flat", "_known", "_change", "_runs", "_loose")
 
 
 @dataclass
 class _Run:
-    """What one kernel call updates: a stretch of a block, or a parameter that lies elsewhere.
-
-    Its state also holds "step", the number of this update of its first parameter, the first being 1, and "group", what
-    settings its group has of its own; `_label` is the same for the others.
-    """
+    """What one kernel call updates: a stretch of a block, or a parameter that lies elsewhere."""
 
     param: Array
     grad: Array
-    state: dict[str, Any]
+    state: dict[str, Array]
+    group: dict[str, Any]  # what settings its group has of its own
+    step: int  # the number of this update of its first parameter, the first being 1; `_label` is the same for others
     members: list[int]  # places among the optimiser's parameters
     done: int = 0  # updates not counted yet
+    checked: Arrays | None = None
+
+    def arrays(self, where: str) -> Arrays:
+        """Return the arrays as kernels take them, checked once where they are views."""
+        found = self.checked
+        if found is None:
+            found = arrays_of(where, self.param, self.grad, self.state)
+            if np.may_share_memory(found.grad, self.grad):
+                self.checked = found
+        return found
 
 
 class ParamGroup(MutableMapping[str, Any]):
@@ -288,6 +299,7 @@ class Optimizer(Keywords, Leading):
         self._states: dict[str, list[Array]] = {}  # name to an array for each parameter
         self._flat: dict[str, list[Array]] = {}  # name to the memory of these, one for each block
         self._known: list[Any] = []
+        self._change: object = None  # the latest one when the parameters were looked at
         self._runs: list[_Run] = []
         self._loose: list[Parameter] = []
 
@@ -327,11 +339,11 @@ class Optimizer(Keywords, Leading):
         self.steps += 1
         self._look()
         for run in self._runs:
-            run.state["step"] += 1
+            run.step += 1
             run.done += 1
-            self._update(run.param, run.grad, run.state)
+            self._update(run)
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+    def _update(self, run: _Run) -> None:
         raise NotImplementedError
 
     def zero_grad(self) -> None:
@@ -344,6 +356,10 @@ class Optimizer(Keywords, Leading):
 
     def _look(self) -> None:
         """Plan the runs anew if a parameter was given another array, or was frozen or thawed."""
+        change = latest.change
+        if self._known and change is self._change:
+            return
+        self._change = change
         known = [x for p in self.params for x in (p.data, p.grad, p.requires_grad)]
         if len(known) == len(self._known) and all(map(is_, known, self._known)):
             return
@@ -365,9 +381,9 @@ class Optimizer(Keywords, Leading):
                 state = {name: arrays[index] for name, arrays in self._states.items()}
                 self._add_run(param.data, param.grad, state, [index])
 
-    def _add_run(self, param: Array, grad: Array, state: dict[str, Any], members: list[int]) -> None:
+    def _add_run(self, param: Array, grad: Array, state: dict[str, Array], members: list[int]) -> None:
         own = self._groups[self._group_of[members[0]]]
-        self._runs.append(_Run(param, grad, {**state, "step": self._updates[members[0]], "group": own}, members))
+        self._runs.append(_Run(param, grad, state, own, self._updates[members[0]], members))
 
     def _count(self) -> None:
         """Note how many updates each parameter has had."""
