@@ -106,7 +106,6 @@ def trained_nets(options):
                     loss(model(x), labels)
                     model.backward(loss.backward())
                     steps.step()
-                model.predict(x[:2])  # packed once, looked at in the second call
                 model.predict(x[:2])
 
 

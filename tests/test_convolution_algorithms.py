@@ -10,7 +10,9 @@ from problems import TEST
 import fastconv._ext.conv.algorithms as algorithms
 from fastconv import config
 from fastconv._ext import runtime
-from fastconv._ext.conv.algorithms import ALGORITHMS, choose, kernel
+from fastconv._ext.conv.algorithms import ALGORITHMS, choose, instances, kernel
+from fastconv._ext.conv.input_gradient import input_gradient, packed_bytes
+from fastconv._ext.conv.input_gradient import pack as input_gradient_pack
 from fastconv.functional._epilogue import NOTHING, Epilogue
 from fastconv.functional._geometry import convolution
 from fastconv.functional._scratch import empty_aligned
@@ -103,22 +105,19 @@ def test_the_choice_reads_neither_instruction_set_nor_threads(problem, every_set
 def test_packed_weights_give_the_bits_of_weights(problem, dtype, seed):
     """Weights packed for one instruction set are packed again for another, whose tiles may be of another width."""
     g = geometry_of(problem)
-    arrays = drawn_arrays(g, dtype, seed)
-    x, weight, grad = arrays
-    for algorithm in ALGORITHMS:
-        if algorithm.refusal("forward", g, x.itemsize):
-            continue
-        want = computed(algorithm, "forward", g, arrays)
-        for packing in config.available_isas():
-            with config.isa(packing):
-                packed = exactly(algorithm.packed_bytes(g, x.itemsize))
-                algorithm.pack[x.itemsize](weight, g, packed, exactly)
-            for running in config.available_isas():
-                unread = np.full_like(weight, np.nan) if running == packing else weight
-                with config.isa(running):
-                    out = np.empty_like(grad)
-                    algorithm.forward[x.itemsize](x, unread, out, g, NOTHING, exactly, packed)
-                assert_array_equal(out, want, err_msg=f"{algorithm.name}: packed by {packing}, run by {running}")
+    x, weight, grad = arrays = drawn_arrays(g, dtype, seed)
+    run, pack = (instances(function)[x.itemsize] for function in (input_gradient, input_gradient_pack))
+    want = computed(choose("input_gradient", g, x.itemsize, "direct"), "input_gradient", g, arrays)
+    for packing in config.available_isas():
+        with config.isa(packing):
+            packed = exactly(packed_bytes(g, x.itemsize))
+            pack(weight, g, packed, exactly)
+        for running in config.available_isas():
+            unread = np.full_like(weight, np.nan) if running == packing else weight
+            with config.isa(running):
+                out = np.empty_like(x)
+                run(grad, unread, out, g, NOTHING, exactly, packed)
+            assert_array_equal(out, want, err_msg=f"packed by {packing}, run by {running}")
 
 
 @given(
@@ -127,8 +126,8 @@ def test_packed_weights_give_the_bits_of_weights(problem, dtype, seed):
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
 def test_few_rows_read_weights_as_they_lie_with_the_bits_of_packed_ones(n, c, k, dtype, activation, plain, seed):
-    g = convolution("test", (n, c, 1, 1), (k, c, 1, 1), 1, 0, 1, 1)
-    x, weight, add = drawn_arrays(g, dtype, seed)
+    g, more = (convolution("test", (rows, c, 1, 1), (k, c, 1, 1), 1, 0, 1, 1) for rows in (n, n + 7))
+    x, weight, add = drawn_arrays(more, dtype, seed)
     itemsize, direct = x.itemsize, choose("forward", g, x.itemsize, "direct")
     bias = np.linspace(-1, 1, k, dtype=dtype)
     found = []
@@ -136,20 +135,20 @@ def test_few_rows_read_weights_as_they_lie_with_the_bits_of_packed_ones(n, c, k,
     try:
         for isa in config.available_isas():
             with config.isa(isa):
-                packed = exactly(direct.packed_bytes(g, itemsize))
-                direct.pack[itemsize](weight, g, packed, exactly)
                 for threads in (1, 3):
-                    for given_packed in (None, packed):
-                        out, pre = np.empty_like(add), np.empty_like(add)
-                        epilogue = Epilogue(activation) if plain else Epilogue(activation, (), bias, None, add, pre)
+                    for sizes in (g, more):  # packed where there are more rows
+                        out, pre = np.empty_like(add[: sizes.n]), np.empty_like(add[: sizes.n])
+                        epilogue = (
+                            Epilogue(activation) if plain else Epilogue(activation, (), bias, None, add[: sizes.n], pre)
+                        )
                         with config.threads(threads):
-                            direct.forward[itemsize](x, weight, out, g, epilogue, exactly, given_packed)
-                        found.append((out.tobytes(), b"" if plain else pre.tobytes()))
+                            direct.forward[itemsize](x[: sizes.n], weight, out, sizes, epilogue, exactly)
+                        found.append((out[:n].tobytes(), b"" if plain else pre[:n].tobytes()))
     finally:
         runtime.set_work_per_thread(before)
     assert len(set(found)) == 1
-    exact = np.rint(4 * x[:, 0, 0]), np.rint(4 * weight[:, :, 0, 0])
-    out = np.empty_like(add)
+    exact = np.rint(4 * x[:n, 0, 0]), np.rint(4 * weight[:, :, 0, 0])
+    out = np.empty_like(add[:n])
     direct.forward[itemsize](exact[0][:, None, None], exact[1][:, :, None, None], out, g, NOTHING, exactly)
     assert_array_equal(out[:, 0, 0], exact[0] @ exact[1].T)
 
@@ -157,14 +156,14 @@ def test_few_rows_read_weights_as_they_lie_with_the_bits_of_packed_ones(n, c, k,
 def test_packed_weights_of_another_size_are_refused():
     [g, other] = (convolution("test", (1, 8, 6, 6), (8, 8, side, side), 1, 1, 1, 1) for side in (3, 5))
     x, weight, grad = drawn_arrays(g, np.float32)
-    direct = choose("forward", g, 4, "direct")
-    packed = exactly(direct.packed_bytes(other, 4))
+    run, pack = (instances(function)[4] for function in (input_gradient, input_gradient_pack))
+    packed = exactly(packed_bytes(other, 4))
     with pytest.raises(ValueError, match=rf"pack: packed weights need \d+ bytes here, got {packed.nbytes}"):
-        direct.pack[4](weight, g, packed, exactly)
-    direct.pack[4](drawn_arrays(other, np.float32)[1], other, packed, exactly)
+        pack(weight, g, packed, exactly)
+    pack(drawn_arrays(other, np.float32)[1], other, packed, exactly)
     for wrong in (packed, packed[:8], packed[:0]):
-        with pytest.raises(ValueError, match=f"forward: packed weights need .* got {wrong.size}"):
-            direct.forward[4](x, weight, grad, g, NOTHING, exactly, wrong)
+        with pytest.raises(ValueError, match=f"input_gradient: packed weights need .* got {wrong.size}"):
+            run(grad, weight, x, g, NOTHING, exactly, wrong)
 
 
 @pytest.mark.parametrize("problem", TEST, ids=str)

@@ -10,7 +10,7 @@ from test_graph_memory import numpy_bytes, traced  # noqa: F401
 
 import fastconv
 from fastconv import nn, optim
-from fastconv.functional._ops.convolution import MOST_PIXELS, PackedWeight
+from fastconv.functional._ops.transposed import MOST_PIXELS, PackedWeight
 
 NETS = {
     "linear": (lambda: nn.Sequential(nn.Linear(13, 17), nn.ReLU(), nn.Linear(17, 5)), (13,)),
@@ -114,7 +114,7 @@ def test_a_weight_is_packed_once_for_all_batches(monkeypatch, name):
 
     monkeypatch.setattr(PackedWeight, "__init__", counted)
     weights = [p for p in model.parameters() if p.data.ndim > 1]
-    kept = {"winograd": 1, "transposed": 3}.get(name, 0)  # direct convolutions pack in every run
+    kept = 3 if name == "transposed" else 0  # all others pack in every run
     for batch in (5, 6, 5, 7, 6):
         model(np.ones((batch, *shape), np.float32))
     assert packs == [1] * kept
@@ -125,7 +125,7 @@ def test_a_weight_is_packed_once_for_all_batches(monkeypatch, name):
 
 
 def test_neither_training_nor_many_pixels_keep_anything():
-    model = NETS["winograd"][0]()
+    model = nn.Sequential(nn.ConvTranspose2d(5, 7, 3))
     assert model.plan((2, 5, 6, 6)).packed == 0
     few, many = (model.eval().plan((n, 5, 6, 6), training=False) for n in (MOST_PIXELS // 36, MOST_PIXELS // 36 + 1))
     assert few.packed > 0
@@ -150,5 +150,5 @@ def test_planned_bytes_are_those_measured(traced, name):  # noqa: F811
     x = np.moveaxis(np.random.default_rng(0).standard_normal((8, *image, channels), np.float32), -1, 1)
     for _ in range(2):
         y = model.predict(x)
-    assert plan.packed > plan.arena if name != "direct" else plan.packed == 0
+    assert plan.packed > 0 if name == "transposed" else plan.packed == 0
     assert plan.total == pytest.approx(numpy_bytes() - x.nbytes - y.nbytes, rel=0.01)

@@ -50,6 +50,8 @@ FC_EMULATED_CONVERSION(rcp14_ps, 16, float, __m512, float, __m512, (1.0f + 0x1p-
 FC_EMULATED_CONVERSION(cvtepi32_ps, 16, int32_t, __m512i, float, __m512, from[i])
 FC_EMULATED_CONVERSION(cvtepi64_pd, 8, int64_t, __m512i, double, __m512d, from[i])
 FC_EMULATED_CONVERSION(cvtepi32_pd, 8, int32_t, __m256i, double, __m512d, from[i])
+FC_EMULATED_CONVERSION(cvtps_pd, 8, float, __m256, double, __m512d, from[i])
+FC_EMULATED_CONVERSION(cvtpd_ps, 8, double, __m512d, float, __m256, from[i])
 FC_EMULATED_CONVERSION(cvtps_epi32, 16, float, __m512, int32_t, __m512i, rintf(from[i]))
 FC_EMULATED_CONVERSION(cvtpd_epi64, 8, double, __m512d, int64_t, __m512i, rint(from[i]))
 FC_EMULATED_CONVERSION(cvtpd_epi32, 8, double, __m512d, int32_t, __m256i, rint(from[i]))
@@ -65,6 +67,10 @@ FC_EMULATED_CONVERSION(cvtepi32_epi8_256, 8, int32_t, __m256i, int8_t, __m128i, 
 #define _mm512_rcp14_ps fc_rcp14_ps
 #define _mm512_cvtepi32_ps fc_cvtepi32_ps
 #define _mm512_cvtepi64_pd fc_cvtepi64_pd
+#undef _mm512_cvtps_pd
+#undef _mm512_cvtpd_ps
+#define _mm512_cvtps_pd fc_cvtps_pd
+#define _mm512_cvtpd_ps fc_cvtpd_ps
 #define _mm512_cvtps_epi32 fc_cvtps_epi32
 #define _mm512_cvtpd_epi64 fc_cvtpd_epi64
 #define _mm512_cvtpd_epi32 fc_cvtpd_epi32

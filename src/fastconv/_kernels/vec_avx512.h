@@ -278,4 +278,9 @@ static inline void f64_descend4(const double *w, const vf64 *a, double rate, dou
 }
 FC_GENERIC_QUADS(f64, double)
 
+static inline vf64 f32_load_f64(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+static inline void f32_store_f64(float *p, vf64 a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a)); }
+static inline vf64 f64_load_f64(const double *p) { return f64_load(p); }
+static inline void f64_store_f64(double *p, vf64 a) { f64_store(p, a); }
+
 #endif

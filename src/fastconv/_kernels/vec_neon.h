@@ -136,4 +136,9 @@ static inline void f32_descend_quarters(const float *w, const vf32 *s, int n, fl
 FC_GENERIC_QUADS(f32, float)
 FC_GENERIC_QUADS(f64, double)
 
+static inline vf64 f32_load_f64(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
+static inline void f32_store_f64(float *p, vf64 a) { vst1_f32(p, vcvt_f32_f64(a)); }
+static inline vf64 f64_load_f64(const double *p) { return f64_load(p); }
+static inline void f64_store_f64(double *p, vf64 a) { f64_store(p, a); }
+
 #endif

@@ -13,6 +13,7 @@
  *   X_pow2(n)                   2**n for integral n in the range of normal exponents
  *   X_exponent, X_mantissa      x = mantissa * 2**exponent, 1 <= mantissa < 2, for positive normal x
  *   X_load_u8, X_store_u8       X_LANES bytes as lanes of integral value, 0 to 255
+ *   X_load_f64, X_store_f64     f64_LANES numbers of X as vf64; the other way rounded once
  *   X_estimate(a)               about 1 / a, relative error below 2**-10, for 1 <= |a| < 2**100
  *   X_descend4(w, a, rate, r)   r[i] = w[i] - rate * s[i], fused, i < 4; s[i] is the sum of the lanes of a[i] by halves
  *   X_load_quads(p, pitch, a, n)       lane i of a[j] = p[i * pitch + j], i < n, j < 4; 0 in the other lanes
@@ -111,6 +112,11 @@
 #define f64_LANES 1
 FC_SCALAR(f32, float, uint32_t, int32_t, 23, 127, fmaf, sqrtf, rintf, fabsf, copysignf)
 FC_SCALAR(f64, double, uint64_t, int64_t, 52, 1023, fma, sqrt, rint, fabs, copysign)
+
+static inline vf64 f32_load_f64(const float *p) { return *p; }
+static inline void f32_store_f64(float *p, vf64 a) { *p = (float)a; }
+static inline vf64 f64_load_f64(const double *p) { return *p; }
+static inline void f64_store_f64(double *p, vf64 a) { *p = a; }
 
 FC_GENERIC_QUADS(f32, float)
 FC_GENERIC_QUADS(f64, double)

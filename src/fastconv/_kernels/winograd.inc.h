@@ -82,53 +82,51 @@ FC_INLINE void FC(winograd_two_gradients)(const VEC *g, VEC *v)
 }
 
 /* Filters and their gradients go through double precision and are rounded once: they are few, and errors here would be
- * those of every result. In plain C, FC(FEW) filters side by side. */
-enum { FC(FEW) = 16 };
+ * those of every result. */
+FC_INLINE vf64 FC(times)(double a, vf64 x) { return f64_mul(f64_set1(a), x); }
 
-#define FC_C0 (256.0 / 225)
-#define FC_CA (-2048.0 / 2975)
-#define FC_CB (128.0 / 1071)
-
-/* G w: `taps` rows of numbers in, six out, `pitch` apart */
-FC_INLINE void FC(winograd_weights)(const double *w, ptrdiff_t w_pitch, double *restrict u, ptrdiff_t pitch,
-                                    const int taps)
+/* w0 + a w2 (+ aa w4) */
+FC_INLINE vf64 FC(even)(const vf64 *w, double a, const int taps)
 {
-    for (int i = 0; i < FC(FEW); i++) {
-        const double w0 = w[i], w1 = w[w_pitch + i], w2 = w[2 * w_pitch + i];
-        const double w3 = taps > 3 ? w[3 * w_pitch + i] : 0, w4 = taps > 3 ? w[4 * w_pitch + i] : 0;
-        const double ea = w0 + 0.390625 * (taps > 3 ? w2 + 0.390625 * w4 : w2);
-        const double eb = w0 + 2.25 * (taps > 3 ? w2 + 2.25 * w4 : w2);
-        const double oa = 0.625 * (taps > 3 ? w1 + 0.390625 * w3 : w1), ob = 1.5 * (taps > 3 ? w1 + 2.25 * w3 : w1);
-        u[i] = FC_C0 * w0;
-        u[pitch + i] = FC_CA * (ea + oa);
-        u[2 * pitch + i] = FC_CA * (ea - oa);
-        u[3 * pitch + i] = FC_CB * (eb + ob);
-        u[4 * pitch + i] = FC_CB * (eb - ob);
-        u[5 * pitch + i] = taps > 3 ? w4 : w2;
-    }
+    return f64_add(w[0], FC(times)(a, taps > 3 ? f64_add(w[2], FC(times)(a, w[4])) : w[2]));
 }
 
-/* G' m: six rows in, `taps` out */
-FC_INLINE void FC(winograd_sums)(const double *m, ptrdiff_t m_pitch, double *restrict w, ptrdiff_t pitch,
-                                 const int taps)
+/* root (w1 + a w3), where a = root * root */
+FC_INLINE vf64 FC(odd)(const vf64 *w, double root, const int taps)
 {
-    for (int i = 0; i < FC(FEW); i++) {
-        const double m1 = m[m_pitch + i], m2 = m[2 * m_pitch + i], m3 = m[3 * m_pitch + i], m4 = m[4 * m_pitch + i];
-        const double sa = FC_CA * (m1 + m2), da = FC_CA * (m1 - m2), sb = FC_CB * (m3 + m4), db = FC_CB * (m3 - m4);
-        w[i] = FC_C0 * m[i] + (sa + sb);
-        w[pitch + i] = 0.625 * da + 1.5 * db;
-        const double squares = 0.390625 * sa + 2.25 * sb, last = m[5 * m_pitch + i];
-        w[2 * pitch + i] = taps > 3 ? squares : squares + last;
-        if (taps > 3) {
-            w[3 * pitch + i] = 0.244140625 * da + 3.375 * db;
-            w[4 * pitch + i] = (0.152587890625 * sa + 5.0625 * sb) + last;
-        }
-    }
+    return FC(times)(root, taps > 3 ? f64_add(w[1], FC(times)(root * root, w[3])) : w[1]);
 }
 
-#undef FC_C0
-#undef FC_CA
-#undef FC_CB
+/* G w: `taps` numbers in, six out */
+FC_INLINE void FC(winograd_weights)(const vf64 *w, vf64 *u, const int taps)
+{
+    const double c0 = 256.0 / 225, ca = -2048.0 / 2975, cb = 128.0 / 1071;
+    const vf64 ea = FC(even)(w, 0.390625, taps), eb = FC(even)(w, 2.25, taps);
+    const vf64 oa = FC(odd)(w, 0.625, taps), ob = FC(odd)(w, 1.5, taps);
+    u[0] = FC(times)(c0, w[0]);
+    u[1] = FC(times)(ca, f64_add(ea, oa));
+    u[2] = FC(times)(ca, f64_sub(ea, oa));
+    u[3] = FC(times)(cb, f64_add(eb, ob));
+    u[4] = FC(times)(cb, f64_sub(eb, ob));
+    u[5] = w[taps - 1];
+}
+
+/* G' m: six numbers in, `taps` out */
+FC_INLINE void FC(winograd_sums)(const vf64 *m, vf64 *w, const int taps)
+{
+    const double c0 = 256.0 / 225, ca = -2048.0 / 2975, cb = 128.0 / 1071;
+    const vf64 sa = FC(times)(ca, f64_add(m[1], m[2])), da = FC(times)(ca, f64_sub(m[1], m[2]));
+    const vf64 sb = FC(times)(cb, f64_add(m[3], m[4])), db = FC(times)(cb, f64_sub(m[3], m[4]));
+    w[0] = f64_add(FC(times)(c0, m[0]), f64_add(sa, sb));
+    w[1] = f64_add(FC(times)(0.625, da), FC(times)(1.5, db));
+    w[2] = f64_add(FC(times)(0.390625, sa), FC(times)(2.25, sb));
+    if (taps == 3) {
+        w[2] = f64_add(w[2], m[5]);
+        return;
+    }
+    w[3] = f64_add(FC(times)(0.244140625, da), FC(times)(3.375, db));
+    w[4] = f64_add(f64_add(FC(times)(0.152587890625, sa), FC(times)(5.0625, sb)), m[5]);
+}
 
 /* What of a tile lies on its image: rows [i0, i1), columns [j0, j1) of `reach` by `reach` pixels; and where */
 typedef struct FC(patch) {
@@ -250,41 +248,26 @@ static void FC(winograd_output)(const fc_winograd *a)
         FC(winograd_from_tiles)(a, FC(winograd_two_results), 2);
 }
 
-/* planes of n <= FC(FEW) numbers, `pitch` apart, as double precision and back */
-FC_INLINE void FC(widen)(const T *from, ptrdiff_t pitch, double (*to)[FC(FEW)], int planes, ptrdiff_t n)
-{
-    for (int e = 0; e < planes; e++, from += pitch)
-        if (n == FC(FEW))
-            for (int i = 0; i < FC(FEW); i++)
-                to[e][i] = from[i];
-        else
-            for (int i = 0; i < FC(FEW); i++)
-                to[e][i] = i < n ? from[i] : 0;
-}
-FC_INLINE void FC(narrow)(double (*from)[FC(FEW)], T *to, ptrdiff_t pitch, int planes, ptrdiff_t n)
-{
-    for (int e = 0; e < planes; e++, to += pitch)
-        if (n == FC(FEW))
-            for (int i = 0; i < FC(FEW); i++)
-                to[i] = (T)from[e][i];
-        else
-            for (int i = 0; i < n; i++)
-                to[i] = (T)from[e][i];
-}
-
-/* u[e][i] of w[tap][i], i < n, for taps x taps: planes of any numbers, w_plane and u_plane apart */
+/* u[e][i] of w[tap][i], i < n, for taps x taps: planes of whole vectors, w_plane and u_plane apart */
 FC_INLINE void FC(winograd_to_values)(const T *w, ptrdiff_t w_plane, T *u, ptrdiff_t u_plane, ptrdiff_t n,
                                       const int taps)
 {
-    double filter[25][FC(FEW)], half[6][5][FC(FEW)], values[36][FC(FEW)];
-    for (ptrdiff_t k = 0; k < n; k += FC(FEW)) {
-        const ptrdiff_t few = n - k < FC(FEW) ? n - k : FC(FEW);
-        FC(widen)(w + k, w_plane, filter, taps * taps, few);
-        for (int j = 0; j < taps; j++)
-            FC(winograd_weights)(filter[j], taps * FC(FEW), half[0][j], 5 * FC(FEW), taps);
-        for (int i = 0; i < 6; i++)
-            FC(winograd_weights)(half[i][0], FC(FEW), values[6 * i], FC(FEW), taps);
-        FC(narrow)(values, u + k, u_plane, 36, few);
+    for (ptrdiff_t k = 0; k < n; k += f64_LANES) {
+        vf64 half[6][5];
+        FC_UNROLL for (int j = 0; j < taps; j++) {
+            vf64 filter[5], y[6];
+            FC_UNROLL for (int i = 0; i < taps; i++)
+                filter[i] = V(load_f64)(w + (taps * i + j) * w_plane + k);
+            FC(winograd_weights)(filter, y, taps);
+            FC_UNROLL for (int i = 0; i < 6; i++)
+                half[i][j] = y[i];
+        }
+        FC_UNROLL for (int i = 0; i < 6; i++) {
+            vf64 y[6];
+            FC(winograd_weights)(half[i], y, taps);
+            FC_UNROLL for (int j = 0; j < 6; j++)
+                V(store_f64)(u + (6 * i + j) * u_plane + k, y[j]);
+        }
     }
 }
 
@@ -300,15 +283,22 @@ static void FC(winograd_filters)(const void *w, ptrdiff_t w_plane, void *u, ptrd
 FC_INLINE void FC(winograd_from_values)(const T *m, ptrdiff_t m_plane, T *w, ptrdiff_t w_plane, ptrdiff_t n,
                                         const int taps)
 {
-    double values[36][FC(FEW)], half[5][6][FC(FEW)], filter[25][FC(FEW)];
-    for (ptrdiff_t k = 0; k < n; k += FC(FEW)) {
-        const ptrdiff_t few = n - k < FC(FEW) ? n - k : FC(FEW);
-        FC(widen)(m + k, m_plane, values, 36, few);
-        for (int j = 0; j < 6; j++)
-            FC(winograd_sums)(values[j], 6 * FC(FEW), half[0][j], 6 * FC(FEW), taps);
-        for (int i = 0; i < taps; i++)
-            FC(winograd_sums)(half[i][0], FC(FEW), filter[taps * i], FC(FEW), taps);
-        FC(narrow)(filter, w + k, w_plane, taps * taps, few);
+    for (ptrdiff_t k = 0; k < n; k += f64_LANES) {
+        vf64 half[5][6];
+        FC_UNROLL for (int j = 0; j < 6; j++) {
+            vf64 values[6], y[5];
+            FC_UNROLL for (int i = 0; i < 6; i++)
+                values[i] = V(load_f64)(m + (6 * i + j) * m_plane + k);
+            FC(winograd_sums)(values, y, taps);
+            FC_UNROLL for (int i = 0; i < taps; i++)
+                half[i][j] = y[i];
+        }
+        FC_UNROLL for (int i = 0; i < taps; i++) {
+            vf64 y[5];
+            FC(winograd_sums)(half[i], y, taps);
+            FC_UNROLL for (int j = 0; j < taps; j++)
+                V(store_f64)(w + (taps * i + j) * w_plane + k, y[j]);
+        }
     }
 }
 

@@ -10,12 +10,9 @@ from typing import Any, NamedTuple
 from fastconv._ext.conv.forward import forward
 from fastconv._ext.conv.geometry import Geometry
 from fastconv._ext.conv.input_gradient import input_gradient
-from fastconv._ext.conv.packing import pack, packed_bytes
 from fastconv._ext.conv.weight_gradient import weight_gradient
 from fastconv._ext.conv.winograd import forward as winograd_forward
 from fastconv._ext.conv.winograd import input_gradient as winograd_input_gradient
-from fastconv._ext.conv.winograd import pack as winograd_pack
-from fastconv._ext.conv.winograd import packed_bytes as winograd_packed_bytes
 from fastconv._ext.conv.winograd_gradient import weight_gradient as winograd_weight_gradient
 
 # forward, input_gradient or weight_gradient; the sizes; bytes of an element
@@ -33,12 +30,8 @@ class Algorithm(NamedTuple):
         Given an operation, the sizes and the bytes of an element: why it cannot be done so, or "".
     pays : callable
         Given the same: whether ``"auto"`` takes it.
-    forward, input_gradient, weight_gradient, pack : dict
+    forward, input_gradient, weight_gradient : dict
         Kernels by the bytes of an element.
-    packed_bytes : callable
-        Given the sizes and the bytes of an element: the bytes of weights packed for ``forward``.
-    keeps : bool
-        Whether evaluation keeps packed weights: not where packing takes no longer than to see that they are the same.
     """
 
     name: str
@@ -47,9 +40,6 @@ class Algorithm(NamedTuple):
     forward: dict[int, Any]
     input_gradient: dict[int, Any]
     weight_gradient: dict[int, Any]
-    pack: dict[int, Any]
-    packed_bytes: Callable[[Geometry, int], int]
-    keeps: bool
 
 
 def instances(function: Any) -> dict[int, Any]:
@@ -64,9 +54,6 @@ DIRECT = Algorithm(
     forward=instances(forward),
     input_gradient=instances(input_gradient),
     weight_gradient=instances(weight_gradient),
-    pack=instances(pack),
-    packed_bytes=packed_bytes,
-    keeps=False,
 )
 
 
@@ -96,9 +83,6 @@ WINOGRAD = Algorithm(
     forward=instances(winograd_forward),
     input_gradient=instances(winograd_input_gradient),
     weight_gradient=instances(winograd_weight_gradient),
-    pack=instances(winograd_pack),
-    packed_bytes=winograd_packed_bytes,
-    keeps=True,
 )
 
 # The last one takes everything.

@@ -4,7 +4,7 @@ from cython.parallel cimport prange
 
 from fastconv._ext.conv.correlation cimport Correlation, book_correlation, correlate
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
-from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, panels_of, weights_of
+from fastconv._ext.conv.packing cimport pack_taps, panel_bytes, panel_lanes, weights_of
 from fastconv._ext.conv.scratch cimport PANELS, TAPS, Scratch, book, booked, get, nothing_booked
 from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
 from fastconv._ext.runtime cimport fc_epilogue, fc_ops, fc_thin, ops, threads_for
@@ -51,15 +51,10 @@ cdef void thin_block(const fc_ops *table, const fc_thin *whole, Py_ssize_t k, Py
     table.thin(&a)
 
 
-cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, bint packed,
-                   Scratch *s) noexcept nogil:
-    """Make ``a`` the correlation of these sizes, results ``pitch`` elements apart; book what it needs.
-
-    Panels are among that unless they are ``packed``.
-    """
+cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, Scratch *s) noexcept nogil:
+    """Make ``a`` the correlation of these sizes, results ``pitch`` elements apart; book what it needs."""
     a.table = table
-    a.once = (not packed and not g.depthwise and g.n * g.p * g.q <= FEW
-              and g.n * g.h * g.w * g.c * table.size <= FEW_BYTES)
+    a.once = not g.depthwise and g.n * g.p * g.q <= FEW and g.n * g.h * g.w * g.c * table.size <= FEW_BYTES
     a.group_pitch = g.k * (g.c // g.groups) * g.r * g.s // g.groups
     a.image.h, a.image.w, a.image.c, a.image.size = g.h, g.w, g.c, table.size
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = g.p, g.q, g.sh, g.sw
@@ -72,17 +67,16 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t p
     a.nr = panel_lanes(table, a.kg)
     book(s, TAPS, 3 * a.ntaps * sizeof(Py_ssize_t))
     book_correlation(a, s)
-    if not packed and not a.once:
+    if not a.once:
         book(s, PANELS, panel_bytes(table, g, False))
 
 
 def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, :] y, Geometry g,
-            Epilogue epilogue, scratch, const unsigned char[::1] packed=None):
+            Epilogue epilogue, scratch):
     """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C/groups, R, S).
 
     The pixels of y may lie at any one distance, unless the epilogue has `pre`.
-    ``scratch`` is a function from a number of bytes to a uint8 array. ``packed`` is the weight as `pack` has packed it;
-    without it, or if it was packed for another instruction set, the weight is packed here.
+    ``scratch`` is a function from a number of bytes to a uint8 array.
     """
     epilogue.check(sizeof(real), g.n * g.p * g.q, g.k)
     if g.n == 0:
@@ -93,16 +87,13 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
         raise ValueError("forward: with pre, the pixels of y must follow each other")
     cdef Correlation a
     cdef Scratch s
-    if packed is None and is_thin(g):
+    if is_thin(g):
         with nogil:
             run_thin(table, g, <const char *>&x[0, 0, 0, 0], <const char *>&weight[0, 0, 0, 0],
                      <char *>&y[0, 0, 0, 0], pitch, &epilogue.e)
         return
     nothing_booked(&s)
-    a.panels = NULL
-    if packed is not None:
-        a.panels = panels_of(table, panel_lanes(table, g.k // g.groups), panel_bytes(table, g, False), packed)
-    describe(&a, g, table, pitch, a.panels != NULL, &s)
+    describe(&a, g, table, pitch, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
     cdef Py_ssize_t *taps = <Py_ssize_t *>get(&s, TAPS)
@@ -118,7 +109,7 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
             taps[2 * a.ntaps + t] = t % g.s * g.dw
         if a.once:
             a.weights = weights_of(table, <const char *>&weight[0, 0, 0, 0], g, False, taps, a.ntaps)
-        elif a.panels == NULL:
+        else:
             a.panels = get(&s, PANELS)
             pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, False, taps, a.ntaps, get(&s, PANELS))
         correlate(&a, &s)

@@ -7,11 +7,7 @@ from cython.parallel cimport prange
 from libc.string cimport memcmp
 
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
-from fastconv._ext.runtime cimport fc_ops, fc_pack, ops, threads_for
-
-ctypedef fused real:
-    float
-    double
+from fastconv._ext.runtime cimport fc_ops, fc_pack, threads_for
 
 
 cdef Py_ssize_t panel_lanes(const fc_ops *table, Py_ssize_t lanes) noexcept nogil:
@@ -82,30 +78,6 @@ def same_bytes(const unsigned char[::1] a, const unsigned char[::1] b):
     return a.shape[0] == b.shape[0] and (a.shape[0] == 0 or memcmp(&a[0], &b[0], a.shape[0]) == 0)
 
 
-def packed_bytes(Geometry g, Py_ssize_t itemsize):
-    """Return the bytes of weights that `pack` packs for `forward`, on the active instruction set."""
-    return HEADER_BYTES + panel_bytes(ops(itemsize // 4 - 1), g, False)
-
-
-def pack(const real[:, :, :, ::1] weight, Geometry g, unsigned char[::1] packed, scratch):
-    """Pack weight (K, C/groups, R, S) into ``packed``, of `packed_bytes`, so that many calls of `forward` can read it.
-
-    ``packed`` begins on a cache line.
-    """
-    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef Py_ssize_t ntaps = g.r * g.s, t, wanted = HEADER_BYTES + panel_bytes(table, g, False)
-    if packed.shape[0] != wanted:
-        raise ValueError(f"pack: packed weights need {wanted} bytes here, got {packed.shape[0]}")
-    cdef unsigned char[::1] arena = scratch(ntaps * sizeof(Py_ssize_t))
-    cdef Py_ssize_t *taps = <Py_ssize_t *>&arena[0]
-    cdef Header *header = <Header *>&packed[0]
-    with nogil:
-        for t in range(ntaps):
-            taps[t] = t
-        pack_taps(table, <const char *>&weight[0, 0, 0, 0], g, False, taps, ntaps, <char *>&packed[HEADER_BYTES])
-    header.nr, header.size = panel_lanes(table, g.k // g.groups), table.size
-
-
 cdef const char *panels_of(const fc_ops *table, Py_ssize_t nr, Py_ssize_t nbytes,
                            const unsigned char[::1] packed) except? NULL:
     """Return the panels, of nr lanes and so many bytes, that were packed; NULL if that was for another instruction set.
@@ -118,4 +90,4 @@ cdef const char *panels_of(const fc_ops *table, Py_ssize_t nr, Py_ssize_t nbytes
             return NULL
         if header.size == table.size and given == wanted:
             return <const char *>&packed[HEADER_BYTES]
-    raise ValueError(f"forward: packed weights need {wanted} bytes here, got {given}")
+    raise ValueError(f"input_gradient: packed weights need {wanted} bytes here, got {given}")

@@ -14,7 +14,7 @@ from cython.parallel cimport prange, threadid
 from libc.string cimport memset
 
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
-from fastconv._ext.conv.packing cimport HEADER_BYTES, Header, panel_lanes, panels_of
+from fastconv._ext.conv.packing cimport panel_lanes
 from fastconv._ext.conv.scratch cimport (
     PANELS, SUMS, TAPS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
 )
@@ -70,7 +70,6 @@ cdef struct Convolution:
     Py_ssize_t block             # else so many tiles at a time meet all filters
     int threads
     Py_ssize_t laid_out, u, v, m   # bytes a thread has, of filters on their way, their values, tiles' values and sums
-    bint made                    # the filters' values are given
 
 
 cdef Convolution between(const fc_ops *table, int taps, Py_ssize_t n, Py_ssize_t c, Py_ssize_t k, Py_ssize_t h,
@@ -78,18 +77,13 @@ cdef Convolution between(const fc_ops *table, int taps, Py_ssize_t n, Py_ssize_t
     """Return the convolution of n images of c channels that has results of h x w pixels and k channels."""
     cdef Convolution a
     cdef Py_ssize_t side = side_of(taps)
-    a.table, a.taps, a.c, a.k, a.made, a.panels = table, taps, c, k, False, NULL
+    a.table, a.taps, a.c, a.k, a.panels = table, taps, c, k, NULL
     a.tiles = n * ceil_div(h, side) * ceil_div(w, side)
     a.threads = threads_for(64.0 / (side * side) * n * h * w * c * k)
     a.nr = panel_lanes(table, k)
     a.u_plane = plane_pitch(c * a.nr, table.size)
     a.panel = VALUES * a.u_plane
     return a
-
-
-cdef Py_ssize_t panels_bytes(const Convolution *a) noexcept nogil:
-    """Return the bytes of all filters' values."""
-    return ceil_div(a.k, a.nr) * a.panel * a.table.size
 
 
 cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
@@ -102,16 +96,14 @@ cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
     if a.resident:
         a.group = min(a.group, max(1, panels // a.threads) * a.nr)
         a.block = a.tiles
-        if not a.made:
-            a.u_plane = plane_pitch(min(<Py_ssize_t>DEPTH, a.c) * a.nr, size)
-            a.panel = VALUES * a.u_plane
-            a.u = aligned(a.group // a.nr * a.panel * size)
-            book(s, PANELS, a.threads * a.u)
+        a.u_plane = plane_pitch(min(<Py_ssize_t>DEPTH, a.c) * a.nr, size)
+        a.panel = VALUES * a.u_plane
+        a.u = aligned(a.group // a.nr * a.panel * size)
+        book(s, PANELS, a.threads * a.u)
     else:
         blocks = up_to(ceil_div(a.tiles, BLOCK), a.threads)
         a.block = up_to(ceil_div(a.tiles, blocks), 6)
-        if not a.made:
-            book(s, PANELS, panels_bytes(a))
+        book(s, PANELS, ceil_div(a.k, a.nr) * a.panel * size)
     a.source.v_plane = plane_pitch(a.block * a.source.v_tile, size)
     a.result.v_tile = a.group
     a.result.v_plane = plane_pitch(a.block * a.group, size)
@@ -191,16 +183,11 @@ cdef void group_of_filters(const Convolution *a, Py_ssize_t group, const char *v
                            char *m) noexcept nogil:
     """Let a group of filters meet all tiles, some channels at a time."""
     cdef Py_ssize_t k = group * a.group, lanes = min(a.group, a.k - k), c = 0, depth, panel, size = a.table.size
-    cdef const char *panels
     while c < a.c:
         depth = min(<Py_ssize_t>DEPTH, a.c - c)
-        if a.made:
-            panels = a.panels + (k // a.nr * a.panel + c * a.nr) * size
-        else:
-            panels = u
-            for panel in range(ceil_div(lanes, a.nr)):
-                filters(a, k // a.nr + panel, c, depth, laid_out, u + panel * a.panel * size)
-        multiply(a, v + c * size, a.tiles, panels, depth, c > 0, lanes, m)
+        for panel in range(ceil_div(lanes, a.nr)):
+            filters(a, k // a.nr + panel, c, depth, laid_out, u + panel * a.panel * size)
+        multiply(a, v + c * size, a.tiles, u, depth, c > 0, lanes, m)
         c += depth
     results(a, 0, a.tiles, k, lanes, m)
 
@@ -222,9 +209,8 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
             group_of_filters(a, task, v, laid_out + threadid() * a.laid_out, u + threadid() * a.u,
                              m + threadid() * a.m)
         return
-    if not a.made:
-        all_filters(a, s, u)
-        a.panels = u
+    all_filters(a, s, u)
+    a.panels = u
     for task in prange(ceil_div(a.tiles, a.block), schedule='static', num_threads=a.threads):
         block_of_tiles(a, task, v + threadid() * a.v, m + threadid() * a.m)
 
@@ -257,12 +243,11 @@ cdef void run(Convolution *a, const Scratch *s, const void *w, bint flipped, con
 
 
 def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, :] y, Geometry g,
-            Epilogue epilogue, scratch, const unsigned char[::1] packed=None):
+            Epilogue epilogue, scratch):
     """Write y (N, P, Q, K): the epilogue of the correlation of x (N, H, W, C) with weight (K, C, R, S).
 
     The pixels of y may lie at any one distance, unless the epilogue has `pre`.
-    ``scratch`` is a function from a number of bytes to a uint8 array. ``packed`` holds the values of the weight as
-    `pack` has made them; without it, or if that was for another instruction set, they are made here.
+    ``scratch`` is a function from a number of bytes to a uint8 array.
     """
     epilogue.check(sizeof(real), g.n * g.p * g.q, g.k)
     if g.n == 0:
@@ -273,9 +258,6 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.r, g.n, g.c, g.k, g.p, g.q)
     cdef Scratch s
     nothing_booked(&s)
-    if packed is not None:
-        a.panels = panels_of(a.table, a.nr, panels_bytes(&a), packed)
-        a.made = a.panels != NULL
     plan(&a, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
@@ -310,33 +292,3 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, pitch, 0, 0, side, rows, cols)
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], True, &epilogue.e)
-
-
-def packed_bytes(Geometry g, Py_ssize_t itemsize):
-    """Return the bytes of the values that `pack` makes of a weight for `forward`, on the active instruction set."""
-    cdef Convolution a = between(ops(itemsize // 4 - 1), g.r, g.n, g.c, g.k, g.p, g.q)
-    return HEADER_BYTES + panels_bytes(&a)
-
-
-def pack(const real[:, :, :, ::1] weight, Geometry g, unsigned char[::1] packed, scratch):
-    """Take weight (K, C, R, S) to its values in ``packed``, of `packed_bytes`, for many calls of `forward`.
-
-    ``packed`` begins on a cache line.
-    """
-    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.r, g.n, g.c, g.k, g.p, g.q)
-    cdef Py_ssize_t wanted = HEADER_BYTES + panels_bytes(&a)
-    if packed.shape[0] != wanted:
-        raise ValueError(f"pack: packed weights need {wanted} bytes here, got {packed.shape[0]}")
-    cdef Scratch s
-    nothing_booked(&s)
-    a.threads = threads_for(40.0 * a.c * a.k)
-    a.laid_out = aligned(a.taps * a.taps * LAID_OUT * a.nr * a.table.size)
-    book(&s, TAPS, a.taps * a.taps * sizeof(Py_ssize_t))
-    book(&s, WINDOWS, a.threads * a.laid_out)
-    cdef unsigned char[::1] arena = scratch(booked(&s))
-    s.base = <char *>&arena[0]
-    cdef Header *header = <Header *>&packed[0]
-    header.nr, header.size = a.nr, a.table.size
-    with nogil:
-        lay_filters(&a, &weight[0, 0, 0, 0], False, <Py_ssize_t *>get(&s, TAPS))
-        all_filters(&a, &s, <char *>&packed[HEADER_BYTES])

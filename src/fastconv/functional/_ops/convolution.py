@@ -8,10 +8,9 @@ import numpy as np
 from fastconv import config
 from fastconv._ext.bias import bias_gradient
 from fastconv._ext.conv.algorithms import choose, kernel
-from fastconv._ext.conv.packing import same_bytes
 from fastconv.functional import linear
 from fastconv.functional._algorithm import NAMES, asked
-from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, empty_aligned, memory, scratch
+from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._geometry import length_1d, padding_1d
@@ -28,41 +27,6 @@ def ready(a: Array) -> tuple[Array, list[Call]]:
         return a, []
     copy = np.empty(a.shape, a.dtype.newbyteorder("="))
     return copy, [(np.copyto, (copy, a))]
-
-
-# With more pixels than this, packing is below a hundredth of the work.
-MOST_PIXELS = 1024
-
-
-class PackedWeight:
-    """A weight as kernels read it, for evaluation, which finds the same weight again and again.
-
-    Nothing tells when somebody writes to an array. So each run compares the weight, byte by byte, with a copy of what
-    was packed: two reads of memory in the place of a read and a write in another order.
-
-    Parameters
-    ----------
-    pack, nbytes : callable
-        Of the algorithm: what packs, and how many bytes that takes.
-    weight : ndarray (K, C / groups, R, S)
-    geometry : Geometry
-    """
-
-    def __init__(self, pack: Any, nbytes: int, weight: Array, geometry: Any) -> None:
-        self.pack, self.panels = pack, empty_aligned(nbytes, np.uint8)
-        self.copy = weight.copy()
-        self.bytes = self.copy.reshape(-1).view(np.uint8)
-        self.pack(self.copy, geometry, self.panels, scratch)
-
-    def refresh(self, weight: Array, known: Array, geometry: Any) -> None:
-        """Pack the weight, whose bytes are ``known``, if it is another one than before."""
-        if not same_bytes(known, self.bytes):
-            np.copyto(self.copy, weight)
-            self.pack(self.copy, geometry, self.panels, scratch)
-
-    def call(self, weight: Array, geometry: Any) -> Call:
-        """Return the call that sees to it in each run."""
-        return self.refresh, (weight, weight.reshape(-1).view(np.uint8), geometry)
 
 
 class _Products(Operation):
@@ -105,27 +69,8 @@ class _Products(Operation):
         g = self._known(f, x, weight)
         add, pre = (None if a is None else self.images(a) for a in (f.add, f.pre))
         epilogue = Epilogue(*f.activation, bias, f.coefficients, add, pre)
-        algorithm = choose("forward", g, y.itemsize, self.algorithm)
-        run = algorithm.forward[y.itemsize]
-        arguments = (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
-        if f.kept is None:
-            yield run, arguments
-            return
-        key = (algorithm.name, g.groups, weight.shape, weight.dtype)
-        if key not in f.kept:
-            pack, nbytes = algorithm.pack[y.itemsize], algorithm.packed_bytes(g, y.itemsize)
-            f.kept[key] = PackedWeight(pack, nbytes, self.filters(weight), g)
-        packed = f.kept[key]
-        yield packed.call(self.filters(weight), g)
-        yield run, (*arguments, packed.panels)
-
-    def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
-        g, weight = self.geometry(*inputs[:2]), inputs[1]
-        if not 0 < g.n * g.p * g.q <= MOST_PIXELS:
-            return 0
-        itemsize = weight.dtype.itemsize
-        algorithm = choose("forward", g, itemsize, self.algorithm)
-        return int(weight.nbytes + algorithm.packed_bytes(g, itemsize)) if algorithm.keeps else 0
+        run = kernel("forward", g, y.itemsize, self.algorithm)
+        yield run, (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x

@@ -8,23 +8,52 @@ import numpy as np
 from fastconv._ext.conv.algorithms import instances, kernel
 from fastconv._ext.conv.geometry import Geometry
 from fastconv._ext.conv.input_gradient import pack, packed_bytes
-from fastconv.functional._check import check_count, check_rank, check_shape, memory, pair, scratch
+from fastconv._ext.conv.packing import same_bytes
+from fastconv.functional._check import check_count, check_rank, check_shape, empty_aligned, memory, pair, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._geometry import length_1d
 from fastconv.functional._ops._run import describes
-from fastconv.functional._ops.convolution import (
-    MOST_PIXELS,
-    PackedWeight,
-    _bias_gradient,
-    _fixed,
-    _into,
-    ready,
-)
+from fastconv.functional._ops.convolution import _bias_gradient, _fixed, _into, ready
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, operation, rows_of
 from fastconv.graph.value import write
 
 _pack = instances(pack)
+
+# With more pixels than this, packing is below a hundredth of the work.
+MOST_PIXELS = 1024
+
+
+class PackedWeight:
+    """A weight as kernels read it, for evaluation, which finds the same weight again and again.
+
+    Nothing tells when somebody writes to an array. So each run compares the weight, byte by byte, with a copy of what
+    was packed: two reads of memory in the place of a read and a write in another order.
+
+    Parameters
+    ----------
+    pack : callable
+    nbytes : int
+        What packs, and how many bytes that takes.
+    weight : ndarray (K, C / groups, R, S)
+    geometry : Geometry
+    """
+
+    def __init__(self, pack: Any, nbytes: int, weight: Array, geometry: Any) -> None:
+        self.pack, self.panels = pack, empty_aligned(nbytes, np.uint8)
+        self.copy = weight.copy()
+        self.bytes = self.copy.reshape(-1).view(np.uint8)
+        self.pack(self.copy, geometry, self.panels, scratch)
+
+    def refresh(self, weight: Array, known: Array, geometry: Any) -> None:
+        """Pack the weight, whose bytes are ``known``, if it is another one than before."""
+        if not same_bytes(known, self.bytes):
+            np.copyto(self.copy, weight)
+            self.pack(self.copy, geometry, self.panels, scratch)
+
+    def call(self, weight: Array, geometry: Any) -> Call:
+        """Return the call that sees to it in each run."""
+        return self.refresh, (weight, weight.reshape(-1).view(np.uint8), geometry)
 
 
 @operation
