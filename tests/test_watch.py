@@ -74,13 +74,15 @@ def test_records_hold_the_figures_of_their_step():
         assert record["update_ratio"]["0.weight"] == pytest.approx(ratio, rel=1e-6)  # a difference in float32
         assert list(record["update_ratio"]) == ["0.weight", "2.weight", "4.weight"]
         assert list(record["activations"]) == ["0", "1", "2", "3", "4"]
-        assert set(record["activations"]["1"]) == {"mean", "std", "zeros", "saturated", "dead"}
+        figures = {"mean", "std", "zeros", "saturated", "dead"}
+        assert set(record["activations"]["1"]) == figures | ({"layer"} if record["step"] == 1 else set())
 
 
 def test_activations_are_those_of_the_training_batch():
     x, y = points(16)
     model = net()
-    expected = {name: found.to_dict() for name, found in activation_statistics(model, x).items()}
+    found = activation_statistics(model, x)
+    expected = {name: {"layer": layer.layer, **layer.to_dict()} for name, layer in found.items()}
     watching = Watch(1)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, callbacks=[watching], progress=False)

@@ -30,7 +30,8 @@ class Watch(Callback):
     It reads only, so a watched run has the bits of one that is not; the steps between cost nothing. Each look is
     logged (``trainer.log``: `RunWriter` keeps it) as a record of kind "step" with ``step``, ``loss``, ``lr`` and
     what was asked for of ``update_ratio``, ``grad_norm`` (by parameter) and ``activations`` (by layer: ``mean``,
-    ``std``, ``zeros``, ``saturated``, ``dead``), each line of advice as an event. Figures may be infinite or NaN.
+    ``std``, ``zeros``, ``saturated``, ``dead``, and in the first step ``layer``, its type), each line of advice as an
+    event. Figures may be infinite or NaN.
 
     Parameters
     ----------
@@ -86,16 +87,17 @@ class Watch(Callback):
         self._judge = Advice()
         self._looking: ExitStack | None = None
         self._before: dict[str, np.ndarray] = {}
-        self._seen: dict[str, dict[str, float]] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
         self._types: dict[str, str] = {}
         self._samples = 0
+        self._first = False
 
     def on_step_start(self, trainer: Trainer) -> None:
         step = trainer.step + 1
         if step != 1 and step % self.every:
             return
         self._looking = ExitStack()
-        self._seen = {}
+        self._seen, self._first = {}, step == 1
         if self.updates:
             self._before = weights(trainer.model)
         if self.activations:
@@ -136,7 +138,7 @@ class Watch(Callback):
 
     def _look(self, name: str, module: Module, output: np.ndarray) -> None:
         found = statistics_of(module, output)
-        self._seen[name] = found.to_dict()
+        self._seen[name] = {**({"layer": found.layer} if self._first else {}), **found.to_dict()}
         self._types[name] = found.layer
         self._samples = len(output)
 

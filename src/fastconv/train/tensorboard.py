@@ -88,4 +88,6 @@ def _figures(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for group in ("update_ratio", "grad_norm"):
         yield from ((f"{group}/{name}", value) for name, value in record.get(group, {}).items())
     for module, figures in record.get("activations", {}).items():
-        yield from ((f"activations_{name}/{module or 'model'}", value) for name, value in figures.items())
+        for name, value in figures.items():
+            if name != "layer":
+                yield f"activations_{name}/{module or 'model'}", value
