@@ -1,13 +1,13 @@
 """How long the report page takes to open, in a headless Chromium: made-up runs, one page, several cold starts.
 
 "ready" is counted from the start of the navigation to the second frame after all cards are drawn: the page is on the
-screen and answers. "loaded" is when the browser has read the whole file, plotly.js at its end too. "a run" is from a
-click on a card to the last of its charts, the first time, when plotly.js itself starts. "ready, cpu" is the processor
-time of the page's main thread up to then, which other processes on the machine do not lengthen.
+screen and answers. "loaded" is when the browser has read the whole file. "a run" is from a click on a card to the last
+of its charts, the first time, when plotly.js is inflated and started. "ready, cpu" is the processor time of the page's
+main thread up to then, which other processes on the machine do not lengthen.
 
     python bench/report.py --runs 500
 
-needs Debian's chromium and pip install 'fastconv[report,browser]'.
+needs Debian's chromium and pip install 'fastconv[browser]'.
 """
 
 import argparse

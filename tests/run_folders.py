@@ -1,7 +1,10 @@
 """Run folders made up for tests and benches of what reads them: no training, the same files each time."""
 
+import base64
 import json
 import math
+import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from fastconv import nn, serialize
 KINDS = ("learning", "too slow", "exploded", "overfitting")
 NAMES = ("0.weight", "0.bias", "3.weight", "3.bias", "7.weight", "7.bias")
 MODULES = ("1", "4", "6")
+
+HOSTILE = "<script>alert(1)<\\script><img src=x onerror=alert(2)>"
 
 
 def write_run(folder: Path, kind: str = "learning", *, seed: int = 0, epochs: int = 12, steps: int = 0, **options: Any):
@@ -54,6 +59,34 @@ def write_many(root: Path, count: int, *, epochs: int = 30, steps: int = 0) -> N
         kind = KINDS[1] if rate < 1e-4 else KINDS[2] if rate > 1 else KINDS[3] if i % 5 == 0 else KINDS[0]
         options = {"lr": float(f"{rate:.3g}"), "l2": float(f"{penalty:.3g}")}
         write_run(root / f"trial-{i:03d}", kind, seed=i, epochs=epochs, steps=steps, **options)
+
+
+def write_odd(root: Path) -> Path:
+    """Write runs of every health, one of a hostile name, one damaged, one that has only begun: twelve."""
+    for i, kind in enumerate(KINDS * 2):
+        rate, penalty = 10.0 ** (i - 5), (0.0, 1e-4, 1e-2)[i % 3]
+        folder = write_run(root / f"{kind}-{i}", kind, seed=i, steps=20, lr=rate, l2=penalty)
+        if kind != "exploded":
+            add_model(folder, i)
+    write_run(root / HOSTILE, seed=50, model="</script><script>alert(3)</script>", lr=7.0)
+    write_run(root / "deeper" / "__proto__", seed=51)
+    write_run(root / "going-on", seed=52, epochs=1)
+    (root / "going-on" / "result.json").unlink()
+    (root / "going-on" / "metrics.jsonl").write_text("")
+    (write_run(root / "broken") / "config.json").write_text("{nope")
+    return root
+
+
+def block_of(page: Path, name: str) -> str:
+    """Return the text of a block of a report page."""
+    pattern = rf'<script type="([a-z/]+)" id="{name}">(.*?)</script>'
+    kind, text = re.search(pattern, page.read_text("utf-8"), re.S).groups()
+    return text if kind == "application/json" else zlib.decompress(base64.b64decode(text)).decode("utf-8")
+
+
+def told(page: Path, name: str = "page") -> Any:
+    """Return what a block of data of a report page holds."""
+    return json.loads(block_of(page, name))
 
 
 def write(path: Path, value: dict[str, Any]) -> None:

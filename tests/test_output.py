@@ -64,7 +64,7 @@ def shell(folder, command, how=""):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    for package in ("sklearn", "matplotlib", "optuna", "plotly"):
+    for package in ("sklearn", "matplotlib", "optuna"):
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("output")
     for command in (

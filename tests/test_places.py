@@ -195,7 +195,6 @@ NAMES = [b"\xff\xfe", b"\x1b[31mred", "größe".encode(), b"a b", b"new\nline", 
 def test_runs_of_any_name(tmp_path, name):
     """Everything that shows or keeps a name works with it, and no control character comes out."""
     pytest.importorskip("matplotlib")
-    pytest.importorskip("plotly")
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/runs/" + name))
     with RunWriter.start(folder, {"note": os.fsdecode(name)}) as run:
         run.write({"kind": "epoch", "epoch": 1, "loss": 1.0, "validation_loss": 1.0})

@@ -170,7 +170,6 @@ def test_an_mlp_belongs_to_one_process_and_has_room_before_its_first_step(tmp_pa
 
 
 def test_a_report_on_a_full_disk_is_one_line_and_leaves_the_former_page(tmp_path):
-    pytest.importorskip("plotly")
     with RunWriter.start(tmp_path / "runs" / "a", {"options": {}}) as run:
         run.write({"kind": "epoch", "epoch": 1, "loss": 1.0})
         run.finish({"status": "finished"})

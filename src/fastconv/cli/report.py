@@ -31,8 +31,8 @@ def report(runs_dir: Path, out: Path, title: str | None, watch: float | None, as
     """Put all runs of RUNS_DIR on one page.
 
     RUNS_DIR holds run folders, at any depth, as 'fastconv train --out' and 'fastconv search' make them. The
-    page is one file that needs no network: curves coloured by health, sorted by validation accuracy; each run
-    in full; the search as a scatter; chosen runs over each other.
+    page is one file that needs no network: curves coloured by health, sorted by what they are judged by; each
+    run in full; a table; what a search found; chosen runs over each other.
     """
     with usage_errors():
         from fastconv.viz.report import Report

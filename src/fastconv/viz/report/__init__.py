@@ -5,17 +5,16 @@
     run folders --content--> summaries, details --document--> report.html
 """
 
-import contextlib
 import os
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from fastconv.paths import expand, printable
 from fastconv.serialize.files import replacing
-from fastconv.train.run import CONFIG, ENV, METRICS, MODEL, RESULT, TEST, find_runs, is_running
 from fastconv.viz.report.content import describe, points
 from fastconv.viz.report.document import document
+from fastconv.viz.report.folder import RunsFolder
+from fastconv.viz.report.importance import importance, judged_by
 
 __all__ = ["Report"]
 
@@ -38,10 +37,10 @@ class Report:
     """
 
     def __init__(self, root: str | os.PathLike[str], title: str | None = None) -> None:
-        self.root = expand(root)
-        self.title = printable(title or f"Runs in {os.path.basename(os.path.realpath(self.root)) or root}")
-        self._known: dict[Path, tuple[Any, Any]] = {}  # folder: (state of its files, what they held)
-        self._state: Any = None
+        self._runs = RunsFolder(root, describe, points)
+        self.root = self._runs.root
+        self.title = title_of(self.root, title)
+        self._written: Any = None
 
     def write(self, path: str | os.PathLike[str], reload: float | None = None) -> int | None:
         """Write the page, whole or not at all.
@@ -67,52 +66,29 @@ class Report:
             If the folder does not exist, or there is no run in it.
         OSError
             If the page cannot be written.
-        ImportError
-            If plotly is not installed.
         """
-        folders = self._folders()
-        state = (expand(path), reload, {folder: _files(folder) for folder in folders})
-        if state == self._state:
+        self._runs.look()
+        state = (expand(path), reload, self._runs.version)
+        if state == self._written:
             return None
-        entries = [self._entry(folder, files, len(folders)) for folder, files in state[2].items()]
-        self._known = {folder: self._known[folder] for folder in folders}
-        head = {"title": self.title, "written": datetime.now().astimezone().isoformat(" ", "seconds"), "reload": reload}
-        summaries, details = zip(*entries, strict=True)
-        text = document(self.title, head, summaries, details)
+        entries = list(self._runs.entries.values())
+        summaries = [{"id": entry.id, **entry.told[0]} for entry in entries]
+        head = {
+            "title": self.title, "written": now(), "reload": reload, "judged": judged_by(summaries),
+            "importance": importance(summaries),
+        }  # fmt: skip
+        text = document(self.title, head, summaries, {entry.id: entry.told[1] for entry in entries})
         with replacing(path) as draft:
             draft.write_text(text, "utf-8", newline="")
-        self._state = state
-        return len(folders)
-
-    def _folders(self) -> list[Path]:
-        if not self.root.is_dir():
-            what = "not a folder" if self.root.exists() else "no such folder"
-            raise FileNotFoundError(f"{self.root}: {what}")
-        folders = find_runs(self.root)
-        if not folders:
-            raise FileNotFoundError(
-                f"{self.root}: no run in it; looked at all depths for folders with {CONFIG} and {METRICS}, "
-                f"as 'fastconv train --out {self.root / 'NAME'}' makes"
-            )
-        return folders
-
-    def _entry(self, folder: Path, files: Any, runs: int) -> Any:
-        state = (files, points(runs))
-        if folder not in self._known or self._known[folder][0] != state:
-            name = folder.resolve().name if folder == self.root else folder.relative_to(self.root).as_posix()
-            self._known[folder] = state, describe(folder, name, runs)
-        return self._known[folder][1]
+        self._written = state
+        return len(entries)
 
 
-def _files(folder: Path) -> list[Any]:
-    """Names, times and sizes of what the page shows of a run, and whether it goes on."""
-    found: list[Any] = []
-    for name in (CONFIG, ENV, METRICS, RESULT, TEST, MODEL):
-        try:
-            status = (folder / name).stat()
-        except OSError:
-            continue
-        found.append((name, status.st_mtime_ns, status.st_size))
-    with contextlib.suppress(OSError):
-        found.append(is_running(folder))
-    return found
+def title_of(root: os.PathLike[str], title: str | None = None) -> str:
+    """Return the title of a page."""
+    return printable(title or f"Runs in {os.path.basename(os.path.realpath(root)) or root}")
+
+
+def now() -> str:
+    """Return the time, as a page says it."""
+    return datetime.now().astimezone().isoformat(" ", "seconds")

@@ -5,12 +5,13 @@ read when somebody clicks. How many points a detail keeps depends on the number 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastconv.diagnose.health import judge
 from fastconv.train.history import History
+from fastconv.train.metrics import OF_LABELS, lower_is_better
 from fastconv.train.run import TEST, RunRecord, read_record
 from fastconv.viz.report.filters import filter_sheet
 from fastconv.viz.report.mistakes import sheet_of
@@ -21,11 +22,13 @@ MANY = 40_000
 """Points that the details of all runs share, each 60 to 600 of them."""
 _TEXT = 200  # characters of a value
 _EVENTS = 50  # the last ones
+_WATCHED = 3  # digits of what was watched in single steps: curves that nobody reads a fourth from
+_SEEN = "validation_"  # before the name of a figure of the validation
 
 Json = dict[str, Any]
 
 
-def describe(folder: Path, name: str, runs: int = 1) -> tuple[Json, Json]:
+def describe(folder: Path, name: str, most: int = 600) -> tuple[Json, Json]:
     """Return summary and detail of a run.
 
     Parameters
@@ -34,22 +37,20 @@ def describe(folder: Path, name: str, runs: int = 1) -> tuple[Json, Json]:
         Of a run. One that cannot be read is described as damaged, with the reason.
     name : str
         What the page calls it.
-    runs : int
-        How many runs share the page.
+    most : int
+        How many points each of a detail's curves keeps, see `points`.
     """
-    try:
-        record = read_record(folder)
-    except (ValueError, OSError) as error:
-        return _damaged(name, str(error))
-    try:
-        return _summary(record, name), _detail(record, points(runs))
-    except (TypeError, AttributeError, KeyError, ArithmeticError) as error:  # JSON, but not of a run's form
-        return _damaged(name, f"{folder} does not have the form of a run: {type(error).__name__}: {error}")
+    return _told(folder, name, lambda record: (_summary(record, name), _detail(record, most)))
+
+
+def summarize(folder: Path, name: str, most: object = None) -> tuple[Json, Json]:
+    """Return the summary of a run, and no detail."""
+    return _told(folder, name, lambda record: (_summary(record, name), {}))
 
 
 def points(runs: int) -> int:
-    """Return how many points each of a detail's curves keeps."""
-    return max(60, min(600, MANY // max(runs, 1)))
+    """Return how many points each of a detail's curves keeps, one of a few numbers, so that it seldom changes."""
+    return next((most for most in (600, 300, 150) if most * runs <= MANY), 60)
 
 
 def thin(values: Sequence[Any], most: int) -> list[Any]:
@@ -95,9 +96,15 @@ def flat(value: Any, prefix: str = "") -> Json:
     return {prefix: value[:_TEXT] + "…" if isinstance(value, str) and len(value) > _TEXT else value}
 
 
-def _damaged(name: str, reason: str) -> tuple[Json, Json]:
-    summary = {"name": name, "status": "damaged", "health": "damaged", "reason": reason, "options": {}, "curve": {}}
-    return summary, {}
+def _told(folder: Path, name: str, tell: Callable[[RunRecord], tuple[Json, Json]]) -> tuple[Json, Json]:
+    try:
+        return tell(read_record(folder))
+    except (ValueError, OSError) as error:
+        reason = str(error)
+    except (TypeError, AttributeError, KeyError, ArithmeticError) as error:  # JSON, but not of a run's form
+        reason = f"{folder} does not have the form of a run: {type(error).__name__}: {error}"
+    damaged = {"name": name, "status": "damaged", "health": "damaged", "reason": reason, "options": {}, "curve": {}}
+    return {**damaged, "best": {}, "kinds": {}}, {}
 
 
 def _summary(record: RunRecord, name: str) -> Json:
@@ -105,13 +112,15 @@ def _summary(record: RunRecord, name: str) -> Json:
     options = record.config.get("options")
     options = options if isinstance(options, dict) else {k: v for k, v in record.config.items() if k != "standardizer"}
     rows = thin(list(history), SMALL)
+    measured = dict.fromkeys(key for row in history for key in row if key.startswith(_SEEN))
+    kinds = {key.removeprefix(_SEEN): _kind(key.removeprefix(_SEEN)) for key in measured}
     return {
         "name": name, "status": record.status, "health": judged.name, "reason": judged.reason,
-        "ended": result.get("reason"), "options": flat(options), "epochs": len(history),
-        "accuracy": _best(history, "validation_accuracy", max), "loss": _best(history, "validation_loss", min),
-        "training_loss": _best(history, "loss", min), "training_accuracy": _best(history, "accuracy", max),
-        "test_accuracy": plain(result.get("test_accuracy")), "seconds": plain(sum(_numbers(history["seconds"]))),
-        "started": plain(record.env.get("started")),
+        "ended": result.get("reason"), "options": flat(options), "epochs": len(history), "kinds": kinds,
+        "best": {figure: _best(history, _SEEN + figure, kind) for figure, kind in kinds.items()},
+        "training_loss": _best(history, "loss", "lower"), "test_accuracy": plain(result.get("test_accuracy")),
+        "judged_by": plain(options.get("metric")),
+        "seconds": plain(sum(_numbers(history["seconds"]))), "started": plain(record.env.get("started")),
         "curve": {
             "epoch": _column(rows, "epoch"), "loss": _column(rows, "loss"),
             "validation": _column(rows, "validation_loss"),
@@ -119,40 +128,66 @@ def _summary(record: RunRecord, name: str) -> Json:
     }  # fmt: skip
 
 
+def _kind(figure: str) -> str:
+    """Return what kind of figure it is: a share of 1, one of which less is better, or another."""
+    return "share" if figure in OF_LABELS else "lower" if lower_is_better(figure) else ""
+
+
 def _detail(record: RunRecord, most: int) -> Json:
     config = {key: value for key, value in record.config.items() if key not in ("options", "standardizer")}
-    epochs, steps = thin(list(record.history), most), thin(record.steps, most)
+    epochs, steps, types = thin(list(record.history), most), thin(record.steps, most), _layer_types(record.steps)
     keys = sorted({key for row in epochs for key in row} - {"kind"})
     return {
         "config": flat(config), "env": flat(record.env), "result": flat(record.result or {}),
         "epochs": {key: _column(epochs, key) for key in keys},
         "steps": {key: _column(steps, key) for key in ("step", "loss", "lr")},
-        "update_ratio": _by_name(steps, "update_ratio"), "grad_norm": _by_name(steps, "grad_norm"),
-        "activations": _activations(steps), "filters": _filters(record),
+        "update_ratio": _by_name(steps, "update_ratio", types), "grad_norm": _by_name(steps, "grad_norm", types),
+        "activations": _activations(steps, types), "filters": _filters(record, types),
         "test": _test(record),
         "events": [[plain(event.get(key)) for key in ("step", "event", "text")] for event in record.events[-_EVENTS:]],
     }  # fmt: skip
 
 
-def _activations(steps: list[Json]) -> Json:
+def _layer_types(steps: list[Json]) -> dict[str, str]:
+    """Return the type of each layer that says it in one of the records, where its place is a number."""
+    found = {}
+    for step in steps:
+        for path, values in (step.get("activations") or {}).items():
+            if "layer" in values and path not in found and path.rpartition(".")[2].isdecimal():
+                found[path] = str(values["layer"])
+    return found
+
+
+def _named(path: str, types: dict[str, str]) -> str:
+    """Return what a layer or parameter is called: "4 Conv2d" and "4 Conv2d weight" for "4" and "4.weight"."""
+    if path in types:
+        return f"{path} {types[path]}"
+    owner, _, own = path.rpartition(".")
+    return f"{owner} {types[owner]} {own}" if owner in types else path or "model"
+
+
+def _activations(steps: list[Json], types: dict[str, str]) -> Json:
     """{figure: {module: column}}, the way they are drawn."""
     found = [step.get("activations") or {} for step in steps]
     figures: Json = {}
     for figure in ("mean", "std", "zeros", "saturated", "dead"):
         modules = dict.fromkeys(module for step in found for module, values in step.items() if figure in values)
         if modules:
-            figures[figure] = {m: [plain(step.get(m, {}).get(figure)) for step in found] for m in modules}
+            figures[figure] = {
+                _named(m, types): [plain(step.get(m, {}).get(figure), _WATCHED) for step in found] for m in modules
+            }
     return figures
 
 
-def _filters(record: RunRecord) -> Json | None:
+def _filters(record: RunRecord, types: dict[str, str]) -> Json | None:
     model, shape = record.path / "model.safetensors", record.config.get("input_shape")
     if not model.is_file():
         return None
     try:
-        return filter_sheet(model, tuple(shape) if isinstance(shape, list) else None)
+        sheet = filter_sheet(model, tuple(shape) if isinstance(shape, list) else None)
     except (ValueError, OSError) as error:
         return {"error": str(error)}
+    return sheet and {**sheet, "layer": _named(sheet["layer"], types)}
 
 
 def _test(record: RunRecord) -> Json | None:
@@ -164,9 +199,9 @@ def _test(record: RunRecord) -> Json | None:
         return {"error": str(error)}
 
 
-def _by_name(steps: list[Json], key: str) -> Json:
+def _by_name(steps: list[Json], key: str, types: dict[str, str]) -> Json:
     names = dict.fromkeys(name for step in steps for name in step.get(key) or {})
-    return {name: [plain((step.get(key) or {}).get(name)) for step in steps] for name in names}
+    return {_named(n, types): [plain((step.get(key) or {}).get(n), _WATCHED) for step in steps] for n in names}
 
 
 def _column(rows: Iterable[Json], key: str) -> list[Any]:
@@ -177,5 +212,5 @@ def _numbers(values: Iterable[Any]) -> list[float]:
     return [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
 
 
-def _best(history: History, key: str, choose: Any) -> Any:
-    return plain(choose(_numbers(history[key]), default=None))
+def _best(history: History, key: str, kind: str) -> Any:
+    return plain((min if kind == "lower" else max)(_numbers(history[key]), default=None))

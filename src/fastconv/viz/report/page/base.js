@@ -1,7 +1,7 @@
-// What all parts share: the data, elements made of text only, the state kept in the address.
+// What all parts share: elements made of text only, figures as text, the signs of health.
 
-const page = JSON.parse(document.getElementById("runs").textContent);
 const byId = (id) => document.getElementById(id);
+const page = JSON.parse(byId("page").textContent);
 
 /** An element. Properties are set, never parsed; children that are strings become text. */
 function el(tag, props = {}, ...children) {
@@ -20,6 +20,17 @@ function svg(tag, attributes, ...children) {
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
   node.append(...children);
   return node;
+}
+
+const panel = (title, ...parts) => el("section", { class: "panel" }, el("h3", {}, title), ...parts);
+const widePanel = (title, ...parts) => el("section", { class: "panel wide" }, el("h3", {}, title), ...parts);
+const note = (...parts) => el("p", { class: "note" }, ...parts);
+
+function selection(id, values, chosen, choose) {
+  const select = el("select", { id }, ...values.map(([value, text]) => el("option", { value }, text)));
+  select.value = chosen;
+  select.addEventListener("change", () => choose(select.value));
+  return select;
 }
 
 // Each health has a colour, a shape and its name, so that none is told by colour alone.
@@ -50,6 +61,8 @@ const runLink = (run, text = run.name) => el("a", { class: "name", href: "#", "d
 const backLink = () => el("a", { class: "back", href: "#" }, "← all runs");
 
 const known = (value) => typeof value === "number" && Number.isFinite(value);
+const hasFigures = (column) => Array.isArray(column) && column.some(known);
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const percent = (share) => (known(share) ? (100 * share).toFixed(2) + " %" : "–");
 function figure(value, digits = 5) {
   if (value === null || value === undefined) return "–";
@@ -63,67 +76,4 @@ function duration(seconds) {
   if (seconds < 60) return seconds.toFixed(1) + " s";
   const minutes = Math.round(seconds / 60);
   return minutes < 60 ? minutes + " min" : Math.floor(minutes / 60) + " h " + (minutes % 60) + " min";
-}
-const option = (run, key) => (Object.hasOwn(run.options, key) ? run.options[key] : undefined);
-
-const runs = page.runs.map((run, index) => ({
-  ...run, index,
-  words: [run.name, run.health, run.status, ...Object.entries(run.options).map(([key, value]) => key + "=" + value)]
-    .join("\n").toLowerCase(),
-}));
-const named = new Map(runs.map((run) => [run.name, run]));
-
-/** All option names, those in which the runs differ first, the rate and the penalty before all others. */
-const differs = (key, among) => new Set(among.map((run) => JSON.stringify(option(run, key) ?? null))).size > 1;
-function optionNames(among) {
-  const names = [...new Set(among.flatMap((run) => Object.keys(run.options)))];
-  const rank = (key) => (differs(key, among) ? 0 : 4) + Math.min(...["lr", "l2"].map((k, i) => (k === key ? i : 2)));
-  return names.sort((a, b) => rank(a) - rank(b));
-}
-
-/** What a run keeps for its own page, parsed when asked for. */
-const details = new Map();
-function detailOf(run) {
-  if (!details.has(run.index)) details.set(run.index, JSON.parse(byId("run-" + run.index).textContent));
-  return details.get(run.index);
-}
-
-// The state lives behind the # of the address: it survives a reload, can be bookmarked, and "back" works.
-const state = {};
-function readState() {
-  const at = new URLSearchParams(location.hash.slice(1));
-  state.view = ["run", "compare", "search"].includes(at.get("view")) ? at.get("view") : "grid";
-  state.run = at.get("run") ?? "";
-  state.sort = at.get("sort") ?? "accuracy";
-  state.filter = at.get("filter") ?? "";
-  state.hidden = new Set(at.getAll("hide"));
-  state.picks = new Set(at.getAll("pick").filter((name) => named.has(name) && named.get(name).health !== "damaged"));
-  state.own = at.has("own");
-  state.x = at.get("x") ?? "lr";
-  state.y = at.get("y") ?? "l2";
-}
-
-/** The address of this state with some of it changed. */
-function address(changes) {
-  const to = { ...state, ...changes };
-  const at = new URLSearchParams();
-  if (to.view !== "grid") at.set("view", to.view);
-  if (to.view === "run") at.set("run", to.run);
-  if (to.sort !== "accuracy") at.set("sort", to.sort);
-  if (to.filter) at.set("filter", to.filter);
-  for (const health of to.hidden) at.append("hide", health);
-  for (const name of to.picks) at.append("pick", name);
-  if (to.own) at.set("own", "1");
-  if (to.x !== "lr") at.set("x", to.x);
-  if (to.y !== "l2") at.set("y", to.y);
-  return "#" + at;
-}
-
-/** Change the state: a new view is a step in the browser's history, anything else is not. */
-function change(changes) {
-  if (changes.view !== undefined && changes.view !== state.view) location.hash = address(changes);
-  else {
-    history.replaceState(null, "", address(changes));
-    route();
-  }
 }

@@ -1,20 +1,34 @@
-// Which view is shown, and when the page loads itself again.
+// Which view is shown, what the keys do, and how the page begins.
 
-const VIEWS = { grid: showGrid, run: showRun, compare: showCompare, search: showSearch };
-let before = null;
+const VIEWS = { grid: showGrid, run: showRun, table: showTable, compare: showCompare, search: showSearch };
+let before = null, showing = 0;
 
-function route() {
-  const left = before;
+/** Show the view that the address names, its runs' details fetched first. */
+async function show() {
+  const mine = ++showing, left = before;
+  delete document.body.dataset.drawn;
   readState();
+  const list = state.view === "run" ? [named.get(state.run)] : state.view === "compare" ? [...state.picks].map((name) => named.get(name)) : [];
+  try {
+    await Promise.all(list.filter((run) => run && run.health !== "damaged").map(detailOf));
+  } catch (error) {
+    complain(error);
+  }
+  if (mine !== showing) return;
   before = { view: state.view, run: state.run };
-  if (state.view !== "grid" && document.readyState === "loading") return; // details are still coming in
   const moved = left !== null && (left.view !== state.view || left.run !== state.run);
-  clearCharts();
+  if (moved) {
+    kept.clear();
+    for (const title of [...charts.keys()]) dropChart(title);
+  }
   for (const name of Object.keys(VIEWS)) byId(name).hidden = name !== state.view;
+  byId("tools").hidden = !["grid", "table", "search"].includes(state.view);
+  for (const node of document.querySelectorAll("#tools .grid")) node.hidden = state.view !== "grid";
+  document.querySelector("nav").hidden = runs.length < 2;
   VIEWS[state.view]();
   showLinks();
   document.title = (state.view === "run" ? state.run + " – " : "") + page.title;
-  drawCharts();
+  drawCharts().catch(complain);
   if (moved) focusOn(left);
 }
 
@@ -23,7 +37,7 @@ function focusOn(left) {
   if (state.view !== "grid") {
     window.scrollTo(0, 0);
     byId(state.view).querySelector("h2")?.focus({ preventScroll: true });
-  } else if (left.view === "run" && named.has(left.run)) cards.get(named.get(left.run)).open.focus();
+  } else if (left.view === "run" && named.has(left.run)) cards.get(named.get(left.run).id)?.open.focus();
 }
 
 /** All that leads elsewhere takes the present state along. */
@@ -35,49 +49,39 @@ function showLinks() {
   }
   for (const link of document.querySelectorAll("a[data-run]")) link.href = address({ view: "run", run: link.dataset.run });
   for (const link of document.querySelectorAll("a.back")) link.href = address({ view: "grid" });
-  for (const { pick, card } of cards.values()) pick.checked = state.picks.has(card.dataset.run);
-  showTray();
-}
-
-function showTray() {
+  for (const { pick, run } of cards.values()) if (run) pick.checked = state.picks.has(run.name);
   const count = state.picks.size;
   byId("picked").textContent = count ? `(${count})` : "";
-  byId("tray").hidden = !count || state.view !== "grid";
-  const go = el("button", { type: "button", class: "main" }, `Compare ${count} run${count > 1 ? "s" : ""}`);
-  go.addEventListener("click", () => change({ view: "compare" }));
-  const clear = el("button", { type: "button" }, "Clear");
-  clear.addEventListener("click", () => change({ picks: new Set() }));
-  byId("tray").replaceChildren(go, clear);
+  byId("tray").hidden = !count || !["grid", "table"].includes(state.view);
+  arrange(byId("tray"), [keep("tray", count, () => el("span", {},
+    button("main", `Compare ${plural(count, "run")}`, { view: "compare" }), " ", button("", "Clear", { picks: new Set() })))]);
+}
+
+function button(kind, text, changes) {
+  const made = el("button", { type: "button", class: kind }, text);
+  made.addEventListener("click", () => change(changes));
+  return made;
 }
 
 document.addEventListener("keydown", (event) => {
-  const inList = event.target instanceof HTMLSelectElement;
-  if (event.key === "Escape" && state.view !== "grid" && !inList) change({ view: "grid" });
+  if (event.key !== "Escape" || event.target instanceof HTMLSelectElement) return;
+  if (ranges.size && state.view === "search") {
+    ranges.clear();
+    redrawParallel();
+  } else if (state.view !== "grid" && runs.length > 1) change({ view: "grid" });
 });
-window.addEventListener("hashchange", route);
+window.addEventListener("hashchange", show);
 
-byId("title").textContent = page.title;
-byId("written").textContent = "as of " + page.written;
-makeGrid();
-readState();
-if (state.view === "grid") route();
-else document.addEventListener("DOMContentLoaded", route);
-requestAnimationFrame(() => requestAnimationFrame(() => {
-  performance.mark("ready"); // the first frame is on the screen and answers
-  document.body.dataset.ready = "";
-}));
-
-if (page.reload) {
-  const hold = el("input", { type: "checkbox", id: "hold" });
-  const label = el("label", { class: "check" }, hold, " hold");
-  byId("written").append(`, read again every ${figure(page.reload)} s `, label);
-  let touched = -Infinity; // not under somebody's hands, nor before everything is drawn
-  for (const kind of ["pointermove", "pointerdown", "wheel", "keydown"]) {
-    addEventListener(kind, () => { touched = performance.now(); }, { passive: true });
-  }
-  const again = () => {
-    const busy = performance.now() - touched < 3000 || !("drawn" in document.body.dataset);
-    if (!hold.checked && !busy && !document.hidden) location.reload();
-  };
-  window.addEventListener("load", () => setInterval(again, 1000 * page.reload));
+async function begin() {
+  byId("title").textContent = page.title;
+  if (!window.DecompressionStream) throw new Error("This browser is too old for this page: it has no DecompressionStream.");
+  await look();
+  await show();
+  if (page.reload) keepReloading(page.reload);
+  if (page.live) keepLooking(page.live);
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    performance.mark("ready"); // the first frame is on the screen and answers
+    document.body.dataset.ready = "";
+  }));
 }
+begin().catch(complain);

@@ -1,0 +1,44 @@
+// What a test told of a run: classes, confusions, the worst mistakes.
+
+function classesTable(rows) {
+  const head = ["class", "images", "right", "precision", "recall"];
+  const share = (value) => (value === null ? "–" : percent(value));
+  return el("table", { "aria-label": "Classes" },
+    el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
+    el("tbody", {}, ...rows.map(([name, images, right, precision, recall]) => el("tr", {},
+      el("th", { scope: "row" }, name),
+      ...[figure(images), figure(right), share(precision), share(recall)].map((text) => el("td", {}, text))))));
+}
+
+function confusionTable(counts, names) {
+  const most = Math.max(1, ...counts.flatMap((row, i) => row.filter((_, j) => i !== j)));
+  const cell = (count, hit, text) => {
+    const node = el("td", { class: hit ? "hit" : "", title: text }, count ? figure(count) : "");
+    if (!hit) node.style.setProperty("--share", `${Math.round((70 * count) / most)}%`);
+    return node;
+  };
+  return el("table", { class: "confusion", "aria-label": "Confusion" },
+    el("thead", {}, el("tr", {}, el("td", {}), ...names.map((name) => el("th", { scope: "col" }, el("span", {}, name))))),
+    el("tbody", {}, ...counts.map((row, i) => el("tr", {}, el("th", { scope: "row" }, names[i]),
+      ...row.map((count, j) => cell(count, i === j, `${names[i]}, taken for ${names[j]}`))))));
+}
+
+function mistakePicture(mistake) {
+  return el("figure", {},
+    el("img", { src: mistake.uri, width: mistake.width, height: mistake.height, title: mistake.image,
+      alt: `${mistake.image}: ${mistake.label}, taken for ${mistake.taken}` }),
+    el("figcaption", {}, el("b", {}, mistake.label), ` taken for ${mistake.taken}, ${percent(mistake.chance)}`));
+}
+
+function testPanels(test) {
+  if (!test) return [];
+  if (test.error) return [panel("Test", note(test.error))];
+  const scroll = (...parts) => el("div", { class: "scroll" }, ...parts), names = test.rows.map(([name]) => name);
+  return [
+    test.confusion === null ? null : panel("Test: which class is taken for which", scroll(confusionTable(test.confusion, names)),
+      note("A row is a class, a column what its images were taken for.")),
+    panel("Test: precision and recall", scroll(classesTable(test.rows))),
+    test.worst.length
+      ? widePanel("Test: the worst mistakes", el("div", { class: "mistakes" }, ...test.worst.map(mistakePicture))) : null,
+  ].filter(Boolean);
+}
