@@ -164,6 +164,18 @@ def mlp(folder):
     return [lambda: command("mlp", "train", *weights, "--steps", 1), lambda: command("mlp", "eval", *weights)]
 
 
+def stepped(folder):
+    """What reads the folders of runs that count in steps."""
+    deep, mlp = folder / "deep", folder / "mlp"
+    return [
+        lambda: listed("runs", "list", folder),
+        lambda: command("deep", "eval", "--out", deep, "--limit", 9),
+        lambda: command("deep", "train", "--resume", "--out", deep, "--steps", 1),
+        lambda: command("mlp", "train", "--resume", "--out", mlp, "--steps", 1),
+        lambda: command("train", "--resume", mlp),
+    ]
+
+
 def of(read):
     """What reads one file by a function."""
     return lambda path: [lambda: read(path)]
@@ -189,6 +201,9 @@ TARGETS = [
     (6, "search", "search/search.journal", "lines", searched),
     (6, "deep", "deep.bin.json", "json", deep), (1, "deep", "deep.bin", "bytes", deep),
     (1, "deep", "deep.bin.head", "bytes", deep),
+    *((4, "stepped", f"{run}/config.json", "json", stepped) for run in ("deep", "mlp")),
+    *((2, "stepped", f"{run}/metrics.jsonl", "lines", stepped) for run in ("deep", "mlp")),
+    (2, "stepped", "deep/result.json", "json", stepped),
     (3, "mlp", "mlp.safetensors.json", "json", mlp), (3, "mlp", "mlp.safetensors", "model", mlp),
     *((6, "onnx", name, "onnx", of(onnx_net)) for name in ("saved.onnx", "exported.onnx", "outside.onnx")),
     (1, "onnx", "weights", "bytes", beside("outside.onnx", onnx_net)),
@@ -202,7 +217,7 @@ TARGETS = [
 
 # What reads each folder as it was made.
 WHOLE = {
-    "runs": runs, "killed": resumed, "deep": deep, "mlp": mlp, "search": searched,
+    "runs": runs, "killed": resumed, "deep": deep, "mlp": mlp, "search": searched, "stepped": stepped,
     "onnx": lambda folder: of(onnx_net)(folder / "exported.onnx"),
 }  # fmt: skip
 
@@ -218,7 +233,7 @@ def make(root):
 
     digits = ("--dataset", "digits")
     short = (*digits, "--model", "mlp", "--epochs", 1, "--batch-size", 256, "--watch-every", 2)
-    for folder in ("runs", "killed", "search", "deep", "mlp", "data", "images", "onnx", "torch"):
+    for folder in ("runs", "killed", "search", "deep", "mlp", "stepped", "data", "images", "onnx", "torch"):
         (root / folder).mkdir(parents=True)
     for words in (
         ("train", *short, "--out", root / "runs" / "done"), ("train", *short, "--out", root / "runs" / "other"),
@@ -227,6 +242,9 @@ def make(root):
         ("search", *digits, "--model", "linear", "--epochs", 1, "--trials", 2, "--out", root / "search" / "search"),
         ("deep", "train", *digits, "--layers", 20, "--steps", 2, "--weights", root / "deep" / "deep.bin"),
         ("mlp", "train", *digits, "--hidden", 8, "--steps", 2, "--weights", root / "mlp" / "mlp.safetensors"),
+        ("deep", "train", *digits, "--layers", 20, "--steps", 2, "--out", root / "stepped" / "deep"),
+        *(("mlp", "train", *digits, "--hidden", 8, "--steps", 2, "--out", root / "stepped" / name)
+          for name in ("mlp", "other")),
     ):  # fmt: skip
         code, _ = command(*words)
         assert code == 0, words

@@ -2,7 +2,7 @@
 
     python scripts/kill_matrix.py --cases 300 --seed 0
 
-A case is a command (train, search, deep in its three modes, mlp) and what happens to it:
+A case is a command (train, search, deep in its three modes, mlp, these also in folders of runs) and what happens to it:
 
     kill      SIGKILL at a drawn moment
     full      a disk of a drawn size, a tmpfs where one may be mounted, or else a limit on the length of files
@@ -206,6 +206,9 @@ class Deep(Command):
     def __init__(self, name, *mode):
         self.name, self.mode = f"deep {name}", mode
 
+    def net(self, folder):
+        return folder / "net"
+
     def begin(self, folder):
         return ["deep", "train", "--dataset", "digits", "--layers", 400, "--weights", folder / "net",
                 "--steps", self.steps, *self.mode]  # fmt: skip
@@ -226,7 +229,7 @@ class Deep(Command):
                 ["deep", "inspect", folder / "net"]]  # fmt: skip
 
     def look(self, folder):
-        paths = fastconv.deep.Paths.of(folder / "net")
+        paths = fastconv.deep.Paths.of(self.net(folder))
         if not paths.record.exists():
             return None, None
         record = fastconv.deep.Record.read(paths.record)
@@ -235,6 +238,40 @@ class Deep(Command):
         fastconv.deep.training.load(paths)  # which looks at lengths
         files = fastconv.deep.training.live_files(paths, record)
         return record.step, hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+class DeepOut(Deep):
+    """In the folder of a run, whose records have to be there in the end, too."""
+
+    def net(self, folder):
+        return folder / "run" / "deep.bin"
+
+    def begin(self, folder):
+        return ["deep", "train", "--dataset", "digits", "--layers", 400, "--out", folder / "run",
+                "--steps", self.steps, "--report-every", 9, *self.mode]  # fmt: skip
+
+    def again(self, folder):
+        if not (folder / "run").exists():
+            return self.begin(folder)
+        done = fastconv.deep.Record.read(self.net(folder).with_name("deep.bin.json")).step if self.there(folder) else 0
+        return ["deep", "train", "--resume", "--out", folder / "run", *self.mode,
+                "--steps", max(1, self.steps - done)]  # fmt: skip
+
+    def there(self, folder):
+        return self.net(folder).with_name("deep.bin.json").exists()
+
+    def rivals(self, folder):
+        out = ["--out", folder / "run"]
+        return [["deep", "train", *out, "--resume", "--steps", self.more, *self.mode], ["deep", "eval", *out],
+                ["deep", "inspect", self.net(folder)], ["runs", "list", folder], self.begin(folder)]  # fmt: skip
+
+    def look(self, folder):
+        step, digest = super().look(folder)
+        if step is not None and step >= self.final and (folder / "run" / "result.json").exists():
+            records = read_record(folder / "run")
+            if records.step != step or records.history["epoch"] != [1, 2]:
+                raise Wrong(f"the net is at step {step}, the records at {records.step}: {records.history.records}")
+        return step, digest
 
 
 class Mlp(Command):
@@ -260,9 +297,40 @@ class Mlp(Command):
         return told["step" if told["state_sha256"] == digest else "before"], digest
 
 
+class MlpOut(Mlp):
+    """In the folder of a run, which it begins anew where it had not come to a save."""
+
+    name = "mlp run"
+
+    def begin(self, folder):
+        return ["mlp", "train", "--dataset", "digits", "--hidden", 8, "--batch", 32, "--out", folder / "run",
+                "--steps", self.final]  # fmt: skip
+
+    def ahead(self, folder, run):
+        pass
+
+    def again(self, folder):
+        if not (folder / "run").exists():
+            return self.begin(folder)
+        return ["mlp", "train", "--resume", "--out", folder / "run", "--steps", self.final]
+
+    def rivals(self, folder):
+        return [self.begin(folder), ["runs", "list", folder]]
+
+    def look(self, folder):
+        net = folder / "run" / "mlp.safetensors"
+        if not net.exists() or not net.with_name("mlp.safetensors.json").exists():
+            return None, None
+        told, digest = json.loads(net.with_name("mlp.safetensors.json").read_text()), state_sha256(load(net))
+        return told["step" if told["state_sha256"] == digest else "before"], digest
+
+
+_MODES = {
+    "in place": (), "every step": ("--durability", "step"), "in memory": ("--in-memory", "--save-every", 40),
+}  # fmt: skip
 COMMANDS = (
-    Train(), Search(), Deep("in place"), Deep("every step", "--durability", "step"),
-    Deep("in memory", "--in-memory", "--save-every", 40), Mlp(),
+    Train(), Search(), *(Deep(name, *mode) for name, mode in _MODES.items()), Mlp(),
+    *(DeepOut(f"run {name}", *mode) for name, mode in _MODES.items()), MlpOut(),
 )  # fmt: skip
 
 
@@ -305,7 +373,7 @@ class Matrix:
             if command.expected[Deep.steps] != steps[Deep.steps]:
                 raise Wrong(f"{command.name}: its steps at once and one by one differ")
             command.expected = steps
-        mlp = COMMANDS[-1]
+        mlp = next(command for command in COMMANDS if command.name == "mlp")
         for plan in ((20,), (20, 7), (20, 80), (20, 7, 80), (20, 80, 7), (20, 7, 73), (100,), (7,), (7, 80), (80,)):
             folder = self.folder("whole")
             for steps in plan:

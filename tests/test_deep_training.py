@@ -395,15 +395,18 @@ def test_a_streamed_step_takes_what_it_was_fitted_to(width, layers, samples, thr
         net._prepare(samples)
     row, state, tapes = core.row * 4, blocks_of(samples) * 64 * width, max(2, min(threads, 4))
     window = max(end - first for first, end in net._ranges) * row
+    longest = min(chunk or 0, layers)
+    halves = [longest >> k for k in range(longest.bit_length())]
     used = net._marks.nbytes + tapes * 2 * net.chunk * state + files * window
     assert used <= plan.nbytes
     if plan.nbytes > nbytes:  # then no length would do, of those that are not too short to be fast
-        for length in [chunk] if chunk else [core.chunk(samples) << k for k in range(21)]:
+        for length in halves or [core.chunk(samples) << k for k in range(21)]:
             length = min(length, layers)
             least = (-(-layers // length) + tapes * 2 * length) * state + files * max(1 << 20, length * row)
             assert least > nbytes - 3 * state
     elif chunk:
-        assert plan.chunk == min(chunk, layers)
+        for longer in halves[: halves.index(plan.chunk)]:
+            assert core.step_bytes(samples, longer, threads) + files * max(1 << 20, longer * row) > nbytes
 
 
 sanitized = pytest.mark.skipif(
@@ -432,8 +435,20 @@ def test_images_that_fill_the_usual_memory_limit_raise_it_and_no_other(monkeypat
     monkeypatch.setattr(deep, "_base_memory", lambda: 300 << 20)
     chunk, window = deep._within(None, record, 16, 256, 1)
     assert ResidualCore(4, 1000).step_bytes(16, chunk, 2) + window <= 64 << 20
-    with pytest.raises(ValueError, match=r"--memory-limit 256M: the program and its images take 308.8M.*allow 311M"):
+    with pytest.raises(ValueError, match=r"--memory-limit 256M: the program and its images take 308.8M.*allow 310M"):
         deep._within(256 << 20, record, 16, 256, 1)
+
+
+@sanitized
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs to know what is resident")
+def test_chunks_that_memory_has_no_room_for_are_shortened(tmp_path):
+    """A million layers between two kept states would take 511 MB."""
+    pytest.importorskip("sklearn")
+    ask = ("train", "--dataset", "digits", "--layers", "1500000", "--width", "2", "--batch", "1", "--steps", "1",
+           "--json")  # fmt: skip
+    asked = result(*ask, "--weights", "a.bin", "--chunk-layers", "1000000", cwd=tmp_path)
+    assert asked["peak_rss_bytes"] < 256 << 20
+    assert asked["weights_sha256"] == result(*ask, "--weights", "b.bin", cwd=tmp_path)["weights_sha256"]
 
 
 @sanitized

@@ -37,6 +37,8 @@ class StepRun:
         A signal that it takes note of ends the run after the running step.
     report : callable
         Given this run and the last step after every ``report_every`` steps and after the last of them.
+    record : callable, optional
+        Given every step. Where what it, or ``report``, writes finds no room, the steps so far are saved first.
     save : callable, optional
         Called after every ``save_every`` steps, if that is given, and at the end.
 
@@ -51,12 +53,13 @@ class StepRun:
     def __init__(
         self, take: Callable[[], Report], steps: int, *, ending: EndRequest,
         report: Callable[["StepRun", Report], None], report_every: int,
+        record: Callable[[Report], None] | None = None,
         save: Callable[[], None] | None = None, save_every: int | None = None,
     ) -> None:  # fmt: skip
         self.steps, self.report_every, self.save_every = steps, report_every, save_every
         self.last: Report | None = None
         self.seconds: list[float] = []
-        self._take, self._ending, self._report, self._save = take, ending, report, save
+        self._take, self._ending, self._report, self._record, self._save = take, ending, report, record, save
 
     @property
     def done(self) -> int:
@@ -76,9 +79,19 @@ class StepRun:
             except Abandoned:
                 break
             self.seconds.append(self.last.seconds)
-            if self.done % self.report_every == 0 or self.done == self.steps:
-                self._report(self, self.last)
+            try:
+                self._tell(self.last)
+            except OSError:
+                if self._save:
+                    self._save()
+                raise
             if self._save and self.save_every and self.done % self.save_every == 0:
                 self._save()
         if self._save:
             self._save()
+
+    def _tell(self, last: Report) -> None:
+        if self._record:
+            self._record(last)
+        if self.done % self.report_every == 0 or self.done == self.steps:
+            self._report(self, last)

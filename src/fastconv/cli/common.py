@@ -10,15 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from fastconv.cli.output import OutputClosed, standard_streams
 from fastconv.paths import printable
-
-if TYPE_CHECKING:
-    from fastconv.data import Dataset
 
 WRONG_USAGE, DIVERGED, SOMETHING_WRONG = 2, 3, 4
 BY_SIGNAL = 128  # and its number, as shells have it: 130 for SIGINT, 143 for SIGTERM
@@ -192,44 +189,6 @@ def training_options(*names: str) -> Any:
         return command
 
     return add
-
-
-def data_options(command: Any) -> Any:
-    """Add ``--dataset`` and ``--data-dir``, for `load_data`."""
-    folder = click.option(
-        "--data-dir", type=Place(), help="Folder of the data sets, as FASTCONV_DATA."
-    )
-    dataset = click.option("--dataset", default="mnist", show_default=True, help="Any set of fastconv.data.")
-    return dataset(folder(command))
-
-
-def length_options(command: Any) -> Any:
-    """Add ``--steps`` and ``--epochs``, for `steps_of`."""
-    epochs = click.option("--epochs", type=click.IntRange(min=1), help="Instead: passes over the training images.")
-    steps = click.option("--steps", type=click.IntRange(min=1), help="Updates; 1000 by default.")
-    return steps(epochs(command))
-
-
-def check_length(steps: int | None, epochs: int | None) -> None:
-    """Refuse both of `length_options` at once."""
-    if steps is not None and epochs is not None:
-        raise click.UsageError(f"--steps {steps} and --epochs {epochs} are two lengths of one run; give one of them")
-
-
-def steps_of(steps: int | None, epochs: int | None, batches: int) -> int:
-    """Return how many updates `length_options` ask for, where a pass takes ``batches``."""
-    return epochs * batches if epochs is not None else 1000 if steps is None else steps
-
-
-def load_data(dataset: str, data_dir: Path | None) -> Dataset:
-    """Load what the options of `data_options` name."""
-    from fastconv import data
-
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise FileNotFoundError(f"--data-dir: there is no folder {data_dir}")
-        os.environ["FASTCONV_DATA"] = str(data_dir)
-    return data.load(dataset)
 
 
 @contextmanager

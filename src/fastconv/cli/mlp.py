@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +18,39 @@ from fastconv.cli.common import (
     Commands,
     Number,
     Place,
-    check_length,
-    data_options,
     json_option,
-    length_options,
-    load_data,
     print_json,
     set_threads,
-    steps_of,
     threads_option,
     usage_errors,
 )  # fmt: skip
+from fastconv.cli.steps import (
+    check_length,
+    data_options,
+    length_options,
+    load_data,
+    named_in,
+    out_option,
+    run_of,
+    steps_of,
+    weights_of,
+)  # fmt: skip
+from fastconv.paths import printable
 from fastconv.signals import EndRequest
 from fastconv.terminal import percent
 
 if TYPE_CHECKING:
     from fastconv.steps import Report, StepRun
+    from fastconv.train import RunRecord
+    from fastconv.train.mlp import MlpTraining
+    from fastconv.train.step_folder import StepFolder
+
+_DEFAULTS: dict[str, Any] = {"hidden": 128, "batch_size": 128, "lr": 0.05, "seed": 0}
 
 
 def _files(command: Any) -> Any:
     weights = click.option(
-        "--weights", type=Place(), default="mlp.safetensors", show_default=True,
+        "--weights", type=Place(), show_default="mlp.safetensors, in --out where that is given",
         help="File of the net; its step stands beside it in a .json.",
     )  # fmt: skip
     return weights(data_options(command))
@@ -49,59 +63,126 @@ def mlp() -> None:
 
 @mlp.command()
 @_files
-@click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Hidden units.")
+@click.option("--hidden", type=click.IntRange(min=1), help="Hidden units of a new net; 128 by default.")
 @length_options
 @click.option(
-    "--batch-size", "--batch", "batch", type=click.IntRange(min=1), default=128, show_default=True,
-    help="Images an update.",
-)  # fmt: skip
-@click.option("--lr", type=Number(min=0, min_open=True), default=0.05, show_default=True, help="Learning rate.")
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of all draws.")
+    "--batch-size", "--batch", "batch_size", type=click.IntRange(min=1), help="Images an update; 128 by default."
+)
+@click.option("--lr", type=Number(min=0, min_open=True), help="Learning rate; 0.05 by default.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of all draws; 0 by default.")
 @click.option("--report-every", type=click.IntRange(min=1), default=500, show_default=True, help="Steps a line.")
+@out_option
+@click.option("--resume", is_flag=True, help="Go on with the run in --out: order, seed, batch and rate.")
 @threads_option
 @json_option
 @click.pass_context
 def train(
-    ctx: click.Context, weights: Path, dataset: str, data_dir: Path | None, hidden: int, steps: int | None,
-    epochs: int | None, batch: int, lr: float, seed: int, report_every: int, threads: int | None, as_json: bool,
+    ctx: click.Context, weights: Path | None, dataset: str | None, data_dir: Path | None, steps: int | None,
+    epochs: int | None, report_every: int, out: Path | None, resume: bool, threads: int | None, as_json: bool,
+    **given: Any,
 ) -> None:  # fmt: skip
     """Train by plain SGD; a net that is there is trained on, from the step and sample where it stopped.
 
     Ctrl-C and SIGTERM end it after the running step; the net is saved and the exit code 130 or 143.
+    With --out the run stands in 'fastconv runs', 'plot' and 'report', and 'fastconv eval DIR' tests its net.
     """
     check_length(steps, epochs)
     set_threads(threads)
     with usage_errors():
         from fastconv.steps import StepRun
         from fastconv.train import Diverged
-        from fastconv.train.mlp import MlpTraining
 
-        training = ctx.with_resource(
-            MlpTraining(
-                weights, lambda: load_data(dataset, data_dir), hidden=hidden, batch=batch, lr=lr, seed=seed
-            )
+        if resume and out is None:
+            raise ValueError("--resume goes on with the run in a folder: --out DIR; a net in --weights does by itself")
+        run = run_of(out, weights, resume, "mlp")
+        training, folder, length = _opened(
+            ctx, weights, dataset, data_dir, (steps, epochs), report_every, out, run, given
         )
     people = sys.stderr if as_json else sys.stdout
     ending = EndRequest(lambda name: f"{name}: stopping after this step (again: at once, and nothing is saved)")
-    run = StepRun(
-        training.take, steps_of(steps, epochs, len(training.batches)), ending=ending,
+    going = StepRun(
+        training.take, length, ending=ending, record=folder.step if folder else None, save=training.save,
         report=lambda *about: click.echo(_line(*about), file=people), report_every=report_every,
     )  # fmt: skip
     try:
-        with ending:
-            run.go()
-    except Diverged:
+        with usage_errors(), ending:
+            going.go()
+    except Diverged as error:
         loss, step = training.loss, training.step + 1
         click.echo(f"diverged: the loss is {loss} in step {step}; nothing was saved", err=True)
+        if folder is not None:
+            with usage_errors("--out: "):
+                folder.finish("diverged", reason=str(error), steps=training.step)
         ctx.exit(DIVERGED)
-    with usage_errors("--weights: "):
-        training.save()
+    if folder is not None:
+        with usage_errors("--out: "):
+            _finish(folder, training, going, ending.number, people)
     if as_json:
-        assert run.last is not None
-        print_json({"loss": run.last.loss, "batch_accuracy": run.last.accuracy, "step_seconds": run.median,
-                    "steps": run.done, "step": training.step})  # fmt: skip
+        assert going.last is not None
+        print_json({"loss": going.last.loss, "batch_accuracy": going.last.accuracy, "step_seconds": going.median,
+                    "steps": going.done, "step": training.step})  # fmt: skip
     if ending.number is not None:
         ctx.exit(BY_SIGNAL + ending.number)
+
+
+def _opened(
+    ctx: click.Context, weights: Path | None, dataset: str | None, data_dir: Path | None,
+    length: tuple[int | None, int | None], every: int, out: Path | None, run: RunRecord | None, given: dict[str, Any],
+) -> tuple[MlpTraining, StepFolder | None, int]:  # fmt: skip
+    """Return a net in training, the folder of the run if it has one, and the steps that it gets."""
+    from fastconv.data import resolve
+    from fastconv.train import RunWriter
+    from fastconv.train.mlp import MlpTraining
+    from fastconv.train.step_folder import StepFolder, describe, goes_on, take_up, withdrawn
+    from fastconv.train.tally import Tally
+
+    if run is not None:
+        goes_on(run, {**given, "dataset": dataset and resolve(dataset)})
+        own = {**run.config["net"], **run.config["options"]}
+        dataset, given = own["dataset"], {name: own.get(name) for name in given}
+    chosen = {name: _DEFAULTS[name] if value is None else value for name, value in given.items()}
+    path, name = weights_of(out, weights, run, "mlp.safetensors"), dataset or "mnist"
+    images = cache(lambda: load_data(name, data_dir))
+    batch = chosen["batch_size"]
+
+    def config(done: int) -> dict[str, Any]:
+        assert out is not None
+        each = max(1, len(images().train.labels) // batch)
+        net = {"weights": named_in(out, path), "hidden": chosen["hidden"]}
+        options = {name: chosen[name] for name in ("batch_size", "lr", "seed")}
+        return describe("mlp", name, images(), options, net, done + steps_of(*length, each, run, done), each)
+
+    writer = None if out is None or run is not None else RunWriter.start(out, config(0))
+    with withdrawn(writer):
+        training = ctx.with_resource(
+            MlpTraining(path, images, hidden=chosen["hidden"], batch=batch, lr=chosen["lr"], seed=chosen["seed"])
+        )
+        done, tally = training.step, Tally()
+        steps = steps_of(*length, len(training.batches), run, done)
+        if run is not None:
+            writer, tally = take_up(run, done, config(done))
+        elif writer is not None and done:
+            writer.reconfigure(config(done))
+    if writer is None:
+        return training, None, steps
+    folder = StepFolder(
+        ctx.with_resource(writer), lambda: divmod(training.step, len(training.batches)), batch=batch,
+        rate=chosen["lr"], every=every, step=done, tally=tally,
+    )  # fmt: skip
+    return training, folder, steps
+
+
+def _finish(folder: StepFolder, training: MlpTraining, run: StepRun, number: int | None, people: Any) -> None:
+    """Write how a run ended: what a test finds, if it came to its end."""
+    from fastconv.train import state_sha256
+
+    facts = {"steps": training.step, "train_seconds": sum(run.seconds), "state_sha256": state_sha256(training.model)}
+    if number is not None:
+        folder.finish("interrupted", reason=signal.Signals(number).name, model=training.model, **facts)
+    else:
+        tested, told = training.test()
+        folder.finish("finished", model=training.model, test=told, **facts, **tested)
+    click.echo(f"saved {printable(folder.writer.folder)}", file=people)
 
 
 def _line(run: StepRun, last: Report) -> str:
@@ -112,14 +193,16 @@ def _line(run: StepRun, last: Report) -> str:
 @_files
 @threads_option
 @json_option
-def evaluate(weights: Path, dataset: str, data_dir: Path | None, threads: int | None, as_json: bool) -> None:
+def evaluate(
+    weights: Path | None, dataset: str | None, data_dir: Path | None, threads: int | None, as_json: bool
+) -> None:
     """Test a net on the test images."""
     set_threads(threads)
     with usage_errors():
         from fastconv import functional
         from fastconv.train.mlp import load_net
 
-        images = load_data(dataset, data_dir)
+        images, weights = load_data(dataset or "mnist", data_dir), weights_of(None, weights, None, "mlp.safetensors")
         if not weights.exists():
             raise FileNotFoundError(f"there is no net {weights}; 'fastconv mlp train --weights {weights}' makes one")
         model = load_net(weights, images)

@@ -43,7 +43,7 @@ def fit(core: ResidualCore, samples: int, nbytes: int, *, chunk: int | None = No
     nbytes : int
         What windows, marks, tapes and gradients may take.
     chunk : int, optional
-        The only chunk length to consider.
+        The longest chunk to consider; it is halved until it fits.
     files : int
         Weights files that have a window at a time: 2 where steps go to another one.
     """
@@ -56,8 +56,8 @@ def fit(core: ResidualCore, samples: int, nbytes: int, *, chunk: int | None = No
 
     length = min(chunk or core.chunk(samples), core.layers)
     best = plan(length)
-    while best.nbytes > nbytes and chunk is None and length < core.layers:
-        length = min(2 * length, core.layers)
+    while best.nbytes > nbytes and (length < core.layers if chunk is None else length > 1):
+        length = min(2 * length, core.layers) if chunk is None else length // 2
         best = min(best, plan(length), key=lambda plan: plan.nbytes)
     return best
 

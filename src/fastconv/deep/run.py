@@ -24,7 +24,7 @@ class DeepRun(StepRun):
     training : Training
     steps, report_every, save_every : int
         Where nothing is saved meanwhile, ``save_every`` is None.
-    report : callable
+    report, record : callable
         As `StepRun` has it.
     progress : callable
         Shows how far a step is.
@@ -32,15 +32,15 @@ class DeepRun(StepRun):
 
     def __init__(
         self, training: Training, steps: int, *, report: Callable[[StepRun, Report], None], report_every: int,
-        progress: Progress, save_every: int | None = None,
+        progress: Progress, record: Callable[[Report], None] | None = None, save_every: int | None = None,
     ) -> None:  # fmt: skip
         self.training = training
         self.ending = EndRequest(lambda name: f"{name}: stopping {self._when()}")
         self._progress, self._changing = progress, False
         self._began, self._walked = 0.0, 0  # when the step began, and the layers it has walked, of twice the depth
         super().__init__(
-            self._step, steps, ending=self.ending, report=report, report_every=report_every, save=training.save,
-            save_every=save_every,
+            self._step, steps, ending=self.ending, report=report, report_every=report_every, record=record,
+            save=training.save, save_every=save_every,
         )  # fmt: skip
 
     def _step(self) -> Report:

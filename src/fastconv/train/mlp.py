@@ -22,6 +22,9 @@ from fastconv.optim import SGD
 from fastconv.serialize.files import Room, write_json
 from fastconv.steps import Report
 from fastconv.train.digest import state_sha256
+from fastconv.train.evaluation import evaluate
+from fastconv.train.mistakes import Mistakes, told
+from fastconv.train.step_folder import scaled
 from fastconv.train.trainer import Trainer
 
 _RECORD = schema.Record(
@@ -77,7 +80,7 @@ class MlpTraining:
                 self.before = steps_done(self.record, self.model)
             self.step = self.before
             self._about = {"seed": seed, "batch": batch}
-            self._levels = np.float32(images.levels)
+            self._images, self._levels = images, np.float32(images.levels)
             self.batches = Batches(*images.train, batch, seed=seed, drop_last=True)
             if not len(self.batches):
                 raise ValueError(f"--batch {batch}: there are {len(images.train.labels)} training images")
@@ -106,6 +109,14 @@ class MlpTraining:
         self.step += 1
         assert right is not None
         return Report(self.step, self.loss, right / len(labels), time.perf_counter() - start)
+
+    def test(self) -> tuple[dict[str, float | None], dict[str, Any] | None]:
+        """Return loss and accuracy on the test images, and what test.json tells of them."""
+        mistakes = Mistakes()
+        batches = Batches(*self._images.test, 1000, shuffle=False, standardize=scaled(self._images))
+        found = evaluate(self.model, nn.CrossEntropyLoss(), batches, confusion=True, watch=mistakes)
+        about = None if found.confusion is None else told(self._images, found.confusion, mistakes)
+        return {"test_loss": found.loss, "test_accuracy": found.accuracy}, about
 
     def save(self) -> None:
         """Write record and net.

@@ -7,10 +7,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fastconv import data
-from fastconv.serialize.files import write_json
 from fastconv.train import origins
 from fastconv.train.checkpoint import checkpoints, load_latest
-from fastconv.train.run import CHECKPOINTS, CONFIG, RunRecord, trained
+from fastconv.train.run import CHECKPOINTS, RunRecord, trained
 from fastconv.train.setup import Options, Setup
 from fastconv.train.writer import RunWriter
 
@@ -35,6 +34,10 @@ def options_of(record: RunRecord, given: Mapping[str, Any]) -> Options:
         If the run goes on as it is, has come to its end, or has other options than those given. More epochs than it has
         are taken where its schedule does not depend on their number.
     """
+    if (command := record.config.get("command")) in ("deep", "mlp"):
+        raise ValueError(
+            f"{record.path}: 'fastconv {command} train --resume --out {record.path}' goes on with this run"
+        )
     reason = f": {record.result['reason']}" if record.result and record.result.get("reason") else ""
     if record.status == "running":
         raise ValueError(f"{record.path} is running, in process {record.env.get('pid', 'unknown')}")
@@ -100,7 +103,7 @@ def take_up(setup: Setup, record: RunRecord) -> RunWriter:
     setup.trainer.epochs = setup.options.epochs
     writer = RunWriter.resume(record.path, setup.trainer.step, setup.trainer.history, setup.model)
     if record.config["options"]["epochs"] != setup.options.epochs:
-        write_json(record.path / CONFIG, {**record.config, "options": asdict(setup.options)}, follow=False)
+        writer.reconfigure({**record.config, "options": asdict(setup.options)})
     return writer
 
 

@@ -223,5 +223,9 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     """
     record = read_record(folder)
     if record.result is None or not (record.path / MODEL).is_file():
-        raise FileNotFoundError(f"{folder} holds no trained model: the run is {record.status}, at step {record.step}")
+        deep = record.config.get("command") == "deep"
+        way = f"; its net is a file of layers: 'fastconv deep eval --out {folder}' tests it" if deep else ""
+        raise FileNotFoundError(
+            f"{folder} holds no trained model: the run is {record.status}, at step {record.step}{way}"
+        )
     return Run(record.config, record.history, record.result, serialize.load(record.path / MODEL))

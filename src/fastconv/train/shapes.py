@@ -44,6 +44,7 @@ _FIGURES = {
          "images_per_second", "gradient_norm", "clipped"),
         FIGURE,
     ),
+    "batches": Integer(1, 2**31),  # of an epoch that is not over, in a run that counts in steps
 }  # fmt: skip
 _KINDS = {
     "epoch": Record({}, _FIGURES),
@@ -101,6 +102,16 @@ TRAINED = Record({
     }),
 })  # fmt: skip
 """The config of `fastconv train`: `fastconv.train.setup.Setup.describe` and what was observed."""
+
+STEPPED = Record({
+    "command": Text(), "options": OPTIONS, "steps": Integer(1, _MANY),
+    "net": Record({"weights": Text()}, {
+        "head": Text(), **dict.fromkeys(("hidden", "layers", "width", "train_limit"), Null(Integer(1, 2**48))),
+        "alpha": Number(), "activation": Text(), "in_memory": Flag(),
+    }),
+    **{name: shape for name, shape in TRAINED.must.items() if name != "options"},
+})  # fmt: skip
+"""The config of a run that counts in steps, see `fastconv.train.step_folder`."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -232,6 +233,26 @@ class RunWriter(Callback):
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
+
+    def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Let config.json say something else.
+
+        Raises
+        ------
+        OSError, TypeError, ValueError
+            If it cannot be written, or has no JSON form.
+        """
+        assert self._keeper is not None
+        write_json(self.folder / CONFIG, dict(config), follow=False)
+        self._keeper.remember()
+
+    def withdraw(self) -> None:
+        """Take back a folder in which nothing was done: its files go, and it does where nothing else is in it."""
+        self.close()
+        for name in (CONFIG, ENV, METRICS):
+            (self.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def __enter__(self) -> Self:
         return self

@@ -114,7 +114,7 @@ def _curves(run: RunPictures) -> Figure:
 
 def _steps(draw: Callable[[Any], Figure]) -> Callable[[RunPictures], Figure]:
     def picture(run: RunPictures) -> Figure:
-        if not run.record.steps:
+        if not any("update_ratio" in step for step in run.record.steps):
             raise Missing("the run was not watched: see 'fastconv train --watch-every'")
         return draw(run.record.steps)
 
