@@ -9,9 +9,9 @@ import fastconv
 from fastconv import functional as F
 from fastconv import nn
 from fastconv.functional._check import empty_aligned
+from fastconv.graph import program as programs
 from fastconv.graph.operation import Spec
 from fastconv.graph.program import Program
-from fastconv.nn import _running
 
 # Moves: each takes the values so far (their shapes) and numbers that were drawn, and adds values or does nothing.
 MOVES = (
@@ -392,4 +392,4 @@ def program_of(module, *shapes, gradients=True, kind=Program):
 
 def use_poison(monkeypatch):
     """Let every program from now on be a poisoned one."""
-    monkeypatch.setattr(_running, "Program", Poisoned)
+    monkeypatch.setattr(programs, "Program", Poisoned)
