@@ -112,13 +112,33 @@ def picture(path):
         function(lambda shape=shape: load_image(path, shape))
 
 
+def kept(folder, name):
+    """What a cache of images, or of images and masks, was made of."""
+    from fastconv.data.pictures import Files, PairFiles
+
+    names = ("x.png", "rgba.png", "x.npy")
+    if name == "cache":
+        return Files(folder, names, (3, 9, 9), "crop")
+    return PairFiles(folder, names, ("x.png", "x.png", "x.npy"), (4, 9, 9), "crop")
+
+
+def scenes(path):
+    from fastconv.data import load
+
+    def read():
+        root = path.parent if path.name == "classes.txt" else path.parent.parent
+        for part in (load(root, image_size=8).train, load(root, image_size=8).test):
+            assert part.labels[:].shape == (len(part.images), 8, 8)
+
+    function(read)
+
+
 def cached(path):
     from fastconv.data.image_cache import Cached
     from fastconv.data.image_cache import listed as listing
-    from fastconv.data.pictures import Files
 
     def read():
-        files = Files(path.parent, ("x.png", "rgba.png", "x.npy"), (3, 9, 9), "crop")
+        files = kept(path.parent, path.stem)
         stored, survey = Cached.open(path, files, listing(files))
         assert set(survey.damaged) <= {0, 1, 2}
         for number in range(3):
@@ -186,7 +206,7 @@ def beside(name, read):
     return lambda path: [lambda: read(path.with_name(name))]
 
 
-BY_PATH = {"data", "images", "onnx", "torch"}  # whose readers are given the file itself
+BY_PATH = {"data", "images", "onnx", "scenes", "torch"}  # whose readers are given the file itself
 
 
 # How often, what is copied, which file of it is changed, how, and what reads it (the folder, or the file itself).
@@ -212,7 +232,8 @@ TARGETS = [
     *((2, "data", name, "bytes", of(cifar)) for name in ("batch.bin", "batch.bin.gz")),
     *((2, "images", name, "bytes", of(picture)) for name in ("x.npy", "x.png", "rgba.png", "deep.png", "x.jpg")),
     *((1, "images", f"x.{kind}", "bytes", of(picture)) for kind in ("bmp", "gif", "ppm", "tif", "webp")),
-    (3, "images", "cache.images", "bytes", of(cached)),
+    *((3, "images", f"{name}.images", "bytes", of(cached)) for name in ("cache", "masks")),
+    *((2, "scenes", name, "bytes", of(scenes)) for name in ("masks/a.png", "images/a.png", "classes.txt")),
 ]  # fmt: skip
 
 # What reads each folder as it was made.
@@ -229,7 +250,6 @@ def make(root):
 
     from fastconv.data.image_cache import listed as listing
     from fastconv.data.image_cache import write
-    from fastconv.data.pictures import Files
 
     digits = ("--dataset", "digits")
     short = (*digits, "--model", "mlp", "--epochs", 1, "--batch-size", 256, "--watch-every", 2)
@@ -272,8 +292,14 @@ def make(root):
     Image.fromarray(pixels[:, :, :3]).save(root / "images" / "x.jpg", exif=exif)
     for kind in ("bmp", "gif", "ppm", "tif", "webp"):
         Image.fromarray(pixels[:, :, :3]).save(root / "images" / f"x.{kind}")
-    cache = Files(root / "images", ("x.png", "rgba.png", "x.npy"), (3, 9, 9), "crop")
-    write(root / "images" / "cache.images", cache, listing(cache))
+    for name in "abcde":
+        for what, image in (("images", pixels[..., :3]), ("masks", pixels[..., 3] % 3)):
+            (root / "scenes" / what).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(root / "scenes" / what / f"{name}.png")
+    (root / "scenes" / "classes.txt").write_text("sky\ntree\nroad\n")
+    for name in ("cache", "masks"):
+        files = kept(root / "images", name)
+        write(root / "images" / f"{name}.images", files, listing(files))
     make_onnx(root / "onnx", rng)
     weights = {"weight": rng.normal(size=(4, 6)).astype(np.float32), "bias": np.zeros(4, np.float16)}
     save_file(weights, root / "torch" / "weights.safetensors")

@@ -89,8 +89,8 @@ _AMOUNT = Number(min=0)
 _SHARE = Number(min=0, max=1)
 _TRAINING: dict[str, dict[str, Any]] = {
     "dataset": dict(default="digits", metavar="NAME|FOLDER",
-        help="digits (default), mnist, fashion_mnist, cifar10, or a folder with a folder of images for each class, "
-        "perhaps below train/, val/ and test/."),
+        help="digits (default), mnist, fashion_mnist, cifar10, or a folder with a folder of images for each class, or "
+        "with images/ and masks/; perhaps below train/, val/ and test/."),
     "image-size": dict(metavar="N|HxW", help="Of a folder's images, 64 by default."),
     "resize": dict(
         type=click.Choice(["crop", "pad", "stretch"]),

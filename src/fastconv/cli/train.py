@@ -222,13 +222,13 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int, 
         mistakes = Mistakes()
         tested = evaluate(setup.model, setup.loss, setup.test, metrics=trainer.metrics, watch=mistakes)
         if tested.confusion is not None:
-            test = told(setup.dataset, tested.confusion, mistakes)
+            test = told(setup.dataset, tested.confusion, mistakes, lambda x: setup.model.predict(setup.standardizer(x)))
         result |= {
             "test_accuracy": tested.accuracy, "test_loss": tested.loss,
             **{f"test_{name}": value for name, value in tested.metrics.items()},
             "state_sha256": state_sha256(setup.model),
         }  # fmt: skip
-        click.echo(_closing(result, tested), file=people)
+        click.echo(_closing(result, tested, setup.dataset.per_pixel), file=people)
     if setup.dataset.damaged:
         click.echo(_damaged(setup.dataset.damaged), err=True)
     return result, code, test
@@ -272,7 +272,8 @@ def _opening(setup: Setup) -> str:
     alone = dataset.validation is not None and dataset.test.images is dataset.validation.images
     weights = sum(param.data.size for param in setup.model.parameters())
     rows = {
-        "data": f"{dataset.name}: {len(dataset.classes)} classes, images {height}×{width}×{channels}: "
+        "data": f"{dataset.name}: {len(dataset.classes)} classes, images {height}×{width}×{channels}"
+        f"{' with masks' * dataset.per_pixel}: "
         f"{setup.trained_on:,} to train on{aside}, "
         + ("the same to test on" if alone else f"{len(dataset.test.labels):,} to test on"),
         "model": f"{options.model}: {weights:,} parameters, init {options.init}, seed {options.seed}",
@@ -309,9 +310,11 @@ def _method(options: Options) -> Iterator[str]:
         yield "augmented"
 
 
-def _closing(result: dict[str, Any], found: Evaluation) -> str:
+def _closing(result: dict[str, Any], found: Evaluation, pixels: bool) -> str:
     assert found.accuracy is not None
     share = f"{round(found.accuracy * found.samples):,} of {found.samples:,} images"
+    if pixels and found.confusion is not None:
+        share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} pixels"
     best = f", best epoch {result['best_epoch']}" if result["best_epoch"] else ""
     return (
         f"\ntrained        {result['steps']:,} steps in {result['train_seconds']:.2f} s{best}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastconv.cli import masks
 from fastconv.cli.common import (
     Place,
     json_option,
@@ -51,11 +53,11 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
     """Test the net of a run, or in an .onnx file, on the test images of a data set, class by class."""
     set_threads(threads)
     with usage_errors():
-        from fastconv import config, nn
+        from fastconv import config
         from fastconv.train import evaluate as run_over
         from fastconv.train import read_record, state_sha256
         from fastconv.train.mistakes import Mistakes, by_class, name
-        from fastconv.train.setup import evaluation_batches
+        from fastconv.train.setup import evaluation_batches, loss_of
         from fastconv.train.usable import load_usable
 
         usable = load_usable(net, normalize)
@@ -63,7 +65,10 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
         samples = _tested_on(usable, dataset)
         batches = evaluation_batches(samples.test, usable.standardizer)
         mistakes = Mistakes()
-        found = run_over(usable.model, nn.CrossEntropyLoss(), batches, confusion=True, watch=mistakes)
+        pixels = usable.per_pixel
+        found = run_over(
+            usable.model, loss_of(samples), batches, confusion=True, watch=mistakes, metrics="iou" if pixels else None
+        )
     model = usable.name
     assert found.confusion is not None
     assert found.accuracy is not None
@@ -73,6 +78,7 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
             "model": model,
             "test_accuracy": found.accuracy,
             "test_loss": found.loss,
+            **{f"test_{name}": value for name, value in found.metrics.items()},
             "train_seconds": result.get("train_seconds"),
             "steps": result.get("steps"),
             "isa": config.isa(),
@@ -87,17 +93,20 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
         })  # fmt: skip
         return
     click.echo(f"{printable(model)} on {found.samples:,} test images of {samples.name}\n")
-    click.echo(_by_class(found.confusion, samples.classes))
+    figures = masks.by_class if pixels else _by_class
+    click.echo(figures(by_class(found.confusion), found.confusion, samples.classes))
     if mistakes.worst:
-        rows = [("worst mistakes", "class", "taken for", "probability")]
+        rows = [("worst mistakes", "class", "taken for", "wrong pixels" if pixels else "probability")]
         rows += [
             (name(samples.test.images, m.row), samples.classes[m.label], samples.classes[m.taken], percent(m.chance))
             for m in mistakes.worst[:_WORST]
         ]
         click.echo("\n" + table(rows, numbers=frozenset({3})))
-    share = f"{int(found.confusion.trace()):,} of {found.samples:,} images"
+    what = "pixels" if pixels else "images"
+    share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} {what}"
+    iou = f"\n{'mean IoU':<14} {percent(found.metrics['iou'])}" if pixels else ""
     click.echo(
-        f"\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
+        f"{iou}\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
         f"\nstate sha256   {state_sha256(usable.model)}"
     )
 
@@ -115,6 +124,12 @@ def _tested_on(usable: Usable, dataset: str | None) -> Dataset:
         found = data.load(dataset)
     else:
         found = data.load(dataset, image_size=usable.shape[1:], resize=usable.resize)
+    if found.per_pixel != usable.per_pixel:
+        kinds = ("each image", "each pixel")
+        raise ValueError(
+            f"{usable.name} has scores for {kinds[usable.per_pixel]}, {found.name} has classes of "
+            f"{kinds[found.per_pixel]}"
+        )
     if found.shape != usable.shape:
         raise ValueError(f"{usable.name} takes images of {usable.shape}, those of {found.name} are {found.shape}")
     if len(found.classes) != len(usable.classes) or (usable.named and found.classes != usable.classes):
@@ -126,11 +141,9 @@ def _tested_on(usable: Usable, dataset: str | None) -> Dataset:
     return found
 
 
-def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
-    from fastconv.train.mistakes import by_class
-
+def _by_class(figures: list[dict[str, Any]], confusion: np.ndarray, classes: tuple[str, ...]) -> str:
     rows: list[tuple[str, ...]] = [("class", "images", "right", "precision", "recall", "most often taken for")]
-    for label, (name, found) in enumerate(zip(classes, by_class(confusion), strict=True)):
+    for label, (name, found) in enumerate(zip(classes, figures, strict=True)):
         counts = confusion[label].copy()
         counts[label] = 0
         mistaken = int(counts.argmax())
@@ -152,13 +165,20 @@ def _by_class(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
 @_normalize
 @click.option("--image-size", metavar="N|HxW", help="Of an .onnx file that leaves it open; 224 by default.")
 @click.option("--labels", type=Place(exists=True, dir_okay=False), help="Names of the classes, one a line.")
+@click.option(
+    "--out", type=Place(file_okay=False), metavar="FOLDER",
+    help=f"Of a net that has scores for each pixel: where the masks go, '{masks.FOLDER}' by default.",
+)  # fmt: skip
 @threads_option
 @json_option
 def predict(
     net: Path, images: tuple[str, ...], top: int | None, invert: bool | None, normalize: str | None,
-    image_size: str | None, labels: Path | None, threads: int | None, as_json: bool,
+    image_size: str | None, labels: Path | None, out: Path | None, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Say what the net of a run, or in an .onnx file, sees in images.
+
+    A net with scores for each pixel writes masks: a PNG for each image, of its size, with the number of each pixel's
+    class, in colours that tell classes apart.
 
     An IMAGE is a picture or a .npy file, a folder of pictures with all below it, or a pattern such as 'a/*.jpg'.
     Pictures are made grey or RGB and brought to the size that the net takes. Damaged ones in folders and patterns are
@@ -172,13 +192,21 @@ def predict(
 
         usable = load_usable(net, normalize, None if image_size is None else size(image_size))
         classes = usable.classes if labels is None else _labels(labels, len(usable.classes))
-        guesses = list(_guesses(usable, _files(images), classes, top or 2, invert, damaged))
+        if usable.per_pixel:
+            where = masks.places(_files(images), out or Path(masks.FOLDER))
+            guesses = list(masks.written(usable, where, classes, _loader(usable, invert), damaged))
+        elif out is not None:
+            raise ValueError(f"--out is for masks; {usable.name} has scores for each image")
+        else:
+            guesses = list(_guesses(usable, _files(images), classes, top or 2, invert, damaged))
         if not guesses:
             raise ValueError("none of the images can be read: " + "; ".join(damaged[:3]))
     for reason in damaged:
         click.echo(printable(f"left out: {reason}"), err=True)
     if as_json:
         print_json({"model": usable.name, "predictions": guesses, "damaged": damaged})
+    elif usable.per_pixel:
+        click.echo(masks.shown(guesses, top))
     elif top is None:
         click.echo(table(_pairs(guesses), numbers=frozenset({2, 4})))
     else:
@@ -225,15 +253,14 @@ def _guesses(
     """Yield what the net makes of each file, some dozen at a time; what is damaged goes to a list."""
     import numpy as np
 
-    from fastconv import data
     from fastconv import functional as F
 
-    how: Any = invert if invert is not None else "auto" if usable.light_on_dark else False
+    load = _loader(usable, invert)
     while batch := list(itertools.islice(files, _AT_A_TIME)):
         pictures, names = [], []
         for path, alone in batch:
             try:
-                image = data.load_image(path, usable.shape, invert=how, levels=usable.levels, resize=usable.resize)
+                image = load(path)
             except (ValueError, OSError) as error:
                 if alone:
                     raise
@@ -250,6 +277,14 @@ def _guesses(
                 "image": str(path), **entries[0], "runner_up": entries[1]["class"],
                 "runner_up_probability": entries[1]["probability"], "top": entries[:top],
             }  # fmt: skip
+
+
+def _loader(usable: Usable, invert: bool | None) -> Callable[[Path], np.ndarray]:
+    """Return a function that reads an image as a net takes it."""
+    from fastconv import data
+
+    how: Any = invert if invert is not None else "auto" if usable.light_on_dark else False
+    return partial(data.load_image, shape=usable.shape, invert=how, levels=usable.levels, resize=usable.resize)
 
 
 def _pairs(guesses: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -7,19 +7,22 @@ again from (seed, epoch, index), an augmented image from (seed, epoch, sample).
 from fastconv.data.augment import Augment
 from fastconv.data.batches import Batches
 from fastconv.data.dataset import Dataset, Samples, split
-from fastconv.data.decode import RESIZES
+from fastconv.data.decode import IGNORED, RESIZES, unfitted, upright_size
 from fastconv.data.formats import read_cifar, read_idx
 from fastconv.data.images import load_image
 from fastconv.data.listing import images_below
 from fastconv.data.loading import load, names, resolve
-from fastconv.data.pictures import Pictures
+from fastconv.data.mask_listing import has_masks
+from fastconv.data.palette import painted, palette
+from fastconv.data.pictures import Masks, Pictures
 from fastconv.data.standardize import Standardizer
 
 DataLoader = Batches
 """What other libraries call it."""
 
 __all__ = [
-    "RESIZES",
-    "Augment", "Batches", "DataLoader", "Dataset", "Pictures", "Samples", "Standardizer",
-    "images_below", "load", "load_image", "names", "read_cifar", "read_idx", "resolve", "split",
+    "IGNORED", "RESIZES",
+    "Augment", "Batches", "DataLoader", "Dataset", "Masks", "Pictures", "Samples", "Standardizer",
+    "has_masks", "images_below", "load", "load_image", "names", "painted", "palette", "read_cifar", "read_idx",
+    "resolve", "split", "unfitted", "upright_size",
 ]  # fmt: skip

@@ -47,20 +47,34 @@ def resample(image: np.ndarray, steps: list[int], fill: np.ndarray) -> np.ndarra
     padded = np.empty((height + 4, width + 4, channels), np.int32)
     padded[...] = fill
     padded[2:-2, 2:-2] = image
-    x, y, xx, yx, xy, yy = steps
-    columns = 2 * np.arange(width, dtype=np.int64) - (width - 1)  # twice the distance from the middle
-    rows = 2 * np.arange(height, dtype=np.int64)[:, np.newaxis] - (height - 1)
-    places, parts = [], []
-    for middle, across, along, size in ((y, yx, yy, height), (x, xx, xy, width)):
-        at = middle + ((across * columns + along * rows) >> 1)
-        places.append(np.clip((at >> 16) + 2, 0, size + 2))
-        parts.append(((at >> 8) & 255).astype(np.int32)[..., np.newaxis])
+    seen = _seen(height, width, steps)
+    places = [np.clip((at >> 16) + 2, 0, size + 2) for at, size in seen]
+    down, right = (((at >> 8) & 255).astype(np.int32)[..., np.newaxis] for at, _ in seen)
     corner, stride = places[0] * (width + 4) + places[1], width + 4
     flat = padded.reshape(-1, channels)
-    down, right = parts
     above = flat[corner] * (256 - right) + flat[corner + 1] * right
     below = flat[corner + stride] * (256 - right) + flat[corner + stride + 1] * right
     return ((above * (256 - down) + below * down + (1 << 15)) >> 16).astype(np.uint8)
+
+
+def nearest(mask: np.ndarray, steps: list[int], fill: int) -> np.ndarray:
+    """Return a mask (H, W) looked at through a `window`: each pixel as the nearest one is; beyond it is ``fill``."""
+    height, width = mask.shape
+    padded = np.full((height + 2, width + 2), fill, mask.dtype)
+    padded[1:-1, 1:-1] = mask
+    y, x = (np.clip(((at + (1 << 15)) >> 16) + 1, 0, size + 1) for at, size in _seen(height, width, steps))
+    return padded[y, x]
+
+
+def _seen(height: int, width: int, steps: list[int]) -> list[tuple[np.ndarray, int]]:
+    """Return y of the source at each pixel (H, W), in 65536ths, and the height; then x and the width."""
+    x, y, xx, yx, xy, yy = steps
+    columns = 2 * np.arange(width, dtype=np.int64) - (width - 1)  # twice the distance from the middle
+    rows = 2 * np.arange(height, dtype=np.int64)[:, np.newaxis] - (height - 1)
+    return [
+        (middle + ((across * columns + along * rows) >> 1), size)
+        for middle, across, along, size in ((y, yx, yy, height), (x, xx, xy, width))
+    ]
 
 
 def recolour(image: np.ndarray, brightness: int, contrast: int, saturation: int) -> np.ndarray:

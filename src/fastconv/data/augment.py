@@ -1,14 +1,16 @@
 """Augmentation as a pure function of (seed, epoch, sample): batch size, order and threads do not matter."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fastconv.data._pixels import recolour, resample, window
+from fastconv.data._pixels import nearest, recolour, resample, window
 from fastconv.data._shuffle import words
 
 _BITS = np.uint64(24)  # of each shift's draw; it favours no shift by more than (2 * shift + 1) / 2**24
-_MASK = np.uint64((1 << 24) - 1)
+_ONE = 1 << 24
+_MASK = np.uint64(_ONE - 1)
 _COLOURS = ("brightness", "contrast", "saturation")
 _RATIO = 4 / 3  # by which the sides' proportions of a part change at most
 
@@ -135,31 +137,60 @@ class Augment:
 
     def place(self, source: np.ndarray, rows: np.ndarray, drawn: np.ndarray, out: np.ndarray) -> None:
         """Write source[rows] to ``out``, changed as ``drawn`` says; source and out are (N, H, W, C)."""
-        _, height, width, _ = source.shape
+        self._move(source, rows, drawn, out, self.fill)
+        if len(drawn) > 3:
+            fill = np.asarray(self.fill).astype(np.int32)
+            for image, more in zip(out, drawn[3:].T.tolist(), strict=True):
+                if (steps := self._window(image, more)) is not None:
+                    image[...] = resample(image, steps, fill)
+                self._recolour(image, more)
+                self._cover(image, more, self.fill)
+
+    def place_masks(
+        self, source: np.ndarray, rows: np.ndarray, drawn: np.ndarray, out: np.ndarray, ignored: int
+    ) -> None:
+        """Write the masks source[rows] of images that `place` changes to ``out``; both are (N, H, W).
+
+        Pixels of no image, from outside of it or covered, are ``ignored``.
+        """
+        self._move(source, rows, drawn, out, ignored)
+        if len(drawn) > 3:
+            for mask, more in zip(out, drawn[3:].T.tolist(), strict=True):
+                if (steps := self._window(mask, more)) is not None:
+                    mask[...] = nearest(mask, steps, ignored)
+                self._cover(mask, more, ignored)
+
+    def _move(self, source: np.ndarray, rows: np.ndarray, drawn: np.ndarray, out: np.ndarray, fill: Any) -> None:
+        """Shift and mirror."""
+        height, width = source.shape[1:3]
         if self.shift:
-            out[...] = self.fill
+            out[...] = fill
         for target, row, (down, right, mirrored) in zip(out, rows.tolist(), drawn[:3].T.tolist(), strict=True):
             image = source[row, :, ::-1] if mirrored else source[row]
             target[max(down, 0) : height + down, max(right, 0) : width + right] = image[
                 max(-down, 0) : height - down, max(-right, 0) : width - right
             ]
-        if len(drawn) > 3:
-            for target, more in zip(out, drawn[3:].T.tolist(), strict=True):
-                self._change(target, more)
 
-    def _change(self, image: np.ndarray, drawn: list[int]) -> None:
-        """Do to one image (H, W, C) what comes after shifting and mirroring."""
-        area, ratio, down, right, turn, lightness, contrast, saturation, top, left = (d / (1 << 24) for d in drawn)
-        height, width, _ = image.shape
-        if self.scale < 1 or self.rotation:
-            if self.scale == 1:
-                area, ratio, down, right = 0, 0.5, 0.5, 0.5
-            share, stretch = 1 - (1 - self.scale) * area, _RATIO ** (2 * ratio - 1)
-            steps = window(height, width, share, stretch, down, right, (2 * turn - 1) * self.rotation)
-            image[...] = resample(image, steps, np.asarray(self.fill).astype(np.int32))
+    def _window(self, image: np.ndarray, drawn: list[int]) -> list[int] | None:
+        """Return the part of an image (H, W, ...) that is looked at; None where it is all of it, upright."""
+        if self.scale == 1 and not self.rotation:
+            return None
+        area, ratio, down, right, turn = (d / _ONE for d in drawn[:5])
+        if self.scale == 1:
+            area, ratio, down, right = 0, 0.5, 0.5, 0.5
+        share, stretch = 1 - (1 - self.scale) * area, _RATIO ** (2 * ratio - 1)
+        height, width = image.shape[:2]
+        return window(height, width, share, stretch, down, right, (2 * turn - 1) * self.rotation)
+
+    def _recolour(self, image: np.ndarray, drawn: list[int]) -> None:
         if self.brightness or self.contrast or self.saturation:
-            drawn_by = ((lightness, self.brightness), (contrast, self.contrast), (saturation, self.saturation))
-            image[...] = recolour(image, *(round(256 * (1 + (2 * u - 1) * most)) for u, most in drawn_by))
+            most = (self.brightness, self.contrast, self.saturation)
+            by = (round(256 * (1 + (2 * d / _ONE - 1) * m)) for d, m in zip(drawn[5:8], most, strict=True))
+            image[...] = recolour(image, *by)
+
+    def _cover(self, image: np.ndarray, drawn: list[int], fill: Any) -> None:
         if self.cutout:
+            height, width = image.shape[:2]
+            top, left = (d / _ONE for d in drawn[8:10])
             y, x = int(top * height) - self.cutout // 2, int(left * width) - self.cutout // 2
-            image[max(y, 0) : max(y + self.cutout, 0), max(x, 0) : max(x + self.cutout, 0)] = self.fill
+            image[max(y, 0) : max(y + self.cutout, 0), max(x, 0) : max(x + self.cutout, 0)] = fill

@@ -8,7 +8,8 @@ import numpy as np
 from fastconv.data._shuffle import permutation
 from fastconv.data.augment import Augment
 from fastconv.data.dataset import Samples
-from fastconv.data.pictures import Pictures
+from fastconv.data.decode import IGNORED
+from fastconv.data.pictures import Masks, Pictures
 from fastconv.data.standardize import Standardizer, apply
 from fastconv.functional._check import as_labels, unmasked, whole
 
@@ -30,7 +31,8 @@ class Batches:
         folder are decoded for each batch, while the step before it runs.
     labels : ndarray
         (N,) classes of any integer dtype, or booleans, which come out as int64, or (N, ...) floating targets, which
-        keep their dtype.
+        keep their dtype. Of classes for each pixel, (N, H, W), augmentation moves those with their pixels; what is of
+        no image, from outside of it or covered, is of class 255, which a loss has to leave out (``ignore_index``).
     batch_size : int
         The last batch of an epoch may be smaller.
     seed : int
@@ -101,17 +103,23 @@ class Batches:
         self.augment, self.standardize = augment, standardize
         self._position = (0, 0)
         self._set = False  # whether the next iteration starts at an index that was set
-        self._labels = labels if labels.dtype.kind == "f" else as_labels("Batches", "labels", labels)
+        self._masked = labels.ndim == 3 and labels.dtype.kind != "f" and labels.shape[1:] == images.shape[2:]
+        kept = labels.dtype.kind == "f" or (self._masked and labels.dtype == np.uint8)
+        self._labels: Any = labels if kept else as_labels("Batches", "labels", labels)
+        if isinstance(labels, Masks) and not labels.of(images):
+            raise ValueError("Batches: masks of a folder go with the images of the same rows")
         room = min(self.batch_size, max(len(images), 1))
         self._files: Any = images if isinstance(images, Pictures) else None
         self._images: np.ndarray
         if self._files is not None:  # a batch of them is decoded to here, then cut like any
-            self._images = np.empty((room, *images.shape[2:], images.shape[1]), np.uint8)
+            channels, height, width = self._files.files.shape
+            self._images = np.empty((room, height, width, channels), np.uint8)
         else:
             # From here on images are (N, H, W, C): a batch is then gathered and written front to back.
             self._images = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if images.ndim == 4 else images)
-        self._x = np.empty((room, *self._images.shape[1:]), dtype)
-        self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype)
+        shape = (*images.shape[2:], images.shape[1]) if images.ndim == 4 else images.shape[1:]
+        self._x = np.empty((room, *shape), dtype)
+        self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype if labels.dtype.kind == "f" else np.int64)
         self._views: dict[int, tuple[np.ndarray, ...]] = {}
         self._weight = self._w = None
         if sample_weight is not None:
@@ -122,7 +130,7 @@ class Batches:
                 raise ValueError(f"Batches: sample_weight must hold {len(images)} numbers, got {got}")
             self._weight = weight.astype(dtype)
             self._w = np.empty((room, *weight.shape[1:]), dtype)
-        same = self._images.dtype == self._x.dtype
+        same = images.dtype == self._x.dtype
         self._gathered = self._x if same else np.empty(self._x.shape, self._images.dtype)
         if augment:
             augment.check(images)
@@ -237,17 +245,23 @@ class Batches:
         made, x, gathered = self._views[n], self._x[:n], self._gathered[:n]
         if self._weight is not None:
             np.take(self._weight, rows, axis=0, out=made[2], mode="clip")
-        # mode="clip" writes straight to out ("raise" would go through a copy); rows are in range.
-        np.take(self._labels, rows, axis=0, out=made[1], mode="clip")
+        images, labels, at, of = self._images, self._labels, rows, rows
         if self._files is not None:
-            room = self._images[:n] if self.augment else gathered
-            self._files.fetch(rows, room, self._following(epoch, index))
-            if self.augment:
-                self.augment.place(room, np.arange(n), self._drawn[:, rows], gathered)
-        elif self.augment:
-            self.augment.place(self._images, rows, self._drawn[:, rows], gathered)
+            images, at = images[:n], np.arange(n)
+            self._files.fetch(rows, images, self._following(epoch, index))
+            if isinstance(labels, Masks):
+                images, labels, of = images[..., :-1], images[..., -1], at
+        # mode="clip" writes straight to out ("raise" would go through a copy); rows are in range.
+        if self.augment and self._masked:
+            self.augment.place_masks(labels, of, self._drawn[:, rows], made[1], IGNORED)
+        elif self._masked:
+            made[1][...] = labels[of]
         else:
-            np.take(self._images, rows, axis=0, out=gathered, mode="clip")
+            np.take(labels, of, axis=0, out=made[1], mode="clip")
+        if self.augment:
+            self.augment.place(images, at, self._drawn[:, rows], gathered)
+        else:
+            np.take(images, at, axis=0, out=gathered, mode="clip")
         if self.standardize:
             apply(gathered, self._mean, self._factor, x)
         elif self._gathered is not self._x:

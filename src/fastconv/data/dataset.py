@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fastconv.data._shuffle import permutation
-from fastconv.data.pictures import Pictures
+from fastconv.data.decode import IGNORED
+from fastconv.data.pictures import Masks, Pictures
 from fastconv.functional._check import as_labels, unmasked
 
 
 class Samples(NamedTuple):
-    """Images (N, C, H, W) and their labels (N,); unpacks as ``images, labels = samples``."""
+    """Images (N, C, H, W) and their labels (N,) or masks (N, H, W); unpacks as ``images, labels = samples``."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -34,7 +35,7 @@ class Dataset:
         Name of each label 0, 1, ...
     train, test : Samples
         ``images``: (N, C, H, W), uint8 or a floating type, values 0..levels; ``labels``: (N,), any integer dtype,
-        held as int64.
+        held as int64; or masks (N, H, W) with a class for each pixel, uint8, of which 255 is none.
     levels : int
         Value of a full-scale pixel: 255, or 16 for ``digits``.
     light_on_dark : bool
@@ -69,13 +70,18 @@ class Dataset:
                 raise ValueError(f"{where} images must be (N, C, H, W), got shape {images.shape}")
             if images.dtype != np.uint8 and images.dtype.kind != "f":
                 raise ValueError(f"{where} images must be uint8 or floating, got {images.dtype}")
-            if labels.shape != images.shape[:1] or labels.dtype.kind not in "biu":
-                raise ValueError(
-                    f"{where} labels must be integers ({len(images)},), got {labels.dtype} {labels.shape}"
-                )
-            labels = as_labels(where, "labels", labels)
+            masks = isinstance(labels, Masks) or (labels.ndim == 3 and labels.dtype == np.uint8)
+            if masks and labels.shape != (len(images), *images.shape[2:]):
+                raise ValueError(f"{where} masks must be {(len(images), *images.shape[2:])}, got {labels.shape}")
+            if masks != self.per_pixel:
+                raise ValueError(f"{where} has {'a mask' if masks else 'one label'} an image, train has not")
+            if not masks and (labels.shape != images.shape[:1] or labels.dtype.kind not in "biu"):
+                raise ValueError(f"{where} labels must be integers ({len(images)},), got {labels.dtype} {labels.shape}")
+            if not masks:
+                labels = as_labels(where, "labels", labels)
             object.__setattr__(self, part, Samples(images, labels))
-            check_labels(labels, len(self.classes), where)
+            if not isinstance(labels, Masks):  # those of a folder were looked at when it was read
+                check_labels(labels[labels != IGNORED] if masks else labels, len(self.classes), where)
             if images.shape[1:] != self.train.images.shape[1:]:
                 raise ValueError(
                     f"Dataset {self.name}: images of train and {part} differ in shape: "
@@ -87,6 +93,11 @@ class Dataset:
         """(C, H, W) of one image."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether it has masks, a class for each pixel, rather than a class for each image."""
+        return self.train.labels.ndim == 3
 
     def __repr__(self) -> str:
         """Name, sizes and shape; never the pixels."""
@@ -153,7 +164,8 @@ def split(samples: Samples, validation: float = 0.1, seed: int = 0) -> tuple[Sam
 
 def _take(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Samples:
     if isinstance(images, Pictures):
-        return Samples(images.part(rows), np.take(labels, rows, axis=0))
+        kept = labels.part(rows) if isinstance(labels, Masks) else np.take(labels, rows, axis=0)
+        return Samples(images.part(rows), kept)
     # Images go through their channels-last view, whose order np.take would not keep.
     if images.ndim != 4:
         return Samples(np.take(images, rows, axis=0), np.take(labels, rows, axis=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MAX_PIXELS = 1 << 26  # 67 megapixels: more than a camera's picture, less than would hurt
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+IGNORED = 255
+"""In a mask: of no class. Neither loss nor any figure counts such a pixel."""
 
 Resize = Literal["crop", "pad", "stretch"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
@@ -47,21 +52,92 @@ def decode(path: Path, shape: tuple[int, int, int], resize: Resize = "pad") -> n
     OSError
         If it cannot be opened.
     """
+    channels, height, width = shape
+    picture = _opened(path, "L" if channels == 1 else "RGB", (2 * max(height, width),) * 2)
+    return _fitted(picture, shape, resize)
+
+
+def decode_pair(
+    image: Path, mask: Path, shape: tuple[int, int, int], resize: Resize, classes: int | None = None
+) -> np.ndarray:
+    """Read a picture and the mask of its pixels' classes as one array, uint8 (H, W, C + 1); the mask is the last.
+
+    What happens to the picture happens to the mask, but that it takes the nearest pixel's class rather than a mean, and
+    that borders which are added are of no class, `IGNORED`.
+
+    Raises
+    ------
+    ValueError
+        If either is damaged, the mask has another size than the picture, or something else than numbers of classes.
+    OSError
+        If one cannot be opened.
+    """
+    from PIL import Image
+
+    picture = _opened(image, "L" if shape[0] == 1 else "RGB")
+    labels = _numbers(mask)
+    if labels.shape != picture.size[::-1]:
+        sizes = f"{labels.shape[1]} x {labels.shape[0]} pixels, its image {picture.width} x {picture.height}"
+        raise ValueError(f"{printable(mask)}: the mask has {sizes}")
+    if classes is not None and (strange := (labels >= classes) & (labels != IGNORED)).any():
+        row, column = np.argwhere(strange)[0]
+        raise ValueError(
+            f"{printable(mask)}: the pixel in row {row}, column {column} is {labels[row, column]}, but there are "
+            f"{classes} classes (0 to {classes - 1}; {IGNORED} is none)"
+        )
+    both = [_fitted(picture, shape, resize), _fitted(Image.fromarray(labels), (1, *shape[1:]), resize, exact=True)]
+    return np.concatenate(both, axis=2)
+
+
+def _opened(path: Path, mode: str, least: tuple[int, int] | None = None) -> Picture:
+    """Open a picture, upright, in a mode; of a JPEG a smaller version that is still larger than ``least``."""
+    return _read(path, lambda picture: flatten(picture, mode), least)
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """Return the mask in a file, uint8 (H, W)."""
+    found = _read(path, _as_numbers)
+    levels = np.asarray(found)
+    if levels.dtype != np.uint8:
+        if levels.dtype == bool:
+            return levels.astype(np.uint8)
+        if levels.min() < 0 or levels.max() > IGNORED:
+            strange = levels.max() if levels.max() > IGNORED else levels.min()
+            raise ValueError(f"{printable(path)}: a mask holds numbers of classes, 0 to {IGNORED}, found {strange}")
+    return levels.astype(np.uint8)
+
+
+def _as_numbers(picture: Picture) -> Picture:
+    if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+        raise ValueError(f"a mask has one number a pixel, grey or with a palette; this is {picture.mode}")
+    return picture
+
+
+def _read(path: Path, convert: Callable[[Picture], Picture], least: tuple[int, int] | None = None) -> Picture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    channels, height, width = shape
     with open(path, "rb") as file:
         try:
             with Image.open(file, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS}")
-                opened.draft(None, (2 * max(height, width),) * 2)
-                picture = flatten(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
+                if least is not None:
+                    opened.draft(None, least)
+                found = convert(ImageOps.exif_transpose(opened))
+                found.load()
+                return found
         except UnidentifiedImageError:
             raise ValueError(f"{printable(path)}: not a readable image: none of {', '.join(FORMATS)}") from None
         except Exception as error:  # Pillow has a dozen ways to say that bytes are damaged
             raise ValueError(f"{printable(path)}: not a readable image: {error}") from error
-    size, method = (width, height), Image.Resampling.BILINEAR
+
+
+def _fitted(picture: Picture, shape: tuple[int, int, int], resize: Resize, exact: bool = False) -> np.ndarray:
+    """Bring a picture to a size, uint8 (H, W, C); ``exact``: by the nearest pixel's value, on `IGNORED`."""
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    size, method = (width, height), Image.Resampling.NEAREST if exact else Image.Resampling.BILINEAR
     if picture.size == size:
         fitted = picture
     elif resize == "crop":
@@ -69,9 +145,57 @@ def decode(path: Path, shape: tuple[int, int, int], resize: Resize = "pad") -> n
     elif resize == "stretch":
         fitted = picture.resize(size, method)
     else:
-        ground = np.median(border(np.atleast_3d(np.asarray(picture))), axis=0).astype(int).tolist()
+        ground = [IGNORED]
+        if not exact:
+            ground = np.median(border(np.atleast_3d(np.asarray(picture))), axis=0).astype(int).tolist()
         fitted = ImageOps.pad(picture, size, method, color=tuple(ground) if channels == 3 else ground[0])
     return np.asarray(fitted, np.uint8).reshape(height, width, channels)
+
+
+def unfitted(mask: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray:
+    """Bring what is known of each pixel of a fitted picture, uint8 (H, W), to the picture's own size.
+
+    Each pixel gets what its nearest one has; those that were cut off are `IGNORED`.
+
+    Parameters
+    ----------
+    mask : ndarray
+    size : pair of int
+        Width and height of the picture.
+    resize : "crop", "pad" or "stretch"
+        How it was brought to the mask's size.
+    """
+    (height, width), (own_width, own_height) = mask.shape, size
+    spans = [(0.0, height), (0.0, width)]  # in the mask: where the picture begins, and how long it is
+    if resize == "crop":
+        scale = max(height / own_height, width / own_width)
+        spans = [((side - own * scale) / 2, own * scale) for side, own in ((height, own_height), (width, own_width))]
+    elif resize == "pad":  # in whole pixels, as Pillow has it
+        if own_width / own_height > width / height:
+            inner = [round(own_height / own_width * width), width]
+        else:
+            inner = [height, round(own_width / own_height * height)]
+        spans = [(round((side - n) / 2), n) for side, n in zip(mask.shape, inner, strict=True)]
+    (y, down), (x, right) = (
+        _places(side, own, *span) for side, own, span in zip(mask.shape, (own_height, own_width), spans, strict=True)
+    )
+    return np.where(down[:, np.newaxis] & right, mask[np.ix_(y, x)], np.uint8(IGNORED))
+
+
+def _places(side: int, own: int, begin: float, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of ``side`` pixels each of ``own`` lies in that take ``length`` from ``begin``; and whether any."""
+    at = np.floor(begin + (np.arange(own) + 0.5) * (length / own)).astype(int)
+    return at.clip(0, side - 1), (at >= 0) & (at < side)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a picture, turned as its EXIF says."""
+    from PIL import Image
+
+    with Image.open(path, formats=FORMATS) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    return (height, width) if turned else (width, height)
 
 
 def flatten(picture: Picture, mode: str) -> Picture:

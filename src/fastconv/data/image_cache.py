@@ -4,10 +4,11 @@
 
     8 bytes             magic
     8 bytes             length of the JSON at the end, little-endian
-    uint8 (N, H, W, C)  images, zeros for what is damaged
+    uint8 (N, H, W, C)  images, zeros for what is damaged; the last channel may be a mask
     int64 (N, C) twice  sums of each image's pixels, and of their squares, little-endian
+    int64 (M, 3)        of masks: image, class, and how many of its pixels have it
     uint32 (N,)         CRC-32 of each image, little-endian
-    JSON                what it was made of, what was damaged, a digest of the three tables
+    JSON                what it was made of, what was damaged, a digest of the tables
 
 It lies in the user's cache folder, one file for a folder of images and a way of reading it, and is made anew when a
 name, a size or a time of change there is another. It appears whole or not at all; every image is compared with its
@@ -50,7 +51,7 @@ HEADER = Record({
     "shape": Items(Integer(1, 4096), 3, 3),
     "damaged": Items(Record({"number": _COUNT, "reason": Text()}, rest=None)),
     "tables": Text(),
-}, rest=None)  # fmt: skip
+}, {"counts": Integer(0, 2**40)}, rest=None)  # fmt: skip
 
 
 def surveyed(files: Files) -> tuple[Files, Survey]:
@@ -78,15 +79,15 @@ def surveyed(files: Files) -> tuple[Files, Survey]:
 
 def place(files: Files) -> Path:
     """Return where the cache of some files lies."""
-    way = f"{files.shape} {files.resize}".encode()
+    way = files.way.encode()
     name = hashlib.sha256(os.fsencode(files.root.resolve()) + b"\0" + way).hexdigest()[:24]
     return cache_folder() / "images" / f"{name}.images"
 
 
 def listed(files: Files) -> str:
     """Return a digest of all that the images follow from: names, sizes, times of change, settings, the decoder."""
-    digest = hashlib.sha256(f"{files.shape} {files.resize} {pillow().__version__}\n".encode())
-    for name in files.names:
+    digest = hashlib.sha256(f"{files.way} {pillow().__version__}\n".encode())
+    for name in files.sources:
         try:
             status = (files.root / name).stat()
         except OSError:
@@ -111,11 +112,13 @@ def write(path: Path, files: Files, listing: str) -> None:
                 sums[number] = zlib.crc32(pixels)
 
             survey = files.survey(keep)
-            tables = b"".join(a.tobytes() for a in (survey.sums.astype("<i8"), survey.squares.astype("<i8"), sums))
+            whole = (survey.sums, survey.squares, survey.counts)
+            tables = b"".join([*(a.astype("<i8").tobytes() for a in whole), sums.tobytes()])
             header = json.dumps({
                 "version": 1, "listing": listing, "count": len(files.names), "shape": list(files.shape),
                 "damaged": [{"number": number, "reason": reason} for number, reason in survey.damaged.items()],
                 "tables": hashlib.sha256(tables).hexdigest(),
+                **({"counts": len(survey.counts)} if files.masked else {}),
             }).encode()  # fmt: skip
             file.write(tables + header)
             file.seek(len(MAGIC))
@@ -134,6 +137,7 @@ class Cached(Files):
 
     def __init__(self, files: Files, file: BinaryIO, path: Path, checksums: np.ndarray) -> None:
         super().__init__(files.root, files.names, files.shape, files.resize)
+        self.masked, self._made_of = files.masked, files
         self._file, self._path, self._checksums, self._reading = file, path, checksums, threading.Lock()
         self._close = weakref.finalize(self, file.close)
 
@@ -167,12 +171,12 @@ class Cached(Files):
         return image
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (super().__reduce__(),)
+        return _again, (self._made_of,)
 
 
-def _again(made: tuple[Any, Any]) -> Files:
+def _again(made_of: Files) -> Files:
     """Open the cache in another process."""
-    return surveyed(made[0](*made[1]))[0]
+    return surveyed(made_of)[0]
 
 
 def _read(file: BinaryIO, path: Path, files: Files, listing: str) -> tuple[Survey, np.ndarray]:
@@ -180,24 +184,29 @@ def _read(file: BinaryIO, path: Path, files: Files, listing: str) -> tuple[Surve
     count, (channels, height, width) = len(files.names), files.shape
     start = file.read(_IMAGES)
     length = int.from_bytes(start[len(MAGIC) :], "little")
-    rows = count * channels * 8
-    tables = 2 * rows + count * 4
-    at = _IMAGES + count * channels * height * width
     size = os.fstat(file.fileno()).st_size
-    if start[: len(MAGIC)] != MAGIC or length > _HEADER or size != at + tables + length:
+    at = _IMAGES + count * channels * height * width
+    rows, known = 8 * count * channels, 2 * 8 * count * channels + 4 * count
+    extra = size - at - known - length  # bytes of the table that masks have
+    if start[: len(MAGIC)] != MAGIC or length > _HEADER or extra < 0 or (extra and not files.masked) or extra % 24:
         raise ValueError(f"{printable(path)} is no cache of these images")
     file.seek(at)
-    table, text = _exactly(file, tables, path), _exactly(file, length, path)
+    table, text = _exactly(file, known + extra, path), _exactly(file, length, path)
     header = schema.parse(text, HEADER, printable(path))
     if header["listing"] != listing or header["count"] != count or header["shape"] != list(files.shape):
         raise ValueError(f"{printable(path)} is of other images")
     numbers = [entry["number"] for entry in header["damaged"]]
-    if header["tables"] != hashlib.sha256(table).hexdigest() or max(numbers, default=-1) >= count:
+    whole = header["tables"] == hashlib.sha256(table).hexdigest() and header.get("counts", 0) * 24 == extra
+    if not whole or max(numbers, default=-1) >= count:
         raise ValueError(f"{printable(path)} is damaged")
     sums, squares = (np.frombuffer(table, "<i8", count * channels, i * rows).reshape(-1, channels) for i in range(2))
+    counts = np.frombuffer(table, "<i8", extra // 8, 2 * rows).reshape(-1, 3)
+    if extra and not (counts.min() >= 0 and counts[:, 0].max() < count and counts[:, 1].max() < 256):
+        raise ValueError(f"{printable(path)} is damaged")
     damaged = {entry["number"]: entry["reason"] for entry in header["damaged"]}
-    checksums = np.frombuffer(table, "<u4", count, 2 * rows)
-    return Survey(sums.astype(np.int64), squares.astype(np.int64), damaged), checksums
+    checksums = np.frombuffer(table, "<u4", count, 2 * rows + extra)
+    wide = [a.astype(np.int64) for a in (sums, squares, counts)]
+    return Survey(wide[0], wide[1], damaged, wide[2]), checksums
 
 
 def _exactly(file: BinaryIO, size: int, path: Path) -> bytes:

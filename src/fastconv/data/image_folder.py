@@ -8,12 +8,13 @@ from fastconv.data._shuffle import permutation
 from fastconv.data.dataset import Dataset, Samples
 from fastconv.data.decode import RESIZES, Resize
 from fastconv.data.image_cache import surveyed
-from fastconv.data.listing import Listing, read_listing
+from fastconv.data.listing import FOR, TEST, Listing, read_listing
+from fastconv.data.mask_folder import load_masks
+from fastconv.data.mask_listing import has_masks
 from fastconv.data.pictures import Files, Pictures
 from fastconv.paths import PathLike, printable
 
 SIZE = 64  # of images where none is asked for
-TEST = 0.2  # share of each class that is drawn for the test where there is no test/
 
 
 def load_folder(
@@ -24,7 +25,7 @@ def load_folder(
     channels: int = 3,
     cache: bool = False,
 ) -> Dataset:
-    """Read a folder of images with a folder for each class; see `fastconv.data.load`."""
+    """Read a folder of images, with a folder for each class or with masks; see `fastconv.data.load`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if height < 1 or width < 1:
         raise ValueError(f"load: image_size must be at least 1, got {image_size}")
@@ -32,6 +33,8 @@ def load_folder(
         raise ValueError(f"load: resize must be one of {', '.join(RESIZES)}, got {resize!r}")
     if channels not in (1, 3):
         raise ValueError(f"load: channels must be 1 (grey) or 3 (RGB), got {channels}")
+    if has_masks(folder):
+        return load_masks(folder, (height, width), resize, channels, cache)
     listing = read_listing(folder)
     names = [name for part in listing.parts.values() for name in part.files]
     labels = np.concatenate([part.labels for part in listing.parts.values()])
@@ -50,7 +53,7 @@ def load_folder(
     for part, rows in _parts(listing).items():
         kept = rows[good[rows]]
         if not len(kept):
-            raise ValueError(f"{printable(listing.root)}: no image to {_FOR[part]} that can be read: {damaged[0]}")
+            raise ValueError(f"{printable(listing.root)}: no image to {FOR[part]} that can be read: {damaged[0]}")
         parts[part] = Samples(everything.part(kept), labels[kept])  # type: ignore[arg-type]
     left = np.bincount(parts["train"].labels, minlength=len(listing.classes))
     if not left.all():
@@ -60,9 +63,6 @@ def load_folder(
         printable(listing.root.name), listing.classes, parts["train"], parts.get("test") or parts["validation"],
         validation=parts.get("validation"), damaged=tuple(damaged),
     )  # fmt: skip
-
-
-_FOR = {"train": "train on", "validation": "validate with", "test": "test on"}
 
 
 def _parts(listing: Listing) -> dict[str, np.ndarray]:

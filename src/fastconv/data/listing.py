@@ -22,6 +22,9 @@ SUFFIXES = frozenset({
 """Of names that count as images, in lower case; what else lies in a folder is left alone."""
 
 PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+FOR = {"train": "train on", "validation": "validate with", "test": "test on"}
+TEST = 0.2
+"""Share that is drawn for the test where there is no test/."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,19 +67,9 @@ def read_listing(folder: PathLike) -> Listing:
         If it has less than two classes, a class without images, or a class of another part that train/ lacks.
     """
     root = Path(os.path.abspath(expand(folder)))
-    if not root.is_dir():
-        raise NotADirectoryError(f"{printable(root)} is no folder")
-    below = _folders(root)
-    if "train" in below and below.keys() <= PARTS.keys():
-        where: dict[str, Path] = {}
-        for name, path in below.items():
-            if PARTS[name] in where:
-                raise ValueError(f"{printable(root)}: {where[PARTS[name]].name}/ and {name}/ mean the same part")
-            where[PARTS[name]] = path
-    else:
-        where = {"all": root}
+    where = parts_in(root)
     first = where.get("train", root)
-    folders = _folders(first)
+    folders = folders_in(first)
     classes = tuple(map(printable, folders))
     if len(classes) < 2:
         raise ValueError(
@@ -88,7 +81,7 @@ def read_listing(folder: PathLike) -> Listing:
         raise ValueError(f"{printable(first)}: two names of classes both show as {twice!r}; rename one of them")
     parts = {}
     for part, path in where.items():
-        found = folders if path == first else _folders(path)
+        found = folders if path == first else folders_in(path)
         if strange := sorted(found.keys() - folders.keys()):
             raise ValueError(f"{printable(path / strange[0])}: train/ has no such class")
         parts[part] = _part(root, found, tuple(folders))
@@ -101,6 +94,29 @@ def read_listing(folder: PathLike) -> Listing:
         if part in parts and not parts[part].files:
             raise ValueError(f"{printable(where[part])} has no images; fill it or take it away")
     return Listing(root, classes, parts)
+
+
+def parts_in(root: Path) -> dict[str, Path]:
+    """Return the folder of each part: "all" where there is no ``train/``, or others than parts beside it.
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    ValueError
+        If two folders mean the same part.
+    """
+    if not root.is_dir():
+        raise NotADirectoryError(f"{printable(root)} is no folder")
+    below = folders_in(root)
+    if "train" not in below or not below.keys() <= PARTS.keys():
+        return {"all": root}
+    where: dict[str, Path] = {}
+    for name, path in below.items():
+        if PARTS[name] in where:
+            raise ValueError(f"{printable(root)}: {where[PARTS[name]].name}/ and {name}/ mean the same part")
+        where[PARTS[name]] = path
+    return where
 
 
 def _part(root: Path, folders: dict[str, Path], classes: tuple[str, ...]) -> Part:
@@ -133,7 +149,8 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: os.fsencode(path.as_posix()))
 
 
-def _folders(path: Path) -> dict[str, Path]:
+def folders_in(path: Path) -> dict[str, Path]:
+    """Return the folders directly in one, by name, without hidden ones."""
     return {entry.name: Path(entry.path) for entry in _visible(path) if entry.is_dir()}
 
 

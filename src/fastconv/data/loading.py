@@ -62,6 +62,10 @@ def load(
 
     A folder of images has a folder for each class, or ``train/`` and perhaps ``val/`` and ``test/`` with such folders.
     Without ``test/`` a fifth of each class is drawn for the test, always the same; with ``val/`` alone that is it.
+    A folder with ``images/`` and ``masks/``, perhaps in ``train/`` and so on, has a class for each pixel: masks are PNG
+    files, grey or with a palette, with the size and, but for the ending, the name of their images; they hold the number
+    of each pixel's class, or 255 where it is of none. Names of classes may stand in ``classes.txt``.
+
     Images of any size and mode are brought to one (`load_image`), and decoded by threads when they are looked at, so
     that memory does not grow with their number; all are looked at once here. Files that are damaged are left out
     (`Dataset.damaged`).
@@ -95,7 +99,7 @@ def load(
         If scikit-learn, which holds ``digits``, or Pillow is missing; the message says what to install.
     ValueError
         If the name is unknown or a file is damaged or is not of that data set; of a folder, if it has less than two
-        classes, or no image that can be read.
+        classes, or no image that can be read, or an image without a mask.
     """
     name = resolve(name)
     given = {"image_size": image_size, "resize": resize, "channels": channels}

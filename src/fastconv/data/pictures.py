@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import config
-from fastconv.data.decode import Resize, decode, pillow
+from fastconv.data.decode import Resize, decode, decode_pair, pillow
 from fastconv.paths import printable
 
 _LEVELS = np.arange(256)
@@ -37,11 +37,14 @@ class Survey:
         int64 (N, C): of each image's pixels; the statistics of any part follow, exactly.
     damaged : dict of int to str
         Why an image could not be read.
+    counts : ndarray
+        int64 (M, 3): number of the image, class, and how many of its pixels have it, of masks; (0, 3) without.
     """
 
     sums: np.ndarray
     squares: np.ndarray
     damaged: dict[int, str]
+    counts: np.ndarray
 
 
 class Files:
@@ -64,6 +67,19 @@ class Files:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
+    masked = False
+    """Whether the last of the channels is a mask."""
+
+    @property
+    def way(self) -> str:
+        """How files become images."""
+        return f"{self.shape} {self.resize}"
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Names of all files that are read."""
+        return self.names
+
     def decode(self, number: int) -> np.ndarray:
         """Return one image, uint8 (H, W, C)."""
         return decode(self.root / self.names[number], self.shape, self.resize)
@@ -80,7 +96,8 @@ class Files:
         """Decode all files once, a few ahead, and give each in its order to ``keep`` (None: it is damaged)."""
         count, ahead = len(self.names), 4 * config.threads()
         sums, squares = np.zeros((2, count, self.shape[0]), np.int64)
-        found = Survey(sums, squares, {})
+        damaged: dict[int, str] = {}
+        classes: list[np.ndarray] = [np.zeros((0, 3), np.int64)]
         waiting = deque(self.submit(number) for number in range(min(ahead, count)))
         try:
             for number in range(count):
@@ -88,19 +105,22 @@ class Files:
                 try:
                     image = waiting.popleft().result()
                 except (ValueError, OSError) as error:
-                    found.damaged[number] = printable(str(error))
+                    damaged[number] = printable(str(error))
                 if number + ahead < count:
                     waiting.append(self.submit(number + ahead))
                 if image is not None:
                     for channel in range(self.shape[0]):  # counting levels is the fastest exact way
                         counts = np.bincount(image[..., channel].ravel(), minlength=256)
                         sums[number, channel], squares[number, channel] = counts @ _LEVELS, counts @ _LEVELS**2
+                    if self.masked:
+                        there = np.flatnonzero(counts)
+                        classes.append(np.stack([np.full_like(there, number), there, counts[there]], axis=1))
                 if keep is not None:
                     keep(number, image)
         finally:
             for left in waiting:
                 left.cancel()
-        return found
+        return Survey(sums, squares, damaged, np.concatenate(classes))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Files:
         return self  # nothing of it changes
@@ -109,8 +129,47 @@ class Files:
         return Files, (self.root, self.names, self.shape, self.resize)
 
 
+class PairFiles(Files):
+    """Files of images and of masks, decoded together: the mask is the last channel.
+
+    Parameters
+    ----------
+    masks : sequence of str
+        Those of ``names``.
+    classes : int, optional
+        How many there are, where that is known: a mask with a larger number is damaged.
+    """
+
+    masked = True
+
+    def __init__(
+        self, root: Path, names: Sequence[str], masks: Sequence[str], shape: tuple[int, int, int], resize: Resize,
+        classes: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(root, names, shape, resize)
+        self.masks, self.classes = masks, classes
+
+    @property
+    def way(self) -> str:
+        return f"{super().way} masks of {self.classes} classes"
+
+    @property
+    def sources(self) -> Sequence[str]:
+        return [*self.names, *self.masks]
+
+    def decode(self, number: int) -> np.ndarray:
+        image, mask = self.root / self.names[number], self.root / self.masks[number]
+        channels, height, width = self.shape
+        return decode_pair(image, mask, (channels - 1, height, width), self.resize, self.classes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PairFiles, (self.root, self.names, self.masks, self.shape, self.resize, self.classes)
+
+
 class Pictures:
     """Images (N, C, H, W), uint8, in files; slices and lists of rows give arrays.
+
+    Where the files hold masks, too, these are no part of the images: see `Masks`.
 
     Attributes
     ----------
@@ -125,7 +184,8 @@ class Pictures:
 
     def __init__(self, files: Files, rows: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> None:
         self.files, self.rows, self.sums, self.squares = files, rows, sums, squares
-        self.shape = (len(rows), *files.shape)
+        channels, height, width = files.shape
+        self.shape = (len(rows), channels - files.masked, height, width)
         self._ahead: dict[int, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
 
@@ -151,7 +211,7 @@ class Pictures:
         return printable(self.files.names[int(self.rows[row])])
 
     def fetch(self, rows: np.ndarray, out: np.ndarray, ahead: Sequence[int] | np.ndarray = ()) -> None:
-        """Write images to ``out`` (n, H, W, C) while those of the rows ``ahead`` are begun.
+        """Write images to ``out`` (n, H, W, C), masks behind them, while those of the rows ``ahead`` are begun.
 
         Raises
         ------
@@ -175,15 +235,20 @@ class Pictures:
                 raise ImageLost(text) from error
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        found = self.channels(key)[..., : self.shape[1]]
+        return found.transpose(0, 3, 1, 2) if found.ndim == 4 else found.transpose(2, 0, 1)
+
+    def channels(self, key: Any) -> np.ndarray:
+        """Return images (n, H, W, C) with masks behind them, of one row (H, W, C)."""
         rows = np.arange(len(self.rows))[key]
         if rows.ndim == 0:
-            return self[[int(rows)]][0]
+            return self.channels([int(rows)])[0]
         if rows.ndim != 1:
             raise IndexError(f"images in files are looked at by rows: a number, a slice, a list; got {key!r}")
-        _, channels, height, width = self.shape
+        channels, height, width = self.files.shape
         out = np.empty((len(rows), height, width, channels), np.uint8)
         self.fetch(rows, out)
-        return out.transpose(0, 3, 1, 2)
+        return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -195,3 +260,57 @@ class Pictures:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pictures, (self.files, self.rows, self.sums, self.squares)
+
+
+class Masks:
+    """The class of each pixel (N, H, W), uint8, of images in files; slices and lists of rows give arrays.
+
+    Attributes
+    ----------
+    pictures : Pictures
+        The images, with which masks are decoded.
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 3
+
+    def __init__(self, pictures: Pictures, counts: np.ndarray) -> None:
+        self.pictures, self._counts = pictures, counts
+        self.shape = (len(pictures), *pictures.shape[2:])
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def size(self) -> int:
+        """Pixels of all masks."""
+        return int(np.prod(self.shape, dtype=object))
+
+    def counts(self) -> np.ndarray:
+        """Return how many pixels have which number: int64 (256,)."""
+        known = self._counts[np.isin(self._counts[:, 0], self.pictures.rows)]
+        found = np.zeros(256, np.int64)
+        np.add.at(found, known[:, 1], known[:, 2])
+        return found
+
+    def part(self, rows: np.ndarray) -> Masks:
+        """Return some of the masks, not decoded."""
+        return Masks(self.pictures.part(rows), self._counts)
+
+    def of(self, images: Any) -> bool:
+        """Return whether these are the masks of some images, so that both are decoded at once."""
+        own = self.pictures
+        return isinstance(images, Pictures) and images.files is own.files and np.array_equal(images.rows, own.rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.ascontiguousarray(self.pictures.channels(key)[..., -1])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("masks in files have no array; they are decoded into a new one")
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Masks:
+        return Masks(self.pictures, self._counts)

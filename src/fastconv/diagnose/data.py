@@ -59,6 +59,8 @@ def check_data(subject: Subject) -> Finding:
         _same_scale(finding, measured["training"], measured["validation"])
     if subject.classes is not None:
         _balance(finding, subject, subject.classes)
+    if subject.pixels:
+        _pixels(finding, subject)
     _copies(finding, parts)
     if subject.classes is not None:
         _neighbours(finding, subject, subject.classes)
@@ -225,18 +227,13 @@ def _labels_in_range(finding: Finding, name: str, inputs: Inputs, classes: int |
         )
 
 
-def _counts(inputs: Inputs, classes: int) -> Array:
-    known = inputs.targets[(inputs.targets >= 0) & (inputs.targets < classes)]
-    return np.bincount(known, minlength=classes)
-
-
 def _balance(finding: Finding, subject: Subject, classes: int) -> None:
-    counts = _counts(subject.train, classes)
+    counts = subject.train.class_counts(classes)
     finding.figures["class_counts"] = counts
     if not counts.sum():
         return
     missing = np.flatnonzero(counts == 0)
-    held = None if subject.validation is None else _counts(subject.validation, classes)
+    held = None if subject.validation is None else subject.validation.class_counts(classes)
     if len(missing):
         tested = held is not None and bool(held[missing].any())
         remark = finding.wrong if tested else finding.suspicious
@@ -257,6 +254,21 @@ def _balance(finding: Finding, subject: Subject, classes: int) -> None:
         finding.suspicious(
             f"Validation has its classes in other shares: {_shares(held)} %, training {_shares(counts)} %.",
             "Part the set at random (data.split).",
+        )
+
+
+def _pixels(finding: Finding, subject: Subject) -> None:
+    """Look at the classes of pixels. One that most have is the rule, and no fault."""
+    counts = subject.train.class_counts(subject.scores[0])
+    finding.figures["class_counts"] = counts
+    if not counts.sum():
+        finding.wrong("No pixel to train on is of any class.", "Look at the masks.")
+        return
+    finding.summary += f"\nclass {counts.argmax()} alone is right for {counts.max() / counts.sum():.0%} of the pixels"
+    missing = np.flatnonzero(counts == 0)
+    if len(missing):
+        finding.suspicious(
+            f"No pixel to train on is of class {_listed(missing)}.", "Look at how the set was parted, and at the masks."
         )
 
 

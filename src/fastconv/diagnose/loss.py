@@ -46,8 +46,8 @@ def check_loss(subject: Subject) -> Finding:
     if not math.isfinite(value):
         finding.wrong(f"The loss is {value} before the first step.",
                       "See the layers' signal below; look for a logarithm of 0 in a loss of your own.")  # fmt: skip
-    elif subject.chance is not None and scores.ndim == 2:
-        _against_chance(finding, subject, scores, y, value)
+    elif subject.chance is not None and (scores.ndim == 2 or subject.pixels):
+        _against_chance(finding, subject, *subject.flat(scores, y), value, len(y))
     elif isinstance(subject.loss, MultiMarginLoss) and scores.ndim == 2:
         expected = subject.loss.margin * (1 - 1 / scores.shape[1])
         finding.summary += f"; equal scores give {expected:.4f}"
@@ -62,11 +62,13 @@ def check_loss(subject: Subject) -> Finding:
     return finding
 
 
-def _against_chance(finding: Finding, subject: Subject, scores: np.ndarray, y: np.ndarray, value: float) -> None:
+def _against_chance(
+    finding: Finding, subject: Subject, scores: np.ndarray, y: np.ndarray, value: float, images: int
+) -> None:
     assert subject.chance is not None
     expected, classes = float(_cross_entropies(np.zeros_like(scores), y, subject.loss).mean()), scores.shape[1]
     each = _cross_entropies(scores, y, subject.loss)
-    error = SIGMAS * float(each.std()) / math.sqrt(len(y))
+    error = SIGMAS * float(each.std()) / math.sqrt(images)  # pixels of one image are much alike
     accuracy = float((scores.argmax(axis=1) == y).mean())
     finding.figures |= {"expected": expected, "accuracy": accuracy, "standard_error": error / SIGMAS}
     plain = math.isclose(expected, subject.chance, rel_tol=1e-9)
@@ -103,7 +105,9 @@ def _against_chance(finding: Finding, subject: Subject, scores: np.ndarray, y: n
         )  # fmt: skip
         return
     unit = expected + SPREAD / 2 + error
-    if accuracy > 1 / classes + SIGMAS * math.sqrt((1 - 1 / classes) / classes / len(y)) and value < expected - error:
+    # Most pixels may be of one class: whoever says it is right more often than chance, and knows nothing.
+    guess = 1 / classes if not subject.pixels else np.bincount(y).max() / len(y)
+    if accuracy > guess + SIGMAS * math.sqrt((1 - guess) * guess / images) and value < expected - error:
         finding.suspicious(
             f"Better than chance before any training ({accuracy:.1%} right): this net has learned already.",
             "Fine if it is meant to be trained further; else start from fresh weights.",
@@ -120,7 +124,7 @@ def _against_chance(finding: Finding, subject: Subject, scores: np.ndarray, y: n
             f"up to {SPREAD:.1f} is usual.",
             "Start the last layer from smaller weights.",
         )
-    elif value < expected - error:
+    elif value < expected - error and not subject.pixels:
         finding.suspicious("Below chance's loss, but no more often right than chance: the loss is not what it seems.",
                            "Look at the loss function and at the labels it is given.")  # fmt: skip
     elif scores.std(axis=0).max() == 0:

@@ -37,6 +37,9 @@ ten inputs or more."""
 FLAT = 0.01
 """Share of the first loss within which it counts as not moving."""
 
+PIXELS = 0.97
+"""Share of pixels that have to be right, where each has a class: borders between classes are drawn by hand."""
+
 CLOSE = 0.05
 """Share of a known level (ln(classes), the floor of a double softmax) within which a loss rests at it."""
 
@@ -109,7 +112,10 @@ def _learn(subject: Subject, x: Array, y: Array, rate: float, late: Callable[[],
     def reached(record: dict[str, Any]) -> bool:
         nonlocal level
         level = record["loss"] if level is None else level
-        return record["loss"] <= _near(level, NEAR_ZERO) and record["accuracy"] in (None, 1.0)
+        right = record["accuracy"]
+        return record["loss"] <= _near(level, NEAR_ZERO) and (
+            right is None or right >= (PIXELS if subject.pixels else 1)
+        )
 
     history, lost = subject.run(
         model, Adam([param for param in model.parameters() if param.requires_grad], rate), [(x, y)], epochs=STEPS,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import random
-from fastconv.data import Batches, Standardizer
+from fastconv.data import IGNORED, Batches, Masks, Standardizer
 from fastconv.functional._check import as_labels, unmasked
 from fastconv.nn import CrossEntropyLoss, Dropout, Dropout2d, Module, StochasticDepth
 from fastconv.optim import SGD, Optimizer
@@ -49,7 +49,7 @@ class Inputs:
             raise ValueError(f"check: {len(images)} images but {len(targets)} labels")
         unmasked("check", "images", images)
         unmasked("check", "labels", targets)
-        if targets.dtype.kind in "biu":
+        if targets.dtype.kind in "biu" and not isinstance(targets, Masks):
             targets = as_labels("check", "labels", targets)
         self.images, self.targets, self.standardize = images, targets, standardize
 
@@ -68,6 +68,18 @@ class Inputs:
     def labelled(self) -> bool:
         """Whether every target is one class number."""
         return self.targets.ndim == 1 and self.targets.dtype == np.int64
+
+    @property
+    def masked(self) -> bool:
+        """Whether every target is a class number for each pixel."""
+        return self.targets.ndim == 3 and self.targets.dtype.kind in "iu"
+
+    def class_counts(self, classes: int) -> np.ndarray:
+        """Return how many images, or pixels where these have classes, are of each class."""
+        if isinstance(self.targets, Masks):
+            return self.targets.counts()[:classes]
+        known = self.targets[(self.targets >= 0) & (self.targets < classes)]
+        return np.bincount(known, minlength=classes)
 
     def seen(self, rows: Any, dtype: Any = np.float32) -> np.ndarray:
         """Return images as the net sees them."""
@@ -184,13 +196,26 @@ class Subject:
         """How many classes the model tells apart; None where targets are not labels."""
         return self.scores[0] if self.train.labelled and len(self.scores) == 1 else None
 
+    def flat(self, scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores (n, classes) and their targets, of the pixels that count where each has a class."""
+        if not self.pixels:
+            return scores, targets
+        known = targets != getattr(self.loss, "ignore_index", IGNORED)
+        return np.moveaxis(scores, 1, -1)[known], targets[known].astype(np.int64)
+
     @property
     def chance(self) -> float | None:
         """ln(classes), the cross-entropy of equal chances; None for other losses and targets."""
         # A loss of someone's own is taken for a cross-entropy, those of the house are known.
         house = type(self.loss).__module__ == CrossEntropyLoss.__module__
         other = house and not isinstance(self.loss, CrossEntropyLoss)
-        return None if other or self.classes is None else float(np.log(self.classes))
+        classes = self.scores[0] if self.pixels else self.classes
+        return None if other or classes is None else float(np.log(classes))
+
+    @property
+    def pixels(self) -> bool:
+        """Whether each pixel has scores and a class."""
+        return self.train.masked and len(self.scores) == 3
 
     # ---- the data
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from fastconv import _html
 from fastconv.data import Batches
-from fastconv.nn import Module
+from fastconv.functional._loss import is_dense
+from fastconv.nn import CrossEntropyLoss, Module
 from fastconv.nn.base import in_mode, turn
 from fastconv.train.given import unpacked
 from fastconv.train.metrics import Seen, named
@@ -18,6 +19,7 @@ from fastconv.train.metrics import Seen, named
 Batch = tuple[np.ndarray, ...]
 
 _SHOWN = 20  # classes of a table of confusions
+_TOGETHER, _PIXELS = 256, 1 << 20
 MOST_CONFUSED = 1000
 """Classes up to which confusions are counted unasked: 8 MB."""
 
@@ -32,12 +34,13 @@ class Evaluation:
         Mean over all samples, also where the loss itself gives sums; of one that is a mean over elements or pixels, as
         `MSELoss`, over all of them.
     accuracy : float or None
-        Share of samples whose highest score is their label; None where targets are not labels.
+        Share of samples, or of pixels where these have labels, whose highest score is their label; None where targets
+        are not labels.
     samples : int
     seconds : float
     confusion : ndarray of int64, shape (classes, classes), or None
-        ``confusion[label, prediction]`` counts samples. None where targets are not labels, and of more than a thousand
-        classes unless asked for.
+        ``confusion[label, prediction]`` counts samples, or pixels. None where targets are not labels, and of more than
+        a thousand classes unless asked for.
     metrics : dict of str to float
         Those asked for, by name; None where one is not finite.
     """
@@ -75,27 +78,37 @@ class Evaluation:
 
 
 def labels_of(output: np.ndarray, target: np.ndarray, loss: Any = None) -> np.ndarray | None:
-    """Return a target as int64 where it holds the number of one class for every row of scores; None where not.
+    """Return as int64 which class each row of scores, or each pixel of (N, C, H, W), should have; None without such.
 
     Counts, say, are integers too: one that is the number of no class shows that they are no labels, and accuracy
-    has no meaning. Labels that the loss leaves out are -1.
+    has no meaning. Labels that the loss leaves out are -1. Of probabilities for a cross-entropy it is the likeliest
+    class.
     """
-    scores = output.shape[1] if output.ndim == 2 else 0
-    if scores < 2 or target.shape != output.shape[:1] or target.dtype.kind not in "biu":
+    scores = output.shape[1] if output.ndim > 1 else 0
+    if scores > 1 and isinstance(loss, CrossEntropyLoss) and is_dense(target, output):
+        return target.argmax(axis=1)
+    if scores < 2 or target.shape != (len(output), *output.shape[2:]) or target.dtype.kind not in "biu":
         return None
     ignore = getattr(loss, "ignore_index", None)
-    left_out = np.zeros(len(target), bool) if ignore is None else target == ignore
+    left_out = np.zeros(target.shape, bool) if ignore is None else target == ignore
     known = target[~left_out] if left_out.any() else target
     if known.size and not (known.min() >= 0 and int(known.max()) < scores):
         return None
     return target.astype(np.int64, copy=False) if known is target else np.where(left_out, -1, target).astype(np.int64)
 
 
-def pixel_labels(output: np.ndarray, target: np.ndarray, loss: Any = None) -> np.ndarray | None:
-    """Return what `labels_of` does, also of targets that hold a class for every pixel: (N · pixels,)."""
-    if output.ndim > 2 and target.shape == (len(output), *output.shape[2:]):
-        output, target = np.moveaxis(output, 1, -1).reshape(-1, output.shape[1]), target.reshape(-1)
-    return labels_of(output, target, loss)
+def hits(output: np.ndarray, target: np.ndarray, loss: Any) -> tuple[int, int] | None:
+    """Return how many labels are predicted right, and of how many; None where targets are not labels."""
+    labels = labels_of(output, target, loss)
+    return None if labels is None else (int((output.argmax(axis=1) == labels).sum()), int((labels >= 0).sum()))
+
+
+def together(shape: tuple[int, ...], per_pixel: bool = False) -> int:
+    """Return how many images (C, H, W) are looked at at once: of large ones fewer, whose arrays would need gigabytes.
+
+    A fourth of them where each pixel has scores.
+    """
+    return max(1, min(_TOGETHER, _PIXELS // (shape[1] * shape[2] * (4 if per_pixel else 1))))
 
 
 def total_loss(loss: Any, value: float, samples: int) -> tuple[float, float]:
@@ -139,10 +152,10 @@ def evaluate(
         Whether to count which class is taken for which, in classes² numbers; by default for up to a thousand classes.
     metrics : str, function, sequence or dict of them, optional
         What else to measure: "accuracy", "top5", "f1_macro", "iou", "mae", "r2", or functions of (y_true, y_pred) as
-        those of scikit-learn; see `fastconv.train.metrics`. They keep the predictions for all samples.
+        those of scikit-learn; see `fastconv.train.metrics`. Functions keep the predictions for all samples.
     watch : callable, optional
-        Called for each batch with scores (n, classes) and labels (n,), -1 for those that the loss leaves out, where
-        targets are labels. The scores are the model's until its next call.
+        Called for each batch with scores (n, classes, ...) and labels (n, ...), -1 for those that the loss leaves out,
+        where targets are labels. The scores are the model's until its next call.
 
     Returns
     -------
@@ -158,7 +171,7 @@ def evaluate(
     measured = named("evaluate", metrics)
     seen = Seen(measured)
     start = time.perf_counter()
-    total, weight, samples, hits, judged = 0.0, 0.0, 0, 0, 0
+    total, weight, samples, right, judged = 0.0, 0.0, 0, 0, 0
     counts: np.ndarray | None = None
     labelled = True
     with in_mode(model, False), turn([loss]):
@@ -171,7 +184,7 @@ def evaluate(
             total, weight, samples = total + part, weight + share, samples + len(x)
             labels = labels_of(output, y, loss)
             if measured:
-                seen.add(output, y, pixel_labels(output, y, loss))
+                seen.add(output, y, labels)
             if labels is None:
                 labelled = False
             elif labelled:
@@ -180,17 +193,18 @@ def evaluate(
                 predicted, classes = output.argmax(axis=1), output.shape[1]
                 if not (known := labels >= 0).all():
                     labels, predicted = labels[known], predicted[known]
-                hits, judged = hits + int(np.count_nonzero(predicted == labels)), judged + len(labels)
+                right, judged = right + int(np.count_nonzero(predicted == labels)), judged + labels.size
                 if confusion is None:
                     confusion = classes <= MOST_CONFUSED
                 if confusion:
                     counts = np.zeros((classes, classes), np.int64) if counts is None else counts
                     if len(counts) != classes:
                         raise ValueError(f"evaluate: confusions of batches with {len(counts)} and {classes} classes")
-                    np.add.at(counts, (labels, predicted), 1)
+                    pairs, times = np.unique(labels.reshape(-1) * classes + predicted.reshape(-1), return_counts=True)
+                    counts.reshape(-1)[pairs] += times
     if samples == 0:
         raise ValueError("evaluate: no samples in the batches given")
-    accuracy = hits / judged if labelled and judged else None
+    accuracy = right / judged if labelled and judged else None
     seconds = time.perf_counter() - start
     mean = total / weight if weight else math.nan
     return Evaluation(mean, accuracy, samples, seconds, counts if labelled else None, seen.figures("evaluate"))

@@ -32,25 +32,39 @@ def top5(y_true: Array, y_score: Array) -> float:
     return float(np.mean((y_score > own).sum(axis=1) < 5))
 
 
-def _counted(y_true: Array, y_pred: Array) -> tuple[Array, Array, Array]:
-    """Return hits, labels and predictions of each class that occurs among labels or predictions."""
-    classes = int(max(y_true.max(), y_pred.max())) + 1
-    labels, predictions = (np.bincount(a, minlength=classes) for a in (y_true, y_pred))
-    hits = np.bincount(y_true[y_true == y_pred], minlength=classes)
-    there = labels + predictions > 0
-    return hits[there], labels[there], predictions[there]
-
-
 def f1_macro(y_true: Array, y_pred: Array) -> float:
     """Return the mean over the classes of 2 hits / (labels + predictions): ``f1_score(average="macro")``."""
-    hits, labels, predictions = _counted(y_true, y_pred)
-    return float(np.mean(2 * hits / (labels + predictions)))
+    return _f1_of(_counts(y_true, y_pred))
 
 
 def iou(y_true: Array, y_pred: Array) -> float:
     """Return the mean over the classes of intersection over union: ``jaccard_score(average="macro")``."""
-    hits, labels, predictions = _counted(y_true, y_pred)
+    return _iou_of(_counts(y_true, y_pred))
+
+
+def _counts(y_true: Array, y_pred: Array, classes: int = 0) -> Array:
+    """Return hits, labels and predictions of each class: int64 (3, classes or more)."""
+    classes = max(classes, int(max(y_true.max(initial=-1), y_pred.max(initial=-1))) + 1)
+    return np.stack([np.bincount(a, minlength=classes) for a in (y_true[y_true == y_pred], y_true, y_pred)])
+
+
+def _accuracy_of(counts: Array) -> float:
+    hits, labels, _ = counts
+    return float(hits.sum() / labels.sum())
+
+
+def _f1_of(counts: Array) -> float:
+    hits, labels, predictions = _that_occur(counts)
+    return float(np.mean(2 * hits / (labels + predictions)))
+
+
+def _iou_of(counts: Array) -> float:
+    hits, labels, predictions = _that_occur(counts)
     return float(np.mean(hits / (labels + predictions - hits)))
+
+
+def _that_occur(counts: Array) -> Array:
+    return counts[:, counts[1] + counts[2] > 0]
 
 
 def mae(y_true: Array, y_pred: Array) -> float:
@@ -72,6 +86,7 @@ top5.takes = "scores"  # type: ignore[attr-defined]
 OF_LABELS: dict[str, Metric] = {"accuracy": accuracy, "top5": top5, "f1_macro": f1_macro, "iou": iou}
 OF_NUMBERS: dict[str, Metric] = {"mae": mae, "r2": r2}
 NAMED = {**OF_LABELS, **OF_NUMBERS}
+_OF_COUNTS = {accuracy: _accuracy_of, f1_macro: _f1_of, iou: _iou_of}  # no prediction has to be kept for these
 _FOR = {**dict.fromkeys(OF_LABELS.values(), "labels"), **dict.fromkeys(OF_NUMBERS.values(), "numbers")}
 
 
@@ -134,11 +149,14 @@ def lower_is_better(name: str) -> bool:
 
 
 class Seen:
-    """Targets and outputs of a validation, kept until all are there."""
+    """Targets and outputs of a validation, kept until all are there; of what counts tell, these alone."""
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self._metrics = metrics
         self._scored = any(getattr(metric, "takes", None) == "scores" for metric in metrics.values())
+        self._counted = any(metric in _OF_COUNTS for metric in metrics.values())
+        self._kept = any(metric not in _OF_COUNTS for metric in metrics.values())
+        self._counts = np.zeros((3, 0), np.int64)
         self._true: list[Array] = []
         self._predicted: list[Array] = []
         self._scores: list[Array] = []
@@ -153,10 +171,16 @@ class Seen:
             self._true.append(target.reshape(-1).copy() if single and target.size == len(output) else target.copy())
             self._predicted.append(output.reshape(-1).copy() if single else output.copy())
             return
+        labels = labels.reshape(-1)
         scores = output if output.ndim == 2 else np.moveaxis(output, 1, -1).reshape(-1, output.shape[1])
         known = labels >= 0
-        self._true.append(labels[known])
-        self._predicted.append(scores.argmax(axis=1)[known])
+        true, predicted = labels[known], scores.argmax(axis=1)[known]
+        if self._counted:
+            before, self._counts = self._counts, _counts(true, predicted, max(scores.shape[1], self._counts.shape[1]))
+            self._counts[:, : before.shape[1]] += before
+        if self._kept:
+            self._true.append(true)
+            self._predicted.append(predicted)
         if self._scored:
             self._scores.append(scores[known])
 
@@ -175,15 +199,19 @@ class Seen:
         if len(self._kinds) > 1:
             raise ValueError(f"{where}: metrics need targets of one kind, some batches have labels and others not")
         kind = self._kinds.pop()
-        true, predicted = np.concatenate(self._true), np.concatenate(self._predicted)
-        scores = np.concatenate(self._scores) if self._scores else None
+        true, predicted, scores = (
+            np.concatenate(a) if a else None for a in (self._true, self._predicted, self._scores)
+        )
         found: dict[str, float | None] = {}
         for name, metric in self._metrics.items():
             own = _FOR.get(metric, kind)
             if own != kind:
                 raise ValueError(f"{where}: the metric {name!r} is for {own}, and the targets are {kind}")
-            taken = scores if scores is not None and getattr(metric, "takes", None) == "scores" else predicted
-            value = metric(true, taken) if len(true) else math.nan
+            if metric in _OF_COUNTS:
+                value: Any = _OF_COUNTS[metric](self._counts) if self._counts.any() else math.nan
+            else:
+                taken = scores if getattr(metric, "takes", None) == "scores" and scores is not None else predicted
+                value = metric(true, taken) if true is not None and taken is not None and len(true) else math.nan
             try:
                 number = float(value)
             except (TypeError, ValueError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Mistake:
     label, taken : int
         The class that it is, and the one that the net says.
     own, chance : float
-        How likely the net holds either.
+        How likely the net holds either; where pixels have labels, the shares of them that are right and wrong.
     """
 
     row: int
@@ -41,7 +42,11 @@ class Mistake:
 
 @dataclass
 class Mistakes:
-    """Watches an evaluation, see `fastconv.train.evaluate`, and keeps the worst mistakes: those held least likely.
+    """Watches an evaluation, see `fastconv.train.evaluate`, and keeps the worst mistakes.
+
+    Of images with one label these are those whose label is held least likely. Where pixels have labels it is the images
+    with the smallest share of them right; `Mistake.own` is that share, and its classes are those of the most frequent
+    mistake.
 
     Attributes
     ----------
@@ -54,26 +59,43 @@ class Mistakes:
     _seen: int = 0
 
     def __call__(self, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Look at a batch: scores (n, classes) and labels (n,), -1 where there is none."""
-        taken = scores.argmax(axis=1)
-        wrong = np.flatnonzero((taken != labels) & (labels >= 0))
-        chances = F.softmax(np.ascontiguousarray(scores[wrong])) if len(wrong) else scores[:0]
-        for row, chance in zip(wrong.tolist(), chances, strict=True):
-            own, other = float(chance[labels[row]]), float(chance[taken[row]])
-            self.worst.append(Mistake(self._seen + row, int(labels[row]), int(taken[row]), own, other))
+        """Look at a batch: scores (n, classes, ...) and labels (n, ...), -1 where there is none."""
+        found = _of_images(scores, labels) if labels.ndim == 1 else _of_pixels(scores, labels)
+        self.worst += [replace(mistake, row=self._seen + mistake.row) for mistake in found]
         self.worst = sorted(self.worst, key=lambda mistake: (mistake.own, mistake.row))[: self.most]
         self._seen += len(scores)
 
 
-def by_class(confusion: np.ndarray) -> list[dict[str, Any]]:
-    """Return images, right ones, precision and recall of each class; None where nothing was counted.
+def _of_images(scores: np.ndarray, labels: np.ndarray) -> Iterator[Mistake]:
+    taken = scores.argmax(axis=1)
+    wrong = np.flatnonzero((taken != labels) & (labels >= 0))
+    chances = F.softmax(np.ascontiguousarray(scores[wrong])) if len(wrong) else scores[:0]
+    for row, chance in zip(wrong.tolist(), chances, strict=True):
+        label, other = int(labels[row]), int(taken[row])
+        yield Mistake(row, label, other, float(chance[label]), float(chance[other]))
 
-    Precision is the share of those taken for the class that are of it, recall the share of its own that are found.
+
+def _of_pixels(scores: np.ndarray, labels: np.ndarray) -> Iterator[Mistake]:
+    classes = scores.shape[1]
+    for row, (taken, own) in enumerate(zip(scores.argmax(axis=1), labels, strict=True)):
+        known, wrong = own >= 0, (taken != own) & (own >= 0)
+        if wrong.any():
+            pairs, counts = np.unique(own[wrong] * classes + taken[wrong], return_counts=True)
+            label, other = divmod(int(pairs[counts.argmax()]), classes)
+            share = float(wrong.sum() / known.sum())
+            yield Mistake(row, label, other, 1 - share, share)
+
+
+def by_class(confusion: np.ndarray) -> list[dict[str, Any]]:
+    """Return images (or pixels), right ones, precision, recall and IoU of each class; None where nothing was counted.
+
+    Precision is the share of those taken for the class that are of it, recall the share of its own that are found; IoU
+    is the share of the right ones among all that are of the class or taken for it.
 
     Examples
     --------
     >>> by_class(np.array([[3, 1], [0, 4]]))[0]
-    {'images': 4, 'right': 3, 'precision': 1.0, 'recall': 0.75}
+    {'images': 4, 'right': 3, 'precision': 1.0, 'recall': 0.75, 'iou': 0.75}
     """
     found = []
     for label, row in enumerate(confusion):
@@ -81,6 +103,7 @@ def by_class(confusion: np.ndarray) -> list[dict[str, Any]]:
         found.append({
             "images": total, "right": right,
             "precision": right / taken if taken else None, "recall": right / total if total else None,
+            "iou": right / (total + taken - right) if total or taken else None,
         })  # fmt: skip
     return found
 
@@ -90,28 +113,47 @@ def name(images: Any, row: int) -> str:
     return images.name(row) if isinstance(images, data.Pictures) else f"number {row}"
 
 
-def told(dataset: data.Dataset, confusion: np.ndarray, mistakes: Mistakes) -> dict[str, Any]:
-    """Return test.json of a run's folder; its shape is `fastconv.train.shapes.TEST`."""
+def told(
+    dataset: data.Dataset,
+    confusion: np.ndarray,
+    mistakes: Mistakes,
+    predict: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Return test.json of a run's folder; its shape is `fastconv.train.shapes.TEST`.
+
+    ``predict`` gives scores for images (N, C, H, W); where pixels have labels, a picture is then the image, its mask
+    and the predicted one side by side.
+    """
     images = dataset.test.images
+
+    def picture(row: int) -> dict[str, Any]:
+        image = images[row]
+        small = _thumbnail(image, dataset.levels)
+        if dataset.per_pixel and predict is not None:
+            step = -(-max(image.shape[1:]) // SIDE)
+            masks = (dataset.test.labels[row], predict(image[np.newaxis])[0].argmax(axis=0))
+            painted_ones = [data.painted(mask[::step, ::step]) for mask in masks]
+            small = np.concatenate([np.broadcast_to(small, (*small.shape[:2], 3)), *painted_ones], axis=1)
+        return {"shape": list(small.shape), "pixels": base64.b64encode(small.tobytes()).decode("ascii")}
+
     return {
         "classes": list(dataset.classes),
         "by_class": by_class(confusion),
         "confusion": confusion.tolist() if len(confusion) <= _CONFUSED else None,
+        "per_pixel": dataset.per_pixel,
         "worst": [
             {
                 "image": name(images, mistake.row), "label": mistake.label, "taken": mistake.taken,
-                "own": mistake.own, "chance": mistake.chance,
-                **_thumbnail(images[mistake.row], dataset.levels),
+                "own": mistake.own, "chance": mistake.chance, **picture(mistake.row),
             }
             for mistake in mistakes.worst
         ],
     }  # fmt: skip
 
 
-def _thumbnail(image: np.ndarray, levels: float) -> dict[str, Any]:
-    """Return an image (C, H, W) as bytes (H, W, C) of every so many pixels; of other than 1 or 3 channels the first."""
+def _thumbnail(image: np.ndarray, levels: float) -> np.ndarray:
+    """Return every so many pixels of an image (C, H, W) as bytes (H, W, C); of other than 1 or 3 channels the first."""
     image = image if len(image) in (1, 3) else image[:1]
     step = -(-max(image.shape[1:]) // SIDE)
     small = np.rint(np.clip(image[:, ::step, ::step].astype(np.float64) / levels, 0, 1) * 255)
-    pixels = small.astype(np.uint8).transpose(1, 2, 0)
-    return {"shape": list(pixels.shape), "pixels": base64.b64encode(pixels.tobytes()).decode("ascii")}
+    return small.astype(np.uint8).transpose(1, 2, 0)

@@ -13,6 +13,7 @@ from fastconv.functional._check import nearest
 from fastconv.train import origins, shapes, transfer
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
+from fastconv.train.evaluation import together
 from fastconv.train.metrics import OF_LABELS
 from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.trainer import Trainer
@@ -26,8 +27,6 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], float]] = {
     "adagrad": (optim.Adagrad, 0.02),
 }
 """Class and default learning rate."""
-
-_EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -156,6 +155,10 @@ FOLDER: dict[str, Any] = {
     "model": "resnet20", "epochs": 20, "batch_size": 32, "augment": True, "image_size": "64", "resize": "crop",
 }  # fmt: skip
 """Defaults of a folder of images."""
+MASKS: dict[str, Any] = {
+    **FOLDER, "model": "unet", "optimizer": "adamw", "batch_size": 8, "metric": "iou",
+}  # fmt: skip
+"""Of one with masks."""
 AUGMENTATION = ("flip", "shift", "scale", "rotation", "brightness", "contrast", "saturation", "cutout")
 _AUGMENTS = {
     "digits": data.Augment(shift=1),
@@ -179,7 +182,8 @@ def fill(dataset: str, **given: Any) -> Options:
     'mnist-small'
     """
     dataset = data.resolve(dataset)
-    asked = {"dataset": dataset, **DEFAULTS.get(dataset, FOLDER)}
+    usual = DEFAULTS[dataset] if dataset in DEFAULTS else MASKS if data.has_masks(dataset) else FOLDER
+    asked = {"dataset": dataset, **usual}
     asked |= {name: value for name, value in given.items() if value is not None}
     asked.setdefault("optimizer", "sgd")
     if asked.get("pretrained") is not None:
@@ -297,6 +301,7 @@ class Setup:
             "levels": self.dataset.levels,
             "light_on_dark": self.dataset.light_on_dark,
             "standardizer": self.standardizer.to_dict(),
+            **({"per_pixel": True} if self.dataset.per_pixel else {}),
             **({"made_of": self.start.made_of} if self.start.made_of else {}),
         }
 
@@ -366,7 +371,7 @@ def prepare(
         augment=_augment(options, standardizer), standardize=standardizer,
     )  # fmt: skip
     validation = None if aside is None else evaluation_batches(aside, standardizer)
-    loss = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+    loss = loss_of(dataset, options.label_smoothing)
     rates = schedule_of(
         options.schedule, steps or -(-len(train) // options.accumulate) * options.epochs, options.warmup
     )
@@ -383,9 +388,17 @@ def prepare(
     )  # fmt: skip
 
 
+def loss_of(dataset: data.Dataset, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
+    """Return the loss of a data set's labels; what masks say of no class is left out."""
+    if dataset.per_pixel:
+        return nn.CrossEntropyLoss(ignore_index=data.IGNORED, label_smoothing=label_smoothing)
+    return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+
 def evaluation_batches(samples: data.Samples, standardizer: data.Standardizer) -> data.Batches:
     """Cut samples into batches in their own order."""
-    return data.Batches(*samples, _EVALUATION_BATCH, shuffle=False, standardize=standardizer)
+    size = together(samples.images.shape[1:], samples.labels.ndim == 3)
+    return data.Batches(*samples, size, shuffle=False, standardize=standardizer)
 
 
 def _guards(options: Options) -> list[Callback]:
@@ -416,16 +429,22 @@ def _standardizer(
 
 def _start(options: Options, source: Source) -> transfer.Start:
     dataset = source.dataset
-    if options.model in models.ZOO and models.ZOO[options.model].pixels:
+    if options.model in models.ZOO and models.ZOO[options.model].pixels != dataset.per_pixel:
+        if dataset.per_pixel:
+            pixels = ", ".join(name for name, recipe in models.ZOO.items() if recipe.pixels)
+            has = f"{options.dataset} has a class for each pixel: take {pixels}"
+            raise ValueError(f"{options.model} gives scores for each image; {has}")
         raise ValueError(f"{options.model} gives scores for each pixel; {options.dataset} has one class an image")
     random.manual_seed(options.seed)
-    start = transfer.start(options.model, source.origins, dataset.shape, len(dataset.classes), options.freeze)
+    start = transfer.start(
+        options.model, source.origins, dataset.shape, len(dataset.classes), options.freeze, dataset.per_pixel
+    )
     model = start.model
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.algorithm = options.algorithm
     if options.init != "default":
-        batch = source.standardizer(source.kept.images[:_EVALUATION_BATCH])
+        batch = source.standardizer(source.kept.images[: together(dataset.shape)])
         init.apply(model, options.init, options.seed, batch=batch)
     return start
 

@@ -29,13 +29,15 @@ RESULT = Record({}, {
 })  # fmt: skip
 TEST = Record({
     "classes": Items(Text(), 1, 10_000),
-    "by_class": Items(Record({"images": COUNT, "right": COUNT, "precision": FIGURE, "recall": FIGURE})),
+    "by_class": Items(Record(
+        {"images": COUNT, "right": COUNT, "precision": FIGURE, "recall": FIGURE}, {"iou": FIGURE}
+    )),
     "confusion": Null(Items(Items(Integer(0, _MANY), 0, 100), 0, 100)),
     "worst": Items(Record({
         "image": Text(), "label": Integer(0, _MANY), "taken": Integer(0, _MANY), "own": Number(0, 1),
         "chance": Number(0, 1), "shape": Items(Integer(1, 256), 3, 3), "pixels": Text(),
     }), 0, 100),
-})  # fmt: skip
+}, {"per_pixel": Flag()})  # fmt: skip
 
 _FIGURES = {
     **dict.fromkeys(("epoch", "steps", "step"), COUNT),
@@ -93,6 +95,7 @@ TRAINED = Record({
     "light_on_dark": Flag(),
     "standardizer": Record(),  # fastconv.data.Standardizer.from_dict checks it
 }, {
+    "per_pixel": Flag(),
     "made_of": Record({}, {
         **dict.fromkeys(("layers", "weights"), Record({"file": Text(), "sha256": Text()})),
         "head": Record({"replaced": Items(Text())}, {"outputs": COUNT}), "frozen": COUNT,

@@ -19,7 +19,7 @@ from fastconv.optim import EMA, Optimizer
 from fastconv.schedule import Constant, Schedule
 from fastconv.train.base import Callback, Called, Diverged
 from fastconv.train.callbacks import KeepBest
-from fastconv.train.evaluation import Batch, check_reduction, evaluate, labels_of, total_loss
+from fastconv.train.evaluation import Batch, check_reduction, evaluate, hits, total_loss
 from fastconv.train.given import Batched, Loss, as_batches, as_validation, parted, unpacked
 from fastconv.train.history import History
 from fastconv.train.hold import frozen, held, into_training
@@ -464,8 +464,7 @@ class Trainer(Keywords):
         if not math.isfinite(self.batch_loss):
             self._non_finite((x, y))
             raise self._diverged(f"the loss is {self.batch_loss}")
-        labels = labels_of(output, y, self.loss)
-        right = None if labels is None else (int((output.argmax(axis=1) == labels).sum()), int((labels >= 0).sum()))
+        right = hits(output, y, self.loss)
         self._squares = self.optimizer.penalise_layers(self.l2)  # those weights take their steps in backward
         self.model.backward(self.loss.backward())
         return right

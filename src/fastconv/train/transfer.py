@@ -79,7 +79,10 @@ class Start:
         return [parameter for name in self.head for parameter in names[name].parameters()]
 
 
-def start(name: str, origins: Origins, shape: tuple[int, int, int], classes: int, freeze: str | None = None) -> Start:
+def start(
+    name: str, origins: Origins, shape: tuple[int, int, int], classes: int, freeze: str | None = None,
+    pixels: bool = False,
+) -> Start:  # fmt: skip
     """Return the net that a run begins with, whose new weights come from the layers' own rule.
 
     Parameters
@@ -95,6 +98,8 @@ def start(name: str, origins: Origins, shape: tuple[int, int, int], classes: int
     freeze : str, optional
         "all-but-head", or how many layers with weights stay as they are, counted from the input. What lies between
         them is frozen, too, and runs in evaluation mode: a `BatchNorm` keeps its statistics.
+    pixels : bool
+        Whether each pixel shall have scores.
 
     Raises
     ------
@@ -126,7 +131,7 @@ def start(name: str, origins: Origins, shape: tuple[int, int, int], classes: int
             notes["head"] = f"{head[0]} is new: {new}"
             made_of["head"] = {"replaced": list(head)}
     if origins.newest is not None:
-        _try(model, shape, classes, str(origins.newest.path))
+        _try(model, shape, (classes, *shape[1:]) if pixels else (classes,), str(origins.newest.path))
     frozen, layers = 0, sum(isinstance(m, _WEIGHTED) for _, m in _in_order(model))
     if freeze is not None:
         frozen = _freeze(model, head, freeze)
@@ -243,13 +248,12 @@ def _fill(model: Module, head: tuple[str, ...], state: Mapping[str, np.ndarray],
     return f"{origin.name} has {state[first].shape[0]:,} outputs" if first in state else "the file has none"
 
 
-def _try(model: Module, shape: tuple[int, int, int], classes: int, where: str) -> None:
+def _try(model: Module, shape: tuple[int, int, int], scores: tuple[int, ...], where: str) -> None:
     """Run a net once on an image, so that what does not fit is said before anything is written."""
     found = probe(model, None, shape, where)
-    if not isinstance(found, np.ndarray) or found.shape != (1, classes):
-        raise ValueError(
-            f"{where}: the net gives {given(found)} for one image, not one score for each of {classes} classes"
-        )
+    if not isinstance(found, np.ndarray) or found.shape != (1, *scores):
+        what = f"one score for each of {scores[0]} classes" + (" at each pixel" if len(scores) > 1 else "")
+        raise ValueError(f"{where}: the net gives {given(found)} for one image, not {what}")
 
 
 def _freeze(model: Module, head: tuple[str, ...], freeze: str) -> int:

@@ -11,6 +11,7 @@ from fastconv.data import Standardizer
 from fastconv.nn import Module
 from fastconv.onnx import OnnxModel
 from fastconv.paths import PathLike
+from fastconv.train.evaluation import together
 from fastconv.train.origins import NORMALIZATIONS, Origin, given, probe, read, standardizer_of
 
 
@@ -38,6 +39,8 @@ class Usable:
         How images come to the shape.
     options : dict
         Those of the run that trained it; empty of an ONNX file.
+    per_pixel : bool
+        Whether each pixel has scores.
     """
 
     name: str
@@ -50,13 +53,14 @@ class Usable:
     standardizer: Standardizer
     resize: Any
     options: dict[str, Any]
+    per_pixel: bool = False
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Return the scores (N, classes) of images (N, C, H, W) with values 0..levels."""
-        found = self.model.predict(self.standardizer(images), batch_size=256)
-        if not isinstance(found, np.ndarray) or found.shape != (len(images), len(self.classes)):
-            want = f"{len(images)} images and {len(self.classes)} classes"
-            raise ValueError(f"{self.name}: the net gives {given(found)} for {want}")
+        """Return the scores (N, classes), or (N, classes, H, W), of images (N, C, H, W) with values 0..levels."""
+        found = self.model.predict(self.standardizer(images), batch_size=together(self.shape, self.per_pixel))
+        want = (len(images), len(self.classes), *(self.shape[1:] if self.per_pixel else ()))
+        if not isinstance(found, np.ndarray) or found.shape != want:
+            raise ValueError(f"{self.name}: the net gives {given(found)}, scores of {want} were expected")
         return found
 
 
@@ -98,7 +102,7 @@ def _of_run(origin: Origin, normalize: str | None) -> Usable:
     options = about["options"]
     return Usable(
         options["model"], origin.model, tuple(about["classes"]), True, shape, about["levels"], about["light_on_dark"],
-        standardizer, options.get("resize") or "pad", options,
+        standardizer, options.get("resize") or "pad", options, about.get("per_pixel", False),
     )  # fmt: skip
 
 
@@ -121,13 +125,17 @@ def _of_onnx(origin: Origin, model: OnnxModel, normalize: str | None, image_size
             "PyTorch expect), minus-one-to-one, zero-to-one, or MEAN,STD for values 0..255, as 127,128"
         )
     found = probe(model, standardizer, shape, str(origin.path))
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] < 2:
-        raise ValueError(f"{origin.path}: the net gives {given(found)} for an image, no scores of classes (N, classes)")
+    scores = isinstance(found, np.ndarray) and found.ndim > 1 and found.shape[1] > 1
+    if not scores or found.shape[2:] not in ((), shape[1:]):
+        raise ValueError(
+            f"{origin.path}: the net gives {given(found)} for an image, no scores of classes (N, classes), nor of its "
+            "pixels' (N, classes, H, W)"
+        )
     classes = tuple(origin.about.get("classes", ()))
     named = len(classes) == found.shape[1]
     return Usable(
         origin.path.name, model, classes if named else tuple(map(str, range(found.shape[1]))), named, shape, levels,
-        False, standardizer, "pad", {},
+        False, standardizer, "pad", {}, found.ndim == 4,
     )  # fmt: skip
 
 

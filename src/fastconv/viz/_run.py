@@ -14,6 +14,7 @@ from fastconv import data
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
 from fastconv.paths import expand
 from fastconv.serialize.files import replacing
+from fastconv.train.evaluation import together
 from fastconv.train.run import load_run, read_record, trained
 from fastconv.train.setup import Options, dataset_of
 from fastconv.viz._curves import curves
@@ -28,6 +29,7 @@ from fastconv.viz._weights import filters, sparsity, templates
 
 _ACTIVATIONS = (ReLU, Tanh, Sigmoid, Softsign)
 _BATCH = 250
+_PIXELS = 1 << 21  # of images whose pixels have scores
 
 
 class Missing(Exception):
@@ -83,11 +85,24 @@ class RunPictures:
 
     @cached_property
     def images(self) -> Array:
-        return self.dataset.test.images[: self.samples]
+        return self.dataset.test.images[: self._looked_at]
 
     @cached_property
     def labels(self) -> Array:
-        return self.dataset.test.labels[: self.samples]
+        return self.dataset.test.labels[: self._looked_at]
+
+    @property
+    def _looked_at(self) -> int:
+        """How many test images; of large ones whose pixels have scores fewer."""
+        _, height, width = self.dataset.shape
+        return min(self.samples, max(1, _PIXELS // (height * width))) if self.dataset.per_pixel else self.samples
+
+    def of_images(self) -> None:
+        """Raise Missing where it is pixels that have classes."""
+        if self.dataset.per_pixel:
+            raise Missing(
+                "each pixel has a class: 'fastconv predict' writes masks, and the report shows the worst"
+            )
 
     @cached_property
     def x(self) -> Array:
@@ -96,7 +111,7 @@ class RunPictures:
 
     @cached_property
     def scores(self) -> Array:
-        return self.model.predict(self.x, _BATCH)
+        return self.model.predict(self.x, min(_BATCH, together(self.dataset.shape, self.dataset.per_pixel)))
 
     def has(self, kind: type[Module]) -> bool:
         return any(isinstance(module, kind) for module in self.model.modules())
@@ -126,6 +141,7 @@ def _maps(run: RunPictures) -> Figure:
 
 
 def _units(run: RunPictures) -> Figure:
+    run.of_images()
     hidden = [output for output in run.outputs(400).values() if output.ndim == 2]
     if not hidden:
         raise Missing("the model has no activation between fully connected layers")
@@ -152,15 +168,21 @@ def _templates(run: RunPictures) -> Figure:
 
 def _confusion(run: RunPictures) -> Figure:
     classes = len(run.dataset.classes)
-    pairs = run.labels * classes + run.scores.argmax(axis=1)
+    labels, predicted = run.labels, run.scores.argmax(axis=1)
+    if run.dataset.per_pixel:
+        known = labels != data.IGNORED
+        labels, predicted = labels[known].astype(np.int64), predicted[known]
+    pairs = labels * classes + predicted
     return confusion(np.bincount(pairs, minlength=classes**2).reshape(classes, classes), run.dataset.classes)
 
 
 def _mistakes(run: RunPictures) -> Figure:
+    run.of_images()
     return mistakes(run.images, run.labels, run.scores, run.dataset.classes)
 
 
 def _saliency(run: RunPictures) -> Figure:
+    run.of_images()
     few = slice(0, 8)
     return saliency(run.model, run.x[few], run.labels[few], run.images[few], run.dataset.classes)
 

@@ -34,11 +34,12 @@ def sheet_of(path: Path) -> dict[str, Any]:
     if len(told["by_class"]) != count or not square:
         raise ValueError(f"{path}: {count} classes, but figures of another number")
     rows = [
-        [name, found["images"], found["right"], found["precision"], found["recall"]]
+        [name, found["images"], found["right"], found["precision"], found["recall"], found.get("iou")]
         for name, found in zip(classes, told["by_class"], strict=True)
     ]
     return {
         "rows": rows,
+        "pixels": told.get("per_pixel", False),
         "confusion": confusion if count <= MOST else None,
         "worst": [_picture(path, mistake, classes) for mistake in told["worst"]],
     }

@@ -1,13 +1,14 @@
 // What a test told of a run: classes, confusions, the worst mistakes.
 
-function classesTable(rows) {
-  const head = ["class", "images", "right", "precision", "recall"];
+function classesTable(rows, pixels) {
+  const head = ["class", pixels ? "pixels" : "images", "right", "precision", "recall", ...(pixels ? ["IoU"] : [])];
   const share = (value) => (value === null ? "–" : percent(value));
   return el("table", { "aria-label": "Classes" },
     el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
-    el("tbody", {}, ...rows.map(([name, images, right, precision, recall]) => el("tr", {},
+    el("tbody", {}, ...rows.map(([name, images, right, precision, recall, iou]) => el("tr", {},
       el("th", { scope: "row" }, name),
-      ...[figure(images), figure(right), share(precision), share(recall)].map((text) => el("td", {}, text))))));
+      ...[figure(images), figure(right), share(precision), share(recall), ...(pixels ? [share(iou)] : [])]
+        .map((text) => el("td", {}, text))))));
 }
 
 function confusionTable(counts, names) {
@@ -23,11 +24,12 @@ function confusionTable(counts, names) {
       ...row.map((count, j) => cell(count, i === j, `${names[i]}, taken for ${names[j]}`))))));
 }
 
-function mistakePicture(mistake) {
+function mistakePicture(mistake, pixels) {
   return el("figure", {},
     el("img", { src: mistake.uri, width: mistake.width, height: mistake.height, title: mistake.image,
       alt: `${mistake.image}: ${mistake.label}, taken for ${mistake.taken}` }),
-    el("figcaption", {}, el("b", {}, mistake.label), ` taken for ${mistake.taken}, ${percent(mistake.chance)}`));
+    el("figcaption", {}, el("b", {}, mistake.label), ` taken for ${mistake.taken}, ${percent(mistake.chance)}`
+      + (pixels ? " of the pixels wrong" : "")));
 }
 
 function testPanels(test) {
@@ -36,9 +38,11 @@ function testPanels(test) {
   const scroll = (...parts) => el("div", { class: "scroll" }, ...parts), names = test.rows.map(([name]) => name);
   return [
     test.confusion === null ? null : panel("Test: which class is taken for which", scroll(confusionTable(test.confusion, names)),
-      note("A row is a class, a column what its images were taken for.")),
-    panel("Test: precision and recall", scroll(classesTable(test.rows))),
+      note(`A row is a class, a column what its ${test.pixels ? "pixels" : "images"} were taken for.`)),
+    panel("Test: precision and recall", scroll(classesTable(test.rows, test.pixels))),
     test.worst.length
-      ? widePanel("Test: the worst mistakes", el("div", { class: "mistakes" }, ...test.worst.map(mistakePicture))) : null,
+      ? widePanel("Test: the worst mistakes",
+        el("div", { class: test.pixels ? "mistakes wide" : "mistakes" }, ...test.worst.map((one) => mistakePicture(one, test.pixels))),
+        test.pixels ? note("The image, its mask, and the mask that the net gives; pale yellow is of no class.") : null) : null,
   ].filter(Boolean);
 }
