@@ -121,6 +121,7 @@ def _layer(b, at, i, j):
 def _activation(b, at, i, j):
     kinds = (
         nn.ReLU, nn.Tanh, nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.Softmax, nn.LogSoftmax, nn.Softsign, nn.GELU, nn.SiLU,
+        lambda: nn.PReLU(b.shapes[at][1], init=0.3 - 0.5 * (i % 3)), nn.PReLU,
     )  # fmt: skip
     if i % 2:
         functions = (F.relu, F.tanh, F.sigmoid, F.leaky_relu, F.softmax, F.softsign, F.gelu, F.softplus, F.mish)

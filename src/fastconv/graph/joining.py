@@ -139,6 +139,7 @@ def _reads(g: Group) -> Iterator[tuple[Value, int | None]]:
     yield from ((value, i) for i, value in enumerate(g.inputs) if value is not None)
     if g.add is not None:
         yield g.add, None
+    yield from ((value, -1) for value in g.slopes)
     if g.scale is not None:
         yield from ((value, -1) for value in g.scale.inputs[1:] if value is not None)
 

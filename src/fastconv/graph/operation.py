@@ -122,6 +122,8 @@ class Frame:
         Memory asked for by `Operation.work`, for this one direction.
     activation : (str or None, tuple)
         Forward: name and parameters of an activation to apply last. Backward of an operation that `masks`: the same.
+    slopes : ndarray or None
+        Forward: the parameter of an activation that has one number a channel, in the place of others.
     add : ndarray or None
         Forward: an array of the output's shape to be added before the activation.
     pre : ndarray or None
@@ -141,6 +143,7 @@ class Frame:
     gx: list[Any] = field(default_factory=list)
     work: list[Any] = field(default_factory=list)
     activation: tuple[Any, ...] = (None, ())
+    slopes: Any = None
     add: Any = None
     pre: Any = None
     coefficients: Any = None
@@ -157,7 +160,8 @@ class Operation:
         The names of the hyperparameters, in the order of the constructor.
     takes : tuple of str
         What may run in the same pass behind it: "bias", "scale" (a normalisation in evaluation), "add",
-        "activation", which it keeps the input of, too, where `Frame.pre` asks for that.
+        "activation", which it keeps the input of, too, where `Frame.pre` asks for that, "slopes" (an activation with a
+        parameter a channel).
     takes_part_as : str
         What it is to the operation before it: one of these words, or "".
     optional : tuple of int

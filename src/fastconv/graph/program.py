@@ -167,11 +167,12 @@ class Program:
         def arrays(refs: list[Any]) -> list[Any]:
             return [None if ref is None else self._array(ref) for ref in refs]
 
-        add, pre, coefficients = arrays([f.add, f.pre, f.coefficients])
+        add, pre, coefficients, slopes = arrays([f.add, f.pre, f.coefficients, f.slopes])
+        activation = f.activation if slopes is None else (f.activation[0], (slopes,))
         kept = None if f.kept is None else self.kept.setdefault(id(f.kept), {})
         frame = Frame(
-            arrays(f.x), arrays(f.y), arrays(f.saved), arrays(f.gy), arrays(f.gx), arrays(f.work), f.activation, add,
-            pre, coefficients, kept, f.memo,
+            arrays(f.x), arrays(f.y), arrays(f.saved), arrays(f.gy), arrays(f.gx), arrays(f.work), activation, slopes,
+            add, pre, coefficients, kept, f.memo,
         )  # fmt: skip
         return list(step.bind(frame))
 

@@ -4,6 +4,7 @@
 |---|---|---|
 | convolution, linear | bias, normalisation in evaluation, addition, activation | by the head's `takes` |
 | batch normalisation, bias, transposed convolution | addition, activation | by the head's `takes` |
+| convolution, linear, bias, batch normalisation, transposed convolution | PReLU | by the head's `takes` |
 | normalisation of groups or rows | activation | by the head's `takes` |
 | addition | activation | always |
 | max pooling | the gradient of the ReLU before it | in training |
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from fastconv.graph.operation import Operation
 from fastconv.graph.value import Graph, Node, Value
 
-_ORDER = ("bias", "scale", "add", "activation")
+_STAGES = {"bias": 0, "scale": 1, "add": 2, "activation": 3, "slopes": 3}
 
 
 @dataclass(eq=False, repr=False)
@@ -74,9 +75,15 @@ class Group:
         """Whether the activation's gradient is made from its input, which nobody else has."""
         return self.activation is not None and bool(self.activation.op.reads_inputs)
 
+    @property
+    def slopes(self) -> list[Value]:
+        """What the activation learns, if it does: one number, or one a channel."""
+        return [] if self.activation is None else [v for v in self.activation.inputs[1:] if v is not None]
+
     def reads(self) -> Iterable[Value]:
         """Yield the values that forward reads."""
         yield from (value for value in self.inputs if value is not None)
+        yield from self.slopes
         if self.add is not None:
             yield self.add
         if self.scale is not None:
@@ -128,12 +135,14 @@ def _host(node: Node, made: dict[Value, Group], readers: Counter[Value], gradien
         host = None if value is None else made.get(value)
         if host is None or value is not host.outputs[0] or readers[value] != 1 or not host.nodes[0].fuse:
             continue
-        if part not in host.op.takes or _stage(part) <= host.stage or value.spec != node.outputs[0].spec:
+        if part not in host.op.takes or _STAGES[part] <= host.stage or value.spec != node.outputs[0].spec:
             continue
         if position and part != "add":
             continue
         if gradients and part == "scale":
             continue
+        if part == "slopes" and any(v is None or v.node is not None for v in node.inputs[1:]):
+            continue  # what another operation computes may not be there yet
         if part == "bias":
             if host.inputs[2] is not None:
                 continue
@@ -147,15 +156,11 @@ def _host(node: Node, made: dict[Value, Group], readers: Counter[Value], gradien
             host.add = other
         else:
             host.activation = node
-        host.stage = _stage(part)
+        host.stage = _STAGES[part]
         host.nodes.append(node)
         host.outputs = list(node.outputs)
         return host
     return None
-
-
-def _stage(part: str) -> int:
-    return _ORDER.index(part)
 
 
 def _earlier(value: Value, host: Group, made: dict[Value, Group]) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastconv.graph.joining import ANY, NONE, PIXELS, gaps_of, location, places
 from fastconv.graph.memory import Slot, arrange
-from fastconv.graph.operation import Array, Call, Frame, Spec
+from fastconv.graph.operation import Call, Frame, Operation, Spec
 from fastconv.graph.rewrite import Group, group
 from fastconv.graph.steps import Bind, Ref, Schedule, Step, bare
 from fastconv.graph.value import Graph, Value
@@ -123,7 +123,7 @@ class _Scheduler:
         """Note which values need gradients; returns those that backward reads."""
         kept: set[Value] = set()
         for index, g in enumerate(self.plan.groups):
-            inputs = [value for value in (*g.inputs, g.add) if value is not None]
+            inputs = [value for value in (*g.inputs, *g.slopes, g.add) if value is not None]
             needs = not g.op.blocks and (g.op.trains_itself or any(self._needs(value) for value in inputs))
             self.needs.update({value: needs and _smooth(value) for value in g.outputs})
             if not needs:
@@ -160,7 +160,7 @@ class _Scheduler:
             self.refs[g.outputs[0]] = self._viewed(g, self.refs_of)
             return
         outputs = [self._output(g, i, value, left) for i, value in enumerate(g.outputs)]
-        frame = self._frame(g, outputs, self.refs_of)
+        frame = self._frame(g, outputs, self.refs_of, self.plan.forward)
         if g.op.parts(*specs):
             frame.x = [bare(ref) if there else ref for ref, there in zip(frame.x, self._in_place(g), strict=True)]
             self.plan.joined[index] = sum(self._in_place(g))
@@ -184,21 +184,28 @@ class _Scheduler:
         if frame.pre is None or not outputs[0].gaps:
             self.plan.forward.append(Step(g.op.forward, frame, index))
             return
-        pre, frame.pre, frame.activation = frame.pre, None, (None, ())  # kernels write both at one distance, or neither
+        node, pre = g.activation, frame.pre
+        assert node is not None
+        frame.pre, frame.activation, frame.slopes = None, (None, ()), None  # kernels write both at one distance
         frame.y = [pre]
-        self.plan.forward.append(Step(g.op.forward, frame, index))
-        self.plan.forward.append(Step(g.activation.op.forward, Frame([pre], outputs), index))  # type: ignore[union-attr]
+        own = Frame([pre, *map(self.refs_of, g.slopes)], outputs)
+        own.work = [self.slot(spec, "work") for spec in node.op.work(False, *node.specs())]
+        self.plan.forward += [Step(g.op.forward, frame, index), Step(node.op.forward, own, index)]
 
     def _keep_input(self, index: int, g: Group, frame: Frame) -> None:
         """Let a group's pass keep what its activation is given, if that one's gradient needs it."""
         if g.keeps_input and self._is_needed(g):
             frame.pre = self.pre[index] = self.slot(g.outputs[0].spec, "activation")
 
-    def _frame(self, g: Group, outputs: list[Ref], find: Callable[[Value], Ref]) -> Frame:
-        """Return what a group's forward is bound to, where `find` tells where values are."""
+    def _frame(self, g: Group, outputs: list[Ref], find: Callable[[Value], Ref], steps: list[Step]) -> Frame:
+        """Return what a group's forward is bound to, where `find` tells where values are; ``steps`` come before it."""
         frame = Frame([None if value is None else find(value) for value in g.inputs], outputs)
         frame.work = [self.slot(spec, "work") for spec in g.op.work(False, *g.nodes[0].specs())]
         frame.activation = _activation(g)
+        for weight in g.slopes:
+            frame.slopes = self.slot(Spec((outputs[0].spec.shape[1],), weight.dtype), "work")
+            spread = g.activation.op.spread  # type: ignore[union-attr]
+            steps.append(Step(spread, Frame([find(weight)], [frame.slopes]), self.owner))
         frame.add = None if g.add is None else find(g.add)
         return frame
 
@@ -292,7 +299,8 @@ class _Scheduler:
         if g.op.is_view(*specs):
             self.copies[g.outputs[0]] = self._viewed(g, self._seen)
             return
-        frame = self._frame(g, [self.slot(value.spec, "activation") for value in g.outputs], self._seen)
+        frame = self._frame(g, [self.slot(value.spec, "activation") for value in g.outputs], self._seen,
+                            self.plan.backward)  # fmt: skip
         if g.op.keeps_saved:
             frame.saved = self.saved[index]
         elif g.op.saved(*specs):
@@ -318,28 +326,32 @@ class _Scheduler:
             for value, grad in zip(g.outputs, found, strict=True)
         ]
         outputs = [self._seen(value) for value in g.outputs]
-        masked = g.behind is not None or (g.activation is not None and not g.masks and not g.pooled)
-        takes = (PIXELS,) if masked or g.op.spaced_gradient else ()
+        activation = None if g.masks or g.pooled else g.activation
+        first = g.op if g.behind is not None or activation is None else activation.op
+        takes = (PIXELS,) if g.behind is not None or first.spaced_gradient else ()
         grads = [self._close(ref) if ref and ref.gaps and ref.gaps not in takes else ref for ref in grads]
         if g.behind is not None:
-            grads[0] = self._masked(g.op.mask, grads[0], None, outputs[0])  # type: ignore[attr-defined]
-        if g.activation is not None and not g.masks and not g.pooled:
+            grads[0] = self._masked(g.op.mask, grads[0], Frame([None], [outputs[0]]))  # type: ignore[attr-defined]
+        after: list[tuple[Value, Ref]] = []
+        if activation is not None:
             given = self.pre.get(index)
-            output = outputs[0] if given is None else bare(outputs[0])
-            grads[0] = self._masked(g.activation.op.backward, grads[0], given, output)
+            frame = Frame([given, *map(self._seen, g.slopes)], [outputs[0] if given is None else bare(outputs[0])])
+            frame.work = [self.slot(spec, "work") for spec in activation.op.work(True, *activation.specs())]
+            for slope in g.slopes:
+                frame.gx.append(self._target(activation.op, 1, slope, after) if self._needs(slope) else None)
+            grads[0] = self._masked(activation.op.backward, grads[0], frame)
         if g.add is not None and self._needs(g.add):
             self._give(g.add, grads[0])
         specs = g.nodes[0].specs()
         passed = g.op.passes(*specs)
         targets: list[Ref | None] = [None] * len(g.inputs)
-        after: list[tuple[Value, Ref]] = []
         for position, value in enumerate(g.inputs):
             if value is None or not self._needs(value):
                 continue
             if position in passed:
                 after.append((value, self._pass(g, grads[0], position)))
             else:
-                targets[position] = self._target(g, position, value, after)
+                targets[position] = self._target(g.op, position, value, after)
         if any(target is not None for target in targets) or g.op.trains_itself:
             inputs = [None if value is None else self._seen(value) for value in g.inputs]
             read = g.op.reads(self._wanted(g))
@@ -356,18 +368,19 @@ class _Scheduler:
             if ref is not None:
                 self._release(ref)
 
-    def _masked(self, bind: Bind, grad: Ref, given: Ref | None, output: Ref | None) -> Ref:
+    def _masked(self, bind: Bind, grad: Ref, frame: Frame) -> Ref:
         """Take a gradient through an activation, in place where nobody else reads it."""
         target = grad if self._own(grad) else self.slot(grad.spec, "gradient")
-        self.plan.backward.append(Step(bind, Frame([given], [output], [], [grad], [target]), self.owner))
+        frame.gy, frame.gx = [grad], [target, *frame.gx]
+        self.plan.backward.append(Step(bind, frame, self.owner))
         if target is not grad:
             self._release(grad)
             self._hold(target)
         return target
 
-    def _target(self, g: Group, position: int, value: Value, after: list[tuple[Value, Ref]]) -> Ref:
+    def _target(self, op: Operation, position: int, value: Value, after: list[tuple[Value, Ref]]) -> Ref:
         """Return where an operation puts the gradient of an input."""
-        adds = position in g.op.accumulates
+        adds = position in op.accumulates
         if value.learned and adds:
             return Ref(value.spec, source=("sink", value.source))
         target = self._zero(value.spec) if adds else self.slot(value.spec, "gradient")
@@ -473,13 +486,8 @@ def _smooth(value: Value) -> bool:
     return value.dtype.kind == "f"
 
 
-def _viewer(g: Group, spec: Spec) -> Callable[[Array], Array]:
-    def view(x: Array) -> Array:
-        output = g.op.view(x, spec)
-        assert output is not None
-        return output
-
-    return view
+def _viewer(g: Group, spec: Spec) -> Any:
+    return lambda x: g.op.view(x, spec)
 
 
 def _activation(g: Group) -> tuple[Any, ...]:

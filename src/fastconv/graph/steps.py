@@ -53,7 +53,7 @@ class Step:
 
     def references(self) -> Iterator[Ref]:
         f = self.refs
-        for ref in (*f.x, *f.y, *f.saved, *f.gy, *f.gx, *f.work, f.add, f.pre, f.coefficients):
+        for ref in (*f.x, *f.y, *f.saved, *f.gy, *f.gx, *f.work, f.add, f.pre, f.coefficients, f.slopes):
             if ref is not None:
                 yield ref
 

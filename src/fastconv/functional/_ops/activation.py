@@ -26,6 +26,7 @@ from fastconv.graph.operation import (
     matrices,
     one_dtype,
     operation,
+    rows_of,
 )
 from fastconv.graph.value import write
 
@@ -86,9 +87,16 @@ class Activate(Elementwise):
 class PReLU(Elementwise):
     """x where x > 0, else weight * x; inputs are x and the weight, one number or one a channel."""
 
+    kind = "prelu"
+    params = ()
+    takes_part_as = "slopes"
     accumulates = (1,)
     reads_inputs = (0, 1)
     inplace = False
+
+    def spread(self, f: Frame) -> Iterator[Call]:
+        """Write the weight as one number a channel, for the operation before to apply."""
+        yield np.copyto, (f.y[0], f.x[0])
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         specs = super().infer(*inputs)
@@ -146,7 +154,7 @@ def _rows_along(
     size = out.shape[axis] if axis < out.ndim else 1
     arrays = [*inputs, out]
     if not work:
-        return [flat(a).reshape(-1, size) for a in arrays], [], []
+        return [rows_of(a) if 1 < a.ndim < 5 else flat(a).reshape(-1, size) for a in arrays], [], []
     moved = [np.moveaxis(a, axis, -1) for a in arrays]
     copies = [w.reshape(moved[0].shape) for w in work]
     there = [(np.copyto, pair) for pair in zip(copies[:-1], moved[:-1], strict=True)]

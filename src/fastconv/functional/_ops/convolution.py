@@ -32,7 +32,7 @@ def ready(a: Array) -> tuple[Array, list[Call]]:
 class _Products(Operation):
     """What convolutions and linear layers share: x, weight and bias in; one kernel forward, three backward."""
 
-    takes = ("bias", "scale", "add", "activation")
+    takes = ("bias", "scale", "add", "activation", "slopes")
     optional = (2,)
     accumulates = (1, 2)
     reads_inputs = (0, 1)
@@ -184,7 +184,7 @@ class Linear(_Products):
 class Bias(Operation):
     """One number a channel, added along axis 1."""
 
-    takes: ClassVar[tuple[str, ...]] = ("add", "activation")
+    takes: ClassVar[tuple[str, ...]] = ("add", "activation", "slopes")
     takes_part_as = "bias"
     accumulates: ClassVar[tuple[int, ...]] = (1,)
     inplace = True

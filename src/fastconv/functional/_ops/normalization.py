@@ -30,7 +30,7 @@ class BatchNorm(Operation):
     training: bool
     momentum: float | None
     eps: float
-    takes: ClassVar[tuple[str, ...]] = ("add", "activation")
+    takes: ClassVar[tuple[str, ...]] = ("add", "activation", "slopes")
     masks: ClassVar[tuple[str, ...]] = ("relu",)
     optional: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5)
     accumulates: ClassVar[tuple[int, ...]] = (1, 2)

@@ -66,7 +66,7 @@ class TransposedConvolution(Operation):
     output_padding: Any
     dilation: Any
     groups: int
-    takes = ("add", "activation")
+    takes = ("add", "activation", "slopes")
     optional = (2,)
     accumulates = (1, 2)
     spaced_output = True
