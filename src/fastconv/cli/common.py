@@ -157,6 +157,11 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "label-smoothing": dict(
         type=Number(min=0, max=1, max_open=True), metavar="SHARE", help="Of each label, spread over all classes."
     ),
+    "mixup": dict(
+        type=Number(min=0, max=4), metavar="ALPHA",
+        help="Mix images in pairs, and their labels, by shares of the beta distribution (ALPHA, ALPHA); 0.2 is usual. "
+        "Training accuracy is then that of the larger part.",
+    ),
     "clip-norm": dict(type=_RATE, metavar="NORM", help="Scale gradients down whose norm is above it."),
     "ema": dict(
         type=Number(min=0, max=1, max_open=True), metavar="DECAY",

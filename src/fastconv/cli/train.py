@@ -285,7 +285,7 @@ def _opening(setup: Setup) -> str:
 
 
 def _method(options: Options) -> Iterator[str]:
-    from fastconv.train.setup import AUGMENTATION
+    from fastconv.train.looks import AUGMENTATION
 
     yield f"{options.optimizer} lr {options.lr:g}"
     for name in ("head_lr", "backbone_lr"):
@@ -300,6 +300,8 @@ def _method(options: Options) -> Iterator[str]:
     yield f"batches of {options.batch_size}" + (f", {options.accumulate} an update" if options.accumulate > 1 else "")
     if options.label_smoothing:
         yield f"labels smoothed by {options.label_smoothing:g}"
+    if options.mixup:
+        yield f"images mixed by {options.mixup:g} (mixup; accuracy is that of the larger part)"
     if options.clip_norm is not None:
         yield f"gradients clipped at norm {options.clip_norm:g}"
     if options.ema is not None:

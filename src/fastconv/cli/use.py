@@ -187,7 +187,7 @@ def predict(
     set_threads(threads)
     damaged: list[str] = []
     with usage_errors():
-        from fastconv.train.setup import size
+        from fastconv.train.looks import size
         from fastconv.train.usable import load_usable
 
         usable = load_usable(net, normalize, None if image_size is None else size(image_size))

@@ -13,6 +13,7 @@ from fastconv.data.images import load_image
 from fastconv.data.listing import images_below
 from fastconv.data.loading import load, names, resolve
 from fastconv.data.mask_listing import has_masks
+from fastconv.data.mixup import Mixup
 from fastconv.data.palette import painted, palette
 from fastconv.data.pictures import Masks, Pictures
 from fastconv.data.standardize import Standardizer
@@ -22,7 +23,7 @@ DataLoader = Batches
 
 __all__ = [
     "IGNORED", "RESIZES",
-    "Augment", "Batches", "DataLoader", "Dataset", "Masks", "Pictures", "Samples", "Standardizer",
+    "Augment", "Batches", "DataLoader", "Dataset", "Masks", "Mixup", "Pictures", "Samples", "Standardizer",
     "has_masks", "images_below", "load", "load_image", "names", "painted", "palette", "read_cifar", "read_idx",
     "resolve", "split", "unfitted", "upright_size",
 ]  # fmt: skip

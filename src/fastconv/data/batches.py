@@ -7,8 +7,9 @@ import numpy as np
 
 from fastconv.data._shuffle import permutation
 from fastconv.data.augment import Augment
-from fastconv.data.dataset import Samples
+from fastconv.data.dataset import Samples, check_labels
 from fastconv.data.decode import IGNORED
+from fastconv.data.mixup import Mixup
 from fastconv.data.pictures import Masks, Pictures
 from fastconv.data.standardize import Standardizer, apply
 from fastconv.functional._check import as_labels, unmasked, whole
@@ -47,6 +48,8 @@ class Batches:
         Applied to each image; without it values are only converted to ``dtype``.
     dtype : float32 or float64
         Of the batches.
+    mixup : Mixup, optional
+        Applied to each batch of images with one label, last of all; labels come out as probabilities (n, classes).
     sample_weight : ndarray, optional
         (N,) or of the targets' shape: what samples weigh. Batches are then (images, labels, weights).
 
@@ -86,6 +89,7 @@ class Batches:
         standardize: Standardizer | None = None,
         dtype: Any = np.float32,
         sample_weight: np.ndarray | None = None,
+        mixup: Mixup | None = None,
     ) -> None:
         if len(images) != len(labels):
             raise ValueError(f"Batches: {len(images)} images but {len(labels)} labels")
@@ -120,6 +124,15 @@ class Batches:
         shape = (*images.shape[2:], images.shape[1]) if images.ndim == 4 else images.shape[1:]
         self._x = np.empty((room, *shape), dtype)
         self._y = np.empty((room, *labels.shape[1:]), self._labels.dtype if labels.dtype.kind == "f" else np.int64)
+        self.mixup = mixup
+        if mixup is not None:
+            if self._labels.ndim != 1 or self._labels.dtype != np.int64 or sample_weight is not None:
+                raise ValueError(
+                    f"Batches: mixup is for images with one label (N,) and no sample_weight, got labels {labels.dtype} "
+                    f"{labels.shape}"
+                )
+            check_labels(self._labels, mixup.classes, "Batches: mixup")
+            self._mixed = np.empty((room, mixup.classes), dtype)
         self._views: dict[int, tuple[np.ndarray, ...]] = {}
         self._weight = self._w = None
         if sample_weight is not None:
@@ -228,7 +241,7 @@ class Batches:
         images : ndarray
             (n, C, H, W) of ``dtype`` over a channels-last buffer (other ranks: (n, ...), C-contiguous).
         labels : ndarray
-            (n,) int64 or (n, ...) floating.
+            (n,) int64 or (n, ...) floating; with `mixup` probabilities (n, classes).
         weights : ndarray
             What they weigh, where the samples have weights.
 
@@ -241,8 +254,9 @@ class Batches:
         n = len(rows)
         if n not in self._views:  # the same array objects for batches of one size: a model knows them again
             x, weights = self._x[:n], () if self._w is None else (self._w[:n],)
-            self._views[n] = (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x, self._y[:n], *weights)
-        made, x, gathered = self._views[n], self._x[:n], self._gathered[:n]
+            targets = self._y[:n] if self.mixup is None else self._mixed[:n]
+            self._views[n] = (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x, targets, *weights)
+        made, x, y, gathered = self._views[n], self._x[:n], self._y[:n], self._gathered[:n]
         if self._weight is not None:
             np.take(self._weight, rows, axis=0, out=made[2], mode="clip")
         images, labels, at, of = self._images, self._labels, rows, rows
@@ -253,11 +267,11 @@ class Batches:
                 images, labels, of = images[..., :-1], images[..., -1], at
         # mode="clip" writes straight to out ("raise" would go through a copy); rows are in range.
         if self.augment and self._masked:
-            self.augment.place_masks(labels, of, self._drawn[:, rows], made[1], IGNORED)
+            self.augment.place_masks(labels, of, self._drawn[:, rows], y, IGNORED)
         elif self._masked:
-            made[1][...] = labels[of]
+            y[...] = labels[of]
         else:
-            np.take(labels, of, axis=0, out=made[1], mode="clip")
+            np.take(labels, of, axis=0, out=y, mode="clip")
         if self.augment:
             self.augment.place(images, at, self._drawn[:, rows], gathered)
         else:
@@ -266,4 +280,6 @@ class Batches:
             apply(gathered, self._mean, self._factor, x)
         elif self._gathered is not self._x:
             np.copyto(x, gathered)
+        if self.mixup:
+            self.mixup(x, y, made[1], seed=self.seed, epoch=epoch, index=index)
         return made

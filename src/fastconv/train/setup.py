@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastconv import data, init, models, nn, optim, random, schedule
@@ -14,6 +14,7 @@ from fastconv.train import origins, shapes, transfer
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
 from fastconv.train.evaluation import together
+from fastconv.train.looks import augment_of, size
 from fastconv.train.metrics import OF_LABELS
 from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.trainer import Trainer
@@ -54,6 +55,8 @@ class Options:
         weights and halves the rate (`ChillOut`); None: never.
     label_smoothing : float
         Of the cross-entropy, in [0, 1).
+    mixup : float
+        Of `fastconv.data.Mixup`, its ``alpha``; 0 for none.
     clip_norm : float or None
         What the norm of the gradients may be at most.
     ema : float or None
@@ -122,6 +125,7 @@ class Options:
     head_lr: float | None = None
     backbone_lr: float | None = None
     normalize: str | None = None
+    mixup: float = 0.0
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Options:
@@ -159,13 +163,6 @@ MASKS: dict[str, Any] = {
     **FOLDER, "model": "unet", "optimizer": "adamw", "batch_size": 8, "metric": "iou",
 }  # fmt: skip
 """Of one with masks."""
-AUGMENTATION = ("flip", "shift", "scale", "rotation", "brightness", "contrast", "saturation", "cutout")
-_AUGMENTS = {
-    "digits": data.Augment(shift=1),
-    "mnist": data.Augment(shift=2),
-    "fashion_mnist": data.Augment(shift=2, flip=True),
-    "cifar10": data.Augment(shift=4, flip=True),
-}
 
 
 def fill(dataset: str, **given: Any) -> Options:
@@ -230,20 +227,6 @@ def _check(asked: Mapping[str, Any]) -> None:
     for name in ("patience", "chill_out"):
         if asked.get(name) is not None and asked.get("validation") == 0:
             raise ValueError(f"{name.replace('_', '-')} needs validation images, but none are set aside")
-
-
-def size(text: str | None) -> tuple[int, int]:
-    """Return height and width of "128" or "96x128".
-
-    Raises
-    ------
-    ValueError
-        If the text is neither, or a side is not 1 to 4096.
-    """
-    sides = (text or "").lower().replace("×", "x").split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and 1 <= int(side[:9]) <= 4096 for side in sides):
-        raise ValueError(f"image-size must be 128 or 96x128 (height x width), sides of 1 to 4096, got {text!r}")
-    return int(sides[0]), int(sides[-1])
 
 
 def dataset_of(options: Options) -> data.Dataset:
@@ -366,9 +349,10 @@ def prepare(
     dataset, kept, aside, standardizer = source.dataset, source.kept, source.aside, source.standardizer
     start = _start(options, source)
     model = start.model
+    mixup = data.Mixup(options.mixup, len(dataset.classes)) if options.mixup else None
     train = data.Batches(
         *kept, options.batch_size, options.seed,
-        augment=_augment(options, standardizer), standardize=standardizer,
+        augment=augment_of(options, standardizer), standardize=standardizer, mixup=mixup,
     )  # fmt: skip
     validation = None if aside is None else evaluation_batches(aside, standardizer)
     loss = loss_of(dataset, options.label_smoothing)
@@ -447,22 +431,6 @@ def _start(options: Options, source: Source) -> transfer.Start:
         batch = source.standardizer(source.kept.images[: together(dataset.shape)])
         init.apply(model, options.init, options.seed, batch=batch)
     return start
-
-
-def _augment(options: Options, standardizer: data.Standardizer) -> data.Augment | None:
-    """Fill what comes into a colour image with the mean, into a drawing with its ground, 0."""
-    usual = data.Augment()
-    if options.augment and options.dataset in _AUGMENTS:
-        usual = _AUGMENTS[options.dataset]
-    elif options.augment:
-        usual = data.Augment(shift=max(1, min(size(options.image_size)) // 8), flip=True)
-    given = {name: getattr(options, name) for name in AUGMENTATION if getattr(options, name) is not None}
-    augment = replace(usual, **given)
-    if augment == data.Augment():
-        return None
-    if len(standardizer.mean) == 1:
-        return augment
-    return replace(augment, fill=tuple(float(round(mean)) for mean in standardizer.mean.mean(axis=(1, 2))))
 
 
 def _optimizer(options: Options, start: transfer.Start) -> optim.Optimizer:

@@ -78,6 +78,7 @@ OPTIONS = Record({
     "l2": Number(0), "warmup": Integer(0, _MANY), "augment": Flag(), "validation": Number(0, 1),
     "seed": Integer(0, 2**64 - 1), **dict.fromkeys(("patience", "chill_out"), Null(Integer(1, _MANY))),
     "label_smoothing": Number(0, 1), "clip_norm": Null(Number(0)), "ema": Null(Number(0, 1)), "decay_bias_norm": Flag(),
+    "mixup": Number(0, 4),
     **dict.fromkeys(("image_size", "resize", "pretrained", "freeze", "normalize"), NOTE),
     "accumulate": Integer(1, _MANY),
     "cache": Flag(), "flip": Null(Flag()), **dict.fromkeys(("shift", "cutout"), Null(Integer(0, 2**16))),
