@@ -643,7 +643,7 @@ def test_plot_refuses(trained, tmp_path):
     run = str(trained / "linear")
     for options, message in [
         ([str(tmp_path)], "is not the folder of a run"),
-        ([run, "--only", "pie"], "--only: no picture 'pie'; there are curves, updates"),
+        ([run, "--only", "pie"], "unknown picture 'pie'; known are curves, updates"),
     ]:
         done = CliRunner().invoke(main, ["plot", *options])
         assert done.exit_code == 2

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from fastconv.cli.names import Names, NamesAndMore
 from fastconv.cli.output import OutputClosed, standard_streams
 from fastconv.paths import printable
 
@@ -88,30 +89,30 @@ _RATE = Number(min=0, min_open=True)
 _AMOUNT = Number(min=0)
 _SHARE = Number(min=0, max=1)
 _TRAINING: dict[str, dict[str, Any]] = {
-    "dataset": dict(default="digits", metavar="NAME|FOLDER",
+    "dataset": dict(default="digits", type=NamesAndMore("data:names"), metavar="NAME|FOLDER",
         help="digits (default), mnist, fashion_mnist, cifar10, or a folder with a folder of images for each class, or "
         "with images/ and masks/; perhaps below train/, val/ and test/."),
     "image-size": dict(metavar="N|HxW", help="Of a folder's images, 64 by default."),
     "resize": dict(
-        type=click.Choice(["crop", "pad", "stretch"]),
+        type=Names("resize", "data:RESIZES"),
         help="How a folder's images come to it: what sticks out is cut (default), borders are added, or neither.",
     ),
     "cache/--no-cache": dict(
         default=None, help="Keep a folder's images decoded, in one file of the user's cache folder."
     ),
     "model": dict(
-        metavar="NAME|FILE",
+        type=NamesAndMore("models:ZOO"), metavar="NAME|FILE",
         help="A net of the zoo, see 'fastconv models'; or an .onnx file, a run's folder, a model file of fastconv.",
     ),
     "pretrained": dict(
-        metavar="FILE", help="Begin with its weights: .safetensors, .pth, .onnx, or the folder of a run.",
+        type=Place(), metavar="FILE", help="Begin with its weights: .safetensors, .pth, .onnx, or the folder of a run.",
     ),
     "freeze": dict(
         metavar="all-but-head|N",
         help="Keep all layers but the last, or the first N with weights, as they are, with their statistics.",
     ),
     "normalize": dict(
-        metavar="WORD|MEAN,STD",
+        type=NamesAndMore("train.origins:NORMALIZATIONS", paths=False), metavar="WORD|MEAN,STD",
         help="imagenet, minus-one-to-one, zero-to-one, dataset, or numbers for values 0..255, as 127,128. By default "
         "what the weights expect where that is known, else dataset: the training images' own mean and deviation.",
     ),
@@ -123,10 +124,15 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "momentum": dict(type=_AMOUNT, help="Of sgd (0.9 by default) and rmsprop."),
     "weight-decay": dict(type=_AMOUNT, help="As the optimiser defines it."),
     "l2": dict(type=_AMOUNT, help="Penalty l2/2 · (sum of squared weights) beside the loss."),
-    "optimizer": dict(help="sgd (default), adam, adamw, rmsprop or adagrad."),
-    "schedule": dict(help="cosine (default), constant, step (÷10 twice), inverse (to a tenth), restarts or one-cycle."),
+    "optimizer": dict(type=Names("optimiser", "train.setup:OPTIMIZERS"), help="sgd by default."),
+    "schedule": dict(
+        type=Names("schedule", "train.setup:SCHEDULES"),
+        help="Of the rate: cosine by default; step divides by 10 twice, inverse falls to a tenth.",
+    ),
     "warmup": dict(type=click.IntRange(min=0), help="Updates with a rising rate at first."),
-    "init": dict(help="small, lecun, xavier, caffe, kaiming-toolbox, he, orthogonal, lsuv or default."),
+    "init": dict(
+        type=Names("initialisation", "train.setup:INITIALISATIONS"), help="Of the weights; the net's own by default."
+    ),
     "augment/--no-augment": dict(default=None, help="Shift images at random, mirror some."),
     "flip/--no-flip": dict(default=None, help="Mirror half of the images left and right."),
     "shift": dict(type=click.IntRange(0, 2**16), metavar="PIXELS", help="Shift images by up to so many each way."),
@@ -144,7 +150,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
         help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
     ),
     "metric": dict(
-        type=click.Choice(["accuracy", "top5", "f1_macro", "iou"]),
+        type=Names("metric", "train.metrics:OF_LABELS"),
         help="Measured on the validation images, too, and what epochs (and trials) are judged by.",
     ),
     "patience": dict(
@@ -172,7 +178,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
     ),
     "accumulate": dict(type=click.IntRange(min=1), metavar="BATCHES", help="Batches an update."),
     "algorithm": dict(
-        type=click.Choice(["auto", "direct"]),
+        type=Names("algorithm", "train.setup:ALGORITHMS"),
         help="Of convolutions: auto (default), Winograd's where it pays; or direct. Decides bits.",
     ),
     "seed": dict(

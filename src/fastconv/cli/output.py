@@ -33,8 +33,10 @@ class Output:
         self._stream, self._result = None if getattr(stream, "closed", False) else stream, result
         self._lost: Exception | None = None
 
-    def write(self, text: str) -> int:
-        """Write a text."""
+    def write(self, text: str | bytes) -> int:
+        """Write a text; as bytes, in UTF-8, click gives what a shell asks to complete words with."""
+        if isinstance(text, bytes):
+            text = text.decode()
         self._try(lambda stream: stream.write(encodable(text, self.encoding)))
         return len(text)
 

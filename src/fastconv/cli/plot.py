@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastconv.cli.common import Place, json_option, print_json, set_threads, threads_option, usage_errors
+from fastconv.cli.names import Names
 from fastconv.paths import inside, printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ _FOLDER = Place(exists=True, file_okay=False)
 @click.command()
 @click.argument("folders", type=_FOLDER, nargs=-1, required=True, metavar="RUN...")
 @click.option("--out", type=Place(), metavar="DIR", help="Where to write; RUN/plots by default.")
-@click.option("--only", multiple=True, metavar="NAME", help="A picture to draw (repeatable); all by default.")
+@click.option(
+    "--only", multiple=True, type=Names("picture", "viz:RUN_PICTURES"), metavar="NAME",
+    help="A picture to draw (repeatable); all by default.",
+)  # fmt: skip
 @click.option("--format", "kind", type=click.Choice(["png", "svg", "pdf"]), default="png", help="png by default.")
 @click.option("--samples", type=click.IntRange(min=1), default=2000, help="Test images to look at; 2000 by default.")
 @threads_option
@@ -60,8 +64,6 @@ def plot(
         from fastconv import viz
         from fastconv.train.run import PLOTS
 
-        if unknown := [name for name in only if name not in viz.RUN_PICTURES]:
-            raise ValueError(f"--only: no picture {unknown[0]!r}; there are {', '.join(viz.RUN_PICTURES)}")
         runs = [viz.RunPictures(folder, samples) for folder in folders]
         places = [out or inside(run.folder, PLOTS) for run in runs]
     written: list[str] = []

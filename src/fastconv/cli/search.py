@@ -21,6 +21,7 @@ from fastconv.cli.common import (
     training_options,
     usage_errors,
 )  # fmt: skip
+from fastconv.cli.names import Names
 from fastconv.paths import printable
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ def _searched(name: str, text: str) -> Any:
 @click.option("--steps", type=Counts(), help="Updates of a trial, likewise, instead of epochs.")
 @click.option("--checks", type=click.IntRange(min=1), help="Validations of a trial of so many steps; 1 by default.")
 @click.option("--cut-off", type=Number(min=1, min_open=True), help="Loss over the original that ends a trial; 3.")
-@click.option("--sampler", help="random (default), grid or tpe.")
-@click.option("--pruner", help="none (default), median or halving: gives up trials worse than others were.")
+@click.option("--sampler", type=Names("sampler", "search.plan:SAMPLERS"), help="random by default.")
+@click.option(
+    "--pruner", type=Names("pruner", "search.plan:PRUNERS"),
+    help="Gives up trials that are worse than others were; none by default.",
+)  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=1, metavar="N", help="Processes; they share the threads."
 )

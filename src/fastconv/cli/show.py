@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fastconv.cli.common import json_option, print_json, set_threads, table
+from fastconv.cli.names import NamesAndMore
 
 _SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
@@ -26,7 +27,7 @@ def info(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=NamesAndMore("models:ZOO", paths=False))
 @click.option("--plan", is_flag=True, help="What a training step of NAME does and holds: fused layers, FLOPs, bytes.")
 @click.option(
     "--dataset", type=click.Choice(list(_SHAPES)), default="mnist", show_default=True, help="For NAME: whose images."

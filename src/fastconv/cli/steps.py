@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastconv.cli.common import Place
+from fastconv.cli.names import NamesAndMore
 
 if TYPE_CHECKING:
     from fastconv.data import Dataset
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 def data_options(command: Any) -> Any:
     """Add ``--dataset`` and ``--data-dir``, for `load_data`."""
     folder = click.option("--data-dir", type=Place(), help="Folder of the data sets, as FASTCONV_DATA.")
-    dataset = click.option("--dataset", show_default="mnist", help="Any set of fastconv.data.")
+    dataset = click.option(
+        "--dataset", type=NamesAndMore("data:names"), show_default="mnist", metavar="NAME|FOLDER",
+        help="Any set of fastconv.data.",
+    )  # fmt: skip
     return dataset(folder(command))
 
 

@@ -21,6 +21,7 @@ from fastconv.cli.common import (
     threads_option,
     usage_errors,
 )  # fmt: skip
+from fastconv.cli.names import NamesAndMore
 from fastconv.paths import expand, printable
 from fastconv.terminal import percent
 
@@ -37,7 +38,7 @@ _FOLDER = Place(exists=True, file_okay=False)
 
 _NET = Place(exists=True)
 _normalize = click.option(
-    "--normalize", metavar="WORD|MEAN,STD",
+    "--normalize", type=NamesAndMore("train.origins:NORMALIZATIONS", paths=False), metavar="WORD|MEAN,STD",
     help="Of an .onnx file that does not tell: imagenet, minus-one-to-one, zero-to-one, or numbers for values 0..255, "
     "as 127,128.",
 )  # fmt: skip
@@ -45,7 +46,10 @@ _normalize = click.option(
 
 @click.command("eval")
 @click.argument("net", type=_NET, metavar="DIR|FILE")
-@click.option("--dataset", metavar="NAME|FOLDER", help="Test on this one; a run's own by default.")
+@click.option(
+    "--dataset", type=NamesAndMore("data:names"), metavar="NAME|FOLDER",
+    help="Test on this one; a run's own by default.",
+)  # fmt: skip
 @_normalize
 @threads_option
 @json_option

@@ -343,6 +343,12 @@ def nearest(name: Any, known: Iterable[str | None]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def unknown(what: str, name: Any, known: Iterable[str | None]) -> str:
+    """Return what is wrong with a name that is none of those known."""
+    names = [k for k in known if k]
+    return f"unknown {what} {name!r}; known are {', '.join(names)}{nearest(name, names)}"
+
+
 class Keywords:
     """Base of classes that people make: a keyword that one does not know is refused by its name, with the nearest."""
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastconv.functional._check import unknown
 from fastconv.search.space import Range, Space, free, grid_shape
 
 SAMPLERS = ("random", "grid", "tpe")
@@ -49,7 +50,7 @@ class Plan:
             ("direction", self.direction, ("maximize", "minimize")),
         ):
             if name not in known:
-                raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
+                raise ValueError(unknown(what, name, known))
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed must be in [0, 2**64), got {self.seed}")
         if min(self.trials) < 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastconv import data, init, models, nn, optim, random, schedule
 from fastconv._version import __version__
-from fastconv.functional._check import nearest
+from fastconv.functional._check import unknown
 from fastconv.train import origins, shapes, transfer
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
@@ -19,6 +19,8 @@ from fastconv.train.metrics import OF_LABELS
 from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.trainer import Trainer
 
+INITIALISATIONS = ("default", *init.NAMES)
+ALGORITHMS = ("auto", "direct")
 SCHEDULES = ("constant", "step", "inverse", "cosine", "restarts", "one-cycle")
 OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], float]] = {
     "sgd": (optim.SGD, 0.05),
@@ -202,14 +204,13 @@ def _check(asked: Mapping[str, Any]) -> None:
     """Raise ValueError if a name is unknown, or options do not go together."""
     for what, name, known in (
         ("optimiser", asked.get("optimizer", "sgd"), tuple(OPTIMIZERS)),
-        ("initialisation", asked.get("init", "default"), ("default", *init.NAMES)),
+        ("initialisation", asked.get("init", "default"), INITIALISATIONS),
         ("schedule", asked.get("schedule", "constant"), SCHEDULES),
-        ("algorithm", asked.get("algorithm", "auto"), ("auto", "direct")),
+        ("algorithm", asked.get("algorithm", "auto"), ALGORITHMS),
         ("metric", asked.get("metric"), (None, *OF_LABELS)),
     ):
         if name not in known:
-            names = ", ".join(filter(None, known))
-            raise ValueError(f"unknown {what} {name!r}; known are {names}{nearest(name, known)}")
+            raise ValueError(unknown(what, name, known))
     if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
         raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
     folder = asked["dataset"] not in DEFAULTS
@@ -217,7 +218,7 @@ def _check(asked: Mapping[str, Any]) -> None:
         data.resolve(asked["dataset"])
         raise ValueError(f"the data set {asked['dataset']!r} is a folder, and its path is not absolute")
     if folder and asked.get("resize") not in data.RESIZES:
-        raise ValueError(f"unknown resize {asked.get('resize')!r}; known are {', '.join(data.RESIZES)}")
+        raise ValueError(unknown("resize", asked.get("resize"), data.RESIZES))
     if folder:
         size(asked.get("image_size"))
     for name in ("image_size", "resize", "cache"):
