@@ -16,7 +16,7 @@ PACKAGE = Path(fastconv.__file__).parent
 
 # Lowest first. Rooms of one level do not import each other, except as ALLOWED says.
 LEVELS = [
-    {"_html", "_version", "locks", "paths", "random", "schema", "signals", "terminal"},
+    {"_html", "_version", "choices", "locks", "paths", "random", "schema", "signals", "terminal"},
     {"_ext"},
     {"config", "mapped"},
     {"graph"},

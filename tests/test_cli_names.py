@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import fastconv
 from fastconv import data, models
 from fastconv.cli import main
 from fastconv.cli.names import Names, NamesAndMore
@@ -97,6 +98,24 @@ def test_without_what_a_list_needs_help_still_comes():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--sampler" in done.stdout
+
+
+def test_what_can_be_chosen_is_there():
+    pytest.importorskip("optuna")
+    from fastconv import choices, init
+    from fastconv.search import samplers
+    from fastconv.train import metrics, setup
+
+    assert tuple(setup.OPTIMIZERS) == choices.OPTIMIZERS
+    assert ("default", *init.NAMES) == choices.INITIALISATIONS
+    assert tuple(metrics.OF_LABELS) == choices.METRICS
+    for name in choices.SCHEDULES:
+        assert len({setup.schedule_of(name, 700)(step) for step in range(700)}) > (name != "constant")
+    for name in choices.PRUNERS:
+        assert samplers.pruner(name) is not None
+    for name in choices.ALGORITHMS:
+        with fastconv.config.algorithm(name):
+            assert fastconv.config.algorithm() == name
 
 
 def test_commands_start_without_what_their_lists_are_in():

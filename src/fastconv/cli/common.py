@@ -94,7 +94,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
         "with images/ and masks/; perhaps below train/, val/ and test/."),
     "image-size": dict(metavar="N|HxW", help="Of a folder's images, 64 by default."),
     "resize": dict(
-        type=Names("resize", "data:RESIZES"),
+        type=Names("resize", "choices:RESIZES"),
         help="How a folder's images come to it: what sticks out is cut (default), borders are added, or neither.",
     ),
     "cache/--no-cache": dict(
@@ -124,14 +124,14 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "momentum": dict(type=_AMOUNT, help="Of sgd (0.9 by default) and rmsprop."),
     "weight-decay": dict(type=_AMOUNT, help="As the optimiser defines it."),
     "l2": dict(type=_AMOUNT, help="Penalty l2/2 · (sum of squared weights) beside the loss."),
-    "optimizer": dict(type=Names("optimiser", "train.setup:OPTIMIZERS"), help="sgd by default."),
+    "optimizer": dict(type=Names("optimiser", "choices:OPTIMIZERS"), help="sgd by default."),
     "schedule": dict(
-        type=Names("schedule", "train.setup:SCHEDULES"),
+        type=Names("schedule", "choices:SCHEDULES"),
         help="Of the rate: cosine by default; step divides by 10 twice, inverse falls to a tenth.",
     ),
     "warmup": dict(type=click.IntRange(min=0), help="Updates with a rising rate at first."),
     "init": dict(
-        type=Names("initialisation", "train.setup:INITIALISATIONS"), help="Of the weights; the net's own by default."
+        type=Names("initialisation", "choices:INITIALISATIONS"), help="Of the weights; the net's own by default."
     ),
     "augment/--no-augment": dict(default=None, help="Shift images at random, mirror some."),
     "flip/--no-flip": dict(default=None, help="Mirror half of the images left and right."),
@@ -150,7 +150,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
         help="Of the training images, set aside to choose the best epoch; 0.1 by default.",
     ),
     "metric": dict(
-        type=Names("metric", "train.metrics:OF_LABELS"),
+        type=Names("metric", "choices:METRICS"),
         help="Measured on the validation images, too, and what epochs (and trials) are judged by.",
     ),
     "patience": dict(
@@ -178,7 +178,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
     ),
     "accumulate": dict(type=click.IntRange(min=1), metavar="BATCHES", help="Batches an update."),
     "algorithm": dict(
-        type=Names("algorithm", "train.setup:ALGORITHMS"),
+        type=Names("algorithm", "choices:ALGORITHMS"),
         help="Of convolutions: auto (default), Winograd's where it pays; or direct. Decides bits.",
     ),
     "seed": dict(

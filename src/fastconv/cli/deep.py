@@ -87,7 +87,7 @@ def _shape(command: Any) -> Any:
         click.option("--layers", type=click.IntRange(min=1), help="Counted layers; 1000 by default."),
         click.option("--width", type=click.IntRange(1, 512), help="Width D of a layer; 4 by default."),
         click.option("--alpha", type=_RATE, help="Factor of a layer; 1/sqrt(layers) by default."),
-        click.option("--activation", type=Names("activation", "functional.residual:ACTIVATIONS"),
+        click.option("--activation", type=Names("activation", "choices:RESIDUAL_ACTIVATIONS"),
                      help="softsign by default."),
         click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of weights and order; 0 by default."),
     ]

@@ -71,9 +71,9 @@ def _searched(name: str, text: str) -> Any:
 @click.option("--steps", type=Counts(), help="Updates of a trial, likewise, instead of epochs.")
 @click.option("--checks", type=click.IntRange(min=1), help="Validations of a trial of so many steps; 1 by default.")
 @click.option("--cut-off", type=Number(min=1, min_open=True), help="Loss over the original that ends a trial; 3.")
-@click.option("--sampler", type=Names("sampler", "search.plan:SAMPLERS"), help="random by default.")
+@click.option("--sampler", type=Names("sampler", "choices:SAMPLERS"), help="random by default.")
 @click.option(
-    "--pruner", type=Names("pruner", "search.plan:PRUNERS"),
+    "--pruner", type=Names("pruner", "choices:PRUNERS"),
     help="Gives up trials that are worse than others were; none by default.",
 )  # fmt: skip
 @click.option(

@@ -4,10 +4,11 @@ Everything random here is a pure function of a seed and a position (`fastconv.ra
 again from (seed, epoch, index), an augmented image from (seed, epoch, sample).
 """
 
+from fastconv.choices import RESIZES
 from fastconv.data.augment import Augment
 from fastconv.data.batches import Batches
 from fastconv.data.dataset import Dataset, Samples, split
-from fastconv.data.decode import IGNORED, RESIZES, unfitted, upright_size
+from fastconv.data.decode import IGNORED, unfitted, upright_size
 from fastconv.data.formats import read_cifar, read_idx
 from fastconv.data.images import load_image
 from fastconv.data.listing import images_below

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.choices import Resize
 from fastconv.paths import printable
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 IGNORED = 255
 """In a mask: of no class. Neither loss nor any figure counts such a pixel."""
-
-Resize = Literal["crop", "pad", "stretch"]
-RESIZES: tuple[Resize, ...] = get_args(Resize)
 
 
 def pillow() -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastconv.choices import RESIZES, Resize
 from fastconv.data._shuffle import permutation
 from fastconv.data.dataset import Dataset, Samples
-from fastconv.data.decode import RESIZES, Resize
 from fastconv.data.image_cache import surveyed
 from fastconv.data.listing import FOR, TEST, Listing, read_listing
 from fastconv.data.mask_folder import load_masks

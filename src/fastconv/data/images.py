@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from fastconv.data.decode import RESIZES, Resize, border, decode, pillow
+from fastconv.choices import RESIZES, Resize
+from fastconv.data.decode import border, decode, pillow
 from fastconv.paths import expand
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fastconv.choices import Resize
 from fastconv.data import folders
 from fastconv.data._shuffle import permutation
 from fastconv.data.catalogue import CIFAR_FILES, IDX_FILES, SOURCES, Source
 from fastconv.data.dataset import Dataset, Samples, check_labels
-from fastconv.data.decode import Resize
 from fastconv.data.formats import read_cifar, read_idx
 from fastconv.paths import PathLike, expand
 

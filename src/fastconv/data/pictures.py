@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from fastconv import config
-from fastconv.data.decode import Resize, decode, decode_pair, pillow
+from fastconv.choices import Resize
+from fastconv.data.decode import decode, decode_pair, pillow
 from fastconv.paths import printable
 
 _LEVELS = np.arange(256)

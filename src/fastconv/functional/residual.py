@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import fastconv._ext.deep as _ext
+from fastconv.choices import RESIDUAL_ACTIVATIONS as ACTIVATIONS
 from fastconv.functional._check import (
     Array,
     check_apart,
@@ -26,7 +27,6 @@ __all__ = [
     "ACTIVATIONS", "MAX_WIDTH", "ResidualCore", "from_blocks", "residual_backward", "residual_forward", "to_blocks",
 ]  # fmt: skip
 
-ACTIVATIONS = ("softsign", "tanh", "relu")
 MAX_WIDTH = 512
 TEAM = 4  # threads of a walk back at most: the gradient's own way through the layers takes about a fourth of it
 CHUNKS = 16, 256  # layers: in shorter ones threads wait for each other, longer ones spare nothing more

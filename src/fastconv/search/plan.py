@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastconv.choices import PRUNERS, SAMPLERS
 from fastconv.functional._check import unknown
 from fastconv.search.space import Range, Space, free, grid_shape
 
-SAMPLERS = ("random", "grid", "tpe")
-PRUNERS = ("none", "median", "halving")
 _LATER = 4  # a stage without a budget of its own has a quarter of the next one's
 _CHOSEN = 0.1  # share of a stage's trials around which the next one searches, and at least three
 

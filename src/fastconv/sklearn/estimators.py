@@ -14,11 +14,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastconv import functional as F
 from fastconv import nn
+from fastconv.choices import SCHEDULES
 from fastconv.functional._check import whole
 from fastconv.sklearn import parts
 from fastconv.sklearn.parameters import Nested, takes_nested
 from fastconv.train import Callback, Patience, Trainer
-from fastconv.train.setup import SCHEDULES, schedule_of
+from fastconv.train.setup import schedule_of
 
 _PREDICTION_BATCH = 256
 

@@ -9,19 +9,16 @@ from typing import Any
 
 from fastconv import data, init, models, nn, optim, random, schedule
 from fastconv._version import __version__
+from fastconv.choices import ALGORITHMS, INITIALISATIONS, METRICS, SCHEDULES
 from fastconv.functional._check import unknown
 from fastconv.train import origins, shapes, transfer
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
 from fastconv.train.evaluation import together
 from fastconv.train.looks import augment_of, size
-from fastconv.train.metrics import OF_LABELS
 from fastconv.train.non_finite import StopOnNonFinite
 from fastconv.train.trainer import Trainer
 
-INITIALISATIONS = ("default", *init.NAMES)
-ALGORITHMS = ("auto", "direct")
-SCHEDULES = ("constant", "step", "inverse", "cosine", "restarts", "one-cycle")
 OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], float]] = {
     "sgd": (optim.SGD, 0.05),
     "adam": (optim.Adam, 0.001),
@@ -207,7 +204,7 @@ def _check(asked: Mapping[str, Any]) -> None:
         ("initialisation", asked.get("init", "default"), INITIALISATIONS),
         ("schedule", asked.get("schedule", "constant"), SCHEDULES),
         ("algorithm", asked.get("algorithm", "auto"), ALGORITHMS),
-        ("metric", asked.get("metric"), (None, *OF_LABELS)),
+        ("metric", asked.get("metric"), (None, *METRICS)),
     ):
         if name not in known:
             raise ValueError(unknown(what, name, known))
