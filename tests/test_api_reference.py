@@ -12,7 +12,7 @@ import pytest
 import fastconv
 
 ROOT = Path(__file__).parent.parent
-INTERNAL = {"cli", "graph", "locks", "mapped", "paths", "schema", "signals", "steps", "terminal"}
+INTERNAL = {"choices", "cli", "graph", "locks", "mapped", "paths", "schema", "signals", "steps", "terminal"}
 """What has no underscore and is for other parts of the package alone; of cli there is the page of commands."""
 
 

@@ -424,6 +424,7 @@ def _opened(
     with withdrawn(writer):
         if new:
             create(paths, record)
+    with withdrawn(writer, keep=new):
         training = Training(
             paths, images, **chosen, in_memory=given["in_memory"], durability=given["durability"],
             position=(last.get("epoch", 0), last.get("index", 0)), chunk=chunk, window=window, seen=record,

@@ -135,13 +135,13 @@ def _same(a: Path, b: Path) -> bool:
 
 
 @contextlib.contextmanager
-def withdrawn(writer: RunWriter | None) -> Iterator[None]:
-    """Take a run's new folder back where the block fails, before which nothing was done."""
+def withdrawn(writer: RunWriter | None, keep: bool = False) -> Iterator[None]:
+    """Take a run's new folder back where the block fails, unless there is something to ``keep``, to go on from."""
     try:
         yield
     except BaseException:
         if writer is not None:
-            writer.withdraw()
+            writer.close() if keep else writer.withdraw()
         raise
 
 
