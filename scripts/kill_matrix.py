@@ -2,7 +2,8 @@
 
     python scripts/kill_matrix.py --cases 300 --seed 0
 
-A case is a command (train, search, deep in its three modes, mlp, these also in folders of runs) and what happens to it:
+A case is a command (train, also on a folder of images, search, deep in its three modes, mlp, these also in folders of
+runs) and what happens to it:
 
     kill      SIGKILL at a drawn moment
     full      a disk of a drawn size, a tmpfs where one may be mounted, or else a limit on the length of files
@@ -175,6 +176,32 @@ class Train(Command):
         return "end", digest
 
 
+class Folder(Train):
+    """On a folder of images, which is beside the case; the cache of them is the case's own."""
+
+    name = "train folder"
+
+    def ahead(self, folder, run):
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        if not self.images(folder).exists():
+            from PIL import Image
+
+            draw = random.Random("images")
+            for number in range(60):
+                path = self.images(folder) / ("dark", "light")[number % 2] / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = bytes(draw.randrange(120) + 130 * (number % 2) for _ in range(24 * 20 * 3))
+                Image.frombytes("RGB", (24, 20), pixels).save(path)
+
+    def images(self, folder):
+        return folder.parent / "images"
+
+    def begin(self, folder):
+        return ["train", "--dataset", self.images(folder), "--image-size", 16, "--cache", "--rotation", 20,
+                "--mixup", 0.4, "--model", "linear", "--batch-size", 8, "--epochs", 4, "--checkpoint-every", 4,
+                "--out", folder / "run"]  # fmt: skip
+
+
 class Search(Command):
     name = "search"
 
@@ -329,7 +356,7 @@ _MODES = {
     "in place": (), "every step": ("--durability", "step"), "in memory": ("--in-memory", "--save-every", 40),
 }  # fmt: skip
 COMMANDS = (
-    Train(), Search(), *(Deep(name, *mode) for name, mode in _MODES.items()), Mlp(),
+    Train(), Folder(), Search(), *(Deep(name, *mode) for name, mode in _MODES.items()), Mlp(),
     *(DeepOut(f"run {name}", *mode) for name, mode in _MODES.items()), MlpOut(),
 )  # fmt: skip
 

@@ -93,5 +93,8 @@ def test_without_torch_its_files_say_what_to_do(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(FileNotFoundError, match=r"net\.pth"):  # which is what is wrong first of all
+        serialize.load_torch(tmp_path / "net.pth")
+    (tmp_path / "net.pth").write_bytes(b"PK")
     with pytest.raises(ImportError, match="safetensors"):
         serialize.load_torch(tmp_path / "net.pth")

@@ -300,8 +300,18 @@ def test_train_from_a_run_then_evaluate_predict_and_export(first, tmp_path, run)
     config = json.loads((tmp_path / "second" / "config.json").read_text())
     assert config["made_of"]["frozen"] == 21
     assert config["made_of"]["layers"]["sha256"] == read(first).sha256
+    assert serialize.made_of(tmp_path / "second" / "model.safetensors") == config["made_of"]
+    assert serialize.made_of(first / "model.safetensors") == {}
     for command in (["eval", tmp_path / "second"], ["export", tmp_path / "second", "-o", tmp_path / "net.onnx"]):
         assert run(*command).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.onnx", "net.safetensors", "folder"])
+def test_a_file_that_is_missing_is_what_is_said(tmp_path, run, name):
+    result = run("train", "--model", "resnet20", "--pretrained", tmp_path / name)
+    assert result.exit_code == 2
+    assert f"{name}: no such file" in result.output
+    assert "torch" not in result.output.replace(str(tmp_path), "")
 
 
 def test_the_rates_of_head_and_body(first):

@@ -112,7 +112,7 @@ def train(
     if writer is not None:
         with usage_errors("--out: "):
             keeps = result["status"] != "diverged" or setup.trainer.best_epoch is not None
-            writer.finish(result, setup.model if keeps else None, test)
+            writer.finish(result, setup.model if keeps else None, test, setup.start.made_of)
         click.echo(_saved(writer.folder, result["status"], keeps), file=people)
     if as_json:
         print_json(result)

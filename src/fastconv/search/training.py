@@ -140,7 +140,7 @@ class Training:
                     "train_seconds": sum(trainer.history["seconds"]), "best_epoch": trainer.best_epoch,
                     "state_sha256": state_sha256(setup.model),
                 }  # fmt: skip
-                writer.finish(result, setup.model if status != "diverged" else None)
+                writer.finish(result, setup.model if status != "diverged" else None, made_of=setup.start.made_of)
 
 
 def _example(name: str) -> str:

@@ -5,10 +5,10 @@ reads safetensors. A file is untrusted until checked: see `fastconv.serialize.mo
 """
 
 from fastconv.serialize.arrays import ModelFileError, load_arrays, save_arrays
-from fastconv.serialize.model import LAYERS, check, holds_model, load, register, save
+from fastconv.serialize.model import LAYERS, check, holds_model, load, made_of, register, save
 from fastconv.serialize.torch_files import load_torch
 
 __all__ = [
-    "LAYERS", "ModelFileError", "check", "holds_model", "load", "load_arrays", "load_torch", "register", "save",
-    "save_arrays",
+    "LAYERS", "ModelFileError", "check", "holds_model", "load", "load_arrays", "load_torch", "made_of", "register",
+    "save", "save_arrays",
 ]  # fmt: skip

@@ -8,11 +8,13 @@ The metadata of the file has one string under "fastconv"::
         "0": {"type": "Linear", "config": {"in_features": 4, "out_features": 3, "bias": true}}, ...}}}}}
 
 "modes" has the layers whose mode is not the model's, "frozen" the parameters that are not trained; older files have
-neither. Classes come from a registry by name and their constructors get hyperparameters only; layers are built without
-memory; an array is read once its name, shape and dtype have been found right.
+neither. "made_of" may tell what files the weights came from. Classes come from a registry by name and their
+constructors get hyperparameters only; layers are built without memory; an array is read once its name, shape and dtype
+have been found right.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,7 +60,7 @@ def register(layer: Layer) -> Layer:
     return layer
 
 
-def save(model: nn.Module, path: PathLike) -> None:
+def save(model: nn.Module, path: PathLike, made_of: Mapping[str, Any] | None = None) -> None:
     """Write a model to one file, whole or not at all; a parameter that stands in two places is one again when read.
 
     Parameters
@@ -68,6 +70,8 @@ def save(model: nn.Module, path: PathLike) -> None:
         `load` gives a `fastconv.nn.GraphModule`. Such a model must have run once.
     path : path-like
         Replaced if it exists.
+    made_of : mapping, optional
+        What it was made of, in JSON's terms, for `made_of` to tell.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def save(model: nn.Module, path: PathLike) -> None:
         If the file cannot be written; what was there before is untouched.
     """
     _check_module(model)
-    description = _describe(_written(model))
+    description = _describe(_written(model), made_of)
     save_arrays(path, dict(model.named_state()), {_KEY: description})
 
 
@@ -99,7 +103,7 @@ def check(model: nn.Module) -> None:
     check_dtypes(dict(model.named_state()))
 
 
-def _describe(model: nn.Module) -> str:
+def _describe(model: nn.Module, made_of: Mapping[str, Any] | None = None) -> str:
     if not isinstance(model, nn.Module):
         raise TypeError(f"save: model must be a Module, got {type(model).__name__}")
     description = json.dumps(
@@ -111,6 +115,7 @@ def _describe(model: nn.Module) -> str:
             "extra_state": model.extra_state(),
             "tied": {name: names[0] for names in _tied(model) for name in names[1:]},
             "model": _encode(model, 0, set()),
+            **({"made_of": made_of} if made_of else {}),
         },
         allow_nan=False,
     )
@@ -145,6 +150,24 @@ def load(path: PathLike) -> Any:
     for name, module in model.named_modules():
         module.training = description["modes"].get(name, module.training)
     return model
+
+
+def made_of(path: PathLike) -> dict[str, Any]:
+    """Return what a model's file says that it was made of; nothing where it says nothing.
+
+    Files of ``fastconv train --out`` name the files that layers and weights came from, with digests of the weights, and
+    tell what became of the head and how many layers were frozen.
+
+    Raises
+    ------
+    ModelFileError, OSError
+        As `load`.
+    """
+    with opened(path) as file:
+        told = _parse(path, (file.metadata() or {}).get(_KEY)).get("made_of", {})
+    if not isinstance(told, dict):
+        raise ModelFileError(f"{path}: made_of must map names to what they are")
+    return told
 
 
 def holds_model(path: PathLike) -> bool:

@@ -1,5 +1,6 @@
 """Weights that PyTorch wrote: safetensors, and its own files through torch itself, which runs no code of theirs."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def _plain(array: Array) -> Array:
 
 
 def _pickled(path: Path) -> dict[str, Array]:
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
     try:
         import torch
     except ImportError as error:

@@ -129,6 +129,8 @@ def read(path: PathLike) -> Origin:
 
 
 def _read(path: Path) -> Origin:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise FileNotFoundError(f"{path} is not the folder of a run: it has no {CONFIG}")

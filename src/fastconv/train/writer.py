@@ -209,18 +209,22 @@ class RunWriter(Callback):
         self._keeper.append((json_line(dict(record)) + "\n").encode())
 
     def finish(
-        self, result: Mapping[str, Any], model: Module | None = None, test: Mapping[str, Any] | None = None
+        self,
+        result: Mapping[str, Any],
+        model: Module | None = None,
+        test: Mapping[str, Any] | None = None,
+        made_of: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the model, test.json where there is something to tell, then result.json, and close.
 
         ``result`` holds at least ``status``: "finished", "stopped", "interrupted" or "diverged"; ``test`` is what
-        `fastconv.train.mistakes.told` gives.
+        `fastconv.train.mistakes.told` gives, ``made_of`` what the model's file says of where it comes from.
         """
         if self._keeper is not None:
             self._keeper.look()
             self._keeper.release()
         if model is not None:
-            serialize.save(model, inside(self.folder, MODEL))
+            serialize.save(model, inside(self.folder, MODEL), made_of)
         if self._keeper is not None:
             self._keeper.sync()
         if test is not None:
