@@ -198,8 +198,8 @@ class Folder(Train):
 
     def begin(self, folder):
         return ["train", "--dataset", self.images(folder), "--image-size", 16, "--cache", "--rotation", 20,
-                "--mixup", 0.4, "--model", "linear", "--batch-size", 8, "--epochs", 4, "--checkpoint-every", 4,
-                "--out", folder / "run"]  # fmt: skip
+                "--mixup", 0.4, "--model", "linear", "--lr", 0.001, "--batch-size", 8, "--epochs", 4,
+                "--checkpoint-every", 4, "--out", folder / "run"]  # fmt: skip
 
 
 class Search(Command):
