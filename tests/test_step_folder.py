@@ -17,6 +17,7 @@ from fastconv.cli import main
 from fastconv.deep import Paths, Record
 from fastconv.train import read_record, state_sha256
 from fastconv.train.run import load_run
+from fastconv.train.setup import SCHEDULES, schedule_of
 from fastconv.train.step_folder import StepFolder, take_up
 from fastconv.train.tally import Tally
 from fastconv.train.writer import RunWriter
@@ -65,6 +66,74 @@ def test_a_run_in_parts_is_that_at_once(command, words, tmp_path):
     np.testing.assert_allclose(whole.history["loss"], parts.history["loss"], rtol=1e-14)
     assert whole.history["steps"] == [*range(EACH[command], 200, EACH[command]), 200]
     assert whole.config == parts.config
+
+
+SCHEDULED = {"deep": ("lr", 0.01), "mlp": ("lr", 0.05)}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("command", "words"), [("deep", DEEP), ("mlp", MLP)])
+def test_an_interrupted_run_goes_on_with_the_rates_of_its_schedule(command, words, schedule, tmp_path, monkeypatch):
+    asked = ("--steps", 60, "--schedule", schedule)
+    ran(*words, *asked, "--out", tmp_path / "whole")
+    own = StepFolder.step
+
+    def ends(folder, report):
+        own(folder, report)
+        if report.step == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(StepFolder, "step", ends)
+    ran(*words, *asked, "--out", tmp_path / "parts", code=130)
+    monkeypatch.undo()
+    half = read_record(tmp_path / "parts")
+    assert half.step in (25, 26)
+    ran(command, "train", "--resume", "--out", tmp_path / "parts", "--report-every", 20)
+    whole, parts = read_record(tmp_path / "whole"), read_record(tmp_path / "parts")
+    assert bits(tmp_path / "whole", command) == bits(tmp_path / "parts", command)
+    assert whole.steps == parts.steps
+    assert whole.config == parts.config
+    assert whole.config["options"]["schedule"] == schedule
+    name, rate = SCHEDULED[command]
+    rates = schedule_of(schedule, 60)
+    assert [step[name] for step in whole.steps] == [rate * rates(step["step"] - 1) for step in whole.steps]
+    if schedule != "constant":
+        assert len({step[name] for step in whole.steps}) > 1
+
+
+@pytest.mark.parametrize(("command", "words"), [("deep", DEEP), ("mlp", MLP)])
+def test_what_a_schedule_cannot_be_is_refused(command, words, tmp_path):
+    net = tmp_path / "net"
+    assert "--schedule cosine goes over a whole run" in refused(*words, "--schedule", "cosine", "--weights", net)
+    assert not list(tmp_path.iterdir())
+    assert "'polynomial' is not one of" in refused(*words, "--schedule", "polynomial", "--weights", net)
+    run = tmp_path / "run"
+    ran(*words, "--steps", 20, "--schedule", "step", "--out", run)
+    again = (command, "train", "--resume", "--out", run)
+    assert "has --schedule step, which ends with step 20: another length" in refused(*again, "--steps", 5)
+    assert "has --schedule step, not cosine" in refused(*again, "--schedule", "cosine", "--steps", 5)
+    assert read_record(run).step == 20
+
+
+def test_a_schedule_begins_where_its_run_does(tmp_path):
+    """A net that has had steps before gets a schedule's first rate in the first step of a run of its own."""
+    net, run = tmp_path / "net", tmp_path / "run"
+    for words in (DEEP, MLP):
+        ran(*words, "--steps", 7, "--weights", net)
+        ran(*words, "--steps", 10, "--weights", net, "--out", run, "--schedule", "inverse", "--report-every", 1)
+        record = read_record(run)
+        rate = SCHEDULED[words[0]][1]
+        assert [step["lr"] for step in record.steps] == [rate * schedule_of("inverse", 10)(k) for k in range(10)]
+        assert (record.config["first"], record.config["steps"]) == (7, 17)
+        for path in (*tmp_path.glob("net*"), *run.iterdir()):
+            path.unlink()
+        run.rmdir()
+
+
+def test_the_command_line_lists_every_schedule():
+    for command in ("deep", "mlp"):
+        shown = ran(command, "train", "--help")
+        assert all(name in shown for name in SCHEDULES)
 
 
 def test_an_epochs_record_is_the_mean_of_its_steps(tmp_path):
@@ -221,7 +290,9 @@ def test_records_at_any_cut(tmp_path_factory, losses, each, cut):
 
     def go(writer, tally, first, end):
         at = [first]
-        folder = StepFolder(writer, lambda: divmod(at[0], each), batch=4, rate=0.1, every=3, step=first, tally=tally)
+        folder = StepFolder(
+            writer, lambda: divmod(at[0], each), batch=4, rate=lambda _: 0.1, every=3, step=first, tally=tally
+        )
         for step in range(first, end):
             at[0] = step + 1
             folder.step(Told(step + 1, losses[step], step % 5))

@@ -36,6 +36,7 @@ from fastconv.cli.steps import (
     named_in,
     out_option,
     run_of,
+    schedule_option,
     steps_of,
     weights_of,
 )  # fmt: skip
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from fastconv.deep.training import Training
     from fastconv.steps import Report, StepRun
     from fastconv.train import RunRecord
-    from fastconv.train.step_folder import StepFolder
+    from fastconv.train.step_folder import Rates, StepFolder
 
 _RATE = Number(min=0, min_open=True)
 _FILE = "deep.bin"
@@ -143,6 +144,7 @@ def init(
 @click.option("--chunk-layers", type=click.IntRange(min=1), help="Layers between kept states at most; changes no bit.")
 @click.option("--layer-lr", type=_RATE, help="Learning rate of the layers; 0.01 by default.")
 @click.option("--head-lr", type=_RATE, help="Learning rate of the head; 0.01 by default.")
+@schedule_option
 @click.option("--train-limit", type=click.IntRange(min=1), help="Use the first N training images only.")
 @click.option("--report-every", type=click.IntRange(min=1), default=100, show_default=True, help="Steps a line.")
 @click.option("--save-every", type=click.IntRange(min=1), help="With --in-memory: steps between two saves.")
@@ -243,7 +245,9 @@ class _RunFiles:
         goes_on(self.run, {"dataset": dataset and resolve(dataset), **asked})
         return own["dataset"], {name: own.get(name) if name in asked else value for name, value in given.items()}
 
-    def config(self, name: str, images: Dataset, record: Record, chosen: dict[str, Any], total: int) -> dict[str, Any]:
+    def config(
+        self, name: str, images: Dataset, record: Record, chosen: dict[str, Any], rates: Rates
+    ) -> dict[str, Any]:
         """Return what config.json says of the run."""
         from fastconv.train.step_folder import describe
 
@@ -258,7 +262,7 @@ class _RunFiles:
             **{name: getattr(record, name) for name in ("layers", "width", "alpha", "activation")},
             "train_limit": self.run.config["net"].get("train_limit") if self.run else chosen["train_limit"],
         }  # fmt: skip
-        return describe("deep", name, images, options, net, total, each)
+        return describe("deep", name, images, options, net, rates, each)
 
 
 @contextmanager
@@ -389,7 +393,7 @@ def _opened(
     from fastconv.deep.net import WINDOWS
     from fastconv.deep.training import Training, training_part
     from fastconv.train import RunWriter
-    from fastconv.train.step_folder import StepFolder, take_up, withdrawn
+    from fastconv.train.step_folder import Rates, StepFolder, take_up, withdrawn
     from fastconv.train.tally import Tally
 
     paths, out, run = files.paths, files.out, files.run
@@ -419,14 +423,15 @@ def _opened(
         files_at_once = 1 + (given["durability"] == "step")
         chunk, window = _within(memory_limit, record, chosen["batch"], chunk, files_at_once)
     steps = steps_of(*length, len(part.labels) // chosen["batch"], run, record.step)
-    config = {} if out is None else files.config(name, images, record, chosen, record.step + steps)
+    rates = Rates.of(given["schedule"] or "constant", out, run, record.step, steps)
+    config = {} if out is None else files.config(name, images, record, chosen, rates)
     writer = None if out is None or run is not None else RunWriter.start(out, config)
     with withdrawn(writer):
         if new:
             create(paths, record)
     with withdrawn(writer, keep=new):
         training = Training(
-            paths, images, **chosen, in_memory=given["in_memory"], durability=given["durability"],
+            paths, images, **chosen, schedule=rates, in_memory=given["in_memory"], durability=given["durability"],
             position=(last.get("epoch", 0), last.get("index", 0)), chunk=chunk, window=window, seen=record,
         )  # fmt: skip
     tally = Tally()
@@ -440,8 +445,8 @@ def _opened(
         return training, None, steps
     click.get_current_context().with_resource(writer)
     folder = StepFolder(
-        writer, lambda: training.batches.position, batch=chosen["batch"], rate=chosen["layer_rate"], every=every,
-        step=record.step, tally=tally,
+        writer, lambda: training.batches.position, batch=chosen["batch"],
+        rate=lambda step: chosen["layer_rate"] * rates(step), every=every, step=record.step, tally=tally,
     )  # fmt: skip
     return training, folder, steps
 

@@ -32,6 +32,7 @@ from fastconv.cli.steps import (
     named_in,
     out_option,
     run_of,
+    schedule_option,
     steps_of,
     weights_of,
 )  # fmt: skip
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from fastconv.train.mlp import MlpTraining
     from fastconv.train.step_folder import StepFolder
 
-_DEFAULTS: dict[str, Any] = {"hidden": 128, "batch_size": 128, "lr": 0.05, "seed": 0}
+_DEFAULTS: dict[str, Any] = {"hidden": 128, "batch_size": 128, "lr": 0.05, "schedule": "constant", "seed": 0}
 
 
 def _files(command: Any) -> Any:
@@ -69,10 +70,11 @@ def mlp() -> None:
     "--batch-size", "--batch", "batch_size", type=click.IntRange(min=1), help="Images an update; 128 by default."
 )
 @click.option("--lr", type=Number(min=0, min_open=True), help="Learning rate; 0.05 by default.")
+@schedule_option
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of all draws; 0 by default.")
 @click.option("--report-every", type=click.IntRange(min=1), default=500, show_default=True, help="Steps a line.")
 @out_option
-@click.option("--resume", is_flag=True, help="Go on with the run in --out: order, seed, batch and rate.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out: order, seed, batch and rates.")
 @threads_option
 @json_option
 @click.pass_context
@@ -133,7 +135,7 @@ def _opened(
     from fastconv.data import resolve
     from fastconv.train import RunWriter
     from fastconv.train.mlp import MlpTraining
-    from fastconv.train.step_folder import StepFolder, describe, goes_on, take_up, withdrawn
+    from fastconv.train.step_folder import Rates, StepFolder, describe, goes_on, take_up, withdrawn
     from fastconv.train.tally import Tally
 
     if run is not None:
@@ -145,13 +147,18 @@ def _opened(
     images = cache(lambda: load_data(name, data_dir))
     batch = chosen["batch_size"]
 
+    def rates(done: int, each: int) -> Rates:
+        return Rates.of(chosen["schedule"], out, run, done, steps_of(*length, each, run, done))
+
     def config(done: int) -> dict[str, Any]:
         assert out is not None
         each = max(1, len(images().train.labels) // batch)
         net = {"weights": named_in(out, path), "hidden": chosen["hidden"]}
         options = {name: chosen[name] for name in ("batch_size", "lr", "seed")}
-        return describe("mlp", name, images(), options, net, done + steps_of(*length, each, run, done), each)
+        return describe("mlp", name, images(), options, net, rates(done, each), each)
 
+    if out is None:
+        rates(0, 1)  # what needs a folder is refused before a net is opened
     writer = None if out is None or run is not None else RunWriter.start(out, config(0))
     with withdrawn(writer):
         training = ctx.with_resource(
@@ -159,6 +166,7 @@ def _opened(
         )
         done, tally = training.step, Tally()
         steps = steps_of(*length, len(training.batches), run, done)
+        training.schedule = factors = rates(done, len(training.batches))
         if run is not None:
             writer, tally = take_up(run, done, config(done))
         elif writer is not None and done:
@@ -167,7 +175,7 @@ def _opened(
         return training, None, steps
     folder = StepFolder(
         ctx.with_resource(writer), lambda: divmod(training.step, len(training.batches)), batch=batch,
-        rate=chosen["lr"], every=every, step=done, tally=tally,
+        rate=lambda step: chosen["lr"] * factors(step), every=every, step=done, tally=tally,
     )  # fmt: skip
     return training, folder, steps
 

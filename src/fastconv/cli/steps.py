@@ -53,6 +53,14 @@ def steps_of(steps: int | None, epochs: int | None, batches: int, run: RunRecord
     return missing
 
 
+def schedule_option(command: Any) -> Any:
+    """Add ``--schedule``, for `fastconv.train.step_folder.Rates`."""
+    return click.option(
+        "--schedule", type=click.Choice(["constant", "step", "inverse", "cosine", "restarts", "one-cycle"]),
+        help="Of the rates over the run, as 'fastconv train' has it; constant by default, others need --out.",
+    )(command)  # fmt: skip
+
+
 def load_data(dataset: str, data_dir: Path | None) -> Dataset:
     """Load what the options of `data_options` name."""
     from fastconv import data

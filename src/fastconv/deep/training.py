@@ -18,6 +18,7 @@ from fastconv.deep.files import RECORD_BYTES, Paths, Record, check_length, preal
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
+from fastconv.schedule import Constant, Schedule
 from fastconv.serialize.files import check_replaceable
 from fastconv.steps import Report
 
@@ -55,6 +56,8 @@ class Training:
         Of a mapped file: update in place, or write every step to the other generation of the files.
     train_limit : int, optional
         Use so many training samples only.
+    schedule : callable, optional
+        From the steps that the net has had to a factor on both rates.
     position : tuple of int
         (epoch, index) of the first batch; after an epoch's last batch comes the next epoch.
     chunk, window
@@ -81,6 +84,7 @@ class Training:
         in_memory: bool = False,
         durability: str = "run",
         train_limit: int | None = None,
+        schedule: Schedule | None = None,
         position: tuple[int, int] = (0, 0),
         chunk: int | None = None,
         window: int = 16 << 20,
@@ -98,7 +102,7 @@ class Training:
             raise ValueError(f"position must be an epoch and an index of at least 0, got {position}")
         images, labels = training_part(dataset, train_limit, batch)
         self.levels, self.paths = dataset.levels, paths
-        self.layer_rate, self.head_rate = layer_rate, head_rate
+        self.layer_rate, self.head_rate, self.schedule = layer_rate, head_rate, schedule or Constant()
         self.in_memory, self._two = in_memory, durability == "step" and not in_memory
         flat = np.ascontiguousarray(images.reshape(len(images), -1))
         self.batches = Batches(flat, labels, batch, seed=seed, drop_last=True)
@@ -177,7 +181,8 @@ class Training:
             torn = replace(self.record, state=f"torn in step {after.step}")
             torn.mark(self.paths)
             self.record.state = torn.state
-        self.net.backward(grad, self.layer_rate, self.head_rate, watch, self._other)
+        factor = self.schedule(self.record.step)
+        self.net.backward(grad, self.layer_rate * factor, self.head_rate * factor, watch, self._other)
         if self._in_place:  # room for it is there
             self.net.head.write(self.paths.head, sync=False)
             after.mark(self.paths)

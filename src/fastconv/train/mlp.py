@@ -19,6 +19,7 @@ from fastconv import init, nn, schema, serialize
 from fastconv.data import Batches, Dataset
 from fastconv.locks import Lock
 from fastconv.optim import SGD
+from fastconv.schedule import Constant, Schedule
 from fastconv.serialize.files import Room, write_json
 from fastconv.steps import Report
 from fastconv.train.digest import state_sha256
@@ -55,6 +56,8 @@ class MlpTraining:
         Of the training images; their length is the updates of an epoch.
     step, before : int
         Updates that the net has had, and had when this began.
+    schedule : callable
+        From the updates that the net has had to a factor on the rate.
 
     Raises
     ------
@@ -87,7 +90,11 @@ class MlpTraining:
             nbytes = sum(array.nbytes for _, array in self.model.named_state()) + _SMALL
             self._room = opened.enter_context(contextlib.closing(Room(path.absolute().parent, nbytes)))
             optimizer = SGD(self.model.parameters(), lr=lr)
-            self._trainer = Trainer(self.model, nn.CrossEntropyLoss(), optimizer, keep_best=False, progress=False)
+            self.schedule: Schedule = Constant()
+            self._trainer = Trainer(
+                self.model, nn.CrossEntropyLoss(), optimizer, schedule=lambda _: self.schedule(self.step),
+                keep_best=False, progress=False,
+            )  # fmt: skip
             self._opened = opened.pop_all()
 
     @property

@@ -114,7 +114,7 @@ STEPPED = Record({
         "alpha": Number(), "activation": Text(), "in_memory": Flag(),
     }),
     **{name: shape for name, shape in TRAINED.must.items() if name != "options"},
-})  # fmt: skip
+}, {"first": Integer(0, _MANY)})  # fmt: skip
 """The config of a run that counts in steps, see `fastconv.train.step_folder`."""
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,65 @@ import numpy as np
 
 from fastconv._version import __version__
 from fastconv.data import Dataset, Standardizer, names, resolve
+from fastconv.schedule import Schedule
 from fastconv.serialize.files import write_json
 from fastconv.steps import Report
 from fastconv.train import shapes
 from fastconv.train.run import CONFIG, RESULT, RunRecord, read_record
+from fastconv.train.setup import schedule_of
 from fastconv.train.tally import Tally
 from fastconv.train.writer import RunWriter
 
 
+@dataclass(frozen=True)
+class Rates:
+    """What a schedule makes of a learning rate over a run of steps.
+
+    Attributes
+    ----------
+    schedule : str
+        Of `fastconv.train.setup.SCHEDULES`.
+    first, last : int
+        Steps that the net had had when the run began, and shall have had when it ends.
+    """
+
+    schedule: str
+    first: int
+    last: int
+
+    @cached_property
+    def _shape(self) -> Schedule:
+        return schedule_of(self.schedule, self.last - self.first)
+
+    def __call__(self, step: int) -> float:
+        """Return the factor on the rate of the update that a net gets which has had so many."""
+        return self._shape(step - self.first)
+
+    @classmethod
+    def of(cls, schedule: str, folder: Path | None, run: RunRecord | None, done: int, steps: int) -> Rates:
+        """Return those of a run of so many steps more, in a folder of its own or not, of a net that has had some.
+
+        Raises
+        ------
+        ValueError
+            If rates depend on the run's length and no folder would keep that, or ``run``, which goes on, has another.
+        """
+        if schedule != "constant" and folder is None:
+            raise ValueError(f"--schedule {schedule} goes over a whole run, which its folder keeps: give --out DIR")
+        if run is None:
+            return cls(schedule, done, done + steps)
+        if schedule != "constant" and done + steps != run.config["steps"]:
+            raise ValueError(
+                f"{run.path} has --schedule {schedule}, which ends with step {run.config['steps']}: another length "
+                "would have had other rates from the first on; start a new run; one with --schedule constant can go on"
+            )
+        return cls(schedule, run.config.get("first", 0), done + steps)
+
+
 def describe(
-    command: str, name: str, dataset: Dataset, options: Mapping[str, Any], net: Mapping[str, Any], steps: int, each: int
-) -> dict[str, Any]:
+    command: str, name: str, dataset: Dataset, options: Mapping[str, Any], net: Mapping[str, Any], rates: Rates,
+    each: int,
+) -> dict[str, Any]:  # fmt: skip
     """Return the config.json of a run of steps.
 
     Parameters
@@ -38,14 +88,14 @@ def describe(
         A data set of `fastconv.data`, by name or as the path of its folder, and what that gave. Its pixels come to the
         net divided by its ``levels``.
     options : mapping
-        ``batch_size``, ``lr``, ``seed`` and, if it has one of its own, ``head_lr``.
+        ``batch_size``, ``lr``, ``seed`` and, if the head has one of its own, ``head_lr``.
     net : mapping
         ``weights`` (a path, or a name in the folder) and what else tells which net it is.
-    steps : int
-        That the net shall have had when the run ends.
+    rates : Rates
     each : int
         Steps of an epoch.
     """
+    steps = rates.last
     name, (_, height, width) = resolve(name), dataset.shape
     sized = {} if name in names() else {"image_size": f"{height}x{width}", "resize": "crop"}
     return {
@@ -53,9 +103,10 @@ def describe(
         "command": command,
         "options": {
             "dataset": name, "model": command, "epochs": max(1, -(-steps // each)), **options,
-            "optimizer": "sgd", "schedule": "constant", "validation": 0.0, **sized,
+            "optimizer": "sgd", "schedule": rates.schedule, "validation": 0.0, **sized,
         },
         "steps": steps,
+        "first": rates.first,
         "net": dict(net),
         "input_shape": list(dataset.shape),
         "classes": list(dataset.classes),
@@ -196,8 +247,8 @@ class StepFolder:
         Returns (epoch, index) of the batch that comes next.
     batch : int
         Samples of a batch.
-    rate : float
-        Learning rate.
+    rate : callable
+        Gives the learning rate of the update that a net gets which has had so many.
     every : int
         Steps between two records of single ones; the first of a run has one too.
     step : int
@@ -207,7 +258,7 @@ class StepFolder:
     """
 
     def __init__(
-        self, writer: RunWriter, position: Callable[[], tuple[int, int]], *, batch: int, rate: float, every: int,
+        self, writer: RunWriter, position: Callable[[], tuple[int, int]], *, batch: int, rate: Schedule, every: int,
         step: int, tally: Tally,
     ) -> None:  # fmt: skip
         self.writer = writer
@@ -230,7 +281,8 @@ class StepFolder:
         self._last = report.step
         if report.step == 1 or report.step % self._every == 0:
             self.writer.write({
-                "kind": "step", "step": report.step, "loss": report.loss, "accuracy": report.accuracy, "lr": self._rate,
+                "kind": "step", "step": report.step, "loss": report.loss, "accuracy": report.accuracy,
+                "lr": self._rate(report.step - 1),
             })  # fmt: skip
         if index == 0:
             self._write(epoch, {})
@@ -245,4 +297,5 @@ class StepFolder:
 
     def _write(self, epoch: int, more: Mapping[str, Any]) -> None:
         figures = {name: value for name, value in self._tally.figures().items() if name != "penalty"}
-        self.writer.write({"kind": "epoch", "epoch": epoch, "steps": self._last, "lr": self._rate, **figures, **more})
+        rate = self._rate(self._last - 1)
+        self.writer.write({"kind": "epoch", "epoch": epoch, "steps": self._last, "lr": rate, **figures, **more})
