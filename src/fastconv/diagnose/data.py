@@ -12,6 +12,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.diagnose.expected import against_statistics
+from fastconv.diagnose.numbers import numbers_in_order
 from fastconv.diagnose.report import Finding
 from fastconv.diagnose.subject import Inputs, Subject
 
@@ -53,6 +54,8 @@ def check_data(subject: Subject) -> Finding:
         _finite(finding, name, inputs)
         if inputs.labelled:
             _labels_in_range(finding, name, inputs, subject.classes)
+        else:
+            numbers_in_order(finding, name, inputs)
     _scale(finding, measured["training"])
     _constant(finding, measured["training"])
     if "validation" in measured:

@@ -1,4 +1,4 @@
-"""Step 2, the loss before any training: ln(classes) for a net that knows nothing, more with a penalty."""
+"""Step 2, the loss before any training: ln(classes) for a net that knows nothing, or the targets' variance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from fastconv.diagnose.expected import frozen_at_work
+from fastconv.diagnose.numbers import against_mean
 from fastconv.diagnose.report import Finding
 from fastconv.diagnose.subject import Subject
 from fastconv.nn import CrossEntropyLoss, Dropout, Dropout2d, MultiMarginLoss, ReLU, Sigmoid, Softmax, Softsign, Tanh
@@ -48,6 +49,8 @@ def check_loss(subject: Subject) -> Finding:
                       "See the layers' signal below; look for a logarithm of 0 in a loss of your own.")  # fmt: skip
     elif subject.chance is not None and (scores.ndim == 2 or subject.pixels):
         _against_chance(finding, subject, *subject.flat(scores, y), value, len(y))
+    elif subject.constant_loss(y) is not None:
+        against_mean(finding, subject, scores, y, value)
     elif isinstance(subject.loss, MultiMarginLoss) and scores.ndim == 2:
         expected = subject.loss.margin * (1 - 1 / scores.shape[1])
         finding.summary += f"; equal scores give {expected:.4f}"

@@ -14,7 +14,17 @@ import numpy as np
 from fastconv import random
 from fastconv.data import IGNORED, Batches, Masks, Standardizer
 from fastconv.functional._check import as_labels, unmasked
-from fastconv.nn import CrossEntropyLoss, Dropout, Dropout2d, Module, StochasticDepth
+from fastconv.nn import (
+    CrossEntropyLoss,
+    Dropout,
+    Dropout2d,
+    HuberLoss,
+    L1Loss,
+    Module,
+    MSELoss,
+    SmoothL1Loss,
+    StochasticDepth,
+)  # fmt: skip
 from fastconv.optim import SGD, Optimizer
 from fastconv.train import Callback, Diverged, History, Trainer
 from fastconv.train.base import ceiling
@@ -207,10 +217,25 @@ class Subject:
     def chance(self) -> float | None:
         """ln(classes), the cross-entropy of equal chances; None for other losses and targets."""
         # A loss of someone's own is taken for a cross-entropy, those of the house are known.
-        house = type(self.loss).__module__ == CrossEntropyLoss.__module__
+        house = type(self.loss).__module__.startswith("fastconv.nn.")
         other = house and not isinstance(self.loss, CrossEntropyLoss)
         classes = self.scores[0] if self.pixels else self.classes
         return None if other or classes is None else float(np.log(classes))
+
+    def constant_loss(self, y: np.ndarray) -> float | None:
+        """Return the loss of always saying the best number, output by output; None where targets are no numbers.
+
+        Under `MSELoss` that is the mean of targets y (n, ...), and the loss their variance; under the others that take
+        numbers their median or their mean, whichever costs less.
+        """
+        if not isinstance(self.loss, MSELoss | L1Loss | SmoothL1Loss | HuberLoss) or y.dtype.kind != "f":
+            return None
+        said = (np.broadcast_to(middle(y.astype(np.float64), axis=0), y.shape) for middle in (np.mean, np.median))
+        return min(float(self.fresh_loss()(np.ascontiguousarray(constant, y.dtype), y)) for constant in said)
+
+    def level(self, y: np.ndarray) -> float | None:
+        """Return the loss of a net that knows nothing of the images of targets y; None where that is not known."""
+        return self.constant_loss(y) if self.chance is None else self.chance
 
     @property
     def pixels(self) -> bool:
@@ -225,6 +250,8 @@ class Subject:
         rows = self.train.finite
         if self.classes is not None:
             rows = rows & (self.train.targets >= 0) & (self.train.targets < self.classes)
+        elif self.train.targets.dtype.kind == "f":
+            rows = rows & np.isfinite(self.train.targets).reshape(len(rows), -1).all(axis=1)
         return np.flatnonzero(rows)
 
     def sample(self, count: int, purpose: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
