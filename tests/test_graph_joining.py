@@ -132,12 +132,16 @@ WIDTHS = st.integers(1, 9) | st.sampled_from((16, 17, 33))
 def nets(draw):
     """Draw a function that makes a net, the same each time."""
     batch, act, seed = draw(st.integers(1, 3)), draw(st.sampled_from(ACTIVATIONS)), draw(SEEDS)
-    family = draw(st.sampled_from(("dense", "branches", "skips")))
+    family = draw(st.sampled_from(("dense", "branches", "skips", "halves")))
     if family == "dense":
         shape = (batch, 2, draw(st.integers(2, 6)), draw(st.integers(2, 6)))
         growths, kind = draw(st.lists(WIDTHS, min_size=1, max_size=3)), draw(st.integers(0, 5))
         nested = draw(st.booleans())
         return lambda: Dense(shape, growths, kind, act, nested, seed)
+    if family == "halves":
+        shape = (batch, 2, draw(st.integers(2, 6)), draw(st.integers(2, 6)))
+        kinds, halves = [draw(st.integers(0, 7)) for _ in range(2)], [draw(WIDTHS) for _ in range(2)]
+        return lambda: Halves(shape, halves, kinds, act, seed)
     if family == "branches":
         shape = (batch, 2, draw(st.integers(2, 6)), draw(st.integers(2, 6)))
         kinds = draw(st.lists(st.integers(0, 7), min_size=2, max_size=4))
@@ -145,6 +149,26 @@ def nets(draw):
         return lambda: Branches(shape, widths, kinds, act, seed)
     widths, norm, nearest = draw(st.lists(WIDTHS, min_size=2, max_size=3)), draw(st.booleans()), draw(st.booleans())
     return lambda: Skips((batch, 2, 8, 12), widths, norm, nearest, act, seed)
+
+
+class Halves(Net):
+    """Channels in two parts, each through an operation of its own, and one through the other's gate."""
+
+    READERS = (
+        lambda c: nn.BatchNorm2d(c), lambda c: nn.Tanh(), lambda c: nn.Bias(c), lambda c: nn.AvgPool2d(3, 1, 1),
+        lambda c: nn.GELU(), lambda c: nn.Conv2d(c, c, 1), lambda c: nn.Identity(), lambda c: nn.PReLU(c),
+    )  # fmt: skip
+
+    def __init__(self, shape, widths, kinds, act, seed):
+        super().__init__(shape, seed)
+        self.cut, width = widths[0], sum(widths)
+        self.stem = self.add(nn.Conv2d(shape[1], width, 1), act() if act else None)
+        self.parts = [self.add(self.READERS[k](c)) for k, c in zip(kinds, (widths[0], width - widths[0]), strict=True)]
+
+    def forward(self, x):
+        y = self.layers[self.stem](x)
+        a, b = (self.layers[i](part) for i, part in zip(self.parts, (y[:, : self.cut], y[:, self.cut :]), strict=True))
+        return F.cat([a * F.sigmoid(y[:, : self.cut]), b], 1)
 
 
 def copied(monkeypatch, make):
@@ -163,6 +187,12 @@ def test_in_place_and_copied_have_the_same_bits(monkeypatch, make):
 @drawn
 @given(recipes(moves=(*["cat"] * 4, *["layer"] * 3, *MOVES)))
 def test_in_place_and_copied_have_the_same_bits_in_any_net(monkeypatch, recipe):
+    assert everything(build(recipe)) == copied(monkeypatch, lambda: build(recipe))
+
+
+@drawn
+@given(recipes(moves=(*["slice"] * 5, *["activation"] * 2, *["layer"] * 3, "merge", "merge", *MOVES)))
+def test_slices_in_place_and_copied_have_the_same_bits_in_any_net(monkeypatch, recipe):
     assert everything(build(recipe)) == copied(monkeypatch, lambda: build(recipe))
 
 
@@ -290,3 +320,37 @@ def test_gaps_are_those_of_the_memory(shape, data):
         assert axis == 1
         assert part.shape[-1] == 1 or (np.diff(part, axis=-1) == 1).all()
         assert len({int(step) for step in np.diff(part.reshape(-1, part.shape[-1])[:, 0])}) == 1
+
+
+def steps_of(net, name, gradients=False):
+    """Return how many steps of forward are of operations of this name."""
+    plan = schedule_of(net, *net.recipe.shapes, gradients=gradients)
+    return sum(plan.groups[step.owner].op.name == name for step in plan.forward)
+
+
+@pytest.mark.parametrize("kinds", [(0, 1), (2, 3), (4, 0)])
+def test_slices_of_channels_are_read_where_they_lie(kinds):
+    assert steps_of(Halves((2, 3, 4, 5), (3, 4), kinds, nn.ReLU, 0).eval(), "Slice") == 0
+
+
+@pytest.mark.parametrize("kind", [5, 7])
+def test_slices_that_a_reader_cannot_take_are_copied(kind):
+    """Convolutions read pixels that follow each other, and so does PReLU on its own."""
+    assert steps_of(Halves((2, 3, 4, 5), (3, 4), (0, kind), nn.ReLU, 0).eval(), "Slice") == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "index", "expected"),
+    [
+        ((2, 6, 4), (slice(None), slice(1, 3)), ((0, 2), (1, 3), (0, 4))),
+        ((2, 6, 4), (..., slice(-2, None)), ((0, 2), (0, 6), (2, 4))),
+        ((2, 6), (slice(0, 1),), ((0, 1), (0, 6))),
+        ((2, 6), (slice(None), slice(None, None, 2)), ()),
+        ((2, 6), (0,), ()),
+        ((2, 6), (None, slice(1, 2)), ()),
+    ],
+)
+def test_what_a_slice_cuts_out(shape, index, expected):
+    op = F._ops.shape.Slice(tuple(("slice", p.start, p.stop, p.step) if isinstance(p, slice) else p for p in index))
+    spec = Spec(shape, np.dtype(np.float32))
+    assert tuple((part.start, part.stop) for part in op.cut((spec,), op.infer(spec))) == expected

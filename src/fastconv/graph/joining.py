@@ -1,10 +1,13 @@
-"""Concatenation without copying: which of its parts are written where the result will lie.
+"""Concatenations and slices without copying: which values lie in the memory of others.
 
 A part that is made by a step lies in the result's memory from the start, if all who read and write it can do so there.
 Along the first axis, and wherever nothing lies before the axis in memory, a part is memory without gaps, which
 everybody takes. A part of the channels is not: its pixels lie as far apart as the result's, which an operation has to
 say that it takes (`Operation.spaced_output` and so on). The last concatenation that reads a value has it; an earlier
 one of the same values, as a dense block has one a layer, is a part of that, too.
+
+What a slice takes of the channels lies where the sliced value does, if all who read it take the gaps. Convolutions and
+linear layers do not: their windows and rows follow each other.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ def gaps_of(whole: Spec, key: Key) -> str:
 
 
 def places(graph: Graph, groups: Sequence[Group], apart: Collection[int]) -> dict[Value, Place]:
-    """Return which values lie in the memory of a concatenation, directly.
+    """Return which values lie in the memory of another one, that they are parts of, directly.
 
     Parameters
     ----------
@@ -94,7 +97,22 @@ class _Joiner:
                 assert part is not None
                 if part not in self.found and part is not whole:
                     self._join(part, whole, key)
+        for g in self.groups:
+            self._slice(g)
         return self.found
+
+    def _slice(self, g: Group) -> None:
+        key = g.op.cut(*g.nodes[0].specs())
+        if not key or len(g.nodes) > 1:
+            return
+        whole, [part] = g.inputs[0], g.outputs
+        assert whole is not None
+        gaps, around = gaps_of(whole.spec, key), self.found.get(whole)
+        if around is not None and around.gaps and gaps == NONE:
+            gaps = around.gaps
+        apart = part in self.found or part in self.outputs or not self.alone.isdisjoint((part, whole))
+        if gaps != ANY and not apart and (around is None or around.gaps != ANY) and self._read_with_gaps(part):
+            self.found[part] = Place(whole, key, gaps)
 
     def _nest(self, whole: Value, g: Group) -> None:
         """Let a concatenation be a part of a later one in which its own parts stand in a row."""
@@ -122,9 +140,10 @@ class _Joiner:
     def _takes_gaps(self, part: Value) -> bool:
         """Return whether a value may have gaps between its pixels."""
         maker = self.made[part]
-        if not (maker.op.spaced_output or _keys(maker)):
-            return False
-        for g, position in self.readers[part]:
+        return (maker.op.spaced_output or bool(_keys(maker))) and self._read_with_gaps(part)
+
+    def _read_with_gaps(self, part: Value) -> bool:
+        for g, position in self.readers.get(part, ()):
             gaps = _keys(g) or position is None or position in g.op.spaced_inputs
             if self._is_view(g) or not gaps:
                 return False

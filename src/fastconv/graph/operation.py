@@ -288,6 +288,13 @@ class Operation:
         """
         return ()
 
+    def cut(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[slice, ...]:
+        """Return which part of its first input the output is, if that is all the operation does.
+
+        A part is a slice with both ends an axis. Those who take gaps between pixels then read it where it lies.
+        """
+        return ()
+
     def keeps(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> int:
         """Return the bytes that forward keeps of its second input, if that is a parameter and no backward will run.
 

@@ -26,8 +26,8 @@ def schedule(
 ) -> Schedule:  # fmt: skip
     """Plan a program.
 
-    Parts of a concatenation are written where the result lies, unless that takes more memory than to copy them: the
-    result's memory has to be there from the first part on, and may stand empty while more is needed elsewhere.
+    Parts of concatenations are written where the result lies, slices read where the whole does, unless that takes more
+    memory than to copy them: all of it has to be there as long as any part.
 
     Parameters
     ----------
@@ -40,8 +40,9 @@ def schedule(
         Nodes, the last not included, whose results are not kept for backward but computed once more, each span on its
         own ("checkpointing": Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174).
     """
-    found = _Scheduler(graph, wanted, gradients, spans).run()
-    if any(found.joined.values()):
+    scheduler = _Scheduler(graph, wanted, gradients, spans)
+    found = scheduler.run()
+    if scheduler.places:
         copied = _Scheduler(graph, wanted, gradients, spans, join=False).run()
         if copied.nbytes < found.nbytes:
             return copied
@@ -166,6 +167,9 @@ class _Scheduler:
             self.plan.joined[index] = sum(self._in_place(g))
             if self.plan.joined[index] == len(frame.x):
                 return
+        at = self.places.get(g.outputs[0]) if g.op.cut(*specs) else None
+        if at is not None and at.whole is g.inputs[0]:  # a slice that is read where it lies
+            return
         if self.plan.gradients and g.op.saved(*specs) and (index not in self.inside or g.op.keeps_saved):
             frame.saved = self.saved[index] = [self.slot(spec, "activation") for spec in g.op.saved(*specs)]
         if g.scale is not None:
@@ -213,7 +217,7 @@ class _Scheduler:
         """Return the output of a group that is a view of its first input."""
         [output], first = g.outputs, g.inputs[0]
         assert first is not None
-        return Ref(output.spec, base=find(first), view=_viewer(g, output.spec))
+        return Ref(output.spec, base=find(first), view=lambda x: g.op.view(x, output.spec))
 
     def _output(self, g: Group, i: int, value: Value, left: Counter[Value]) -> Ref:
         """Return where an output goes: where it is put together with others, or where the first input lies, if that is
@@ -245,8 +249,10 @@ class _Scheduler:
         """Return where a value lies that is put together with others, or that others are parts of."""
         if value not in self.refs:
             at = self.places.get(value)
-            if at is None:
+            if at is None and value in self.made:
                 self.refs[value] = self.slot(value.spec, "activation", self.made[value])
+            elif at is None:
+                return self.refs_of(value)
             else:
                 self.refs[value] = Ref(value.spec, base=self._part(at.whole), view=itemgetter(at.key), gaps=at.gaps)
         return self.refs[value]
@@ -484,10 +490,6 @@ def _fill(f: Frame) -> Iterator[Call]:
 def _smooth(value: Value) -> bool:
     """Return whether a value can have a gradient: whole numbers, such as the indices of maxima, have none."""
     return value.dtype.kind == "f"
-
-
-def _viewer(g: Group, spec: Spec) -> Any:
-    return lambda x: g.op.view(x, spec)
 
 
 def _activation(g: Group) -> tuple[Any, ...]:

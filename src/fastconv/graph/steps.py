@@ -35,7 +35,7 @@ class Ref:
     slot: Slot | None = None
     source: Any = None
     base: Ref | None = None
-    view: Callable[[Array], Array] | None = None
+    view: Callable[[Array], Any] | None = None
     gaps: str = NONE
 
     @property

@@ -156,6 +156,16 @@ class Slice(Operation):
             raise IndexError(f"slicing an array of shape {x.shape}: {error}") from error
         return (Spec(shape, x.dtype),)
 
+    def cut(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[slice, ...]:
+        [x], [y] = inputs, outputs
+        key = self.key()
+        if x.ndim != y.ndim or not all(isinstance(part, slice) or part is Ellipsis for part in key):
+            return ()
+        at = key.index(Ellipsis) if Ellipsis in key else len(key)
+        whole = (slice(None),) * (x.ndim - len(key) + (Ellipsis in key))
+        ends = [part.indices(n) for part, n in zip((*key[:at], *whole, *key[at + 1 :]), x.shape, strict=True)]
+        return tuple(slice(first, last) for first, last, _ in ends) if all(step == 1 for _, _, step in ends) else ()
+
     def forward(self, f: Frame) -> Iterator[Call]:
         yield np.copyto, (f.y[0], f.x[0][self.key()])
 
