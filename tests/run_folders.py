@@ -42,6 +42,12 @@ def write_run(folder: Path, kind: str = "learning", *, seed: int = 0, epochs: in
     return folder
 
 
+def add_epoch(folder: Path, epoch: int) -> None:
+    """Write the record of one more epoch of a run."""
+    with (folder / "metrics.jsonl").open("a") as file:
+        print(json.dumps(epoch_record("learning", epoch, 40, np.random.default_rng(epoch))), file=file)
+
+
 def add_model(folder: Path, seed: int = 0) -> None:
     """Give a run a small model with filters to look at."""
     rng = np.random.default_rng(seed)

@@ -3,6 +3,7 @@
 import click
 
 from fastconv._version import __version__
+from fastconv.cli.board import board
 from fastconv.cli.check import check
 from fastconv.cli.common import Commands
 from fastconv.cli.deep import deep
@@ -30,5 +31,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (check, train, search, evaluate, predict, export, runs, plot, report, deep, mlp, models, info):
+for command in (check, train, search, evaluate, predict, export, runs, plot, report, board, deep, mlp, models, info):
     main.add_command(command)

@@ -43,9 +43,9 @@ def describe(folder: Path, name: str, most: int = 600) -> tuple[Json, Json]:
     return _told(folder, name, lambda record: (_summary(record, name), _detail(record, most)))
 
 
-def summarize(folder: Path, name: str, most: object = None) -> tuple[Json, Json]:
-    """Return the summary of a run, and no detail."""
-    return _told(folder, name, lambda record: (_summary(record, name), {}))
+def summarize(folder: Path, name: str, most: object = None) -> Json:
+    """Return the summary of a run alone."""
+    return _told(folder, name, lambda record: (_summary(record, name), {}))[0]
 
 
 def points(runs: int) -> int:

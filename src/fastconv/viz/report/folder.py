@@ -73,13 +73,14 @@ class RunsFolder:
         Raises
         ------
         FileNotFoundError
-            If the folder does not exist, or there is no run in it.
+            If the folder does not exist, or there is no run in it (any more).
         """
-        folders = self._folders()
+        there = self.root.is_dir()
+        folders = find_runs(self.root) if there else []
         share, version = self._share(len(folders)), self.version + 1
         found: dict[Path, Entry] = {}
         for folder in folders:
-            state, entry = (_files(folder), share), self.entries.get(folder)
+            state, entry = (files_of(folder), share), self.entries.get(folder)
             if entry is None or entry.state != state:
                 name = folder.resolve().name if folder == self.root else folder.relative_to(self.root).as_posix()
                 if entry is None:
@@ -90,25 +91,20 @@ class RunsFolder:
         missing = [entry.id for folder, entry in self.entries.items() if folder not in found]
         self.gone |= dict.fromkeys(missing, version)
         self.entries = found
-        if not missing and all(entry.version < version for entry in found.values()):
-            return False
-        self.version = version
-        return True
-
-    def _folders(self) -> list[Path]:
-        if not self.root.is_dir():
+        news = bool(missing) or any(entry.version == version for entry in found.values())
+        self.version += news
+        if not there:
             what = "not a folder" if self.root.exists() else "no such folder"
             raise FileNotFoundError(f"{self.root}: {what}")
-        folders = find_runs(self.root)
-        if not folders:
+        if not found:
             raise FileNotFoundError(
                 f"{self.root}: no run in it; looked at all depths for folders with {CONFIG} and {METRICS}, "
                 f"as 'fastconv train --out {self.root / 'NAME'}' makes"
             )
-        return folders
+        return news
 
 
-def _files(folder: Path) -> list[Any]:
+def files_of(folder: Path) -> list[Any]:
     """Names, times and sizes of what is shown of a run, and whether it goes on."""
     found: list[Any] = []
     for name in (CONFIG, ENV, METRICS, RESULT, TEST, MODEL):

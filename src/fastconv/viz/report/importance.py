@@ -83,7 +83,8 @@ def judged_by(summaries: Sequence[Json]) -> str:
 
 def _options(summaries: Sequence[Json]) -> list[str]:
     names = dict.fromkeys(key for summary in summaries for key in summary["options"])
-    return [key for key in names if len({repr(summary["options"].get(key)) for summary in summaries}) > 1]
+    values = {key: {repr(s["options"][key]) for s in summaries if key in s["options"]} for key in names}
+    return [key for key in names if len(values[key]) > 1]
 
 
 def _codes(values: Sequence[Any]) -> np.ndarray | None:

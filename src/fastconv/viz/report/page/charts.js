@@ -11,6 +11,7 @@ function plotly() {
 /** Plotly reads a few tags and entities in text: take their meaning away. */
 const literal = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 const shortly = (text, most = 28) => literal(text.length > most ? text.slice(0, most - 1) + "…" : text);
+const BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]];
 const coarse = matchMedia("(pointer: coarse)"); // a finger on a chart scrolls the page
 
 function layoutOf(own) {
@@ -20,6 +21,7 @@ function layoutOf(own) {
     paper_bgcolor: "transparent", plot_bgcolor: "transparent",
     font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 },
     margin: { l: 55, r: 12, t: 8, b: 40 }, hovermode: "x unified", uirevision: "keep", dragmode: coarse.matches ? false : "zoom",
+    modebar: { bgcolor: "transparent", color: colour("faint"), activecolor: colour("text") },
     hoverlabel: { bgcolor: colour("ground"), bordercolor: colour("line"), namelength: 40 },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     ...own, xaxis: { ...axis, ...own.xaxis }, yaxis: { ...axis, ...own.yaxis },
@@ -53,7 +55,7 @@ async function drawCharts() {
     const library = await plotly();
     await new Promise((next) => { setTimeout(next); });
     if (mine !== drawing) return;
-    library.react(entry.node, traces, full, { responsive: true, displaylogo: false });
+    library.react(entry.node, traces, full, { responsive: true, displaylogo: false, modeBarButtons: BUTTONS });
     if (!entry.drawn) entry.node.on("plotly_click", (event) => entry.onPoint?.(event.points[0]));
     entry.drawn = mark;
   }

@@ -1,16 +1,20 @@
 // A live page asks its server again and again what is new; a written one may load itself anew.
 
 let version = 0;
+function say(text) {
+  if (byId("written").textContent !== text) byId("written").textContent = text;
+}
+
 /** Put what is new into the page, and say whether it was reached. */
 async function look() {
   const news = await source.runs(version);
   version = news.version ?? version;
   byId("problem").hidden = !news.problem;
   byId("problem").textContent = news.problem ?? "";
-  if (page.live) byId("written").textContent = "live";
+  if (page.live) say("live");
   if (!news.runs.length && !news.gone.length) return false;
   take(news);
-  if (!page.live) byId("written").textContent = "as of " + news.written;
+  if (!page.live) say("as of " + news.written);
   return true;
 }
 
@@ -27,7 +31,7 @@ function keepLooking(seconds) {
     try {
       if (await look()) await show();
     } catch {
-      byId("written").textContent = "the board does not answer; trying again";
+      say("the board does not answer; trying again");
     }
     waiting = setTimeout(again, 1000 * seconds);
   };

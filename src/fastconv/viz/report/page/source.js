@@ -27,7 +27,7 @@ const fromServer = {
 };
 const source = page.live ? fromServer : fromPage;
 
-let runs = [], judged = "loss";
+let runs = [], judged = "loss", alone = false; // whether the first run to come has no other beside it yet
 const numbered = new Map(), named = new Map(), details = new Map();
 const option = (run, key) => (Object.hasOwn(run.options, key) ? run.options[key] : undefined);
 const best = (run, name) => (Object.hasOwn(run.best, name) ? run.best[name] : null);
@@ -44,6 +44,7 @@ function take(news) {
     numbered.delete(id);
     details.delete(id);
   }
+  alone = numbered.size === 1 && (alone || !runs.length);
   runs = [...numbered.values()];
   named.clear();
   for (const run of runs) named.set(run.name, run);
@@ -67,7 +68,8 @@ const figureText = (name, value) => (kindOf(name) === "share" ? percent(value) :
 const titleOf = (name) => name.replaceAll("_", " ");
 
 /** All option names, those in which the runs differ first, the rate and the penalty before all others. */
-const differs = (key, among) => new Set(among.map((run) => JSON.stringify(option(run, key) ?? null))).size > 1;
+const differs = (key, among) => // among the runs that have it: an older one does not know every option
+  new Set(among.filter((run) => option(run, key) !== undefined).map((run) => JSON.stringify(option(run, key)))).size > 1;
 function optionNames(among) {
   const names = [...new Set(among.flatMap((run) => Object.keys(run.options)))];
   const rank = new Map(names.map((key) => [key,

@@ -13,7 +13,7 @@ function readState() {
   state.x = at.get("x") ?? "";
   state.y = at.get("y") ?? "";
   state.figure = at.get("figure") ?? "";
-  if (state.view === "grid" && runs.length === 1) { // a run alone has the page to itself
+  if (state.view === "grid" && alone) { // a run alone has the page to itself
     state.view = "run";
     state.run = runs[0].name;
     history.replaceState(null, "", address({}));
