@@ -1,10 +1,13 @@
 """The reference names everything public, every docstring says what it is of, and its examples run."""
 
+import ast
 import doctest
+import enum
 import importlib
 import inspect
 import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,79 @@ def test_examples_of_docstrings_give_what_they_show(name):
     if not file.exists() or ">>>" not in file.read_text("utf-8"):  # compiled, or without examples
         return
     assert doctest.testmod(imported(name)).failed == 0
+
+
+def sections(said, *names):
+    """Return the entries' names in some sections of a docstring; None where it has none of them."""
+    found = None
+    for name in names:
+        section = re.search(rf"^{name}\n-+\n(.*?)(?:\n\n\w[\w ]*\n-+\n|\Z)", said, re.M | re.S)
+        if section:
+            entries = re.findall(r"^([*\w][^:\n]*?)(?: : .*)?$", section[1], re.M)
+            found = (found or set()) | {word.strip(" *") for entry in entries for word in entry.split(",")}
+    return found
+
+
+def callables(name):
+    """Yield every public class, function and method that a module makes public, with how it is called."""
+    module = imported(name)
+    for public in module.__all__:
+        value = getattr(module, public)
+        if not (inspect.isclass(value) or inspect.isfunction(value)) or not value.__module__.startswith("fastconv"):
+            continue
+        if inspect.isclass(value) and issubclass(value, enum.Enum):
+            continue
+        yield public, value
+        for attribute, raw in vars(value).items() if inspect.isclass(value) else ():
+            method = raw.__func__ if isinstance(raw, staticmethod | classmethod) else raw
+            if attribute.startswith("_") or not inspect.isfunction(method):
+                continue
+            if inspect.unwrap(method).__module__.startswith("fastconv"):
+                of_bases = [getattr(base, attribute, None) for base in value.__mro__]
+                yield f"{public}.{attribute}", next((m for m in of_bases if getattr(m, "__doc__", None)), method)
+
+
+@pytest.mark.parametrize("name", listed())
+def test_every_parameter_is_described(name):
+    """Of every public callable; a method without words of its own has its base's, whose names may be others."""
+    for public, value in callables(name):
+        said = inspect.cleandoc(getattr(value, "__doc__", None) or "")
+        assert said, f"{name}.{public} says nothing"
+        if inspect.isclass(value) and not inspect.isfunction(value.__init__):  # it takes nothing, or a message
+            continue
+        taken = [p for p in inspect.signature(value).parameters if p not in ("self", "cls", "_", "given")]
+        missing = [p for p in taken if p not in (sections(said, "Parameters", "Attributes") or ())]
+        assert not missing, f"{name}.{public} does not describe {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("name", listed())
+def test_what_raises_and_returns_says_so(name):
+    """Where it stands in the very function that it raises, or returns something."""
+    for public, value in callables(name):
+        said = inspect.cleandoc(value.__doc__ or "")
+        function = inspect.unwrap(vars(value).get("__init__", value) if inspect.isclass(value) else value)
+        if not inspect.isfunction(function):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        except OSError:  # of a dataclass
+            continue
+        if any(isinstance(node, ast.Raise) and node.exc is not None for node in ast.walk(tree)):
+            assert re.search(r"^Raises\n|\braises?\b|\berrors\b", said, re.M | re.I), f"errors of {name}.{public}"
+        returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return) and node.value is not None]
+        if function.__annotations__.get("return") in (None, "None") or inspect.isclass(value):
+            continue
+        if any(not isinstance(node, ast.Constant) for node in returned):
+            words = r"^(Returns|Yields)\n|\b(returns?|yields?|whether|gives?|results?|gradients?)\b"
+            assert re.search(words, said, re.M | re.I), f"{name}.{public} does not tell what it returns"
+
+
+def test_docstrings_are_completed_from_those_they_refer_to():
+    from fastconv import functional
+
+    assert "those of :func:`sub`" in functional.mul.__doc__
+    for name, section in (("mul", "Parameters"), ("mul", "Returns"), ("tanh_backward", "Raises")):
+        assert re.search(rf"^{section}\n-+$", functional.__dict__[name].__doc__, re.M)
+    assert sections(functional.conv1d_backward.__doc__, "Parameters") == set(
+        inspect.signature(functional.conv1d_backward).parameters
+    )

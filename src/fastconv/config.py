@@ -107,6 +107,10 @@ def threads(n: int | None = None) -> Any:
 
     With ``n`` the returned object may be used in a ``with`` statement to restore the former number.
 
+    Parameters
+    ----------
+    n : int, optional
+
     Raises
     ------
     ValueError

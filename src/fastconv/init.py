@@ -27,6 +27,16 @@ def std_small(fan_in: int, fan_out: int) -> float:
 
     A. Krizhevsky, I. Sutskever and G. Hinton, "ImageNet classification with deep convolutional neural
     networks", NIPS 2012, section 5. Signals die out within a few layers of a deep net.
+
+    Parameters
+    ----------
+    fan_in, fan_out : int
+        Inputs and outputs of a unit, see `fans`.
+
+    Returns
+    -------
+    float
+        Standard deviation.
     """
     return 0.01
 
@@ -36,6 +46,16 @@ def std_lecun(fan_in: int, fan_out: int) -> float:
 
     Y. LeCun, L. Bottou, G. Orr and K.-R. Müller, "Efficient BackProp", 1998, section 4.6, in the form that
     Glorot and Bengio (2010), equation 1, call the commonly used heuristic.
+
+    Parameters
+    ----------
+    fan_in, fan_out : int
+        Inputs and outputs of a unit, see `fans`.
+
+    Returns
+    -------
+    float
+        Standard deviation.
     """
     return math.sqrt(1.0 / (3.0 * fan_in))
 
@@ -45,6 +65,16 @@ def std_xavier(fan_in: int, fan_out: int) -> float:
 
     X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks",
     AISTATS 2010, equation 12.
+
+    Parameters
+    ----------
+    fan_in, fan_out : int
+        Inputs and outputs of a unit, see `fans`.
+
+    Returns
+    -------
+    float
+        Standard deviation.
     """
     return math.sqrt(2.0 / (fan_in + fan_out))
 
@@ -54,6 +84,16 @@ def std_caffe(fan_in: int, fan_out: int) -> float:
 
     Y. Jia et al., "Caffe: convolutional architecture for fast feature embedding", ACM MM 2014; the rule is
     equation 10 of Glorot and Bengio (2010).
+
+    Parameters
+    ----------
+    fan_in, fan_out : int
+        Inputs and outputs of a unit, see `fans`.
+
+    Returns
+    -------
+    float
+        Standard deviation.
     """
     return math.sqrt(1.0 / fan_in)
 
@@ -63,6 +103,16 @@ def std_kaiming_toolbox(fan_in: int, fan_out: int) -> float:
 
     K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers", ICCV 2015, in the form of e-lab's
     torch-toolbox (weight-init.lua).
+
+    Parameters
+    ----------
+    fan_in, fan_out : int
+        Inputs and outputs of a unit, see `fans`.
+
+    Returns
+    -------
+    float
+        Standard deviation.
     """
     return math.sqrt(4.0 / (fan_in + fan_out))
 
@@ -72,6 +122,16 @@ def std_he(fan_in: int, fan_out: int) -> float:
 
     K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers: surpassing human-level performance on
     ImageNet classification", ICCV 2015, equation 10.
+
+    Parameters
+    ----------
+    fan_in, fan_out : int
+        Inputs and outputs of a unit, see `fans`.
+
+    Returns
+    -------
+    float
+        Standard deviation.
     """
     return math.sqrt(2.0 / fan_in)
 
@@ -91,6 +151,10 @@ NAMES = (*_STD, "orthogonal", "lsuv")
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return (fan_in, fan_out) of a weight of shape (out, in, ...).
+
+    Parameters
+    ----------
+    shape : tuple of int
 
     Raises
     ------
@@ -123,6 +187,11 @@ def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         float64, uniformly distributed over such matrices: normal vectors, each made orthogonal to those
         before (Gram-Schmidt, done twice). It runs on fastconv's own kernels, so it has the same bits on every
         machine, which LAPACK's QR has not.
+
+    Raises
+    ------
+    ValueError
+        If the array has less than two dimensions.
 
     References
     ----------

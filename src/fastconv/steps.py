@@ -13,7 +13,15 @@ from fastconv.signals import EndRequest
 
 @dataclass(frozen=True)
 class Report:
-    """One step of training: the steps of the net so far, loss and accuracy of the batch, and how long it took."""
+    """One step of training: the steps of the net so far, loss and accuracy of the batch, and how long it took.
+
+    Parameters
+    ----------
+    step : int
+    loss, accuracy : float
+        Of the batch.
+    seconds : float
+    """
 
     step: int
     loss: float

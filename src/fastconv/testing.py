@@ -77,7 +77,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `gradcheck` found: one `Entry` an array; prints as a table."""
+    """What `gradcheck` found: one `Entry` an array; prints as a table.
+
+    Parameters
+    ----------
+    layer : str
+    entries : list of Entry
+    """
 
     layer: str
     entries: list[Entry] = field(default_factory=list)

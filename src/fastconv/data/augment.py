@@ -97,7 +97,12 @@ class Augment:
         return out.transpose(0, 3, 1, 2)
 
     def check(self, images: np.ndarray) -> None:
-        """Raise ValueError unless images (N, C, H, W) can be shifted and filled as asked."""
+        """Raise ValueError unless images (N, C, H, W) can be shifted and filled as asked.
+
+        Parameters
+        ----------
+        images : ndarray of shape (N, C, H, W)
+        """
         _, channels, height, width = images.shape
         if self.shift >= min(height, width):
             raise ValueError(f"Augment: shift {self.shift} moves images of {height} x {width} out of sight")
@@ -119,6 +124,13 @@ class Augment:
 
         Rows down, right, mirrored (0 or 1); where more than that is asked for, ten of 24 bits each behind them: area,
         proportions, down and right of the part, angle, the three colours, down and right of the covered square.
+
+        Parameters
+        ----------
+        n : int
+            Samples.
+        seed, epoch : int
+            What the draws are a function of.
         """
         bits = words(n, seed, "augment", epoch)
         steps = np.uint64(2 * self.shift + 1)
@@ -136,7 +148,17 @@ class Augment:
         return np.concatenate(more)
 
     def place(self, source: np.ndarray, rows: np.ndarray, drawn: np.ndarray, out: np.ndarray) -> None:
-        """Write source[rows] to ``out``, changed as ``drawn`` says; source and out are (N, H, W, C)."""
+        """Write source[rows] to ``out``, changed as ``drawn`` says; source and out are (N, H, W, C).
+
+        Parameters
+        ----------
+        source : ndarray of shape (N, H, W, C)
+        rows : ndarray of int, shape (n,)
+        drawn : ndarray
+            The rows of `draws` for these samples.
+        out : ndarray of shape (n, H, W, C)
+            Written over.
+        """
         self._move(source, rows, drawn, out, self.fill)
         if len(drawn) > 3:
             fill = np.asarray(self.fill).astype(np.int32)
@@ -152,6 +174,17 @@ class Augment:
         """Write the masks source[rows] of images that `place` changes to ``out``; both are (N, H, W).
 
         Pixels of no image, from outside of it or covered, are ``ignored``.
+
+        Parameters
+        ----------
+        source : ndarray of shape (N, H, W)
+        rows : ndarray of int, shape (n,)
+        drawn : ndarray
+            The rows of `draws` for these samples.
+        out : ndarray of shape (n, H, W)
+            Written over.
+        ignored : int
+            The class of pixels that come in from outside.
         """
         self._move(source, rows, drawn, out, ignored)
         if len(drawn) > 3:

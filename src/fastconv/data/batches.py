@@ -204,6 +204,11 @@ class Batches:
     def indices(self, epoch: int, index: int) -> np.ndarray:
         """Return which samples batch ``index`` of ``epoch`` holds: int64 (n,).
 
+        Parameters
+        ----------
+        epoch, index : int
+            From 0.
+
         Raises
         ------
         IndexError
@@ -235,6 +240,11 @@ class Batches:
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
         """Make one batch; `position` stays.
+
+        Parameters
+        ----------
+        epoch, index : int
+            From 0.
 
         Returns
         -------

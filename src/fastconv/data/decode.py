@@ -162,6 +162,10 @@ def unfitted(mask: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndar
         Width and height of the picture.
     resize : "crop", "pad" or "stretch"
         How it was brought to the mask's size.
+
+    Returns
+    -------
+    ndarray of the picture's own height and width
     """
     (height, width), (own_width, own_height) = mask.shape, size
     spans = [(0.0, height), (0.0, width)]  # in the mask: where the picture begins, and how long it is
@@ -187,7 +191,12 @@ def _places(side: int, own: int, begin: float, length: float) -> tuple[np.ndarra
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height of a picture, turned as its EXIF says."""
+    """Return width and height of a picture, turned as its EXIF says.
+
+    Parameters
+    ----------
+    path : path-like
+    """
     from PIL import Image
 
     with Image.open(path, formats=FORMATS) as opened:

@@ -131,7 +131,12 @@ def _part(root: Path, folders: dict[str, Path], classes: tuple[str, ...]) -> Par
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return the image files at and below a folder, sorted by their names' bytes."""
+    """Return the image files at and below a folder, sorted by their names' bytes.
+
+    Parameters
+    ----------
+    folder : path-like
+    """
     found: list[Path] = []
     waiting, seen = [folder], set()
     while waiting:

@@ -30,6 +30,10 @@ def names() -> tuple[str, ...]:
 def resolve(name: PathLike) -> str:
     """Return a name of `names` as it is, and the path of a folder made absolute.
 
+    Parameters
+    ----------
+    name : str or path-like
+
     Raises
     ------
     ValueError

@@ -42,7 +42,12 @@ class MaskListing:
 
 
 def has_masks(folder: PathLike) -> bool:
-    """Return whether a folder holds ``images/`` and ``masks/``, perhaps in ``train/``."""
+    """Return whether a folder holds ``images/`` and ``masks/``, perhaps in ``train/``.
+
+    Parameters
+    ----------
+    folder : path-like
+    """
     root = expand(folder)
     return any((where / IMAGES).is_dir() and (where / MASKS).is_dir() for where in (root, root / "train"))
 

@@ -55,7 +55,15 @@ class Mixup:
             raise ValueError(f"Mixup: alpha must be in (0, {_MOST:g}], got {self.alpha}")
 
     def draw(self, n: int, seed: int, epoch: int, index: int) -> tuple[float, np.ndarray]:
-        """Return the share that each sample of a batch of n keeps, a multiple of 1/65536, and whom it is mixed with."""
+        """Return the share that each sample of a batch of n keeps, a multiple of 1/65536, and whom it is mixed with.
+
+        Parameters
+        ----------
+        n : int
+            Samples of the batch.
+        seed, epoch, index : int
+            What the draw is a function of.
+        """
         step = (epoch << 32) | index
         return self._share(seed, step), permutation(n, seed, "mixup order", step)
 

@@ -20,5 +20,11 @@ def palette() -> np.ndarray:
 
 
 def painted(mask: np.ndarray) -> np.ndarray:
-    """Return the colours of a mask (H, W): uint8 (H, W, 3)."""
+    """Return the colours of a mask (H, W): uint8 (H, W, 3).
+
+    Parameters
+    ----------
+    mask : ndarray of int, shape (H, W)
+        Classes from 0.
+    """
     return palette()[mask]

@@ -172,6 +172,13 @@ class Pictures:
 
     Where the files hold masks, too, these are no part of the images: see `Masks`.
 
+    Parameters
+    ----------
+    files : object
+        Where the images are and how they come to one size.
+    rows : ndarray of int
+        Which of them, in what order.
+
     Attributes
     ----------
     shape : tuple of int
@@ -204,15 +211,34 @@ class Pictures:
         return self.size
 
     def part(self, rows: np.ndarray) -> Pictures:
-        """Return some of the images, not decoded."""
+        """Return some of the images, not decoded.
+
+        Parameters
+        ----------
+        rows : int, slice, or sequence of int
+            Which images.
+        """
         return Pictures(self.files, self.rows[rows], self.sums[rows], self.squares[rows])
 
     def name(self, row: int) -> str:
-        """Return the name of an image's file below the folder, as a terminal may show it."""
+        """Return the name of an image's file below the folder, as a terminal may show it.
+
+        Parameters
+        ----------
+        row : int
+        """
         return printable(self.files.names[int(self.rows[row])])
 
     def fetch(self, rows: np.ndarray, out: np.ndarray, ahead: Sequence[int] | np.ndarray = ()) -> None:
         """Write images to ``out`` (n, H, W, C), masks behind them, while those of the rows ``ahead`` are begun.
+
+        Parameters
+        ----------
+        rows : sequence of int
+        out : ndarray of shape (n, H, W, C), uint8
+            Written over.
+        ahead : sequence of int, optional
+            Rows that are decoded meanwhile.
 
         Raises
         ------
@@ -240,7 +266,17 @@ class Pictures:
         return found.transpose(0, 3, 1, 2) if found.ndim == 4 else found.transpose(2, 0, 1)
 
     def channels(self, key: Any) -> np.ndarray:
-        """Return images (n, H, W, C) with masks behind them, of one row (H, W, C)."""
+        """Return images (n, H, W, C) with masks behind them, of one row (H, W, C).
+
+        Parameters
+        ----------
+        key : int, slice, or sequence of int
+
+        Raises
+        ------
+        OSError, ValueError
+            If a file is gone or damaged.
+        """
         rows = np.arange(len(self.rows))[key]
         if rows.ndim == 0:
             return self.channels([int(rows)])[0]
@@ -265,6 +301,11 @@ class Pictures:
 
 class Masks:
     """The class of each pixel (N, H, W), uint8, of images in files; slices and lists of rows give arrays.
+
+    Parameters
+    ----------
+    counts : ndarray of int
+        Pixels of each class, by image.
 
     Attributes
     ----------
@@ -297,11 +338,23 @@ class Masks:
         return found
 
     def part(self, rows: np.ndarray) -> Masks:
-        """Return some of the masks, not decoded."""
+        """Return some of the masks, not decoded.
+
+        Parameters
+        ----------
+        rows : int, slice, or sequence of int
+            Which images.
+        """
         return Masks(self.pictures.part(rows), self._counts)
 
     def of(self, images: Any) -> bool:
-        """Return whether these are the masks of some images, so that both are decoded at once."""
+        """Return whether these are the masks of some images, so that both are decoded at once.
+
+        Parameters
+        ----------
+        images : object
+            Pictures, perhaps those that the masks belong to.
+        """
         own = self.pictures
         return isinstance(images, Pictures) and images.files is own.files and np.array_equal(images.rows, own.rows)
 

@@ -66,6 +66,10 @@ class Standardizer:
             One pair of numbers for each channel, or one for each pixel of each channel. Per pixel, one that
             is hardly ever lit (a corner in MNIST) comes out very large where it is.
 
+        Returns
+        -------
+        Standardizer
+
         Raises
         ------
         ValueError
@@ -115,7 +119,20 @@ class Standardizer:
         return out.transpose(0, 3, 1, 2)
 
     def expand(self, shape: tuple[int, int, int], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and 1 / deviation as ``dtype`` arrays (H, W, C) for images of shape (C, H, W)."""
+        """Return mean and 1 / deviation as ``dtype`` arrays (H, W, C) for images of shape (C, H, W).
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (C, H, W).
+        dtype : dtype
+            float32 or float64.
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit the statistics.
+        """
         fits = self.mean.shape == shape if self.per == "pixel" else self.mean.shape[0] == shape[0]
         if not fits:
             raise ValueError(
@@ -133,6 +150,15 @@ class Standardizer:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "Standardizer":
         """Restore what `to_dict` returned.
+
+        Parameters
+        ----------
+        state : mapping
+            ``{"mean": ..., "deviation": ...}``, nested lists.
+
+        Returns
+        -------
+        Standardizer
 
         Raises
         ------

@@ -46,14 +46,26 @@ class TornError(ValueError):
 
 @dataclass(frozen=True)
 class Paths:
-    """The files of a net; ``head`` may lie elsewhere."""
+    """The files of a net; ``head`` may lie elsewhere.
+
+    Parameters
+    ----------
+    weights, head : Path
+    """
 
     weights: Path
     head: Path
 
     @classmethod
     def of(cls, weights: str | Path, head: str | Path | None = None) -> "Paths":
-        """Return the files of the net NAME."""
+        """Return the files of the net NAME.
+
+        Parameters
+        ----------
+        weights : path-like
+        head : path-like, optional
+            Beside the weights by default.
+        """
         weights = expand(weights)
         return cls(weights, expand(head) if head else weights.with_name(weights.name + ".head"))
 
@@ -70,6 +82,15 @@ class Paths:
     def lock(self, *, shared: bool = False) -> Lock:
         """Take the net's lock: for oneself to change it, shared to read it.
 
+        Parameters
+        ----------
+        shared : bool
+
+        Returns
+        -------
+        Lock
+            Closed, it is given up.
+
         Raises
         ------
         BlockingIOError
@@ -79,18 +100,35 @@ class Paths:
         return Lock(self.weights, f"another process {busy}; try again when it has ended", shared=shared)
 
     def generation(self, number: int) -> tuple[Path, Path]:
-        """Return the weights and head files of generation 0 or 1."""
+        """Return the weights and head files of generation 0 or 1.
+
+        Parameters
+        ----------
+        number : int
+            0 or 1.
+        """
         if number == 0:
             return self.weights, self.head
         return self.weights.with_name(self.weights.name + ".1"), self.head.with_name(self.head.name + ".1")
 
     def sync_names(self, number: int) -> None:
-        """Wait until the names of a generation's files are on the disk; a record may count on them then."""
+        """Wait until the names of a generation's files are on the disk; a record may count on them then.
+
+        Parameters
+        ----------
+        number : int
+            0 or 1.
+        """
         for folder in {path.parent for path in self.generation(number)}:
             sync_folder(folder)
 
     def settle(self, record: "Record") -> "Record":
-        """Give generation 1 the plain names, if it counts; also where that was interrupted."""
+        """Give generation 1 the plain names, if it counts; also where that was interrupted.
+
+        Parameters
+        ----------
+        record : Record
+        """
         if record.generation == 1:
             for old, new in zip(self.generation(1), self.generation(0), strict=True):
                 if old.exists():  # else it has its plain name already
@@ -105,7 +143,19 @@ class Paths:
 
 @dataclass
 class Record:
-    """What NAME.json says."""
+    """What NAME.json says.
+
+    Parameters
+    ----------
+    width, layers, inputs, classes, seed, step, generation : int
+        ``inputs`` are the pixels of an image, ``step`` the updates that the net has had.
+    alpha : float
+    activation : str
+    state : str
+        "clean", or in which step it was torn.
+    sampler : dict
+        Where the last run was among the samples, and its settings.
+    """
 
     width: int
     layers: int
@@ -130,13 +180,23 @@ class Record:
         return self.layers * self.core.row * 4
 
     def write(self, paths: Paths) -> None:
-        """Replace the record in one step, and wait for the disk."""
+        """Replace the record in one step, and wait for the disk.
+
+        Parameters
+        ----------
+        paths : Paths
+        """
         overwrite(paths.draft, [self._text()])
         os.replace(paths.draft, paths.record)
         sync_folder(paths.record.parent)
 
     def mark(self, paths: Paths) -> None:
-        """Change the record in place, which takes no room; a kill leaves the old one or the new one, within a page."""
+        """Change the record in place, which takes no room; a kill leaves the old one or the new one, within a page.
+
+        Parameters
+        ----------
+        paths : Paths
+        """
         overwrite(paths.record, [self._text()], sync=False)
 
     def _text(self) -> bytes:
@@ -145,6 +205,14 @@ class Record:
     @classmethod
     def read(cls, path: Path) -> "Record":
         """Read and check a record.
+
+        Parameters
+        ----------
+        path : Path
+
+        Returns
+        -------
+        Record
 
         Raises
         ------
@@ -168,7 +236,12 @@ class Record:
         return record
 
     def refuse_torn(self, paths: Paths) -> None:
-        """Raise TornError if the weights belong to no step."""
+        """Raise TornError if the weights belong to no step.
+
+        Parameters
+        ----------
+        paths : Paths
+        """
         if self.state != "clean":
             raise TornError(
                 f"{paths.weights} is {self.state}: a run was ended while it updated the file in place. Take a copy "

@@ -23,7 +23,16 @@ class Head:
         self.w_out, self.b_out = np.zeros((classes, width), np.float32), np.zeros(classes, np.float32)
 
     def initialize(self, seed: int) -> "Head":
-        """Draw Glorot-uniform weights (Glorot & Bengio 2010, eq. 16); biases 0."""
+        """Draw Glorot-uniform weights (Glorot & Bengio 2010, eq. 16); biases 0.
+
+        Parameters
+        ----------
+        seed : int
+
+        Returns
+        -------
+        Head
+        """
         rng = random.generator(seed, "deep head")
         for w in (self.w_in, self.w_out):
             bound = np.sqrt(6.0 / sum(w.shape))
@@ -42,16 +51,36 @@ class Head:
 
     @staticmethod
     def size(inputs: int, width: int, classes: int) -> int:
-        """Return the length that the file of such a head has."""
+        """Return the length that the file of such a head has.
+
+        Parameters
+        ----------
+        inputs, width, classes : int
+        """
         return 4 * (width * (inputs + 1) + classes * (width + 1))
 
     def write(self, path: Path, sync: bool = True) -> None:
-        """Write the parameters as little-endian float32, in the room that the file has; ``sync``: wait for the disk."""
+        """Write the parameters as little-endian float32, in the room that the file has; ``sync``: wait for the disk.
+
+        Parameters
+        ----------
+        path : Path
+        sync : bool
+        """
         overwrite(path, [np.ascontiguousarray(a, "<f4").data for a in self.arrays], sync)
 
     @classmethod
     def load(cls, path: Path, inputs: int, width: int, classes: int) -> "Head":
         """Read a head from its file.
+
+        Parameters
+        ----------
+        path : Path
+        inputs, width, classes : int
+
+        Returns
+        -------
+        Head
 
         Raises
         ------
@@ -67,22 +96,51 @@ class Head:
         return head
 
     def embed(self, x: np.ndarray) -> np.ndarray:
-        """Return the core's input (N, D) for pixels (N, inputs)."""
+        """Return the core's input (N, D) for pixels (N, inputs).
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, inputs), float32
+            Pixels in [0, 1].
+        """
         return F.tanh(F.linear(x, self.w_in, self.b_in))
 
     def logits(self, h: np.ndarray) -> np.ndarray:
-        """Return the class scores (N, classes) of the core's output (N, D)."""
+        """Return the class scores (N, classes) of the core's output (N, D).
+
+        Parameters
+        ----------
+        h : ndarray of shape (N, D), float32
+        """
         return F.linear(h, self.w_out, self.b_out)
 
     def descend_output(self, h: np.ndarray, grad: np.ndarray, rate: float) -> np.ndarray:
-        """Take the output layer a step along; return the gradient of h, taken before it."""
+        """Take the output layer a step along; return the gradient of h, taken before it.
+
+        Parameters
+        ----------
+        h : ndarray of shape (N, D), float32
+        grad : ndarray of shape (N, classes)
+            Gradient of the scores.
+        rate : float
+            Learning rate.
+        """
         grad_h, dw, db = F.linear_backward(grad, h, self.w_out)
         assert grad_h is not None
         self._step(self.w_out, dw, self.b_out, db, rate)
         return grad_h
 
     def descend_input(self, x: np.ndarray, h: np.ndarray, grad: np.ndarray, rate: float) -> None:
-        """Take the input layer a step along; h is what `embed` gave, grad its gradient."""
+        """Take the input layer a step along; h is what `embed` gave, grad its gradient.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, inputs), float32
+            Pixels in [0, 1].
+        h, grad : ndarray of shape (N, D), float32
+        rate : float
+            Learning rate.
+        """
         _, dw, db = F.linear_backward(F.tanh_backward(grad, h), x, self.w_in, need_input_grad=False)
         self._step(self.w_in, dw, self.b_in, db, rate)
 

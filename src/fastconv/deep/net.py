@@ -84,14 +84,34 @@ class DeepNet:
         self._plan: tuple[int, int] = (-1, 0)
 
     def logits(self, x: np.ndarray, watch: Watch | None = None) -> np.ndarray:
-        """Return the class scores (N, classes) of pixels (N, inputs)."""
+        """Return the class scores (N, classes) of pixels (N, inputs).
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, inputs), float32
+            Pixels in [0, 1].
+        watch : callable, optional
+            Told how many layers were walked; it may raise to abandon the walk.
+        """
         h = to_blocks(self.head.embed(x))
         for _, window in self._walk(pieces(self.core, self._window), watch):
             residual_forward(self.core, window, h)
         return self.head.logits(from_blocks(h, len(x)))
 
     def forward(self, x: np.ndarray, watch: Watch | None = None) -> np.ndarray:
-        """As `logits`, keeping what `backward` needs; ``watch`` may raise to abandon the step, nothing is changed."""
+        """As `logits`, keeping what `backward` needs; ``watch`` may raise to abandon the step, nothing is changed.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, inputs), float32
+            Pixels in [0, 1].
+        watch : callable, optional
+            Told how many layers were walked; it may raise to abandon the walk.
+
+        Returns
+        -------
+        ndarray of shape (N, classes)
+        """
         self._prepare(len(x))
         self._x, self._embedded = x, self.head.embed(x)
         h = to_blocks(self._embedded)
@@ -116,6 +136,10 @@ class DeepNet:
             Gradient of the scores (N, classes).
         layer_rate, head_rate : float
             Learning rates.
+        watch : callable, optional
+            Told how many layers were walked; it may raise to abandon the walk.
+        updated : Memory or Mapped, optional
+            Where the new layers go.
         """
         g = to_blocks(self.head.descend_output(self._h, grad, head_rate), "zero")
         for i, window in self._walk(self._ranges, watch, backward=True, beside=updated):

@@ -161,6 +161,17 @@ class Training:
         changing : callable, optional
             Called when the weights that count begin to change, after which the step should be let finish; never
             with durability "step".
+
+        Returns
+        -------
+        Report
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite; no weight has changed.
+        OSError
+            If the files cannot be written.
         """
         start = time.perf_counter()
         for store in self._mapped:
@@ -280,6 +291,14 @@ class Training:
 def create(paths: Paths, record: Record, *, force: bool = False) -> None:
     """Make the files of a new net: small random layers, a Glorot head, a record at step 0.
 
+    Parameters
+    ----------
+    paths : Paths
+    record : Record
+        Of step 0.
+    force : bool
+        Replace a net that is there.
+
     Raises
     ------
     FileExistsError
@@ -361,6 +380,23 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Return test_loss, test_accuracy, seconds and layer_samples_per_second over samples.
 
+    Parameters
+    ----------
+    paths : Paths
+    samples : Samples
+    levels : int
+        Value of white.
+    in_memory : bool
+        Read all weights first.
+    limit : int, optional
+        Use so many samples only.
+    watch : callable, optional
+        Told how many layers were walked; it may raise to abandon the walk.
+    window : int
+        Bytes of weights worked on at a time.
+    batch : int
+        Samples that go through the layers at a time.
+
     Raises
     ------
     ValueError, OSError
@@ -405,6 +441,11 @@ def _parts(n: int, size: int) -> Iterator[slice]:
 
 def inspect(paths: Paths, ranges: int = 10) -> dict[str, Any]:
     """Return what a net is, and norm, range and NaN count of its layers over ``ranges`` runs of them.
+
+    Parameters
+    ----------
+    paths : Paths
+    ranges : int
 
     Raises
     ------

@@ -89,15 +89,34 @@ class Finding:
         return max((remark.verdict for remark in self.remarks), default=Verdict.GOOD)
 
     def good(self, text: str) -> None:
-        """Remark something that is as it should be."""
+        """Remark something that is as it should be.
+
+        Parameters
+        ----------
+        text : str
+        """
         self.remarks.append(Remark(Verdict.GOOD, text))
 
     def suspicious(self, text: str, advice: str = "") -> None:
-        """Remark something that may be meant, or may be a mistake."""
+        """Remark something that may be meant, or may be a mistake.
+
+        Parameters
+        ----------
+        text : str
+        advice : str
+            What to change.
+        """
         self.remarks.append(Remark(Verdict.SUSPICIOUS, text, advice))
 
     def wrong(self, text: str, advice: str = "") -> None:
-        """Remark something that cannot be meant."""
+        """Remark something that cannot be meant.
+
+        Parameters
+        ----------
+        text : str
+        advice : str
+            What to change.
+        """
         self.remarks.append(Remark(Verdict.WRONG, text, advice))
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,7 +135,17 @@ class Finding:
         }
 
     def text(self, number: int, width: int = 88, paint: Paint | None = None) -> str:
-        """Lay out for people: a heading with the verdict, figures, table, remarks and advice."""
+        """Lay out for people: a heading with the verdict, figures, table, remarks and advice.
+
+        Parameters
+        ----------
+        number : int
+            Of the step.
+        width : int
+            Characters a line.
+        paint : callable, optional
+            ``paint(text, verdict)`` returns a text with its colour.
+        """
         paint = paint or _unpainted
         word = f"{self.verdict}".upper() if self.verdict == Verdict.WRONG else str(self.verdict)
         head = f"{number}  {self.title} "
@@ -136,7 +165,12 @@ class Finding:
 
 @dataclass
 class Report:
-    """The findings of a check, in the order of the steps; prints as a page for people."""
+    """The findings of a check, in the order of the steps; prints as a page for people.
+
+    Parameters
+    ----------
+    findings : list of Finding
+    """
 
     findings: list[Finding] = field(default_factory=list)
 
@@ -161,7 +195,12 @@ class Report:
         }
 
     def closing(self) -> str:
-        """Say in one line how it all came out."""
+        """Say in one line how it all came out.
+
+        Returns
+        -------
+        str
+        """
         seconds = sum(finding.seconds for finding in self.findings)
         by = {v: [f.title.lower() for f in self.findings if f.verdict == v] for v in Verdict}
         parts = [f"{v}: {', '.join(by[v])}" for v in (Verdict.WRONG, Verdict.SUSPICIOUS) if by[v]]
@@ -169,7 +208,15 @@ class Report:
         return f"{said} ({seconds:.1f} s)"
 
     def text(self, width: int = 88, paint: Paint | None = None) -> str:
-        """Lay out for people."""
+        """Lay out for people.
+
+        Parameters
+        ----------
+        width : int
+            Characters a line.
+        paint : callable, optional
+            ``paint(text, verdict)`` returns a text with its colour.
+        """
         pages = [finding.text(i, width, paint) for i, finding in enumerate(self.findings, 1)]
         return "\n\n".join([*pages, self.closing()])
 

@@ -152,12 +152,22 @@ def activation_statistics(model: Module, x: Array, *, training: bool = False) ->
 
 
 def gradient_norms(model: Module) -> dict[str, float]:
-    """Return the Euclidean norm of every trained parameter's gradient, as the latest backward left it."""
+    """Return the Euclidean norm of every trained parameter's gradient, as the latest backward left it.
+
+    Parameters
+    ----------
+    model : Module
+    """
     return {name: _norm(param.grad) for name, param in model.named_parameters() if param.requires_grad}
 
 
 def weights(model: Module) -> dict[str, Array]:
-    """Return copies of all trained weights of two or more dimensions: what `update_ratios` compares with."""
+    """Return copies of all trained weights of two or more dimensions: what `update_ratios` compares with.
+
+    Parameters
+    ----------
+    model : Module
+    """
     return {
         name: param.data.copy()
         for name, param in model.named_parameters()
@@ -170,6 +180,12 @@ def update_ratios(before: Mapping[str, Array], model: Module) -> dict[str, float
 
     About 1e-3 is healthy; much more and the weights are thrown about, much less and they hardly move. Biases
     have no such figure: they start at 0. A weight that was all 0 has the ratio infinity (0 if it still is).
+
+    Parameters
+    ----------
+    before : mapping of str to ndarray
+        What `weights` returned before the update.
+    model : Module
 
     References
     ----------

@@ -28,6 +28,7 @@ from fastconv.functional import transposed as _transposed
 from fastconv.functional._check import (
     release_scratch,
 )
+from fastconv.functional._docs import complete as _complete
 from fastconv.functional._epilogue import (
     ACTIVATIONS,
 )
@@ -350,3 +351,5 @@ __all__ = [
     "tanh_backward",
     "vector_norm",
 ]
+
+_complete({name: value for name in __all__ if callable(value := globals()[name])})

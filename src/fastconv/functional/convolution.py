@@ -296,6 +296,8 @@ def conv1d(
         As in :func:`conv2d`, arrays as ``out``.
     out : ndarray of shape (N, K, Q), optional
         As an earlier call returned it: a view over memory of shape (N, Q, K).
+    stride, dilation, groups : int
+        As in :func:`conv2d`.
 
     Returns
     -------

@@ -79,6 +79,8 @@ def batch_norm(
     out : array of input's shape, optional
     saved : (2, C) array, optional
         Receives the mean and the inverse standard deviation that were used, for :func:`batch_norm_backward`.
+    training : bool
+        Whether statistics are the batch's, or the running ones.
 
     Returns
     -------
@@ -154,6 +156,12 @@ def batch_norm_coefficients(
 
     scale = weight / sqrt(var + eps) and shift = bias - mean * scale, computed in float64 and rounded once.
     ``out`` receives them, ``saved`` the mean and the inverse standard deviation, as in :func:`batch_norm`.
+
+    Parameters
+    ----------
+    running_mean, running_var : ndarray of shape (C,)
+    weight, bias : ndarray of shape (C,), optional
+    out, saved : ndarray of shape (2, C), optional
 
     Raises
     ------

@@ -44,6 +44,11 @@ def pool2d_output_shape(
     Along each axis ``P = floor((H + top + bottom - dilation*(kernel_size - 1) - 1) / stride) + 1``;
     ``ceil_mode`` rounds up, but drops a window that would start behind the input.
 
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (N, C, H, W).
+
     Raises
     ------
     ValueError

@@ -94,6 +94,12 @@ def pad_backward(grad_output: Array, input: Array, padding: Sequence[int]) -> Ar
 def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     """Return an array in which the axes from one to another are one, read in C order of the shape.
 
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+    start_dim, end_dim : int
+        First and last of the axes that become one; negative ones count from the end.
+
     Raises
     ------
     ValueError
@@ -106,6 +112,11 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
 def reshape(input: Array, *shape: Any) -> Array:
     """Return the elements in another shape, read in C order of both; one size may be -1.
 
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+    *shape : int, or one tuple of int
+
     Raises
     ------
     ValueError
@@ -117,6 +128,12 @@ def reshape(input: Array, *shape: Any) -> Array:
 
 def permute(input: Array, *axes: Any) -> Array:
     """Return an array with its axes in another order.
+
+    Parameters
+    ----------
+    input : ndarray of float32 or float64
+    *axes : int, or one tuple of int
+        Which axis of the input each axis of the result is.
 
     Raises
     ------

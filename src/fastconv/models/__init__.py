@@ -82,6 +82,10 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Module:
     classes : int
         Length of the output; a regression may have 1.
 
+    Returns
+    -------
+    Module
+
     Raises
     ------
     ValueError

@@ -79,5 +79,11 @@ class DenseNet(nn.Module):
 
 
 def densenet121(num_classes: int = 1000) -> DenseNet:
-    """Return a DenseNet of 121 layers for images of 3 channels."""
+    """Return a DenseNet of 121 layers for images of 3 channels.
+
+    Parameters
+    ----------
+    num_classes : int
+        Scores of an image.
+    """
     return DenseNet((6, 12, 24, 16), 32, 64, num_classes)

@@ -88,7 +88,13 @@ class EfficientNetLite(nn.Module):
 
 
 def efficientnet_lite0(num_classes: int = 1000) -> EfficientNetLite:
-    """Return EfficientNet-Lite0 for images of 3 channels; pretrained weights expect (x - 127) / 128."""
+    """Return EfficientNet-Lite0 for images of 3 channels; pretrained weights expect (x - 127) / 128.
+
+    Parameters
+    ----------
+    num_classes : int
+        Scores of an image.
+    """
     return EfficientNetLite(num_classes)
 
 

@@ -46,5 +46,11 @@ class MobileNetV2(nn.Module):
 
 
 def mobilenet_v2(num_classes: int = 1000) -> MobileNetV2:
-    """Return MobileNetV2 of width 1 for images of 3 channels."""
+    """Return MobileNetV2 of width 1 for images of 3 channels.
+
+    Parameters
+    ----------
+    num_classes : int
+        Scores of an image.
+    """
     return MobileNetV2(num_classes)

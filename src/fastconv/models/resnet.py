@@ -67,10 +67,22 @@ class ResNet(nn.Module):
 
 
 def resnet18(num_classes: int = 1000) -> ResNet:
-    """Return an 18-layer residual net for images of 3 channels."""
+    """Return an 18-layer residual net for images of 3 channels.
+
+    Parameters
+    ----------
+    num_classes : int
+        Scores of an image.
+    """
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes)
 
 
 def resnet50(num_classes: int = 1000) -> ResNet:
-    """Return a 50-layer residual net, whose stride lies in the 3×3 convolutions, for images of 3 channels."""
+    """Return a 50-layer residual net, whose stride lies in the 3×3 convolutions, for images of 3 channels.
+
+    Parameters
+    ----------
+    num_classes : int
+        Scores of an image.
+    """
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes)

@@ -40,5 +40,11 @@ class SqueezeNet(nn.Module):
 
 
 def squeezenet1_1(num_classes: int = 1000) -> SqueezeNet:
-    """Return SqueezeNet 1.1 for images of 3 channels."""
+    """Return SqueezeNet 1.1 for images of 3 channels.
+
+    Parameters
+    ----------
+    num_classes : int
+        Scores of an image.
+    """
     return SqueezeNet(num_classes)

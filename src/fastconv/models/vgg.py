@@ -30,5 +30,11 @@ class VGG(nn.Module):
 
 
 def vgg16_bn(num_classes: int = 1000) -> VGG:
-    """Return VGG-16 with batch normalisation for images of 3 channels: 138 million parameters, most in one layer."""
+    """Return VGG-16 with batch normalisation for images of 3 channels: 138 million parameters, most in one layer.
+
+    Parameters
+    ----------
+    num_classes : int
+        Scores of an image.
+    """
     return VGG(STAGES, num_classes)

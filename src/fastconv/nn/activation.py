@@ -8,7 +8,13 @@ from fastconv.nn.base import Module, Parameter, initial, size
 
 
 class Identity(Module):
-    """The input itself, whatever arguments it is built with: a place that holds no layer."""
+    """The input itself, whatever arguments it is built with: a place that holds no layer.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Taken and left, so that it can stand in the place of any layer.
+    """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
@@ -25,7 +31,12 @@ class ReLU(Module):
 
 
 class LeakyReLU(Module):
-    """x where x > 0, else `negative_slope` · x (Maas et al., "Rectifier nonlinearities...", ICML 2013)."""
+    """x where x > 0, else `negative_slope` · x (Maas et al., "Rectifier nonlinearities...", ICML 2013).
+
+    Parameters
+    ----------
+    negative_slope : float
+    """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = number("LeakyReLU", "negative_slope", negative_slope)
@@ -72,7 +83,18 @@ class ReLU6(Module):
 
 
 class Hardtanh(Module):
-    """min(max(x, `min_val`), `max_val`); NaN stays NaN."""
+    """min(max(x, `min_val`), `max_val`); NaN stays NaN.
+
+    Parameters
+    ----------
+    min_val, max_val : float
+        The first below the second.
+
+    Raises
+    ------
+    ValueError
+        If `min_val` is not below `max_val`.
+    """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
         self.min_val, self.max_val = number("Hardtanh", "min_val", min_val), number("Hardtanh", "max_val", max_val)
@@ -84,7 +106,18 @@ class Hardtanh(Module):
 
 
 class ELU(Module):
-    """x where x > 0, else `alpha` · (exp(x) - 1), `alpha` at least 0 (Clevert et al., 2015)."""
+    """x where x > 0, else `alpha` · (exp(x) - 1), `alpha` at least 0 (Clevert et al., 2015).
+
+    Parameters
+    ----------
+    alpha : float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is negative or no number.
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = number("ELU", "alpha", alpha)
@@ -96,7 +129,17 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """x · Φ(x), Φ the normal distribution, or with ``approximate="tanh"`` its approximation by tanh."""
+    """x · Φ(x), Φ the normal distribution, or with ``approximate="tanh"`` its approximation by tanh.
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}
+
+    Raises
+    ------
+    ValueError
+        If `approximate` is another word.
+    """
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
@@ -136,7 +179,19 @@ class Hardsigmoid(Module):
 
 
 class Softplus(Module):
-    """log(1 + exp(`beta` · x)) / `beta`, and x itself where `beta` · x > `threshold`."""
+    """log(1 + exp(`beta` · x)) / `beta`, and x itself where `beta` · x > `threshold`.
+
+    Parameters
+    ----------
+    beta : float
+        Above 0.
+    threshold : float
+
+    Raises
+    ------
+    ValueError
+        If `beta` is not positive.
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         self.beta, self.threshold = number("Softplus", "beta", beta), number("Softplus", "threshold", threshold)
@@ -174,14 +229,24 @@ class _AlongAxis(Module):
 
 
 class Softmax(_AlongAxis):
-    """exp(x) / sum of exp(x) along `axis`, computed without overflow."""
+    """exp(x) / sum of exp(x) along `axis`, computed without overflow.
+
+    Parameters
+    ----------
+    axis : int
+    """
 
     def forward(self, input: Any) -> Any:
         return F.softmax(input, self.axis)
 
 
 class LogSoftmax(_AlongAxis):
-    """log(softmax(x)) along `axis`, computed in one stable step."""
+    """log(softmax(x)) along `axis`, computed in one stable step.
+
+    Parameters
+    ----------
+    axis : int
+    """
 
     def forward(self, input: Any) -> Any:
         return F.log_softmax(input, self.axis)

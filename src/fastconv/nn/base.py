@@ -152,10 +152,32 @@ class Module(Workspace, State):
             cls.forward = _entrance(cls, vars(cls)["forward"])  # type: ignore[method-assign]
 
     def forward(self, *inputs: Any) -> Any:
+        """Return what comes of the inputs; of what shapes and dtypes they are, the class says.
+
+        Parameters
+        ----------
+        *inputs : ndarray of float32 or float64
+            In a model that is called, values of a graph instead: shapes without numbers.
+
+        Returns
+        -------
+        ndarray, or several
+            It belongs to the model until its next call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If inputs are of other shapes or dtypes than the class takes.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def backward(self, *grad_outputs: Any) -> Any:
         """Return the gradients of the latest forward's inputs, and add those of the parameters.
+
+        Parameters
+        ----------
+        *grad_outputs : ndarray
+            Gradients of the loss with respect to the outputs, of their shapes and dtypes.
 
         Raises
         ------
@@ -184,6 +206,10 @@ class Module(Workspace, State):
 
         By default a copy of the layer runs on small drawn numbers; a layer that is large, or that takes no such
         numbers, says it by a method of its own.
+
+        Parameters
+        ----------
+        *inputs : tuple of (shape, dtype)
         """
         twin = copy.deepcopy(self)
         rng = np.random.default_rng(0)
@@ -272,6 +298,11 @@ class Module(Workspace, State):
 
         Input and output are tuples where there are several. What a hook looks at is computed on its own, not as one
         with its neighbours: same bits, less speed; `plan` shows it.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(module, input, output)``; what it returns is left.
         """
         entry = lambda module, input, output: hook(module, input, output)  # noqa: E731  (its own identity)
         self._hooks = (*self._hooks, entry)
@@ -344,7 +375,13 @@ class Module(Workspace, State):
                 )
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """Yield (dotted path, module) of this module (path "") and all below it."""
+        """Yield (dotted path, module) of this module (path "") and all below it.
+
+        Parameters
+        ----------
+        prefix : str
+            Put before every path.
+        """
         yield prefix, self
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
@@ -358,14 +395,26 @@ class Module(Workspace, State):
         yield from (child for _, child in self.named_children())
 
     def apply(self, function: Callable[["Module"], object]) -> Self:
-        """Call a function with every module below this one, then with this one; returns self."""
+        """Call a function with every module below this one, then with this one; returns self.
+
+        Parameters
+        ----------
+        function : callable
+            ``function(module)``.
+        """
         for child in self.children():
             child.apply(function)
         function(self)
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze all parameters here and below (False), or train them; returns self."""
+        """Freeze all parameters here and below (False), or train them; returns self.
+
+        Parameters
+        ----------
+        requires_grad : bool
+            Whether they are trained.
+        """
         for parameter in self.parameters():
             parameter.requires_grad = bool(requires_grad)
         return self
@@ -398,20 +447,34 @@ class Module(Workspace, State):
             assigned("_training")
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode here and below; returns self."""
+        """Set training mode here and below; returns self.
+
+        Parameters
+        ----------
+        mode : bool
+            Training (True) or evaluation.
+        """
         for module in self.modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
+        """Set evaluation mode here and below; returns self."""
         return self.train(False)
 
     def zero_grad(self) -> None:
+        """Set the gradients of all parameters here and below to 0."""
         for parameter in self.parameters():
             parameter.grad.fill(0)
 
     def astype(self, dtype: npt.DTypeLike) -> Self:
-        """Convert parameters, their gradients and floating-point buffers in place; returns self."""
+        """Convert parameters, their gradients and floating-point buffers in place; returns self.
+
+        Parameters
+        ----------
+        dtype : dtype
+            float32 or float64.
+        """
         for parameter in self.parameters():
             parameter.data, parameter.grad = parameter.data.astype(dtype), parameter.grad.astype(dtype)
         for _, owner, attribute, learned in self._entries():
@@ -433,7 +496,16 @@ class Module(Workspace, State):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Build a layer from what `config` returned."""
+        """Build a layer from what `config` returned.
+
+        Parameters
+        ----------
+        config : dict
+
+        Returns
+        -------
+        Module
+        """
         return cls(**config)
 
     def extra_repr(self) -> str:

@@ -76,12 +76,27 @@ class ModuleList(_Collection):
         return {str(index): module for index, module in enumerate(self._list)}
 
     def append(self, module: Module) -> Self:
-        """Add a module at the end; returns self."""
+        """Add a module at the end; returns self.
+
+        Parameters
+        ----------
+        module : Module
+        """
         self._list = [*self._list, self._check(f"item {len(self)}", module)]
         return self
 
     def extend(self, modules: Iterable[Module]) -> Self:
-        """Add modules at the end, all or none; returns self."""
+        """Add modules at the end, all or none; returns self.
+
+        Parameters
+        ----------
+        modules : iterable of Module
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is no module, or in it twice.
+        """
         if not isinstance(modules, Iterable):
             raise TypeError(f"ModuleList: expected an iterable of modules, got {type(modules).__name__}")
         more = [self._check(f"item {index}", module) for index, module in enumerate(modules, len(self))]
@@ -89,13 +104,25 @@ class ModuleList(_Collection):
         return self
 
     def insert(self, index: SupportsIndex, module: Module) -> None:
-        """Put a module before the one at `index`."""
+        """Put a module before the one at `index`.
+
+        Parameters
+        ----------
+        index : int
+        module : Module
+        """
         changed = list(self._list)
         changed.insert(index, self._check(f"item {operator.index(index)}", module))
         self._list = changed
 
     def pop(self, index: SupportsIndex = -1) -> Module:
-        """Remove a module and return it."""
+        """Remove a module and return it.
+
+        Parameters
+        ----------
+        index : int
+            The last by default.
+        """
         changed = list(self._list)
         module = changed.pop(index)
         self._list = changed
@@ -181,7 +208,17 @@ class ModuleDict(_Collection):
         return name, self._check(repr(name), module)
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-        """Add or replace modules, all or none."""
+        """Add or replace modules, all or none.
+
+        Parameters
+        ----------
+        modules : mapping of str to Module, or iterable of pairs
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is no module, a name is none, or a module is in it twice.
+        """
         pairs: Any = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
         try:
             entries = [(name, module) for name, module in pairs]
@@ -196,19 +233,27 @@ class ModuleDict(_Collection):
         self._dict = {}
 
     def pop(self, name: str) -> Module:
-        """Remove a module and return it."""
+        """Remove a module and return it.
+
+        Parameters
+        ----------
+        name : str
+        """
         changed = dict(self._dict)
         module = changed.pop(name)
         self._dict = changed
         return module
 
     def keys(self) -> KeysView[str]:
+        """Return the names, as of a dict."""
         return self._dict.keys()
 
     def values(self) -> ValuesView[Module]:
+        """Return the modules, as of a dict."""
         return self._dict.values()
 
     def items(self) -> ItemsView[str, Module]:
+        """Return names and modules, as of a dict."""
         return self._dict.items()
 
     def __getitem__(self, name: str) -> Module:

@@ -68,7 +68,17 @@ class Sequential(Module):
                 seen.add(id(module))
 
     def append(self, layer: Module) -> Self:
-        """Add a layer at the end, its place the name; returns self."""
+        """Add a layer at the end, its place the name; returns self.
+
+        Parameters
+        ----------
+        layer : Module
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no module, or in it already.
+        """
         if str(len(self)) in self._layers:
             raise ValueError(f"Sequential: there is a layer {len(self)} already")
         changed = {**self._layers, str(len(self)): layer}

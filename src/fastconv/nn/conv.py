@@ -198,7 +198,16 @@ class Conv2d(_Conv):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Build a layer from what `config` returned; what tells no algorithm is older than the choice: "direct"."""
+        """Build a layer from what `config` returned; what tells no algorithm is older than the choice: "direct".
+
+        Parameters
+        ----------
+        config : dict
+
+        Returns
+        -------
+        Module
+        """
         return super().from_config({"algorithm": "direct", **config})
 
     def extra_repr(self) -> str:
@@ -246,6 +255,12 @@ class ConvTranspose1d(_ConvTranspose):
     """The transposed convolution of signals (N, C, L): see :func:`fastconv.functional.conv_transpose1d`.
 
     Parameters, attributes and errors are those of `ConvTranspose2d`, in one dimension.
+
+    Parameters
+    ----------
+    in_channels, out_channels, groups : int
+    kernel_size, stride, padding, output_padding, dilation : int
+    bias : bool
     """
 
     dimensions = 1

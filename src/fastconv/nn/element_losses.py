@@ -33,13 +33,23 @@ class _ElementLoss(Loss):
 
 
 class MSELoss(_ElementLoss):
-    """(output - target)², averaged or summed over all elements: see :func:`fastconv.functional.mse_loss`."""
+    """(output - target)², averaged or summed over all elements: see :func:`fastconv.functional.mse_loss`.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+    """
 
     _functions = (F.mse_loss, F.mse_loss_backward)
 
 
 class L1Loss(_ElementLoss):
-    """``|output - target|``, averaged or summed over all elements: see :func:`fastconv.functional.l1_loss`."""
+    """``|output - target|``, averaged or summed over all elements: see :func:`fastconv.functional.l1_loss`.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+    """
 
     _functions = (F.l1_loss, F.l1_loss_backward)
 
@@ -52,6 +62,11 @@ class SmoothL1Loss(_ElementLoss):
     reduction : "mean", "sum" or "none"
     beta : float
         At least 0.
+
+    Raises
+    ------
+    ValueError
+        If `beta` is negative, or `reduction` another word.
     """
 
     _functions = (F.smooth_l1_loss, F.smooth_l1_loss_backward)
@@ -72,6 +87,11 @@ class HuberLoss(_ElementLoss):
     reduction : "mean", "sum" or "none"
     delta : float
         Above 0.
+
+    Raises
+    ------
+    ValueError
+        If `delta` is not positive, or `reduction` another word.
     """
 
     _functions = (F.huber_loss, F.huber_loss_backward)

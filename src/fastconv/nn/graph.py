@@ -80,6 +80,15 @@ class GraphModule(Module):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Build it, and follow it once through the shapes it was written for: what it says may come from a file.
 
+        Parameters
+        ----------
+        config : dict
+            What `config` returned, perhaps by way of a file.
+
+        Returns
+        -------
+        GraphModule
+
         Raises
         ------
         ValueError, TypeError, IndexError

@@ -96,7 +96,13 @@ class InstanceNorm1d(_InstanceNorm):
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Normalise each channel of each sample of (N, C, H, W); all else as of `InstanceNorm1d`."""
+    """Normalise each channel of each sample of (N, C, H, W); all else as of `InstanceNorm1d`.
+
+    Parameters
+    ----------
+    num_features, eps, affine
+        As of `InstanceNorm1d`.
+    """
 
     rank = 4
 

@@ -115,11 +115,37 @@ class Loss(Workspace):
         return value
 
     def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
-        """Return the loss of the model's `output`."""
+        """Return the loss of the model's `output`.
+
+        Parameters
+        ----------
+        output : ndarray of float32 or float64
+            What the model returned.
+        target : array_like
+            What it should have: see the loss.
+        sample_weight : array_like of shape (N,), optional
+            What each sample's loss is multiplied by.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If shapes or dtypes do not fit together.
+        """
         raise NotImplementedError
 
     def backward(self, scale: float | Array = 1.0) -> Array:
-        """Return `scale` times the gradient of the latest loss, in an array that belongs to the loss."""
+        """Return `scale` times the gradient of the latest loss, in an array that belongs to the loss.
+
+        Parameters
+        ----------
+        scale : float
+            What the gradient is multiplied by.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no forward.
+        """
         saved = self._saved
         if not saved:
             raise RuntimeError(f"{type(self).__name__}.backward: called before forward")
@@ -179,6 +205,11 @@ class CrossEntropyLoss(Loss):
         A label that counts for nothing.
     label_smoothing : float
         In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative, or `label_smoothing` is not in [0, 1).
     """
 
     _settings = ("weight", "ignore_index", "label_smoothing")
@@ -200,7 +231,21 @@ class CrossEntropyLoss(Loss):
             raise ValueError(f"{name}: label_smoothing must be in [0, 1], got {label_smoothing}")
 
     def forward(self, output: Array, target: Array, sample_weight: Array | None = None) -> Any:
-        """As :func:`fastconv.functional.cross_entropy`, whose checks `backward` need not make again."""
+        """As :func:`fastconv.functional.cross_entropy`, whose checks `backward` need not make again.
+
+        Parameters
+        ----------
+        output : ndarray of shape (N, classes) or (N, classes, H, W), float32 or float64
+            Scores.
+        target : array_like of int, shape (N,) or (N, H, W)
+        sample_weight : array_like of shape (N,), optional
+            What each sample's loss is multiplied by.
+
+        Returns
+        -------
+        LossValue
+            A float with ``backward``.
+        """
         where, output = "cross_entropy", self._accept(output)
         dtype, shape = check_rows(where, output, self.reduction)
         sample = self._weigh(sample_weight, output, shape).get("sample_weight")
@@ -283,6 +328,11 @@ class DiceLoss(Loss):
         At least 0.
     ignore_index : int
         Pixels of this label count for nothing.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
     """
 
     _settings = ("normalize", "smooth", "ignore_index")

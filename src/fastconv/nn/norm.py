@@ -75,6 +75,12 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """Normalise every channel of (N, C, H, W); parameters, attributes and errors as of `BatchNorm1d`."""
+    """Normalise every channel of (N, C, H, W); parameters, attributes and errors as of `BatchNorm1d`.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, affine
+        As of `BatchNorm1d`.
+    """
 
     ranks = (4,)

@@ -179,7 +179,13 @@ class AvgPool1d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """Means over windows that divide the image into `output_size`, an int or a pair (None keeps a side)."""
+    """Means over windows that divide the image into `output_size`, an int or a pair (None keeps a side).
+
+    Parameters
+    ----------
+    output_size : int or pair of int or None
+        Rows and columns of the result; None keeps the input's.
+    """
 
     def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
         self.output_size = _sides(self, output_size)
@@ -192,6 +198,13 @@ class AdaptiveMaxPool2d(Module):
     """The largest elements of windows that divide the image into `output_size`, an int or a pair (None keeps a side).
 
     With `return_indices` their indices ``h * W + w`` are returned, too.
+
+    Parameters
+    ----------
+    output_size : int or pair of int or None
+        Rows and columns of the result; None keeps the input's.
+    return_indices : bool
+        Also return where the maxima lie.
     """
 
     def __init__(

@@ -10,7 +10,13 @@ Sides = int | tuple[int, int, int, int]
 
 
 class PixelShuffle(Module):
-    """Blocks of pixels out of channels, (N, C·r², H, W) to (N, C, H·r, W·r): see `functional.pixel_shuffle`."""
+    """Blocks of pixels out of channels, (N, C·r², H, W) to (N, C, H·r, W·r): see `functional.pixel_shuffle`.
+
+    Parameters
+    ----------
+    upscale_factor : int
+        r; its square divides the number of channels.
+    """
 
     def __init__(self, upscale_factor: int) -> None:
         self.upscale_factor = size("PixelShuffle", "upscale_factor", upscale_factor)
@@ -20,7 +26,13 @@ class PixelShuffle(Module):
 
 
 class ChannelShuffle(Module):
-    """The channels of several groups, dealt out in turns: see :func:`fastconv.functional.channel_shuffle`."""
+    """The channels of several groups, dealt out in turns: see :func:`fastconv.functional.channel_shuffle`.
+
+    Parameters
+    ----------
+    groups : int
+        Divides the number of channels.
+    """
 
     def __init__(self, groups: int) -> None:
         self.groups = size("ChannelShuffle", "groups", groups)
@@ -30,7 +42,13 @@ class ChannelShuffle(Module):
 
 
 class ZeroPad2d(Module):
-    """Zeros around images; `padding` is an int or (left, right, top, bottom), and negative numbers cut."""
+    """Zeros around images; `padding` is an int or (left, right, top, bottom), and negative numbers cut.
+
+    Parameters
+    ----------
+    padding : int or (left, right, top, bottom)
+        Pixels; negative numbers cut off.
+    """
 
     def __init__(self, padding: Sides) -> None:
         self.padding = _sides(self, padding)
@@ -45,6 +63,16 @@ class ReflectionPad2d(Module):
     """A border that mirrors the image: see :func:`fastconv.functional.reflection_pad2d`.
 
     `padding` is an int or (left, right, top, bottom), smaller than the image.
+
+    Parameters
+    ----------
+    padding : int or (left, right, top, bottom)
+        Pixels, fewer than the image has.
+
+    Raises
+    ------
+    ValueError
+        If `padding` is no int or four, or negative.
     """
 
     def __init__(self, padding: Sides) -> None:

@@ -86,13 +86,23 @@ class OnnxModel(Module):
 
     The file's own names may be any; what else the model keeps, its steps and where weights stand that no layer holds,
     has names that none of them gets.
+
+    Parameters
+    ----------
+    net : object
+        What the reader made of the file.
     """
 
     def __init__(self, net: Net) -> None:
         self._net, self._planted = plant(self, net)
 
     def at(self, path: str) -> Any:
-        """Return the layer or parameter of a path."""
+        """Return the layer or parameter of a path.
+
+        Parameters
+        ----------
+        path : str
+        """
         found: Any = self
         for part in path.split("."):
             found = vars(found)[part]

@@ -81,6 +81,11 @@ class EMA:
 
         Before the first `update` there is no average, and the model stays as it is. Other threads that predict with the
         model wait until the block is over.
+
+        Raises
+        ------
+        RuntimeError
+            If they are applied already.
         """
         if self._inside:
             raise RuntimeError("EMA.applied: the model holds its averages already")
@@ -95,7 +100,12 @@ class EMA:
                 _write(self.model, own)
 
     def copy_to(self, model: Module) -> None:
-        """Write the averages over the parameters of a model with the same names, for good."""
+        """Write the averages over the parameters of a model with the same names, for good.
+
+        Parameters
+        ----------
+        model : Module
+        """
         _write(model, self._averages)
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -104,6 +114,10 @@ class EMA:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned.
+
+        Parameters
+        ----------
+        state : dict of str to ndarray
 
         Raises
         ------

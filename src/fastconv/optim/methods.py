@@ -26,6 +26,8 @@ class SGD(Optimizer):
         At least 0.
     nesterov : bool
         Needs ``momentum > 0`` and ``dampening == 0``.
+    decay_bias_norm : bool
+        Whether weight decay is for biases and normalisations, too.
 
     References
     ----------
@@ -100,6 +102,8 @@ class Adam(Optimizer):
         Both in [0, 1).
     eps, weight_decay : float
         At least 0.
+    decay_bias_norm : bool
+        Whether weight decay is for biases and normalisations, too.
 
     References
     ----------
@@ -155,6 +159,8 @@ class AdamW(Adam):
     betas : tuple of float
     eps, weight_decay : float
         As in `Adam`; ``weight_decay`` is 0.01 by default.
+    decay_bias_norm : bool
+        Whether weight decay is for biases and normalisations, too.
 
     References
     ----------
@@ -192,6 +198,8 @@ class RMSprop(Optimizer):
     eps, weight_decay, momentum : float
         At least 0.
     centered : bool
+    decay_bias_norm : bool
+        Whether weight decay is for biases and normalisations, too.
 
     References
     ----------
@@ -252,6 +260,8 @@ class Adagrad(Optimizer):
     lr : float
     lr_decay, weight_decay, initial_accumulator_value, eps : float
         At least 0.
+    decay_bias_norm : bool
+        Whether weight decay is for biases and normalisations, too.
 
     References
     ----------

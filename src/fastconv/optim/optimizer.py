@@ -49,6 +49,12 @@ class ParamGroup(MutableMapping[str, Any]):
 
     A setting that a group was not given is the optimiser's own. The rate of a group that has one keeps its ratio to
     the optimiser's, whatever a schedule makes of that.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    index : int
+        From 0, in the order in which groups were added.
     """
 
     def __init__(self, optimizer: "Optimizer", index: int) -> None:
@@ -240,6 +246,11 @@ class Optimizer(Keywords, Leading):
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters that join later, ``{"params": ..., "lr": ..., ...}``: their first step is their own.
 
+        Parameters
+        ----------
+        group : mapping
+            ``"params"``, and settings that are not to be the optimiser's own.
+
         Raises
         ------
         TypeError, ValueError
@@ -415,6 +426,10 @@ class Optimizer(Keywords, Leading):
         """Take up the state that `state_dict` returned.
 
         Without ``updates``, as older versions wrote it, every parameter counts as updated in every step.
+
+        Parameters
+        ----------
+        state : dict of str to ndarray
 
         Raises
         ------

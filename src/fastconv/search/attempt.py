@@ -14,6 +14,13 @@ class Cut(Exception):
 class Attempt:
     """One trial, as its objective sees it: ``attempt["lr"]`` is a hyperparameter.
 
+    Parameters
+    ----------
+    report : callable
+        Told (value, step) of what the trial reports.
+    ending : object
+        Tells whether the run is to end.
+
     Attributes
     ----------
     number, stage : int
@@ -47,6 +54,12 @@ class Attempt:
 
     def report(self, value: float, step: int) -> None:
         """Say how good the trial is after some steps (whole numbers, rising).
+
+        Parameters
+        ----------
+        value : float
+            What the search is for: the larger the better, or the smaller.
+        step : int
 
         Raises
         ------

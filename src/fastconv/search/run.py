@@ -156,6 +156,15 @@ def search(
 def stored(storage: str | None, out: str | Path | None = None, name: str = "search") -> dict[str, Any]:
     """Return the ``command`` a search was started with.
 
+    Parameters
+    ----------
+    storage : str or None
+        As of `search`.
+    out : path-like, optional
+        As of `search`.
+    name : str
+        Of the search in its storage.
+
     Raises
     ------
     FileNotFoundError

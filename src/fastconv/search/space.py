@@ -54,13 +54,24 @@ class Range:
             )
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is of the range; rounding may have brought it out by a hair."""
+        """Whether a value is of the range; rounding may have brought it out by a hair.
+
+        Parameters
+        ----------
+        value : object
+        """
         if not isinstance(value, int | float) or isinstance(value, bool) or (self.log and not value > 0):
             return False
         return min(value - self.low, self.high - value) >= -1e-9 * max(abs(self.low), abs(self.high))
 
     def value(self, share: float) -> float:
-        """Return the value at a share 0..1 of the way from low to high."""
+        """Return the value at a share 0..1 of the way from low to high.
+
+        Parameters
+        ----------
+        share : float
+            0 for the low end, 1 for the high one.
+        """
         if share <= 0:
             return self.low
         if share >= 1:
@@ -73,7 +84,12 @@ class Range:
         return min(max(found, self.low), self.high)
 
     def share(self, value: float) -> float:
-        """Return how far a value is on the way from low to high."""
+        """Return how far a value is on the way from low to high.
+
+        Parameters
+        ----------
+        value : float
+        """
         if self.log:
             return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
@@ -85,6 +101,10 @@ class Range:
 @dataclass(frozen=True)
 class Choice:
     """A list of values; of a single one, a fixed value.
+
+    Parameters
+    ----------
+    values : tuple of int, float, str or bool
 
     Raises
     ------
@@ -104,7 +124,12 @@ class Choice:
         return ",".join(map(show, self.values))
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is one of the list."""
+        """Whether a value is one of the list.
+
+        Parameters
+        ----------
+        value : object
+        """
         return value in self.values
 
 
@@ -119,6 +144,15 @@ def show(value: Any) -> str:
 
 def parse(text: str) -> Dimension:
     """Read the text of a range, a list or a value.
+
+    Parameters
+    ----------
+    text : str
+        ``LOW:HIGH`` (log-uniform), ``LOW:HIGH:linear``, ``VALUE,VALUE,...`` or ``VALUE``.
+
+    Returns
+    -------
+    Range or Choice
 
     Raises
     ------
@@ -159,6 +193,10 @@ def _value(text: str) -> Value:
 
 def make_space(given: Mapping[str, Any]) -> Space:
     """Make a space of what a person wrote: texts, numbers, lists, `Range` or `Choice`.
+
+    Returns
+    -------
+    dict of str to Range or Choice
 
     Raises
     ------

@@ -70,7 +70,12 @@ class Training:
         return {"unit": self.unit, "checks": self.checks, "factor": self.factor, "options": asdict(self.options)}
 
     def check(self, space: Space) -> None:
-        """Raise ValueError unless the space can be searched: its names and kinds of values are those of options."""
+        """Raise ValueError unless the space can be searched: its names and kinds of values are those of options.
+
+        Parameters
+        ----------
+        space : mapping of str to Range or Choice
+        """
         for name, d in space.items():
             if name not in (*_NUMBERS, *_LISTS):
                 raise ValueError(f"unknown hyperparameter {name!r}; known are {', '.join((*_NUMBERS, *_LISTS))}")

@@ -69,6 +69,10 @@ def check_dtypes(arrays: Mapping[str, Array]) -> None:
 def load_arrays(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the arrays and strings of a safetensors file.
 
+    Parameters
+    ----------
+    path : path-like
+
     Raises
     ------
     ModelFileError

@@ -46,6 +46,11 @@ def register(layer: Layer) -> Layer:
     Its constructor's arguments must be attributes of the same names (or `config` return them) and be numbers,
     strings, booleans, None, modules, or tuples and dicts of these.
 
+    Parameters
+    ----------
+    layer : type
+        Subclass of `nn.Module`.
+
     Raises
     ------
     TypeError
@@ -92,6 +97,10 @@ def check(model: nn.Module) -> None:
     """Raise what `save` would for this model, apart from OSError: before it is trained, say.
 
     Of a model that has not run yet, what its own forward does is not looked at.
+
+    Parameters
+    ----------
+    model : Module
     """
     _check_module(model)
     if _registered(model) or model._running().specs is not None:
@@ -158,6 +167,10 @@ def made_of(path: PathLike) -> dict[str, Any]:
     Files of ``fastconv train --out`` name the files that layers and weights came from, with digests of the weights, and
     tell what became of the head and how many layers were frozen.
 
+    Parameters
+    ----------
+    path : path-like
+
     Raises
     ------
     ModelFileError, OSError
@@ -172,6 +185,10 @@ def made_of(path: PathLike) -> dict[str, Any]:
 
 def holds_model(path: PathLike) -> bool:
     """Return whether a safetensors file describes a model, as those of `save`; else it holds arrays alone.
+
+    Parameters
+    ----------
+    path : path-like
 
     Raises
     ------

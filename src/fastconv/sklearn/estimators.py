@@ -361,6 +361,15 @@ class ConvClassifier(ClassifierMixin, _Conv):
             As for `fit`.
         classes : array-like, optional
             All labels there will be; the first call needs them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the first call does not tell the classes, or data do not fit those before.
         """
         where = type(self).__name__
         if isinstance(self.class_weight, str):
@@ -370,11 +379,23 @@ class ConvClassifier(ClassifierMixin, _Conv):
         return self._fit_once(X, y, sample_weight, classes)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities of the classes: (N, classes), in the order of ``classes_``, of the net's dtype."""
+        """Return the probabilities of the classes: (N, classes), in the order of ``classes_``, of the net's dtype.
+
+        Parameters
+        ----------
+        X : array_like of shape (N, ...)
+            As `fit` takes it.
+        """
         return F.softmax(self._raw(X), axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each sample: (N,), of the dtype of the labels."""
+        """Return the most probable label of each sample: (N,), of the dtype of the labels.
+
+        Parameters
+        ----------
+        X : array_like of shape (N, ...)
+            As `fit` takes it.
+        """
         found = self.predict_proba(X)
         return self.classes_[found.argmax(axis=1)]
 
@@ -481,11 +502,26 @@ class ConvRegressor(RegressorMixin, _Conv):
         ----------
         X, y, sample_weight
             As for `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data do not fit those before.
         """
         return self._fit_once(X, y, sample_weight)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the numbers of each sample: (N,), or (N, outputs) where the targets were so; of the net's dtype."""
+        """Return the numbers of each sample: (N,), or (N, outputs) where the targets were so; of the net's dtype.
+
+        Parameters
+        ----------
+        X : array_like of shape (N, ...)
+            As `fit` takes it.
+        """
         found = self._raw(X)
         return found[:, 0] if self._flat else found
 

@@ -52,54 +52,115 @@ class Callback(Keywords):
     _fresh: dict[str, Any] | None = None  # the state before any fit
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Before the first step. If it raises, the fit ends by that, and `on_fit_end` of those before it is called."""
+        """Before the first step. If it raises, the fit ends by that, and `on_fit_end` of those before it is called.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
 
     def on_epoch_start(self, trainer: Trainer) -> None:
-        """Before an epoch's first step, or where a resumed run goes on in it; ``trainer.epoch`` counts from 0."""
+        """Before an epoch's first step, or where a resumed run goes on in it; ``trainer.epoch`` counts from 0.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
 
     def on_step_start(self, trainer: Trainer) -> None:
-        """Before an update, the batch at hand: ``trainer.step`` are done."""
+        """Before an update, the batch at hand: ``trainer.step`` are done.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
 
     def on_gradients(self, trainer: Trainer) -> None:
         """Between backward and step: the gradients as the update will take them, penalty and clipping included.
 
         What is written to ``Parameter.grad`` here, the update takes.
+
+        Parameters
+        ----------
+        trainer : Trainer
         """
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """After an update: ``trainer.step`` are done, ``trainer.batch_loss`` is the loss of the last."""
+        """After an update: ``trainer.step`` are done, ``trainer.batch_loss`` is the loss of the last.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
 
     def on_non_finite(self, trainer: Trainer, batch: Batch | None) -> None:
         """When the loss of a batch is NaN or infinite, or (None) that of the validation data or a parameter.
 
         The trainer raises `Diverged` next; a callback may raise one that says more.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        batch : tuple of ndarray, or None
+            Input and target.
         """
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """After an epoch and its validation; its record is ``trainer.history[-1]``."""
+        """After an epoch and its validation; its record is ``trainer.history[-1]``.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
 
     def on_safe_point(self, trainer: Trainer) -> None:
         """When all callbacks have seen a step and, after an epoch's last step, the epoch's end.
 
         What ``trainer.state_dict()`` returns here is the whole run: another trainer goes on from it to the bit.
+
+        Parameters
+        ----------
+        trainer : Trainer
         """
 
     def on_record(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        """When somebody has called ``trainer.log(record)``, as the trainer does after every epoch."""
+        """When somebody has called ``trainer.log(record)``, as the trainer does after every epoch.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        record : dict
+            As `History` and `RunRecord` have it.
+        """
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last step, also when the run ends by an exception, or that of another callback does."""
+        """After the last step, also when the run ends by an exception, or that of another callback does.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the callback remembers: values with a JSON form, arrays, dicts and lists of these."""
         return {}
 
     def state_shape(self, trainer: Trainer) -> Shape:
-        """Return what a state must look like; it is checked before `load_state_dict` gets one from a file."""
+        """Return what a state must look like; it is checked before `load_state_dict` gets one from a file.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
         return Shape()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Take up what `state_dict` returned.
+
+        Parameters
+        ----------
+        state : dict
+        """
 
     def _keep_fresh(self) -> None:
         if self._fresh is None:
@@ -124,6 +185,10 @@ class Called(Callback):
 class Diverged(ArithmeticError):
     """The loss or a parameter is no longer finite, or the loss has exploded.
 
+    Parameters
+    ----------
+    message : str
+
     Attributes
     ----------
     step : int
@@ -139,6 +204,11 @@ class Diverged(ArithmeticError):
 
 class Interrupted(KeyboardInterrupt):
     """A signal has ended the run, at a step of which there is a checkpoint to load and go on from.
+
+    Parameters
+    ----------
+    number : int
+        Of the signal.
 
     Attributes
     ----------

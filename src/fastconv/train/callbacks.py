@@ -86,6 +86,11 @@ class StopOnExplosion(Callback):
     factor : float
         Above 1.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
     References
     ----------
     The limit of three is that of the CS231n lecture on babysitting the learning process.

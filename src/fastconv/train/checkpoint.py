@@ -73,6 +73,14 @@ def _parts(state: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a state that `save_checkpoint` wrote; tuples have become lists.
 
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    dict
+
     Raises
     ------
     ModelFileError
@@ -267,7 +275,12 @@ class Checkpoint(Callback):
             signal.raise_signal(number)
 
     def save(self, trainer: Trainer) -> Path:
-        """Write a checkpoint of this moment, which must be a safe point; returns its path."""
+        """Write a checkpoint of this moment, which must be a safe point; returns its path.
+
+        Parameters
+        ----------
+        trainer : Trainer
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:08}.safetensors"
         judged = [found for record in trainer.history[-1:] if (found := merit(record, trainer.monitor)) is not None]

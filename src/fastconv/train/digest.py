@@ -12,6 +12,10 @@ def state_sha256(model: Module) -> str:
     """Return the SHA-256 of names, dtypes, shapes and little-endian bytes of a model's state, in its order.
 
     Two runs with the same seed have the same digest on any number of threads and any instruction set.
+
+    Parameters
+    ----------
+    model : Module
     """
     return arrays_sha256(model.state_dict().items())
 

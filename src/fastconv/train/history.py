@@ -38,11 +38,21 @@ class History:
         self.records = [dict(record) for record in records]
 
     def append(self, record: Record) -> None:
-        """Add the record of one more epoch."""
+        """Add the record of one more epoch.
+
+        Parameters
+        ----------
+        record : dict
+        """
         self.records.append(record)
 
     def best(self, key: str, highest: bool = False) -> Record:
         """Return the first record whose ``key`` is lowest (or highest).
+
+        Parameters
+        ----------
+        key : str
+        highest : bool
 
         Raises
         ------

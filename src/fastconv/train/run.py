@@ -88,6 +88,10 @@ def find_runs(root: str | os.PathLike[str]) -> list[Path]:
     Links to folders are followed, after all that is there without them, but for those that lead back up. A run that
     several paths lead to is found once.
 
+    Parameters
+    ----------
+    root : path-like
+
     Raises
     ------
     NotADirectoryError
@@ -126,6 +130,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def read_record(folder: str | os.PathLike[str]) -> RunRecord:
     """Read a run, also while it goes on; no model is loaded.
+
+    Parameters
+    ----------
+    folder : path-like
+
+    Returns
+    -------
+    RunRecord
 
     Raises
     ------

@@ -175,6 +175,8 @@ class Trainer(Keywords):
             At least 1.
         batch_size, seed : int
             How arrays are cut and shuffled; of no effect on batches.
+        *more : iterable of batches, or arrays
+            Targets, or validation data, given behind ``train``.
 
         Returns
         -------
@@ -206,6 +208,16 @@ class Trainer(Keywords):
 
         All but ``epochs`` is given as to that `fit`. Batches with a settable ``position``, as those of
         `fastconv.data.Batches`, go on where they were; of others the ones seen in the running epoch are skipped.
+
+        Parameters
+        ----------
+        train, *more, validation, batch_size, seed
+            As given to `fit`.
+
+        Returns
+        -------
+        History
+            Of all epochs since the trainer was made.
 
         Raises
         ------
@@ -313,7 +325,12 @@ class Trainer(Keywords):
         return 0 if self._tally is None else self._tally.batches
 
     def stop(self, reason: str) -> None:
-        """End the run after the running step; ``reason`` is kept in ``stop_reason``."""
+        """End the run after the running step; ``reason`` is kept in ``stop_reason``.
+
+        Parameters
+        ----------
+        reason : str
+        """
         self.stop_reason = reason
 
     def state_dict(self) -> dict[str, Any]:
@@ -328,6 +345,10 @@ class Trainer(Keywords):
         """Take up what `state_dict` returned, in a trainer made with like arguments, before `resume` or `fit`.
 
         `resume` goes on with what callbacks remember and in the running epoch, `fit` begins anew with both.
+
+        Parameters
+        ----------
+        state : dict
 
         Raises
         ------
@@ -439,6 +460,13 @@ class Trainer(Keywords):
 
         Outside of `fit`, for loops of another kind: of the callbacks `on_gradients` alone is told, and nothing is added
         up. None is returned where targets are not labels.
+
+        Parameters
+        ----------
+        x : ndarray, or what the model takes
+            The batch's input.
+        y : ndarray
+            Its target.
 
         Raises
         ------

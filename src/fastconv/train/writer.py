@@ -54,6 +54,13 @@ class RunWriter(Callback):
     `start` makes a new folder, `resume` goes on with one, `finish` says how it ended. A ``with`` block that ends
     by `Diverged` or `Interrupted` says so itself; otherwise a run without `finish` counts as killed.
 
+    Parameters
+    ----------
+    file : int
+        metrics.jsonl, open and locked.
+    room : Room, optional
+        Given up when the disk is full.
+
     Attributes
     ----------
     folder : Path
@@ -88,6 +95,10 @@ class RunWriter(Callback):
         model : Module, optional
             What `finish` will save: room for it, and for a checkpoint, is kept on the disk until then, and one that no
             file can hold is refused. As a callback, the writer refuses the trainer's before the first step.
+
+        Returns
+        -------
+        RunWriter
 
         Raises
         ------
@@ -141,6 +152,10 @@ class RunWriter(Callback):
         model : Module, optional
             As for `start`.
 
+        Returns
+        -------
+        RunWriter
+
         Raises
         ------
         OSError, ValueError
@@ -186,7 +201,17 @@ class RunWriter(Callback):
         serialize.check(trainer.model)
 
     def on_safe_point(self, trainer: Trainer) -> None:
-        """End the run where the disk is full: in the room that was kept for it, by a checkpoint to go on from."""
+        """End the run where the disk is full: in the room that was kept for it, by a checkpoint to go on from.
+
+        Parameters
+        ----------
+        trainer : Trainer
+
+        Raises
+        ------
+        OSError
+            That the disk is full.
+        """
         if self._keeper is None or (full := self._keeper.full) is None:
             return
         saved = [callback.save(trainer) for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
@@ -198,6 +223,11 @@ class RunWriter(Callback):
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one line: a whole record. What somebody has removed of the run meanwhile is written again.
+
+        Parameters
+        ----------
+        record : mapping
+            With ``kind`` ("epoch", "step" or "event") and plain values.
 
         Raises
         ------
@@ -219,6 +249,14 @@ class RunWriter(Callback):
 
         ``result`` holds at least ``status``: "finished", "stopped", "interrupted" or "diverged"; ``test`` is what
         `fastconv.train.mistakes.told` gives, ``made_of`` what the model's file says of where it comes from.
+
+        Parameters
+        ----------
+        result : mapping
+            For result.json.
+        model : Module, optional
+            For model.safetensors.
+        test, made_of : mapping, optional
         """
         if self._keeper is not None:
             self._keeper.look()
@@ -240,6 +278,10 @@ class RunWriter(Callback):
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Let config.json say something else.
+
+        Parameters
+        ----------
+        config : mapping
 
         Raises
         ------

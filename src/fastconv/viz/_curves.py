@@ -73,12 +73,36 @@ def curves(runs: Runs) -> Figure:
 
 
 def loss(runs: Runs, ax: Axes | None = None) -> Figure:
-    """Draw the loss of one run or several over the epochs; see `curves`. A wide range gets a log scale."""
+    """Draw the loss of one run or several over the epochs; see `curves`. A wide range gets a log scale.
+
+    Parameters
+    ----------
+    runs : RunRecord, History, or a sequence of them
+    ax : matplotlib Axes, optional
+        To draw into; a new figure by default.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+    """
     return _over_epochs(_named(runs), ax, "loss")
 
 
 def accuracy(runs: Runs, ax: Axes | None = None) -> Figure:
-    """Draw the accuracy of one run or several over the epochs; see `curves`."""
+    """Draw the accuracy of one run or several over the epochs; see `curves`.
+
+    Parameters
+    ----------
+    runs : RunRecord, History, or a sequence of them
+    ax : matplotlib Axes, optional
+        To draw into; a new figure by default.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+    """
     return _over_epochs(_named(runs), ax, "accuracy")
 
 
@@ -100,6 +124,11 @@ def learning_rate_range(
     suggestion : float or pair of float, optional
         A rate, or the ends of the good range, to be marked.
     ax : Axes, optional
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
 
     Raises
     ------
@@ -156,7 +185,16 @@ def _named(runs: Runs) -> dict[str, History]:
 
 
 def run_names(runs: Sequence[RunRecord]) -> list[str]:
-    """Name runs by their folders; with the folder above where two have one name, and a number where that is one."""
+    """Name runs by their folders; with the folder above where two have one name, and a number where that is one.
+
+    Parameters
+    ----------
+    runs : sequence of RunRecord
+
+    Returns
+    -------
+    list of str
+    """
     names = [run.name for run in runs]
     longer = [
         run.name if names.count(run.name) == 1 else f"{run.path.resolve().parent.name}/{run.name}" for run in runs

@@ -37,6 +37,11 @@ def mean_and_deviation(images: Array | Standardizer) -> Figure:
     images : ndarray, shape (N, C, H, W), or Standardizer
         The latter as fitted per pixel; deviations of several channels are averaged.
 
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
     Raises
     ------
     ValueError
@@ -143,6 +148,11 @@ def mistakes(
     classes : sequence of str, optional
     count : int
         How many are drawn at most.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
 
     Raises
     ------

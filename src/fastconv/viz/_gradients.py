@@ -65,7 +65,12 @@ def input_gradient(model: Module, x: Array, labels: Array | Sequence[int] | None
 
 
 def saliency_map(gradient: Array) -> Array:
-    """Return the largest magnitude over the channels of `input_gradient`: (N, C, H, W) to (N, H, W)."""
+    """Return the largest magnitude over the channels of `input_gradient`: (N, C, H, W) to (N, H, W).
+
+    Parameters
+    ----------
+    gradient : ndarray of shape (N, C, H, W)
+    """
     return np.abs(gradient).max(axis=1)
 
 
@@ -86,6 +91,11 @@ def saliency(
         As a person sees them; `x` by default.
     classes : sequence of str, optional
         Names the scores.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
 
     Raises
     ------

@@ -15,7 +15,16 @@ _MAPS = 64  # of one layer
 
 
 def layer_outputs(model: Module, x: Array, kinds: tuple[type[Module], ...] = (Module,)) -> dict[str, Array]:
-    """Return copies of what the layers of some kinds put out in evaluation mode, by their dotted paths."""
+    """Return copies of what the layers of some kinds put out in evaluation mode, by their dotted paths.
+
+    Parameters
+    ----------
+    model : Module
+    x : ndarray of shape (N, ...)
+        What the model takes.
+    kinds : tuple of type
+        Classes of the layers to look at; all by default.
+    """
     found: dict[str, Array] = {}
 
     def look(name: str, module: Module, output: Array) -> None:
@@ -40,6 +49,11 @@ def feature_maps(model: Module, x: Array, image: Array | None = None, layers: Se
     layers : sequence of str, optional
         Dotted paths; by default the rectified (or else the convolved) maps, at most five layers spread over the
         depth. Of more than 64 maps the first 64 are drawn. Each layer has its own scale, white being 0.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
 
     Raises
     ------

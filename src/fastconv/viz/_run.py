@@ -60,6 +60,10 @@ class RunPictures:
     def draw(self, name: str) -> Figure:
         """Return one of `RUN_PICTURES`.
 
+        Parameters
+        ----------
+        name : str
+
         Raises
         ------
         Missing
@@ -114,10 +118,22 @@ class RunPictures:
         return self.model.predict(self.x, min(_BATCH, together(self.dataset.shape, self.dataset.per_pixel)))
 
     def has(self, kind: type[Module]) -> bool:
+        """Whether the net has a layer of a kind.
+
+        Parameters
+        ----------
+        kind : type
+        """
         return any(isinstance(module, kind) for module in self.model.modules())
 
     def outputs(self, count: int) -> dict[str, Array]:
-        """Return outputs of the activations for a few samples, named by place and type."""
+        """Return outputs of the activations for a few samples, named by place and type.
+
+        Parameters
+        ----------
+        count : int
+            Samples.
+        """
         types = {name: type(module).__name__ for name, module in self.model.named_modules()}
         found = layer_outputs(self.model, self.x[:count], _ACTIVATIONS)
         return {f"{name}\n{types[name]}": output for name, output in found.items()}
@@ -208,7 +224,14 @@ RUN_PICTURES = tuple(_PICTURES)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the file appears whole or not at all."""
+    """Write a figure; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : path-like
+        Its suffix tells the format.
+    """
     path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, follow=False) as draft:

@@ -27,6 +27,11 @@ def update_ratios(steps: Steps, ax: Axes | None = None) -> Figure:
     ax : Axes, optional
         The band from 1e-4 to 1e-2 is shaded, 1e-3 marked. Colours run from the first weight (light) to the last.
 
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
     Raises
     ------
     ValueError
@@ -46,6 +51,17 @@ def gradient_norms(steps: Steps, ax: Axes | None = None) -> Figure:
     """Draw the Euclidean norm of each parameter's gradient over the steps; arguments as of `update_ratios`.
 
     Of many parameters only the weights, those that have update ratios too, are drawn.
+
+    Parameters
+    ----------
+    steps : sequence of dict
+    ax : matplotlib Axes, optional
+        To draw into; a new figure by default.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
     """
     figure, ax = place(ax, 5.8, 3.5)
     dress(ax, "Norm of the gradient", "step", "|gradient|")
@@ -61,6 +77,17 @@ def dead_units(steps: Steps, ax: Axes | None = None) -> Figure:
     """Draw the share of dead units of each layer that has any over the steps; arguments as of `update_ratios`.
 
     A unit is dead in a step if its activation had no slope on any sample of the batch.
+
+    Parameters
+    ----------
+    steps : sequence of dict
+    ax : matplotlib Axes, optional
+        To draw into; a new figure by default.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
     """
     figure, ax = place(ax, 5.8, 3.5)
     dress(ax, "Dead units", "step", "share of the layer's units")

@@ -34,7 +34,13 @@ SIGNED = _colours("signed", "#8C3B00", "#E59A5A", "#FFFFFF", "#6BAED6", "#08457E
 
 
 class Picture(Figure):
-    """A figure that draws itself by Agg and that a notebook shows."""
+    """A figure that draws itself by Agg and that a notebook shows.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
+    """
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")

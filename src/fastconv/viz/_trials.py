@@ -42,6 +42,11 @@ def search(
         Which values are better. By default what the trials themselves say under that key, as those of
         `fastconv.search.SearchResult.table` do; the higher ones where they say nothing.
 
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
     Raises
     ------
     ValueError

@@ -20,6 +20,11 @@ def hidden_units(outputs: Array, labels: Array | None = None, ax: Axes | None = 
         The title says the mean absolute correlation of pairs of units and the share of dead ones, see
         `unit_figures`.
 
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
     Raises
     ------
     ValueError
@@ -50,6 +55,10 @@ def unit_figures(outputs: Array) -> tuple[float, float]:
     """Return the mean absolute correlation of all pairs of units that vary, and the share of units that do not.
 
     The former is NaN for fewer than two varying units.
+
+    Parameters
+    ----------
+    outputs : ndarray of shape (N, units)
     """
     units = _units(outputs).astype(np.float64)
     with np.errstate(all="ignore"):

@@ -40,6 +40,11 @@ def filters(model: Module | Array, ax: Axes | None = None) -> Figure:
         otherwise each of the K * C planes is one, and with several channels a row holds the C planes of a filter.
     ax : Axes, optional
 
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
     Raises
     ------
     ValueError
@@ -73,6 +78,11 @@ def templates(
     image_shape : tuple of int
         (C, H, W).
     classes : sequence of str, optional
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
 
     Raises
     ------
@@ -116,6 +126,11 @@ def sparsity(model: Module | Array, maps: int | None = None, ax: Axes | None = N
         How many feature maps the inputs are, to be told apart by ticks; by default the channels of the last
         convolution before the layer.
     ax : Axes, optional
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
 
     Raises
     ------
