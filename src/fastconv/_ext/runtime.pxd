@@ -58,6 +58,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t cols
         Py_ssize_t channels
         fc_epilogue e
+        const void *next
+        Py_ssize_t next_bytes
 
     ctypedef struct fc_planes:
         const void *x
@@ -373,7 +375,7 @@ cdef extern from "kernels.h" nogil:
         void (*abreast_outer)(const fc_abreast_outer *a) noexcept nogil
         # winograd.inc.h
         void (*winograd_filters)(const void *w, Py_ssize_t w_plane, void *u, Py_ssize_t u_plane,
-                                 Py_ssize_t n, int taps) noexcept nogil
+                                 Py_ssize_t n, const fc_pack *next, int taps) noexcept nogil
         void (*winograd_input)(const fc_winograd *a) noexcept nogil
         void (*winograd_products)(const fc_winograd_products *s) noexcept nogil
         void (*winograd_output)(const fc_winograd *a) noexcept nogil

@@ -32,14 +32,18 @@
 #define FC_UNROLL
 #endif
 
-/* FC_PREFETCH(p): what p points to will be needed; any address may be named. */
+/* FC_PREFETCH(p): what p points to will be needed; FC_PREFETCH_FAR(p): but not soon, so that the second cache will do.
+ * Any address may be named. */
 #if defined(__GNUC__)
 #define FC_PREFETCH(p) __builtin_prefetch((const void *)(p))
+#define FC_PREFETCH_FAR(p) __builtin_prefetch((const void *)(p), 0, 2)
 #elif defined(FC_ARCH_X86)
 #include <xmmintrin.h>
 #define FC_PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define FC_PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #else
 #define FC_PREFETCH(p) (void)(p)
+#define FC_PREFETCH_FAR(p) (void)(p)
 #endif
 
 /* Denormals are flushed inside kernels only; the caller's floating-point state comes back on return. */

@@ -32,6 +32,11 @@ static void FC(pack_runs)(const fc_pack *a, const T *w, ptrdiff_t n, T *out)
             for (ptrdiff_t i = 0; i < lanes; i++)
                 FC_PREFETCH(from + i * a->lane_pitch + 2 * LINE);
             ptrdiff_t e = 0;
+#if FC_SINGLE && LANES >= 8
+            if (a->ntaps == 1 && lanes == LANES && !part) /* squares: each line is loaded once */
+                for (; e + LANES <= some; e += LANES)
+                    f32_turn(from + e, a->lane_pitch, to[e] + k, nr);
+#endif
             for (; e + 4 <= some; e += 4) {
                 VEC quads[4] = {V(set1)(0), V(set1)(0), V(set1)(0), V(set1)(0)};
                 if (lanes == LANES)

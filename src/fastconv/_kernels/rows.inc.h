@@ -6,19 +6,24 @@
  * one offset a pixel stays in a register. Higher tiles stay within a row; one pointer reaches three pixels. */
 #define FC_ANY_PIXELS(nv) (FC_HEIGHT(nv) <= 9)
 
+/* Terms of a chain between two fetches of what will be needed next */
+enum { FC(ROWS_TERMS) = 16 };
+
 /* A tile's pixels, weights and results: terms [first, last) of the chains of channels k and so on */
 typedef struct FC(rows_place) {
     const T *x, *w;
     T *y;
     ptrdiff_t k, first, last, tail;
     ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST]; /* from x and y; of any pixels */
+    const char *next; /* what will be needed next: from here on, `fetched` cache lines at a time, `left` in all */
+    ptrdiff_t fetched, left;
     FC(stages) stages;
 } FC(rows_place);
 
 #define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? at->y_pixel[i] : (i) * a->y_col)
 
 /* One tile: mr pixels, nv vectors of channels */
-FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const int mr, const int nv)
+FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr, const int nv)
 {
     const ptrdiff_t nr = a->nr, x_col = a->x_col, first = at->first, last = at->last, tail = at->tail;
     /* a panel's results are pieces of pixels, which no hardware foresees: the next tile's are fetched meanwhile */
@@ -46,22 +51,30 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const i
                 three[i / 3] = p + i * x_col + from;
                 FC_AGAIN(three[i / 3]); /* not to be taken apart into one offset a pixel again */
             }
-        for (ptrdiff_t c = from; c < to; c++, w += nr) {
-            VEC b[FC_NV];
-            for (int v = 0; v < nv; v++) {
-                b[v] = V(load)(w + v * LANES);
-                if (nv > 2)
-                    FC_PIN(b[v]); /* loaded once, not with each multiply-add */
+        for (ptrdiff_t c = from; c < to;) {
+            const ptrdiff_t stop = to - c < FC(ROWS_TERMS) ? to : c + FC(ROWS_TERMS);
+            if (at->left > 0) {
+                at->left -= at->fetched;
+                for (ptrdiff_t i = 0; i < at->fetched; i++, at->next += 64)
+                    FC_PREFETCH_FAR(at->next);
             }
-            for (int i = 0; i < mr; i++) {
-                const VEC pixel =
-                    V(set1)(FC_ANY_PIXELS(nv) ? p[at->x_pixel[i] + c] : three[i / 3][i % 3 * x_col]);
-                for (int v = 0; v < nv; v++)
-                    acc[i][v] = V(fma)(pixel, b[v], acc[i][v]);
+            for (; c < stop; c++, w += nr) {
+                VEC b[FC_NV];
+                for (int v = 0; v < nv; v++) {
+                    b[v] = V(load)(w + v * LANES);
+                    if (nv > 2)
+                        FC_PIN(b[v]); /* loaded once, not with each multiply-add */
+                }
+                for (int i = 0; i < mr; i++) {
+                    const VEC pixel =
+                        V(set1)(FC_ANY_PIXELS(nv) ? p[at->x_pixel[i] + c] : three[i / 3][i % 3 * x_col]);
+                    for (int v = 0; v < nv; v++)
+                        acc[i][v] = V(fma)(pixel, b[v], acc[i][v]);
+                }
+                if (!FC_ANY_PIXELS(nv))
+                    for (int i = 0; i < mr; i += 3)
+                        three[i / 3]++;
             }
-            if (!FC_ANY_PIXELS(nv))
-                for (int i = 0; i < mr; i += 3)
-                    three[i / 3]++;
         }
     }
     for (int i = 0; i < mr; i++)
@@ -80,7 +93,7 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, const FC(rows_place) *at, const i
 
 /* An instance for each size, each a function of its own: among many loops compilers run out of registers */
 #define FC_TILE(M, NV)                                                                                               \
-    static FC_NOINLINE void FC(rows_tile_##M##_##NV)(const fc_rows *a, const FC(rows_place) *at)                     \
+    static FC_NOINLINE void FC(rows_tile_##M##_##NV)(const fc_rows *a, FC(rows_place) *at)                           \
     {                                                                                                                \
         if (M <= FC_HEIGHT(NV))                                                                                      \
             FC(rows_tile)(a, at, M, NV);                                                                             \
@@ -91,7 +104,7 @@ FC_EACH_NV(FC_TILES)
 #undef FC_TILES
 #define FC_TILE(M, NV) FC(rows_tile_##M##_##NV),
 #define FC_TILES(NV) {FC_EACH_HEIGHT(FC_TILE, NV)},
-static void (*const FC(rows_tiles)[FC_NV][FC_HIGHEST])(const fc_rows *a, const FC(rows_place) *at) = {
+static void (*const FC(rows_tiles)[FC_NV][FC_HIGHEST])(const fc_rows *a, FC(rows_place) *at) = {
     FC_EACH_NV(FC_TILES)};
 #undef FC_TILE
 #undef FC_TILES
@@ -156,12 +169,22 @@ FC_INLINE void FC(rows_panel)(const fc_rows *a, FC(rows_place) *at, const int nv
                 FC(rows_run)(a, at, n, i, a->cols, nv);
 }
 
+/* Spread the fetches of what will be needed next over all tiles */
+FC_INLINE void FC(rows_spread)(const fc_rows *a, FC(rows_place) *at)
+{
+    const ptrdiff_t rounds = (a->images * a->rows * a->cols / FC_HEIGHT(FC_NV) + 1) * (a->depth / FC(ROWS_TERMS) + 1);
+    at->next = a->next;
+    at->left = a->next_bytes / 64;
+    at->fetched = (at->left + rounds - 1) / rounds;
+}
+
 static void FC(rows)(const fc_rows *a)
 {
     const ptrdiff_t nr = a->nr, kc = FC_PANEL_BYTES / (ptrdiff_t)sizeof(T) / nr;
     FC(rows_place) at;
     at.stages = FC(stages_of)(&a->e);
     at.first = 0;
+    FC(rows_spread)(a, &at);
     do {
         at.last = a->depth - at.first <= kc + kc / 2 ? a->depth : at.first + kc;
         for (at.k = 0; at.k < a->channels; at.k += nr) {

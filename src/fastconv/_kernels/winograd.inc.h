@@ -248,11 +248,21 @@ static void FC(winograd_output)(const fc_winograd *a)
         FC(winograd_from_tiles)(a, FC(winograd_two_results), 2);
 }
 
-/* u[e][i] of w[tap][i], i < n, for taps x taps: planes of whole vectors, w_plane and u_plane apart */
+/* u[e][i] of w[tap][i], i < n, for taps x taps: planes of whole vectors, w_plane and u_plane apart. Meanwhile the
+ * weights `next` are fetched: as many, of whole panels of lanes. */
 FC_INLINE void FC(winograd_to_values)(const T *w, ptrdiff_t w_plane, T *u, ptrdiff_t u_plane, ptrdiff_t n,
-                                      const int taps)
+                                      const fc_pack *next, const int taps)
 {
+    const char *filter_next = next->w;
+    ptrdiff_t lane = 0;
     for (ptrdiff_t k = 0; k < n; k += f64_LANES) {
+        for (ptrdiff_t i = 0; i < f64_LANES; i++, lane++)
+            for (size_t byte = 0; byte < taps * taps * sizeof(T); byte += 64)
+                FC_PREFETCH_FAR(filter_next + lane * next->lane_pitch * sizeof(T) + byte);
+        if (lane >= next->nr) {
+            lane = 0;
+            filter_next += next->c_pitch * sizeof(T);
+        }
         vf64 half[6][5];
         FC_UNROLL for (int j = 0; j < taps; j++) {
             vf64 filter[5], y[6];
@@ -271,12 +281,13 @@ FC_INLINE void FC(winograd_to_values)(const T *w, ptrdiff_t w_plane, T *u, ptrdi
     }
 }
 
-static void FC(winograd_filters)(const void *w, ptrdiff_t w_plane, void *u, ptrdiff_t u_plane, ptrdiff_t n, int taps)
+static void FC(winograd_filters)(const void *w, ptrdiff_t w_plane, void *u, ptrdiff_t u_plane, ptrdiff_t n,
+                                 const fc_pack *next, int taps)
 {
     if (taps == 3)
-        FC(winograd_to_values)(w, w_plane, u, u_plane, n, 3);
+        FC(winograd_to_values)(w, w_plane, u, u_plane, n, next, 3);
     else
-        FC(winograd_to_values)(w, w_plane, u, u_plane, n, 5);
+        FC(winograd_to_values)(w, w_plane, u, u_plane, n, next, 5);
 }
 
 /* w[tap][i] of the sums m[e][i], i < n, as above */

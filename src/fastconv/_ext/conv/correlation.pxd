@@ -23,6 +23,7 @@ cdef struct Correlation:
     const char *panels         # packed weights, panels of nr channels; NULL where each is packed when it is needed,
     fc_pack weights            # of these weights, whose groups lie `group_pitch` elements apart
     Py_ssize_t nr, group_pitch
+    Py_ssize_t edge            # columns at each side whose pixels are copied; those between are read as they lie
     bint once                  # each panel is met once: all pixels are one block, and threads share the panels
     fc_epilogue e
     char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
@@ -34,6 +35,7 @@ cdef struct Correlation:
     Py_ssize_t row_segments, pitch, window, room, x_image, x_plane, line
     fc_segment *segments
     Py_ssize_t *offsets
+    Py_ssize_t *edge_offsets   # in the windows of the edges
 
 
 cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil

@@ -7,7 +7,7 @@ runs them. Neither has an influence on any bit: each result is one chain, taps a
 from cython.parallel cimport prange, threadid
 
 from fastconv._ext.conv.geometry cimport ceil_div
-from fastconv._ext.conv.packing cimport pack_panel
+from fastconv._ext.conv.packing cimport pack_panel, panel_weights
 from fastconv._ext.conv.scratch cimport SEGMENTS, WINDOWS, Scratch, book, get
 from fastconv._ext.conv.windows cimport (
     IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, plane_pitch, planes_bytes,
@@ -15,6 +15,10 @@ from fastconv._ext.conv.windows cimport (
 )
 from fastconv._ext.epilogue cimport epilogue_at
 from fastconv._ext.runtime cimport fc_abreast, fc_depthwise, fc_planes, fc_rows, fc_segment
+
+
+cdef enum:
+    EDGE = 8    # columns of a wide image that are copied with its border: tiles of a filter a channel are whole
 
 
 # --- blocks -----------------------------------------------------------------------------------------------
@@ -49,12 +53,31 @@ cdef bint is_flat(const Correlation *a) noexcept nogil:
             and a.y_row == a.y_col * m.cols and a.y_image == a.y_row * m.rows)
 
 
+cdef Image edge_of(const Correlation *a, Py_ssize_t j) noexcept nogil:
+    """Return the image as the columns j .. j + edge - 1 of the grid read it."""
+    cdef Image m = a.image
+    m.left -= j * m.sc
+    m.cols = a.edge
+    return m
+
+
+cdef Py_ssize_t edge_columns(const Correlation *a) noexcept nogil:
+    """Return how many columns at each side have to be copied, if all between them read nothing outside the image."""
+    cdef const Image *m = &a.image
+    cdef bint inside = (EDGE * m.sc >= m.left and (m.cols - EDGE - 1) * m.sc - m.left + m.reach_c <= m.w)
+    return EDGE if a.depthwise and a.way == WINDOWED and inside and m.cols >= 3 * EDGE else 0
+
+
 cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     """Choose how pixels are read, and blocks; book what `correlate` needs. Reads sizes and the number of threads."""
     cdef Image *m = &a.image
     cdef Py_ssize_t tasks, limit, count
     a.way = cheapest(a, FLAT if is_flat(a) else LYING if in_bounds(m) else WINDOWED)
+    a.edge = edge_columns(a)
+    if a.edge:
+        a.way = LYING
     cdef bint copied = a.way == ABREAST or a.way == PLANES or a.way == WINDOWED
+    cdef Image edge = edge_of(a, 0)
     a.pitch = (window_width(m) if copied else m.w) * (1 if a.way == PLANES else m.c)
     if a.way == FLAT:  # all pixels of all images are one long row
         m.cols = a.n * m.rows * m.cols
@@ -63,7 +86,7 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         a.pitch = m.cols * m.c
     a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
     if a.way == FLAT:
-        a.col_block = min(a.col_block, max(8 * a.table.mr, WINDOW_BYTES // (m.c * m.size)))
+        a.col_block = min(a.col_block, max(4 * a.table.mr, min(8 * a.table.mr, WINDOW_BYTES // (m.c * m.size))))
         if m.cols > a.kg:   # threads share the pixels; else the weights, which are more to fetch (see parts)
             while a.threads > 1 and ceil_div(m.cols, a.col_block) < 2 * a.threads and a.col_block > 2 * a.table.mr:
                 a.col_block = ceil_div(a.col_block, 2)
@@ -91,12 +114,14 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         a.window = planes_bytes(m, a.row_block)
     elif a.way == WINDOWED:
         a.window = window_bytes(m, a.row_block)
+    elif a.edge:
+        a.window = window_bytes(&edge, a.row_block)
     # whole images go together as long as they stay in L2: each panel of weights is met by more pixels
     a.images = 1
     if a.way == ABREAST:
         a.images = a.table.lanes
     elif a.row_blocks == 1 and a.col_blocks == 1 and not a.depthwise:
-        limit = IMAGES_BYTES // max(1, a.window if a.window else m.h * a.pitch * m.size)
+        limit = IMAGES_BYTES // max(1, a.window if copied else m.h * a.pitch * m.size)
         if a.groups * a.kg * a.ntaps * a.cg * m.size > 4 * IMAGES_BYTES:
             limit *= 2   # weights come from beyond L2, and cost more than the images would
         a.images = max(1, min(limit, ceil_div(a.n, a.threads)))
@@ -104,7 +129,7 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         if a.once:
             a.images = a.n
     a.image_blocks = ceil_div(a.n, a.images)
-    a.x_image = a.window // m.size if a.window else m.h * a.pitch
+    a.x_image = a.window // m.size if copied else m.h * a.pitch
     a.x_plane = plane_pitch(m, a.row_block) if a.way == PLANES else 0
     tasks = a.image_blocks * a.row_blocks * a.col_blocks
     a.parts = 1
@@ -115,7 +140,7 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     if a.way != ABREAST:
         a.window *= a.images
     a.room = ceil_div(a.nr * a.ntaps * a.cg * m.size, 64) * 64 if a.once else 0
-    book(s, SEGMENTS, max(a.ntaps, 1) * sizeof(fc_segment))
+    book(s, SEGMENTS, max(a.ntaps, 1) * sizeof(fc_segment))   # or two lists of offsets
     book(s, WINDOWS, a.threads * (a.window + a.room))
 
 
@@ -140,8 +165,12 @@ cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
     """Write where the taps lie: segments of memory, as many for each row of the filter, or one offset a tap."""
     cdef Py_ssize_t t, offset, n = 0, in_row = a.ntaps // max(a.tap_rows, 1)
     cdef Py_ssize_t pixel = 1 if a.way == PLANES else a.image.c
+    cdef Image edge = edge_of(a, 0)
     a.segments = <fc_segment *>region
     a.offsets = <Py_ssize_t *>region
+    a.edge_offsets = a.offsets + a.ntaps
+    for t in range(a.ntaps if a.edge else 0):
+        a.edge_offsets[t] = a.tap_r[t] * window_width(&edge) * pixel + a.tap_c[t] * pixel
     for t in range(a.ntaps):
         offset = a.tap_r[t] * a.pitch + a.tap_c[t] * pixel
         if a.depthwise or a.way == PLANES or a.way == ABREAST:
@@ -159,6 +188,8 @@ cdef struct Place:
     # a block of the result: where it begins, in elements of y and of what is added to it, and its size
     Py_ssize_t y, add, images, rows, cols
     char *line   # of images abreast: room for a row of it
+    const char *next         # weights that are needed next
+    Py_ssize_t next_bytes
 
 
 cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
@@ -172,6 +203,9 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     cdef Py_ssize_t i0 = task % a.row_blocks * a.row_block
     cdef Py_ssize_t n = task // a.row_blocks * a.images, images = min(a.images, a.n - n), image
     cdef Py_ssize_t end = min(i0 + a.row_block, m.rows), cols = min(a.col_block, m.cols - j0)
+    if a.edge:
+        correlate_edges(a, n, i0, end, window)
+        j0, cols = a.edge, m.cols - 2 * a.edge
     cdef const char *x = window
     if a.way == LYING or a.way == FLAT:
         x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
@@ -182,23 +216,53 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
             copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
     cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), panel_bytes = a.nr * a.ntaps * a.cg * size, panel
     cdef Py_ssize_t begin = part * panels // a.parts, end_panel = (part + 1) * panels // a.parts
-    cdef Place at
-    at.y = n * a.y_image + i0 * a.y_row + j0 * a.y_col
-    at.add = n * a.e.add_image + i0 * a.e.add_row + j0 * a.e.add_col
+    cdef Place at = place_of(a, n, i0, j0)
     at.line, at.images, at.cols = window + a.line, images, cols
     if a.once:
         for panel in range(begin, end_panel):
             pack_panel(a.table, &a.weights, a.group_pitch, panel, window + a.window)
+            if panel + 1 < end_panel:
+                at.next = panel_weights(a.table, &a.weights, a.group_pitch, panel + 1)
+                at.next_bytes = a.nr * a.weights.lane_pitch * size
+            else:
+                at.next_bytes = 0
             correlate_panels(a, panel, panel + 1, window + a.window, x, i0, end, at)
     else:
         correlate_panels(a, begin, end_panel, a.panels + begin * panel_bytes, x, i0, end, at)
+
+
+cdef Place place_of(const Correlation *a, Py_ssize_t n, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+    """Return where a block of one pixel begins."""
+    cdef Place at
+    at.y = n * a.y_image + i * a.y_row + j * a.y_col
+    at.add = n * a.e.add_image + i * a.e.add_row + j * a.e.add_col
+    at.images = at.rows = at.cols = 1
+    at.line, at.next, at.next_bytes = NULL, NULL, 0
+    return at
+
+
+cdef void correlate_edges(const Correlation *a, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t end,
+                          char *window) noexcept nogil:
+    """Run the columns at both sides of an image, of one filter a channel, on copies with a border."""
+    cdef Correlation part = a[0]
+    cdef Place at
+    cdef Py_ssize_t side, j
+    part.offsets = a.edge_offsets
+    for side in range(2):
+        j = side * (a.image.cols - a.edge)
+        part.image = edge_of(a, j)
+        part.pitch = window_width(&part.image) * a.image.c
+        copy_window(a.table, &part.image, n, i0, end - i0, 0, window)
+        at = place_of(a, n, i0, j)
+        at.images, at.cols = 1, a.edge
+        correlate_panels(&part, 0, 1, a.panels, window, i0, end, at)
 
 
 cdef void correlate_panels(const Correlation *a, Py_ssize_t begin, Py_ssize_t end_panel, const char *panels,
                            const char *x, Py_ssize_t i, Py_ssize_t end, Place at) noexcept nogil:
     """Run the rows i .. end-1 of a block with some panels of weights, the first of which is ``panels``."""
     # rows that meet the same rows of the filter go together: at the edges some of those lie outside
-    cdef Py_ssize_t rows, first, last, next_first, next_last
+    cdef Py_ssize_t rows, first, last, next_first, next_last, all_rows = end - i, fetched = at.next_bytes
     filter_rows(a, i, &first, &last)
     while i < end:
         rows = 0
@@ -209,7 +273,9 @@ cdef void correlate_panels(const Correlation *a, Py_ssize_t begin, Py_ssize_t en
                 break
             filter_rows(a, i + rows, &next_first, &next_last)
         at.rows = rows
+        at.next_bytes = fetched * rows // all_rows
         correlate_rows(a, begin, end_panel, panels, x, &at, first, last)
+        at.next += at.next_bytes
         x += rows * a.image.sr * a.pitch * a.image.size * (a.table.lanes if a.way == ABREAST else 1)
         at.y += rows * a.y_row
         at.add += rows * a.e.add_row
@@ -247,6 +313,7 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t begin, Py_ssize_t end,
     b.w_panel, b.nr = a.ntaps * a.cg * a.nr, a.nr
     b.y_image, b.y_row, b.y_col = a.y_image, a.y_row, a.y_col
     b.images, b.rows, b.cols = at.images, at.rows, at.cols
+    b.next, b.next_bytes = at.next, at.next_bytes
     cdef fc_planes p
     p.x_image, p.x_plane, p.x_row = a.x_image, a.x_plane, m.sr * a.pitch
     p.taps, p.ntaps, p.nc, p.w_row = a.offsets + t0, ntaps, a.cg, a.nr

@@ -16,6 +16,8 @@ cdef void pack_taps(const fc_ops *table, const char *w, Geometry g, bint flipped
                     Py_ssize_t ntaps, char *panels) noexcept nogil
 cdef fc_pack weights_of(const fc_ops *table, const char *w, Geometry g, bint flipped, const Py_ssize_t *taps,
                         Py_ssize_t ntaps) noexcept nogil
+cdef const char *panel_weights(const fc_ops *table, const fc_pack *weights, Py_ssize_t group_pitch,
+                               Py_ssize_t index) noexcept nogil
 cdef void pack_panel(const fc_ops *table, const fc_pack *weights, Py_ssize_t group_pitch, Py_ssize_t index,
                      char *panel) noexcept nogil
 cdef const char *panels_of(const fc_ops *table, Py_ssize_t nr, Py_ssize_t nbytes,

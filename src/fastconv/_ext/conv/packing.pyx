@@ -62,13 +62,19 @@ cdef fc_pack weights_of(const fc_ops *table, const char *w, Geometry g, bint fli
     return a
 
 
+cdef const char *panel_weights(const fc_ops *table, const fc_pack *weights, Py_ssize_t group_pitch,
+                               Py_ssize_t index) noexcept nogil:
+    """Return where the weights of a panel lie, counted through all groups, ``group_pitch`` elements apart."""
+    cdef Py_ssize_t count = ceil_div(weights.lanes, weights.nr), lane = index % count * weights.nr
+    return <const char *>weights.w + (index // count * group_pitch + lane * weights.lane_pitch) * table.size
+
+
 cdef void pack_panel(const fc_ops *table, const fc_pack *weights, Py_ssize_t group_pitch, Py_ssize_t index,
                      char *panel) noexcept nogil:
-    """Pack one panel, counted through all groups, whose weights lie ``group_pitch`` elements apart."""
+    """Pack one panel."""
     cdef fc_pack one = weights[0]
-    cdef Py_ssize_t count = ceil_div(one.lanes, one.nr), lane = index % count * one.nr
-    one.w = <const char *>one.w + (index // count * group_pitch + lane * one.lane_pitch) * table.size
-    one.lanes = min(one.nr, one.lanes - lane)
+    one.w = panel_weights(table, weights, group_pitch, index)
+    one.lanes = min(one.nr, one.lanes - index % ceil_div(one.lanes, one.nr) * one.nr)
     one.panels = panel
     table.pack(&one)
 

@@ -117,18 +117,27 @@ cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
     book(s, SUMS, a.threads * a.m)
 
 
+cdef inline const char *weights_at(const Convolution *a, Py_ssize_t panel, Py_ssize_t c) noexcept nogil:
+    """Return where the weights of a panel lie, from a channel on."""
+    return <const char *>a.pack.w + (panel * a.nr * a.pack.lane_pitch + c * a.pack.c_pitch) * a.table.size
+
+
 cdef void filters(const Convolution *a, Py_ssize_t panel, Py_ssize_t first, Py_ssize_t depth, char *laid_out,
                   char *u) noexcept nogil:
     """Take one panel of filters to their values: the channels first .. first+depth-1."""
-    cdef Py_ssize_t size = a.table.size, done = 0
+    cdef Py_ssize_t size = a.table.size, done = 0, behind
     cdef fc_pack one = a.pack
+    cdef fc_pack next = a.pack   # what is fetched meanwhile: the channels behind, or those of the panel behind
     one.lanes = min(a.nr, a.k - panel * a.nr)
     one.panels = laid_out
     while done < depth:
         one.nc = min(<Py_ssize_t>LAID_OUT, depth - done)
-        one.w = <const char *>a.pack.w + (panel * a.nr * one.lane_pitch + (first + done) * one.c_pitch) * size
+        one.w = weights_at(a, panel, first + done)
+        behind = first + done + one.nc
+        next.w = weights_at(a, panel, behind) if behind < a.c else weights_at(a, panel + 1, 0)
         a.table.pack(&one)
-        a.table.winograd_filters(laid_out, one.nc * a.nr, u + done * a.nr * size, a.u_plane, one.nc * a.nr, a.taps)
+        a.table.winograd_filters(laid_out, one.nc * a.nr, u + done * a.nr * size, a.u_plane, one.nc * a.nr, &next,
+                                 a.taps)
         done += one.nc
 
 
