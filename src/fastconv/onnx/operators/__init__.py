@@ -3,7 +3,7 @@
 Operands are values, parameters and known arrays; shapes are known whenever a forward is written down.
 """
 
-from fastconv.onnx.operators import elementwise, pooling, products, shape
+from fastconv.onnx.operators import elementwise, pooling, products, resizing, shape
 from fastconv.onnx.operators._registry import NUMBERS, OPERATORS, sides
 
-__all__ = ["NUMBERS", "OPERATORS", "elementwise", "pooling", "products", "shape", "sides"]
+__all__ = ["NUMBERS", "OPERATORS", "elementwise", "pooling", "products", "resizing", "shape", "sides"]

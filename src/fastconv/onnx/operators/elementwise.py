@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fastconv.onnx.reading import Step
 
 
+_HIGHEST = 16  # power
+
 # ---- elementwise
 
 
@@ -106,6 +108,49 @@ def _clip(run: "Pass", step: "Step", x: Any, low: Any = None, high: Any = None) 
 @operator("Neg")
 def _neg(run: "Pass", step: "Step", x: Any) -> Any:
     return F.mul(x, -1.0)
+
+
+@operator("Abs")
+def _abs(run: "Pass", step: "Step", x: Any) -> Any:
+    return F.add(F.relu(x), F.relu(F.mul(x, -1.0)))
+
+
+@operator("Reciprocal")
+def _reciprocal(run: "Pass", step: "Step", x: Any) -> Any:
+    return F.div(1.0, x)
+
+
+@operator("Pow")
+def _pow(run: "Pass", step: "Step", x: Any, exponent: Any) -> Any:
+    power = scalar(exponent)
+    if not isinstance(power, float) or power != int(power) or not 1 <= abs(power) <= _HIGHEST:
+        shown = f"{power:g}" if isinstance(power, float) else f"an array of shape {exponent.shape}"
+        refuse(f"a power other than a whole one from 1 to {_HIGHEST} or from -1 to -{_HIGHEST}: {shown}")
+    found, square, left = None, x, int(abs(power))
+    while left:
+        if left % 2:
+            found = square if found is None else F.mul(found, square)
+        left //= 2
+        square = F.mul(square, square) if left else square
+    return found if power > 0 else F.div(1.0, found)
+
+
+@operator("Max", "Min")
+def _extreme(run: "Pass", step: "Step", *operands: Any) -> Any:
+    sign = 1.0 if step.kind == "Max" else -1.0
+    operands = tuple(scalar(operand) for operand in operands)
+    shape = np.broadcast_shapes(*(operand.shape for operand in operands if not isinstance(operand, float)))
+    dtype = next(operand.dtype for operand in operands if not isinstance(operand, float))
+    zeros = np.zeros(shape, dtype)
+    found = None
+    for operand in operands:
+        whole = isinstance(operand, Value) and operand.shape == shape
+        part = operand if whole else F.add(operand, zeros)
+        part = part if sign > 0 else F.mul(part, sign)
+        # the larger one of two, exactly, is what pooling finds of both side by side
+        pair = None if found is None else F.reshape(F.stack([found, part]), 1, 1, 2, -1)
+        found = part if pair is None else F.reshape(F.max_pool2d(pair, (2, 1)), *shape)
+    return found if sign > 0 else F.mul(found, sign)
 
 
 @operator("Softmax", "LogSoftmax")

@@ -1,15 +1,20 @@
 """Convolutions, matrices and normalisation."""
 
+import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastconv import functional as F
 from fastconv.graph.value import Value
-from fastconv.onnx.operators._registry import Pairs, operator, padding_of, refuse, scalar, sides, sizes
+from fastconv.onnx.operators._registry import Pairs, operator, padding_of, refuse, reshaped, scalar, sides, sizes
 
 if TYPE_CHECKING:
     from fastconv.onnx.model import Pass
     from fastconv.onnx.reading import Step
 
+
+_MOST = 4096  # pairs of matrices
 
 # ---- convolutions and matrices
 
@@ -95,6 +100,8 @@ def _gemm(run: "Pass", step: "Step", a: Any, b: Any, c: Any = None) -> Any:
 
 @operator("MatMul")
 def _matmul(run: "Pass", step: "Step", a: Any, b: Any) -> Any:
+    if not step.layer and isinstance(a, Value) and isinstance(b, Value) and (b.ndim > 2 or b.ndim == 1):
+        return _stacked(a, b)
     if not isinstance(a, Value):
         refuse("a known matrix on the left")
     if step.layer:
@@ -109,6 +116,25 @@ def _matmul(run: "Pass", step: "Step", a: Any, b: Any) -> Any:
         return F.reshape(layer(F.reshape(a, 1, a.shape[0])), -1)
     y = layer(F.reshape(a, -1, a.shape[-1]))
     return F.reshape(y, -1, *a.shape[1:-1], y.shape[1])
+
+
+def _stacked(a: Any, b: Any) -> Any:
+    """Multiply stacks of matrices (..., m, k) and (..., k, n), one after the other, as NumPy broadcasts them."""
+    vector, other = a.ndim == 1, b.ndim == 1
+    a = F.reshape(a, 1, a.shape[0]) if vector else a
+    b = F.reshape(b, b.shape[0], 1) if other else b
+    shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    count, (m, k), n = math.prod(shape), a.shape[-2:], b.shape[-1]
+    if count > _MOST:
+        refuse(f"a product of {count} pairs of matrices")
+    rows, columns = (
+        np.broadcast_to(np.arange(math.prod(x.shape[:-2])).reshape(x.shape[:-2]), shape).reshape(-1).tolist()
+        for x in (a, b)
+    )
+    a, b = F.reshape(a, -1, m, k), F.permute(F.reshape(b, -1, k, n), 0, 2, 1)
+    found = F.stack([F.linear(a[i], b[j]) for i, j in zip(rows, columns, strict=True)])
+    last = (() if vector else (m,)) + (() if other else (n,))
+    return reshaped(found, (*shape, *last))
 
 
 @operator("BatchNormalization")

@@ -38,6 +38,15 @@ def _reshape(run: "Pass", step: "Step", x: Any, shape: Any) -> Any:
     return reshaped(x, target)
 
 
+@operator("Tile")
+def _tile(run: "Pass", step: "Step", x: Any, repeats: Any) -> Any:
+    for axis, times in enumerate(integers(repeats)):
+        if times < 1:
+            refuse(f"Tile by {integers(repeats)}")
+        x = F.cat([x] * times, axis) if times > 1 else x
+    return x
+
+
 @operator("Flatten")
 def _flatten(run: "Pass", step: "Step", x: Any) -> Any:
     axis = step.settings.get("axis", 1)
@@ -175,49 +184,3 @@ def _expand(run: "Pass", step: "Step", x: Any, shape: Any) -> Any:
 # ---- other sizes
 
 
-@operator("Resize", "Upsample")
-def _resize(
-    run: "Pass", step: "Step", x: Any, roi: Any = None, scales: Any = None, sizes: Any = None
-) -> Any:  # fmt: skip
-    if step.kind == "Upsample" or run.net.opset < 11:
-        scales = roi
-    if scales is None and "scales" in step.settings:
-        scales = np.asarray(step.settings["scales"])
-    if x.ndim != 4 or step.settings.get("axes") not in (None, (0, 1, 2, 3), (2, 3)):
-        refuse(f"{step.kind} of an input of shape {x.shape}")
-    mode = step.settings.get("mode", "nearest")
-    if sizes is not None and sizes.size:
-        size = integers(sizes)[-2:]
-        if sizes.size == 4 and tuple(integers(sizes)[:2]) != x.shape[:2]:
-            refuse(f"{step.kind} of batch and channels to {integers(sizes)}")
-    else:
-        factors = [float(f) for f in np.asarray(scales).reshape(-1)]
-        if len(factors) == 4 and factors[:2] != [1.0, 1.0]:
-            refuse(f"{step.kind} of batch and channels by {factors}")
-        size = tuple(math.floor(n * f) for n, f in zip(x.shape[2:], factors[-2:], strict=True))
-    if size == x.shape[2:]:
-        return x
-    older = step.kind == "Upsample" or run.net.opset < 11
-    coordinates = step.settings.get("coordinate_transformation_mode", "asymmetric" if older else "half_pixel")
-    whole = all(b % a == 0 for a, b in zip(x.shape[2:], size, strict=True))
-    rounding = step.settings.get("nearest_mode", "floor" if older else "round_prefer_floor")
-    if mode == "nearest":
-        same = coordinates == "asymmetric" and rounding == "floor"
-        # with whole factors, the middle of a pixel rounds to the same neighbour
-        middle = coordinates in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
-        same = same or (whole and middle and rounding.startswith("round_prefer"))
-        if same and (sizes is not None or whole):
-            return F.interpolate(x, size)
-        if same:
-            return F.interpolate(x, None, tuple(factors[-2:]))
-    between = ("half_pixel", "align_corners", "pytorch_half_pixel")
-    single = coordinates == "pytorch_half_pixel" and 1 in size
-    uneven = coordinates == "align_corners" and not (sizes is not None and sizes.size) and any(
-        n * f != m for n, f, m in zip(x.shape[2:], factors[-2:], size, strict=True)
-    )  # whose corners are not the last pixels
-    if mode == "linear" and coordinates in between and not (single or uneven) and not step.settings.get("antialias", 0):
-        aligned = coordinates == "align_corners"
-        if aligned or (sizes is not None and sizes.size):
-            return F.interpolate(x, size, None, "bilinear", aligned)
-        return F.interpolate(x, None, tuple(factors[-2:]), "bilinear", False)
-    return refuse(f"{step.kind} with mode {mode!r}, {coordinates!r} and {rounding!r} from {x.shape[2:]} to {size}")
