@@ -26,6 +26,8 @@ from fastconv.functional._check import (
     same_dtype,
 )
 
+__all__ = ["adagrad_step", "adam_step", "ema_step", "rmsprop_step", "sgd_step", "vector_norm"]
+
 _SGD = by_dtype(optim.sgd)
 _ADAM = by_dtype(optim.adam)
 _RMSPROP = by_dtype(optim.rmsprop)
