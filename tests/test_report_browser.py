@@ -228,6 +228,24 @@ class TestBrowser:
         Report(tmp_path / "runs").write(tmp_path / "r.html")
         assert opened(tmp_path / "r.html").locator("#cards .axes").count() == 0
 
+    def test_a_run_without_the_figure_of_the_others_shows_one_that_it_has(self, opened, tmp_path):
+        for name, row in (("a", {"validation_accuracy": 0.5}), ("b", {}), ("c", {})):
+            folder = write_run(tmp_path / "runs" / name, head_lr=None)
+            rows = [{"epoch": n, "loss": 2.5 / n, "lr": 0.1, **row} for n in (1, 2)]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write(tmp_path / "runs" / "c" / "result.json", {"status": "finished"})
+        Report(tmp_path / "runs").write(tmp_path / "r.html")
+        tab = opened(tmp_path / "r.html")
+        assert names(tab) == ["a", "b", "c"]
+        figures = tab.locator(".card .figure").all_inner_texts()
+        assert figures[0] == "50.00 %"
+        assert figures[1].startswith("test accuracy 9")
+        assert figures[2] == "training loss 1.25"
+        tab.click(".card[data-run=a]")
+        tab.wait_for_selector("#run h2")
+        wait_for_charts(tab)
+        assert "Learning rate" not in tab.locator("#run h3").all_inner_texts()  # it is constant
+
     def test_the_theme_can_be_chosen(self, page, opened):
         tab = opened(page, "#view=run&run=learning-0")
         wait_for_charts(tab)

@@ -12,6 +12,14 @@ function cardOf(run) {
   return cards.get(run.id);
 }
 
+/** The figure that runs are judged by; of a run without it, one that it has, by name. */
+function figureOf(run) {
+  const others = [["test accuracy", percent(run.test_accuracy)], ["training loss", figure(run.training_loss, 4)]];
+  const [name, text] = known(best(run, judged)) ? [`best validation ${titleOf(judged)}`, figureText(judged, best(run, judged))]
+    : others.map(([other, value]) => [other, value === "–" ? "–" : `${other} ${value}`]).find(([, value]) => value !== "–") ?? ["", "–"];
+  return el("span", { class: "figure", title: name }, text);
+}
+
 /** Put on a card what it has to show, where that is something else than it shows. */
 function fillCard(run, about, scale, large) {
   const parts = cardOf(run), { card, open, pick, low } = parts;
@@ -25,11 +33,10 @@ function fillCard(run, about, scale, large) {
   pick.setAttribute("aria-label", "Compare " + run.name);
   pick.hidden = damaged;
   parts.curve = scale && hasCurve(run) ? drawCurve(run, scale, large) : el("p", { class: "why" }, run.reason);
-  const facts = about.filter((key) => option(run, key) !== undefined).map((key) => `${key} ${figure(option(run, key), 3)}`);
+  const facts = about.filter((key) => (option(run, key) ?? null) !== null).map((key) => `${key} ${figure(option(run, key), 3)}`);
   const more = [plural(run.epochs ?? 0, "epoch"), duration(run.seconds), ...(run.status === run.health ? [] : [run.status])];
   low.replaceChildren(
-    el("div", { class: "row" }, badge(run.health), damaged ? "" : el("span", { class: "figure",
-      title: `best validation ${titleOf(judged)}` }, figureText(judged, best(run, judged)))),
+    el("div", { class: "row" }, badge(run.health), damaged ? "" : figureOf(run)),
     el("p", { class: "about" }, damaged ? "" : facts.join(" · ")),
     ...(large && !damaged ? [el("p", { class: "about" }, more.join(" · "))] : []));
   arrange(card, [parts.head ??= el("div", { class: "row" }, open, pick), parts.curve, low]);

@@ -80,7 +80,9 @@ function drawCurve(run, scale, large) {
   }
   picture.append(svg("path", { class: "training", d: pathOf(curve, curve.loss, scale) }),
     svg("path", { class: "validation", d: pathOf(curve, curve.validation, scale) }));
-  if (run.health === "exploded") picture.append(svg("path", { class: "lost", d: `M${WIDTH - 18} 6l10 10m0-10l-10 10` }));
+  const tall = large ? 6 : 10; // a large curve is stretched
+  const cross = `M${WIDTH - 18} 6l10 ${tall}m0-${tall}l-10 ${tall}`;
+  if (run.health === "exploded") picture.append(svg("path", { class: "lost", d: cross }));
   if (!large) return picture;
   const up = ticks.map((value) => {
     const label = el("span", {}, figure(value, 2));

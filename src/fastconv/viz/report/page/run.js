@@ -61,6 +61,7 @@ const still = (key, data, make) => [keep(key, data, () => el("div", { class: "co
 
 function runPanels(run, detail) {
   const { epochs, steps } = detail, x = epochs.epoch ?? (epochs.loss ?? []).map((_, i) => i + 1);
+  const varies = (column) => new Set((column ?? []).filter(known)).size > 1; // else it is said among the hyperparameters
   const isPositive = (column) => column.every((value) => value === null || value > 0);
   const more = { result: detail.result, config: detail.config, env: detail.env };
   return [
@@ -70,8 +71,8 @@ function runPanels(run, detail) {
     ...still("events", detail.events, () => eventsPanel(detail.events)),
     ...still("filters", detail.filters, () => filtersPanel(detail.filters)),
     watched("Loss at steps", steps, { loss: steps.loss }, { log: isPositive(steps.loss) }),
-    hasFigures(steps.lr) ? watched("Learning rate", steps, { lr: steps.lr }, { log: isPositive(steps.lr) })
-      : curves("Learning rate", x, [["learning rate", epochs.lr]]),
+    varies(steps.lr) ? watched("Learning rate", steps, { lr: steps.lr }, { log: isPositive(steps.lr) })
+      : curves("Learning rate", x, [["learning rate", varies(epochs.lr) ? epochs.lr : null]]),
     watched("Update ratio: |update| / |weights|", steps, detail.update_ratio,
       { log: true, band: [3e-4, 3e-3], about: "Wanted: about 1e-3 (the band)." }),
     watched("Gradient norm", steps, detail.grad_norm, { log: true }),
