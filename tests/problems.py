@@ -56,7 +56,7 @@ TEST = [
     Problem("dilated", 2, 5, 7, 11, 12, 3, 3, 1, 2, 2),
     Problem("dilated and strided", 2, 3, 8, 13, 14, 3, 2, (2, 3), (2, 1), (2, 3)),
     Problem("grouped", 2, 12, 18, 7, 6, 3, 3, 1, 1, 1, 3),
-    Problem("one channel a group, two filters", 2, 6, 12, 7, 7, 3, 3, 1, 1, 1, 6),
+    Problem("one channel per group, two filters", 2, 6, 12, 7, 7, 3, 3, 1, 1, 1, 6),
     Problem("depthwise", 2, 19, 19, 8, 7, 3, 3, 1, 1, 1, 19),
     Problem("depthwise strided", 3, 8, 8, 9, 11, 5, 3, 2, (2, 1), 1, 8),
     Problem("depthwise dilated", 2, 33, 33, 9, 9, 3, 3, 1, 2, 2, 33),

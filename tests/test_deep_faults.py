@@ -139,7 +139,7 @@ def test_what_can_be_refused_is_refused_before_a_file_changes(tmp_path, dataset,
 
 def test_a_position_behind_an_epoch_is_the_next_one(tmp_path, dataset):
     paths = make(tmp_path)
-    with Training(paths, dataset, batch=16, position=(2, 3)) as training:  # three batches an epoch
+    with Training(paths, dataset, batch=16, position=(2, 3)) as training:  # three batches per epoch
         assert training.batches.position == (3, 0)
 
 

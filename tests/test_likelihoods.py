@@ -45,7 +45,7 @@ class Given(nn.Module):
 
 
 class Course:
-    """A loss that takes the values given, one a batch."""
+    """A loss that takes the values given, one per batch."""
 
     def __init__(self, values):
         self.values = iter(values)

@@ -180,7 +180,7 @@ def rewrite(path, array):
     (lambda f: shutil.copy(f / "images/0/00.png", f / "images/0/00.jpg"), "one name but for the ending"),
     (lambda f: [rewrite(p, read(p) * 255) for p in f.rglob("masks/*/*")], "write 1 where they"),
     (lambda f: [rewrite(p, read(p) * 7) for p in f.rglob("masks/*/*")], r"numbers 0, 7; classes"),
-    (lambda f: (f / "classes.txt").write_text("one\n"), "2 to 255 names of classes, one a line, got 1 names"),
+    (lambda f: (f / "classes.txt").write_text("one\n"), "2 to 255 names of classes, one per line, got 1 names"),
     (lambda f: (f / "classes.txt").write_text("one\none\n"), "one name twice"),
     (lambda f: (f / "classes.txt").write_bytes(b"a\n\xff\n"), "no UTF-8 text"),
     (lambda f: [rewrite(p, np.zeros((9, 9, 3), np.uint8)) for p in f.rglob("masks/*/*")], "not one of 20 .* is RGB"),
@@ -207,7 +207,7 @@ def test_masks_that_do_not_fit_are_left_out_and_named(folder):
     said = " ".join(loaded.damaged)
     assert len(loaded.damaged) == 5
     for text in (
-        "the mask has 7 x 5 pixels", "one number a pixel", "row 3, column 5 is 2, but there are 2 classes",
+        "the mask has 7 x 5 pixels", "one number per pixel", "row 3, column 5 is 2, but there are 2 classes",
         "09.png: not a readable image", "0 to 255, found 300",
     ):  # fmt: skip
         assert text in said

@@ -185,7 +185,7 @@ def test_in_a_notebook():
     assert "text/html" in shown[0]
     assert "text/html" in shown[1]
     printed = "".join(output.get("text", "") for output in notebook.cells[1].outputs)
-    assert printed.count("\n") == 3  # a heading, and a line an epoch
+    assert printed.count("\n") == 3  # a heading, and a line per epoch
     results = [o for cell in notebook.cells[3:] for o in cell.outputs if o.output_type == "execute_result"]
     better, left = (output["data"]["text/plain"] for output in results)
     assert better == "True"

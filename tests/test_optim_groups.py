@@ -145,7 +145,7 @@ def test_biases_and_norms_are_left_out_of_decay_by_one_switch(make):
 
 
 def test_two_groups_are_two_runs_of_memory():
-    """What has no decay lies side by side, so that a step is one call a group."""
+    """What has no decay lies side by side, so that a step is one call per group."""
     optimizer = SGD(net(), lr=0.1, weight_decay=0.5, decay_bias_norm=False)
     optimizer._look()
     assert len(optimizer._runs) == 2

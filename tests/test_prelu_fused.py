@@ -23,7 +23,7 @@ HOSTS = {
     "norm of rows": (lambda: nn.BatchNorm1d(5), (5,), 5),
 }
 hosts = pytest.mark.parametrize("name", HOSTS)
-shared = pytest.mark.parametrize("shared", [True, False], ids=["one slope", "one a channel"])
+shared = pytest.mark.parametrize("shared", [True, False], ids=["one slope", "one per channel"])
 
 
 class Net(nn.Module):

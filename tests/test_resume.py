@@ -234,7 +234,7 @@ def test_states_that_do_not_fit_are_refused(tmp_path):
         trainer("momentum", Checkpoint(tmp_path)).load_state_dict(state)
     other = trainer()
     other.load_state_dict(state)
-    with pytest.raises(ValueError, match="3 batches an epoch, the run so far had 4"):
+    with pytest.raises(ValueError, match="3 batches per epoch, the run so far had 4"):
         other.resume(data.Batches(*images(24, 1), 8))
 
 

@@ -137,7 +137,7 @@ def test_a_resumed_run_has_the_same_bits_with_all_of_it(stop, tmp_path):
         )  # fmt: skip
         made = Trainer(model, loss, optimizer, progress=False, clip_norm=0.5, ema=0.9, accumulate=2,
                        callbacks=[ChillOut(1), *callbacks])  # fmt: skip
-        batches = data.Batches(X, Y, 7, seed=3, sample_weight=W)  # 7 batches, 4 updates an epoch
+        batches = data.Batches(X, Y, 7, seed=3, sample_weight=W)  # 7 batches, 4 updates per epoch
         return made, batches
 
     class Save(Callback):

@@ -269,7 +269,7 @@ def info() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print the settings and the build, one a line."""
+    """Print the settings and the build, one per line."""
     for name, value in info().items():
         if isinstance(value, dict):
             value = ", ".join(f"{k}: {v}" for k, v in value.items())

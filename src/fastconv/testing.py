@@ -77,7 +77,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `gradcheck` found: one `Entry` an array; prints as a table.
+    """What `gradcheck` found: one `Entry` per array; prints as a table.
 
     Parameters
     ----------

@@ -117,7 +117,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
         "what the weights expect where that is known, else dataset: the training images' own mean and deviation.",
     ),
     "epochs": dict(type=click.IntRange(min=1), help="Passes over the training images."),
-    "batch-size": dict(type=click.IntRange(min=1), help="Images an update."),
+    "batch-size": dict(type=click.IntRange(min=1), help="Images per update."),
     "lr": dict(type=_RATE, help="Learning rate at the start (after warm-up)."),
     "head-lr": dict(type=_RATE, help="Of the last layer alone."),
     "backbone-lr": dict(type=_RATE, help="Of all layers but the last."),
@@ -176,7 +176,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "decay-bias-norm/--no-decay-bias-norm": dict(
         default=None, help="Whether weight decay is for biases and normalisations, too; it is by default."
     ),
-    "accumulate": dict(type=click.IntRange(min=1), metavar="BATCHES", help="Batches an update."),
+    "accumulate": dict(type=click.IntRange(min=1), metavar="BATCHES", help="Batches per update."),
     "algorithm": dict(
         type=Names("algorithm", "choices:ALGORITHMS"),
         help="Of convolutions: auto (default), Winograd's where it pays; or direct. Decides bits.",

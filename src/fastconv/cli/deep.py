@@ -139,14 +139,14 @@ def init(
 @_shape
 @length_options
 @click.option(
-    "--batch-size", "--batch", "batch_size", type=click.IntRange(min=1), help="Images an update; 16 by default."
+    "--batch-size", "--batch", "batch_size", type=click.IntRange(min=1), help="Images per update; 16 by default."
 )
 @click.option("--chunk-layers", type=click.IntRange(min=1), help="Layers between kept states at most; changes no bit.")
 @click.option("--layer-lr", type=_RATE, help="Learning rate of the layers; 0.01 by default.")
 @click.option("--head-lr", type=_RATE, help="Learning rate of the head; 0.01 by default.")
 @schedule_option
 @click.option("--train-limit", type=click.IntRange(min=1), help="Use the first N training images only.")
-@click.option("--report-every", type=click.IntRange(min=1), default=100, show_default=True, help="Steps a line.")
+@click.option("--report-every", type=click.IntRange(min=1), default=100, show_default=True, help="Steps per line.")
 @click.option("--save-every", type=click.IntRange(min=1), help="With --in-memory: steps between two saves.")
 @click.option("--in-memory", is_flag=True, help="Hold all weights in memory, write them at the end.")
 @click.option(
@@ -284,7 +284,7 @@ def _line(record: Record, run: StepRun, last: Report) -> str:
     end = time.strftime("%H:%M:%S", time.localtime(time.time() + median * (run.steps - run.done)))
     return (
         f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {percent(last.accuracy)}  "
-        f"{median:.4g} s a step  {rate:.3g} layer-samples/s  ends {end}"
+        f"{median:.4g} s per step  {rate:.3g} layer-samples/s  ends {end}"
     )
 
 

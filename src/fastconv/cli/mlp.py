@@ -67,12 +67,12 @@ def mlp() -> None:
 @click.option("--hidden", type=click.IntRange(min=1), help="Hidden units of a new net; 128 by default.")
 @length_options
 @click.option(
-    "--batch-size", "--batch", "batch_size", type=click.IntRange(min=1), help="Images an update; 128 by default."
+    "--batch-size", "--batch", "batch_size", type=click.IntRange(min=1), help="Images per update; 128 by default."
 )
 @click.option("--lr", type=Number(min=0, min_open=True), help="Learning rate; 0.05 by default.")
 @schedule_option
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of all draws; 0 by default.")
-@click.option("--report-every", type=click.IntRange(min=1), default=500, show_default=True, help="Steps a line.")
+@click.option("--report-every", type=click.IntRange(min=1), default=500, show_default=True, help="Steps per line.")
 @out_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out: order, seed, batch and rates.")
 @threads_option
@@ -194,7 +194,7 @@ def _finish(folder: StepFolder, training: MlpTraining, run: StepRun, number: int
 
 
 def _line(run: StepRun, last: Report) -> str:
-    return f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {percent(last.accuracy)}  {run.median:.3g} s a step"
+    return f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {percent(last.accuracy)}  {run.median:.3g} s per step"
 
 
 @mlp.command("eval")

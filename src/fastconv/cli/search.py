@@ -60,7 +60,7 @@ def _searched(name: str, text: str) -> Any:
 @_searched("l2", "Penalty l2/2 · (sum of squared weights), likewise.")
 @_searched("momentum", "Of sgd and rmsprop, likewise.")
 @_searched("weight-decay", "As the optimiser defines it, likewise.")
-@_searched("batch-size", "Images an update: VALUE or VALUE,VALUE,...")
+@_searched("batch-size", "Images per update: VALUE or VALUE,VALUE,...")
 @training_options(
     "image-size", "resize", "cache", "optimizer", "schedule", "warmup", "init", "augment", "validation", "metric",
     "seed",

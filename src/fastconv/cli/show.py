@@ -32,7 +32,7 @@ def info(as_json: bool) -> None:
 @click.option(
     "--dataset", type=click.Choice(list(_SHAPES)), default="mnist", show_default=True, help="For NAME: whose images."
 )
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="For --plan: images a step.")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="For --plan: images per step.")
 @json_option
 def models(name: str | None, plan: bool, dataset: str, batch: int, as_json: bool) -> None:
     """List the nets of the zoo with their sizes, or show the layers or the plan of one."""

@@ -297,7 +297,7 @@ def _method(options: Options) -> Iterator[str]:
     yield f"{options.schedule} schedule"
     if options.warmup:
         yield f"{options.warmup} steps of warm-up"
-    yield f"batches of {options.batch_size}" + (f", {options.accumulate} an update" if options.accumulate > 1 else "")
+    yield f"batches of {options.batch_size}" + (f", {options.accumulate} per update" if options.accumulate > 1 else "")
     if options.label_smoothing:
         yield f"labels smoothed by {options.label_smoothing:g}"
     if options.mixup:

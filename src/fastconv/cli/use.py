@@ -168,7 +168,7 @@ def _by_class(figures: list[dict[str, Any]], confusion: np.ndarray, classes: tup
 )  # fmt: skip
 @_normalize
 @click.option("--image-size", metavar="N|HxW", help="Of an .onnx file that leaves it open; 224 by default.")
-@click.option("--labels", type=Place(exists=True, dir_okay=False), help="Names of the classes, one a line.")
+@click.option("--labels", type=Place(exists=True, dir_okay=False), help="Names of the classes, one per line.")
 @click.option(
     "--out", type=Place(file_okay=False), metavar="FOLDER",
     help=f"Of a net that has scores for each pixel: where the masks go, '{masks.FOLDER}' by default.",

@@ -30,7 +30,7 @@ class Augment:
     flip : bool
         Mirror left and right with probability 1/2. Not for digits or letters.
     fill : float or tuple of float
-        Value of the pixels that come in from outside, in the units of the images: one, or one a channel.
+        Value of the pixels that come in from outside, in the units of the images: one, or one per channel.
     scale : float
         Least share of an image's area that is looked at, in (0, 1]: a part of such a share or more, its sides'
         proportions changed by up to 4/3, anywhere in the image, is scaled to the whole (C. Szegedy et al., "Going

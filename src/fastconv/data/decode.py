@@ -107,7 +107,7 @@ def _numbers(path: Path) -> np.ndarray:
 
 def _as_numbers(picture: Picture) -> Picture:
     if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
-        raise ValueError(f"a mask has one number a pixel, grey or with a palette; this is {picture.mode}")
+        raise ValueError(f"a mask has one number per pixel, grey or with a palette; this is {picture.mode}")
     return picture
 
 

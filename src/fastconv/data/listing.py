@@ -57,7 +57,7 @@ class Listing:
 def read_listing(folder: PathLike) -> Listing:
     """List the images of a folder. Nothing is opened.
 
-    Hidden files and folders are left out. Links are followed; what they lead to is read once a class.
+    Hidden files and folders are left out. Links are followed; what they lead to is read once per class.
 
     Raises
     ------

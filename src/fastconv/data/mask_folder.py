@@ -58,7 +58,7 @@ def _numbered(where: str, counts: np.ndarray) -> tuple[str, ...]:
         found = ", ".join(map(str, classes[:_SHOWN])) + (", ..." if len(classes) > _SHOWN else "")
         raise ValueError(
             f"{where}: the masks hold the numbers {found or 'none'}; classes count from 0, there have to be two at "
-            f"least, and if some do not occur, a file {CLASSES} has to name them all, one a line"
+            f"least, and if some do not occur, a file {CLASSES} has to name them all, one per line"
         )
     return tuple(map(str, classes))
 

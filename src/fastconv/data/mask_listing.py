@@ -4,7 +4,7 @@
 
     FOLDER/images/...  FOLDER/masks/...        a mask has its image's name, but for the ending; the parts are drawn
     FOLDER/train/images/...  train/masks/...   with val/ (or valid/, validation/) and test/ beside it
-    FOLDER/classes.txt                         a name a line, of classes 0, 1, ...; where there is one
+    FOLDER/classes.txt                         a name per line, of classes 0, 1, ...; where there is one
 """
 
 from __future__ import annotations
@@ -118,5 +118,5 @@ def _names(path: Path) -> tuple[str, ...]:
     names = tuple(printable(line.strip()) for line in lines if line.strip())
     if not 2 <= len(names) <= _MOST or len(set(names)) < len(names):
         got = "one name twice" if len(set(names)) < len(names) else f"{len(names)} names"
-        raise ValueError(f"{printable(path)} must have 2 to {_MOST} names of classes, one a line, got {got}")
+        raise ValueError(f"{printable(path)} must have 2 to {_MOST} names of classes, one per line, got {got}")
     return names

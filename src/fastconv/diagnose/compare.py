@@ -79,7 +79,7 @@ class Difference:
         "options", "environment" or "results".
     name : str
     values : tuple
-        One a run; None where it has no such thing.
+        One per run; None where it has no such thing.
     """
 
     part: str

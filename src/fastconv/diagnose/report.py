@@ -142,7 +142,7 @@ class Finding:
         number : int
             Of the step.
         width : int
-            Characters a line.
+            Characters per line.
         paint : callable, optional
             ``paint(text, verdict)`` returns a text with its colour.
         """
@@ -213,7 +213,7 @@ class Report:
         Parameters
         ----------
         width : int
-            Characters a line.
+            Characters per line.
         paint : callable, optional
             ``paint(text, verdict)`` returns a text with its colour.
         """

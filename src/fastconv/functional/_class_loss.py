@@ -28,7 +28,7 @@ _softmax = by_dtype(loss.softmax)
 class Target(NamedTuple):
     """What rows are to be, and what they weigh."""
 
-    labels: Array | None  # int64, one a row, -1 of those left out
+    labels: Array | None  # int64, one per row, -1 of those left out
     soft: Array | None  # (rows, classes)
     weight: Array | None  # of the classes
     sample: Array | None  # of the rows

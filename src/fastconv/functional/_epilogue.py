@@ -41,7 +41,7 @@ class Row(NamedTuple):
     known : str
         What the gradient is made from: "output", "input", or "either": the output unless the parameter is negative.
     channels : bool
-        Whether the parameter is an array, one number a channel.
+        Whether the parameter is an array, one number per channel.
     defaults : pair of float
     parameters : tuple of str
         Names of those that may be given.

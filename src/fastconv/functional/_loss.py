@@ -38,7 +38,7 @@ def check_reduction(where: str, reduction: str) -> None:
 
 
 def labels_of(where: str, target: Labels, input: Array, classes: int | None = None, ignore: int | None = None) -> Array:
-    """Return the labels as a flat int64 array, one a row of ``input`` along axis 1; -1 where one is ``ignore``."""
+    """Return the labels as a flat int64 array, one per row of ``input`` along axis 1; -1 where one is ``ignore``."""
     return labels_and_gaps(where, target, input, classes, ignore)[0]
 
 
@@ -103,7 +103,7 @@ def reduce(losses: Array, weight: float, reduction: str) -> float | Array:
 
 def row_scale(where: str, grad_output: float | Array, shape: tuple[int, ...], dtype: np.dtype, reduction: str,
               weight: float) -> Array:  # fmt: skip
-    """Return what the gradients of the rows are multiplied by: one number, or one a row for "none"."""
+    """Return what the gradients of the rows are multiplied by: one number, or one per row for "none"."""
     if reduction == "none":
         if not isinstance(grad_output, np.ndarray):
             raise TypeError(f"{where}: with reduction='none' grad_output must be an array of shape {shape}")
@@ -142,7 +142,7 @@ def amounts(where: str, name: str, weight: Array, dtype: np.dtype) -> Array:
 
 
 def sample_amounts(where: str, weight: Array | None, shape: tuple[int, ...], dtype: np.dtype) -> Array | None:
-    """Return what single losses of a shape weigh, one each, given one each or one a sample; None as it is."""
+    """Return what single losses of a shape weigh, one each, given one each or one per sample; None as it is."""
     if weight is None:
         return None
     check_array(where, "sample_weight", weight)

@@ -1,4 +1,4 @@
-"""Losses of rows of scores, one a class: softmax cross-entropy and the multi-class hinge."""
+"""Losses of rows of scores, one per class: softmax cross-entropy and the multi-class hinge."""
 
 import fastconv._ext.loss as loss
 from fastconv.functional._check import Array, by_dtype, check_apart, check_out, check_shape, number, same_dtype

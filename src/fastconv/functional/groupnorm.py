@@ -77,7 +77,7 @@ def instance_norm(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Normalise each channel of each sample: :func:`group_norm` with one channel a group.
+    """Normalise each channel of each sample: :func:`group_norm` with one channel per group.
 
     (Ulyanov, Vedaldi and Lempitsky, "Instance normalization", arXiv 1607.08022.)
 

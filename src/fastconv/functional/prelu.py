@@ -1,4 +1,4 @@
-"""PReLU, the activation whose slope below zero is learned, one for all elements or one a channel."""
+"""PReLU, the activation whose slope below zero is learned, one for all elements or one per channel."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ _column_sums = by_dtype(bias_gradient)
 
 
 def prelu(input: Array, weight: Array, *, out: Array | None = None) -> Array:
-    """Return ``x > 0 ? x : weight * x`` with a learned weight, one for all or one a channel (He et al., 2015, eq. 1).
+    """Return ``x > 0 ? x : weight * x`` with a learned weight, one for all or one per channel (He et al., 2015, eq. 1).
 
     Parameters
     ----------
@@ -117,11 +117,11 @@ def _channel_rows(a: Array) -> Array:
 
 
 def _slopes(where: str, input: Array, weight: Array) -> Array:
-    """Return the weight of PReLU as one number a channel."""
+    """Return the weight of PReLU as one number per channel."""
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.shape not in ((1,), (channels,)):
         raise ValueError(
-            f"{where}: weight must have shape (1,) or ({channels},), one a channel of the input of shape "
+            f"{where}: weight must have shape (1,) or ({channels},), one per channel of the input of shape "
             f"{input.shape}, got {weight.shape}"
         )
     if weight.shape == (channels,):

@@ -4,7 +4,7 @@ A part that is made by a step lies in the result's memory from the start, if all
 Along the first axis, and wherever nothing lies before the axis in memory, a part is memory without gaps, which
 everybody takes. A part of the channels is not: its pixels lie as far apart as the result's, which an operation has to
 say that it takes (`Operation.spaced_output` and so on). The last concatenation that reads a value has it; an earlier
-one of the same values, as a dense block has one a layer, is a part of that, too.
+one of the same values, as a dense block has one per layer, is a part of that, too.
 
 What a slice takes of the channels lies where the sliced value does, if all who read it take the gaps. Convolutions and
 linear layers do not: their windows and rows follow each other.

@@ -123,7 +123,7 @@ class Frame:
     activation : (str or None, tuple)
         Forward: name and parameters of an activation to apply last. Backward of an operation that `masks`: the same.
     slopes : ndarray or None
-        Forward: the parameter of an activation that has one number a channel, in the place of others.
+        Forward: the parameter of an activation that has one number per channel, in the place of others.
     add : ndarray or None
         Forward: an array of the output's shape to be added before the activation.
     pre : ndarray or None

@@ -77,7 +77,7 @@ class Group:
 
     @property
     def slopes(self) -> list[Value]:
-        """What the activation learns, if it does: one number, or one a channel."""
+        """What the activation learns, if it does: one number, or one per channel."""
         return [] if self.activation is None else [v for v in self.activation.inputs[1:] if v is not None]
 
     def reads(self) -> Iterable[Value]:

@@ -151,12 +151,12 @@ class Module(Workspace, State):
         if "forward" in vars(cls):
             cls.forward = _entrance(cls, vars(cls)["forward"])  # type: ignore[method-assign]
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **more: Any) -> Any:
         """Return what comes of the inputs; of what shapes and dtypes they are, the class says.
 
         Parameters
         ----------
-        *inputs : ndarray of float32 or float64
+        *inputs, **more : ndarray of float32 or float64
             In a model that is called, values of a graph instead: shapes without numbers.
 
         Returns
@@ -171,13 +171,15 @@ class Module(Workspace, State):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
-    def backward(self, *grad_outputs: Any) -> Any:
+    def backward(self, *grad_outputs: Any, **more: Any) -> Any:
         """Return the gradients of the latest forward's inputs, and add those of the parameters.
 
         Parameters
         ----------
         *grad_outputs : ndarray
             Gradients of the loss with respect to the outputs, of their shapes and dtypes.
+        **more
+            For layers that take more by name; a model does not.
 
         Raises
         ------
@@ -186,6 +188,9 @@ class Module(Workspace, State):
         ValueError, TypeError
             If a gradient has another shape or dtype than its output.
         """
+        if more:
+            name = type(self).__name__
+            raise TypeError(f"{name}.backward takes gradients by position, got {', '.join(more)} by name")
         return self._running().backward(grad_outputs)
 
     def __call__(self, *inputs: Any) -> Any:

@@ -44,7 +44,7 @@ class Linear(Module):
 
 
 class Bias(Module):
-    """Add one number a channel, along axis 1: see :func:`fastconv.functional.bias_add`.
+    """Add one number per channel, along axis 1: see :func:`fastconv.functional.bias_add`.
 
     Behind a convolution or linear layer without bias, Sequential runs it in the same pass.
 

@@ -249,7 +249,7 @@ _PARAMETERS = """Parameters
     random_state : int, RandomState or None
         Of initial weights, of the order of the samples and of those set aside. The same number gives the same bits.
     verbose : bool
-        A bar, and a line an epoch.
+        A bar, and a line per epoch.
     **nested
         ``part__name`` for the four parts above.
 
@@ -260,7 +260,7 @@ _PARAMETERS = """Parameters
     trainer_ : Trainer
         What trained it; `partial_fit` goes on with it.
     history_ : History
-        A record an epoch.
+        A record per epoch.
     n_iter_ : int
         Epochs of the last fit, those of `partial_fit` added.
     image_shape_ : tuple of int or None

@@ -219,7 +219,7 @@ def _numbers(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def expected(
     numbers: tuple[tuple[float, ...], tuple[float, ...]], shape: tuple[int, int, int], levels: float, where: str
 ) -> Standardizer:
-    """Return a standardisation by mean and deviation of values 0..255, one number each or one a channel."""
+    """Return a standardisation by mean and deviation of values 0..255, one number each or one per channel."""
     channels = shape[0]
     if len(numbers[0]) not in (1, channels):
         raise ValueError(f"{where} is for {len(numbers[0])} channels, the images have {channels}")

@@ -16,7 +16,7 @@ _BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} batches, {remai
 
 
 class Progress(Callback):
-    """Print one line an epoch and, last, why a run stopped; on a terminal and in a notebook show a bar, too.
+    """Print one line per epoch and, last, why a run stopped; on a terminal and in a notebook show a bar, too.
 
     A stream that takes no more lines (closed, full, its terminal gone) is warned of once, and training goes on.
 

@@ -47,7 +47,7 @@ class RunRecord:
     config, env : dict
         What config.json and env.json hold; ``env`` is empty where there is no such file.
     history : History
-        One record an epoch.
+        One record per epoch.
     steps : list of dict
         Records of single steps, where something wrote any: ``step``, ``loss``, ``lr``, and perhaps
         ``update_ratio``, ``grad_norm`` (by parameter) and ``activations`` (by module).

@@ -63,7 +63,7 @@ class Options:
     decay_bias_norm : bool
         Whether weight decay is for biases and normalisations, too.
     accumulate : int
-        Batches an update.
+        Batches per update.
     metric : str or None
         A metric of labels (`fastconv.train.metrics.OF_LABELS`) that is measured, too, and by which epochs are judged.
     image_size, resize : str or None

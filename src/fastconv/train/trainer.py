@@ -52,7 +52,7 @@ class Trainer(Keywords):
     keep_best : bool
         Whether the weights of the epoch with the best validation figures are put back at the end.
     progress : bool
-        Whether a bar and a line an epoch are shown.
+        Whether a bar and a line per epoch are shown.
     clip_norm, clip_value : float, optional
         What the norm of all gradients, penalty included, and then the size of each number in them may be at most. The
         history has ``gradient_norm``, the mean of the norms before, and ``clipped``, the share of them that was cut.
@@ -65,7 +65,7 @@ class Trainer(Keywords):
         metric, "accuracy" or "loss". Less is better of "loss", "mae", "mse", "rmse" and what ends in _loss or _error.
         By default the accuracy, among equal ones the loss.
     accumulate : int
-        Batches an update, whose gradients are averaged; the last one of an epoch may have fewer. Layers that train
+        Batches per update, whose gradients are averaged; the last one of an epoch may have fewer. Layers that train
         themselves take a step in every batch.
 
     Attributes
@@ -231,7 +231,7 @@ class Trainer(Keywords):
         before = self.steps_per_epoch
         batches = self._cut(*parted(train, more, validation), self.epochs - self.epoch, batch_size, seed)
         if self.steps_per_epoch != before:
-            raise ValueError(f"Trainer.resume: {self.steps_per_epoch} batches an epoch, the run so far had {before}")
+            raise ValueError(f"Trainer.resume: {self.steps_per_epoch} batches per epoch, the run so far had {before}")
         with held(self.model, self._alone(*batches)):
             return self._go(*batches)
 

@@ -45,12 +45,13 @@ def mean_and_deviation(images: Array | Standardizer) -> Figure:
     Raises
     ------
     ValueError
-        If a standardizer has one figure a channel and so no image.
+        If a standardizer has one figure per channel and so no image.
     """
     statistics = images if isinstance(images, Standardizer) else Standardizer.fit(images, "pixel")
     mean, deviation = statistics.mean, statistics.deviation
     if statistics.per == "channel" and isinstance(images, Standardizer):
-        raise ValueError(f"viz.mean_and_deviation: one figure a channel, {mean.shape}: fit the standardizer per pixel")
+        text = f"one figure per channel, {mean.shape}: fit the standardizer per pixel"
+        raise ValueError(f"viz.mean_and_deviation: {text}")
     figure = Picture(6.2, 2.8)
     left, right = figure.subplots(1, 2)
     if len(mean) == 3:

@@ -12,10 +12,10 @@
 Of `direct`: the column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is
 one run of consecutive elements; register tiles walk such runs ("segments") for several pixels at once:
 
-    input (N, H, W, C) --copy with zero border, a block of rows a task (skipped where nothing is padded)--> window
+    input (N, H, W, C) --copy with zero border, a block of rows per task (skipped where nothing is padded)--> window
     weight (K, C, R, S) --pack: nr filters side by side--> panels
     window x panels --kernel `rows`--> output (N, P, Q, K)                        forward, epilogue included
-        (few filters: the window in planes, one a channel; kernel `planes`, vectors over pixels)
+        (few filters: the window in planes, one per channel; kernel `planes`, vectors over pixels)
         (few filters, several images: these abreast, one a lane; kernel `abreast`, the input gradient's, too)
     grad_output x flipped panels --kernel `rows`, one call a phase of the stride--> grad_input
     window x grad_output --kernel `outer`--> shards of (R * S * C, K) --fixed tree--> grad_weight

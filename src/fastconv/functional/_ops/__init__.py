@@ -1,4 +1,4 @@
-"""Operations as nodes of a graph, one file a family; what `functional` does with values in the place of arrays."""
+"""Operations as nodes of a graph, one file per family; what `functional` does with values in the place of arrays."""
 
 from fastconv.functional._ops import (
     activation,

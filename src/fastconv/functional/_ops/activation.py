@@ -85,7 +85,7 @@ class Activate(Elementwise):
 
 @operation
 class PReLU(Elementwise):
-    """x where x > 0, else weight * x; inputs are x and the weight, one number or one a channel."""
+    """x where x > 0, else weight * x; inputs are x and the weight, one number or one per channel."""
 
     kind = "prelu"
     params = ()
@@ -95,7 +95,7 @@ class PReLU(Elementwise):
     inplace = False
 
     def spread(self, f: Frame) -> Iterator[Call]:
-        """Write the weight as one number a channel, for the operation before to apply."""
+        """Write the weight as one number per channel, for the operation before to apply."""
         yield np.copyto, (f.y[0], f.x[0])
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
@@ -104,7 +104,8 @@ class PReLU(Elementwise):
         channels = x.shape[1] if x.ndim > 1 else 1
         if weight.shape not in ((1,), (channels,)):
             raise ValueError(
-                f"prelu: weight must have shape (1,) or ({channels},), one a channel of the input of shape {x.shape}, "
+                f"prelu: weight must have shape (1,) or ({channels},), one per channel of the input of shape "
+                f"{x.shape}, "
                 f"got {weight.shape}"
             )
         return specs

@@ -182,7 +182,7 @@ class Linear(_Products):
 
 @operation
 class Bias(Operation):
-    """One number a channel, added along axis 1."""
+    """One number per channel, added along axis 1."""
 
     takes: ClassVar[tuple[str, ...]] = ("add", "activation", "slopes")
     takes_part_as = "bias"

@@ -165,7 +165,7 @@ def _instance_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any) -> 
 @operator("GroupNormalization")
 def _group_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any) -> Any:
     groups = step.settings["num_groups"]
-    if scale.shape != (x.shape[1],):  # before opset 21 there is one number a group
+    if scale.shape != (x.shape[1],):  # before opset 21 there is one number per group
         refuse(f"GroupNormalization with a scale of shape {scale.shape} for {x.shape[1]} channels")
     return F.group_norm(x, groups, scale, bias, float(step.settings.get("epsilon", 1e-5)))
 

@@ -1,4 +1,4 @@
-"""First-layer filters as one small PNG, a pixel a weight: the page enlarges it. No imaging package is needed."""
+"""First-layer filters as one small PNG, a pixel per weight: the page enlarges it. No imaging package is needed."""
 
 import base64
 import math
