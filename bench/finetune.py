@@ -84,6 +84,14 @@ class Lite(tn.Module):
         return self.classifier(self.drop(x.mean((2, 3))))
 
 
+still = {}  # modules of a net that stay in evaluation mode
+
+
+def calm(net):
+    for module in still.get(net, ()):
+        module.eval()
+
+
 def agree(ours, theirs, size):
     """Compare outputs and gradients of all parameters, in evaluation mode: no batch of few images is divided by."""
     rng = np.random.default_rng(0)
@@ -114,6 +122,7 @@ def main():
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--freeze", type=int, default=0, metavar="N", help="stem and N stages stay")
     args = parser.parse_args()
     config.threads(args.threads)
     torch.set_num_threads(args.threads)
@@ -123,6 +132,12 @@ def main():
     theirs.load_state_dict({name: torch.from_numpy(a) for name, a in ours.state_dict().items()})
     agree(ours, theirs, 64)
     theirs.to(memory_format=torch.channels_last)
+    for net, norms in ((ours, nn.BatchNorm2d), (theirs, tn.BatchNorm2d)):
+        if args.freeze:  # as examples/finetune_efficientnet.py: all normalisations keep their statistics
+            for part in (net.conv_stem, net.bn1, *list(net.blocks)[: args.freeze]):
+                part.requires_grad_(False)
+            still[net] = [module for module in net.modules() if isinstance(module, norms)]
+    calm(ours)
 
     x = np.random.default_rng(1).standard_normal((args.batch, args.size, args.size, 3)).astype(np.float32)
     x, y = x.transpose(0, 3, 1, 2), np.arange(args.batch) % 10  # channels last, as each of them likes it best
@@ -138,6 +153,7 @@ def main():
 
     def their_train():
         theirs.train()
+        calm(theirs)
         their_step.zero_grad()
         TF.cross_entropy(theirs(tx), ty).backward()
         their_step.step()
@@ -163,8 +179,8 @@ def main():
         shown = ", ".join(f"{name} {ms:.2f}" for name, ms in found[what].items())
         print(f"{what}: ms an image: {shown}; {found[what]['torch'] / found[what]['fastconv']:.2f} times as fast")
     print(json.dumps({
-        "size": args.size, "batch": args.batch, "threads": args.threads, "isa": config.isa(), "cores": os.cpu_count(),
-        "torch": torch.__version__, "ms_per_image": found,
+        "size": args.size, "batch": args.batch, "freeze": args.freeze, "threads": args.threads, "isa": config.isa(),
+        "cores": os.cpu_count(), "torch": torch.__version__, "ms_per_image": found,
     }))  # fmt: skip
 
 

@@ -1,16 +1,19 @@
 """EfficientNet-Lite0, trained on ImageNet, learns to tell the ten classes of CIFAR-10 from 5,000 of its images.
 
 First the head alone. The body is frozen and runs in evaluation mode, so that what it makes of an image never changes:
-these features are computed once, and the head learns from them in seconds. Then all layers, but for
-the statistics of the normalisations. Images are enlarged from 32 to 128 pixels, and in the second part shifted at
-random, half of them mirrored.
+these features are computed once, and the head learns from them in seconds. Then the last four of the seven stages, too,
+while normalisations keep the statistics of ImageNet. Images are enlarged from 32 to 128 pixels, and in the second part
+shifted at random, half of them mirrored.
 
     python examples/finetune_efficientnet.py --weights efficientnet_lite0.onnx
+    python examples/finetune_efficientnet.py --weights efficientnet_lite0.onnx --validate    # to choose settings
 
-Measured on the first 2,000 test images: the head alone 74.7 %, then 82.5 %, 85.1 % and 86.0 % after each of three
-epochs, 356 s of processor time; seed 0, 2 threads, AVX-512, 2026-11-28. With normalisations that took the statistics
-of such batches, a third of the rate and another length of the schedule it was 71.7 % after the first epoch, less than
-the head alone. Settings were chosen on the same 2,000 images, so that the figures flatter a little.
+Measured on all 10,000 test images, once: 87.3 %, after 366 s of processor time to train, of which 25 for the head, and
+40 to test; seed 0, one thread, AVX-512, 2026-11-28. Settings were chosen on 1,000 of the 5,000 images, the head alone
+was right for 76.8 % of them, then, after one or two epochs: 79.3 and 83.3 % at a rate of 2.5e-4; all layers at 6e-4
+79.5 %, at 1.5e-3 58.1 %; normalisations that take a batch's statistics 77.4 %; SGD with momentum at 0.01 fell to
+guessing. The head alone on statistics taken anew from these images was right for 59 %. At the end 98.5 % of the
+training images are right: what is missing is no longer training.
 """
 
 import argparse
