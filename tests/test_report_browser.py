@@ -134,7 +134,17 @@ class TestBrowser:
         assert 0 < left < 11
         assert f"{left} of 11 runs" in tab.locator("#search [role=status]").inner_text()
         tab.keyboard.press("Escape")
-        tab.wait_for_function("!document.querySelector('#search .parallel .out')")
+        assert tab.locator("#search .parallel .out").count() == 0
+        tab.locator("#search .parallel .hit").last.focus()
+        for _ in range(18):
+            tab.keyboard.press("ArrowUp")
+        best = tab.locator("#search .parallel > svg > path:not(.out)").count()
+        assert 0 < best < 11
+        tab.keyboard.press("Shift+ArrowDown")
+        assert tab.locator("#search .parallel > svg > path:not(.out)").count() < best
+        tab.keyboard.press("Escape")
+        assert tab.locator("#search .parallel .out").count() == 0
+        assert tab.evaluate("document.activeElement.classList.contains('hit')")
         line = tab.evaluate(
             "() => { const path = document.querySelector('.parallel > svg > path:last-of-type');"
             " const at = path.getPointAtLength(path.getTotalLength() * 0.06), area = path.ownerSVGElement"

@@ -55,7 +55,8 @@ async function drawCharts() {
     const library = await plotly();
     await new Promise((next) => { setTimeout(next); });
     if (mine !== drawing) return;
-    library.react(entry.node, traces, full, { responsive: true, displaylogo: false, modeBarButtons: BUTTONS });
+    library.react(entry.node, traces, full, { responsive: true, displaylogo: false, modeBarButtons: BUTTONS,
+      ...(coarse.matches ? { displayModeBar: false } : {}) });
     if (!entry.drawn) entry.node.on("plotly_click", (event) => entry.onPoint?.(event.points[0]));
     entry.drawn = mark;
   }

@@ -67,7 +67,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.target instanceof HTMLSelectElement) return;
   if (ranges.size && state.view === "search") {
     ranges.clear();
-    redrawParallel();
+    showRanges();
   } else if (state.view !== "grid" && runs.length > 1) change({ view: "grid" });
 });
 window.addEventListener("hashchange", show);

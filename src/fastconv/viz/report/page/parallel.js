@@ -1,7 +1,7 @@
 // Parallel coordinates: an axis for each option that differs and one for the figure; a line is a run.
 
 const TALL = 300, TOP = 44, AXES = 9;
-let redrawParallel = () => {};
+let showRanges = () => {};
 const ranges = new Map(); // axis: [low, high] of what is chosen, as shares of its height
 
 function parallelAxes(list, name) {
@@ -34,7 +34,6 @@ function parallelPanel(all, name) {
     const box = el("div", { class: "parallel" }), label = el("p", { class: "note", role: "status" });
     const draw = () => drawParallel(box, label, list, name);
     new ResizeObserver(draw).observe(box);
-    redrawParallel = draw;
     return widePanel("Parallel coordinates", box, label);
   });
 }
@@ -53,7 +52,12 @@ function drawParallel(box, label, list, name) {
   }).sort((a, b) => (best(a.run, name) ?? -Infinity) - (best(b.run, name) ?? -Infinity));
   const picture = svg("svg", { width: wide, height: TOP + TALL + 16, role: "img",
     "aria-label": `${list.length} runs over ${axes.length} axes; the table has the same figures` }, ...drawn.map(({ path }) => path));
-  axes.forEach((axis, i) => picture.append(axisGroup(axis, x(i), y, name, filter)));
+  const parts = axes.map((axis, i) => axisGroup(axis, x(i), y, name, filter));
+  picture.append(...parts.map(({ group }) => group));
+  showRanges = () => {
+    for (const { show } of parts) show();
+    filter();
+  };
   function inside({ run }) {
     return axes.every(({ key, at }) => {
       const range = ranges.get(key), share = at(valueAt(run, key, name));
@@ -71,17 +75,19 @@ function drawParallel(box, label, list, name) {
   }
   const say = (text) => { label.textContent = text || "A line is a run; click it. Drag along an axis to choose a range of it."; };
   let near = null;
-  picture.addEventListener("pointermove", (event) => {
-    const area = picture.getBoundingClientRect();
-    const found = nearest(drawn.filter((line) => !line.path.classList.contains("out")), event.clientX - area.left, event.clientY - area.top);
+  const pointAt = (event) => {
+    const area = picture.getBoundingClientRect(), some = drawn.filter((line) => !line.path.classList.contains("out"));
+    const found = nearest(some, event.clientX - area.left, event.clientY - area.top);
     if (found === near) return;
     near?.path.classList.remove("near");
     near = found;
     near?.path.classList.add("near");
     if (near) label.textContent = `${near.run.name}: ${titleOf(name)} ${figureText(name, best(near.run, name))}`;
     else filter();
-  });
+  };
+  picture.addEventListener("pointermove", pointAt);
   picture.addEventListener("click", (event) => {
+    pointAt(event); // a finger has not moved there
     if (near && !event.target.closest(".axis")) change({ view: "run", run: near.run.name });
   });
   box.replaceChildren(picture);
@@ -102,10 +108,12 @@ function nearest(drawn, px, py) {
 }
 
 function axisGroup({ key, ticks }, x, y, name, filter) {
+  const what = key === "=" ? titleOf(name) : key;
   const group = svg("g", { class: "axis" }), chosen = svg("rect", { class: "range", x: x - 7, width: 14, rx: 3 });
-  const title = svg("text", { x, y: 18, "text-anchor": "middle", class: "title" }, shortText(key === "=" ? titleOf(name) : key, 14));
-  title.append(svg("title", {}, key === "=" ? titleOf(name) : key));
-  const hit = svg("rect", { class: "hit", x: x - 14, width: 28, y: y(1) - 8, height: y(0) - y(1) + 16 });
+  const title = svg("text", { x, y: 18, "text-anchor": "middle", class: "title" }, shortText(what, 14));
+  title.append(svg("title", {}, what));
+  const hit = svg("rect", { class: "hit", tabindex: 0, role: "group", x: x - 14, width: 28, y: y(1) - 8, height: y(0) - y(1) + 16,
+    "aria-label": `Range of ${what}: the keys up and down move its lower end, with shift its upper end` });
   group.append(svg("path", { d: `M${x} ${y(0)}V${y(1)}` }), chosen, title,
     ...ticks.map(([share, text]) => svg("text", { x: x + 6, y: y(share) + 4 }, shortText(text, 10))), hit);
   const show = () => {
@@ -139,7 +147,17 @@ function axisGroup({ key, ticks }, x, y, name, filter) {
     filter();
   });
   hit.addEventListener("pointercancel", () => { from = null; });
+  hit.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: 0.05, ArrowDown: -0.05 }[event.key], [low, high] = ranges.get(key) ?? [0, 1];
+    if (!step) return;
+    event.preventDefault();
+    const next = event.shiftKey ? [low, Math.min(1, Math.max(low, high + step))] : [Math.max(0, Math.min(high, low + step)), high];
+    if (next[0] > 0 || next[1] < 1) ranges.set(key, next);
+    else ranges.delete(key);
+    show();
+    filter();
+  });
   show();
-  return group;
+  return { group, show };
 }
 const shortText = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
