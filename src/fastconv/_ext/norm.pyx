@@ -37,7 +37,7 @@ cdef Py_ssize_t scratch_elements(Py_ssize_t m, Py_ssize_t c) noexcept nogil:
 
 cdef Py_ssize_t room_elements(Py_ssize_t m, Py_ssize_t c, Py_ssize_t arrays) noexcept nogil:
     """Return the elements in which the cores gather shards of so many arrays."""
-    return threads_for(4.0 * m * c) * arrays * shard_rows(c) * c
+    return threads_for(1e30) * arrays * shard_rows(c) * c   # of all threads: how many there are may change meanwhile
 
 
 cdef const real *gathered(

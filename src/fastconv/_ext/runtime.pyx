@@ -5,6 +5,8 @@ The isa_*.o and dispatch.o objects are linked into this module alone; the others
 
 import os
 
+from cython.parallel cimport prange
+
 from fastconv._ext.runtime cimport fc_ops
 
 cdef extern from *:
@@ -13,9 +15,30 @@ cdef extern from *:
     #include <omp.h>
     #define FC_OPENMP_VERSION _OPENMP
     #define fc_openmp_processors() omp_get_num_procs()
+    #define fc_seconds() omp_get_wtime()
+    #define fc_in_parallel() omp_in_parallel()
     #else
     #define FC_OPENMP_VERSION 0
     #define fc_openmp_processors() 1
+    #define fc_seconds() 0.0
+    #define fc_in_parallel() 0
+    #endif
+    /* nanoseconds that Python threads share; MSVC's volatile numbers are atomic on the processors we know */
+    #if defined(__GNUC__)
+    typedef long long fc_shared;
+    #define fc_get(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+    #define fc_set(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
+    #define fc_take(p, v) __atomic_exchange_n(p, v, __ATOMIC_RELAXED)
+    #else
+    typedef volatile long long fc_shared;
+    #define fc_get(p) (*(p))
+    #define fc_set(p, v) (*(p) = (v))
+    static long long fc_take(fc_shared *p, long long v)
+    {
+        const long long before = *p;
+        *p = v;
+        return before;
+    }
     #endif
     #ifdef __VERSION__
     #define FC_COMPILER __VERSION__
@@ -34,6 +57,12 @@ cdef extern from *:
     """
     const int FC_OPENMP_VERSION
     int fc_openmp_processors()   # a call into the library, so that it is loaded with this module and no later
+    ctypedef long long fc_shared
+    double fc_seconds() nogil
+    int fc_in_parallel() nogil
+    long long fc_get(fc_shared *p) nogil
+    void fc_set(fc_shared *p, long long v) nogil
+    long long fc_take(fc_shared *p, long long v) nogil
     const char *FC_COMPILER
     const char *FC_COMPILER_NAME
     const char *FC_BUILD_FLAGS
@@ -53,8 +82,20 @@ cdef const fc_table *active = fc_table_best()
 cdef int thread_limit = 1
 cdef bint forked = False
 
-# A share of fewer scalar operations (some 3 us on eight lanes) is cheaper to do than to hand over.
+# A share of fewer scalar operations (some 3 us on eight lanes) is not worth a look at what handing it over costs.
 cdef double work_per_thread = 150e3
+
+# What it costs to hand work over and to meet again is measured while it runs: it is 2 us where processors are idle and
+# milliseconds where others want them, too, since whoever hands over waits for threads that wait for a processor.
+cdef enum:
+    LONG = 500_000              # nanoseconds that no idle machine takes
+    LOOK_AGAIN = 1_000_000      # nanoseconds from one look to the next
+    STAY_ALONE = 1_000_000_000  # and after a long wait
+    WORTH = 3                   # a share takes so many times as long as handing it over
+    OPERATIONS = 4              # of a lane in a nanosecond: some two thirds of what it can
+cdef fc_shared handing_over = 2_000
+cdef fc_shared next_look = 0
+cdef fc_shared looking = 0
 
 
 cdef const fc_ops *ops(int kind) noexcept nogil:
@@ -72,12 +113,39 @@ cdef const fc_ops *ops_shorter(int kind) noexcept nogil:
     return &active.ops[kind]
 
 
+cdef long long hand_over(int threads) noexcept nogil:
+    # Return the nanoseconds in which so many threads start, do nothing and meet again.
+    cdef double begin = fc_seconds()
+    cdef int _i
+    for _i in prange(threads, schedule='static', num_threads=threads):
+        fc_get(&handing_over)
+    return <long long>(1e9 * (fc_seconds() - begin))
+
+
+cdef double share_worth_a_thread() noexcept nogil:
+    # Return the least share that pays, by what handing over has cost lately.
+    cdef long long now = <long long>(1e9 * fc_seconds()), cost
+    if now >= fc_get(&next_look) and fc_take(&looking, 1) == 0:
+        if fc_get(&next_look) == 0:
+            hand_over(thread_limit)   # threads are made
+        cost = hand_over(thread_limit)
+        if cost < LONG:
+            cost = hand_over(thread_limit)   # the first has woken them
+        fc_set(&handing_over, cost)
+        fc_set(&next_look, now + (LOOK_AGAIN if cost < LONG else STAY_ALONE))
+        fc_set(&looking, 0)
+    return max(work_per_thread, <double>WORTH * OPERATIONS * active.ops[0].lanes * fc_get(&handing_over))
+
+
 cdef int threads_for(double work) noexcept nogil:
     # In a forked child OpenMP's threads are gone and its locks are in an unknown state: stay serial there.
-    if forked or work < 2 * work_per_thread:
+    if forked or thread_limit == 1 or work < 2 * work_per_thread or fc_in_parallel():
         return 1
-    if work < thread_limit * work_per_thread:
-        return <int>(work / work_per_thread)
+    cdef double share = share_worth_a_thread() if work_per_thread > 0 else 0
+    if work < 2 * share:
+        return 1
+    if work < thread_limit * share:
+        return <int>(work / share)
     return thread_limit
 
 
@@ -122,10 +190,16 @@ def set_threads(int n):
     """Set the number of threads; the caller has checked it."""
     global thread_limit
     thread_limit = n
+    fc_set(&next_look, 0)
+
+
+def threads_of(double work):
+    """Return how many threads an operation of so many scalar operations uses now."""
+    return threads_for(work)
 
 
 def set_work_per_thread(double work):
-    """Set the least share of scalar operations worth a thread, and return the former one.
+    """Set the least share of scalar operations worth a thread, whatever handing over costs; return the former one.
 
     Tests set it to 0, so that the small problems they can afford are shared among threads too.
     """

@@ -1,0 +1,52 @@
+"""How many threads share an operation: by its work, and by what handing it over costs."""
+
+import threading
+
+import numpy as np
+
+from fastconv import config
+from fastconv import functional as F
+from fastconv._ext import runtime
+
+WORK = [0.0, 1e3, 1e5, 3e5, 1e6, 1e8, 1e30]
+
+
+def test_small_work_stays_alone_and_endless_work_takes_all_threads():
+    with config.threads(3):
+        for _ in range(50):
+            assert runtime.threads_of(1e5) == 1
+            assert runtime.threads_of(1e30) == 3  # however long threads wait for a processor
+            assert all(1 <= runtime.threads_of(work) <= 3 for work in WORK)
+    with config.threads(1):
+        assert runtime.threads_of(1e30) == 1
+
+
+def test_a_fixed_share_is_not_looked_at():
+    before = runtime.set_work_per_thread(0)
+    try:
+        with config.threads(4):
+            assert [runtime.threads_of(work) for work in WORK] == [4] * len(WORK)
+    finally:
+        assert runtime.set_work_per_thread(before) == 0
+    assert runtime.set_work_per_thread(before) == before
+
+
+def test_bits_stay_whatever_threads_are_taken_meanwhile():
+    """Python threads look at what handing over costs in turns, while all of them compute."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 24, 30, 30), np.float32), rng.standard_normal((24, 24, 3, 3), np.float32)
+    with config.threads(1):
+        want = F.conv2d(x, w, padding=1).tobytes()
+    found = []
+
+    def run():
+        found.extend(F.conv2d(x, w, padding=1).tobytes() == want for _ in range(40))
+
+    with config.threads(3):
+        workers = [threading.Thread(target=run) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert len(found) == 160
+    assert all(found)
