@@ -181,3 +181,78 @@ def test_evaluation_of_what_was_trained():
     run = trainer()
     run.fit(X, Y, epochs=20)
     assert evaluate(run.model, nn.CrossEntropyLoss(), list(batches())).accuracy > 0.9
+
+
+def test_a_hook_between_backward_and_step_sees_the_gradients():
+    norms = []
+
+    class Look(train.Callback):
+        def on_gradients(self, run):
+            norms.append(float(sum((p.grad**2).sum() for p in run.model.parameters())) ** 0.5)
+
+    run = trainer(callbacks=[Look()])
+    run.fit(X, Y, epochs=2, batch_size=32)
+    assert len(norms) == run.step == 4
+    assert min(norms) > 0
+
+
+def test_batches_add_up_to_one_update():
+    """Two halves of a batch, accumulated, are the update of the whole one, but for rounding."""
+    halves, whole = trainer(keep_best=False, accumulate=2), trainer(keep_best=False)
+    halves.fit([(X[:32], Y[:32]), (X[32:], Y[32:])], epochs=3)
+    whole.fit([(X, Y)], epochs=3)
+    assert halves.step == whole.step == 3
+    for p, q in zip(halves.model.parameters(), whole.model.parameters(), strict=True):
+        np.testing.assert_allclose(p.data, q.data, atol=1e-5)
+
+
+def test_metrics_by_name_and_by_function():
+    metrics = pytest.importorskip("sklearn.metrics")
+    run = trainer(metrics=["accuracy", "top5", "f1_macro", "iou", metrics.balanced_accuracy_score], monitor="f1_macro")
+    run.fit(X, Y, (X, Y), epochs=3)
+    last = run.history[-1]
+    taken = run.model.predict(X).argmax(axis=1)
+    assert last["validation_balanced_accuracy_score"] == pytest.approx(metrics.balanced_accuracy_score(Y, taken))
+    assert last["validation_top5"] == 1  # of two classes
+    assert last["validation_f1_macro"] == pytest.approx(metrics.f1_score(Y, taken, average="macro"))
+    fastconv.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    target = X[:, :1] * 2 - X[:, 1:]
+    run = Trainer(model, nn.MSELoss(), optim.Adam(model, lr=0.02), metrics=["mae", "r2"], monitor="r2", progress=False)
+    run.fit(X, target, (X, target), epochs=30)
+    assert run.history[-1]["validation_r2"] == pytest.approx(metrics.r2_score(target, model.predict(X)), abs=1e-6)
+    assert run.history[-1]["validation_r2"] > 0.5
+    with pytest.raises(ValueError, match="has no name; give a dict"):
+        trainer(metrics=[lambda y, p: 0.0])
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.MaxPool2d(2)(np.zeros((1, 1, 1, 1), np.float32)),
+    lambda: nn.MaxPool2d(2, return_indices=True)(np.zeros((1, 1, 1, 1), np.float32)),
+    lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(3))(np.zeros((2, 1, 4, 4), np.float32)),
+    lambda: nn.Linear(3, 2)(np.zeros((2, 4), np.float32)),
+    lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 1))(np.zeros((2, 3), np.float32)),
+    lambda: nn.BatchNorm2d(3)(np.zeros((2, 4, 5, 5), np.float32)),
+    lambda: nn.GlobalMaxPool2d()(np.zeros((2, 3), np.float32)),
+    lambda: nn.Conv2d(3, 4, 3)(np.zeros((2, 1, 8, 8), np.float32)),
+])  # fmt: skip
+def test_internal_names_never_reach_a_user(make):
+    """An error names what the user called, a public function or class."""
+    public = {*fastconv.functional.__all__, *nn.__all__}
+    with pytest.raises((ValueError, TypeError)) as caught:
+        make()
+    first = str(caught.value).split(":")[0]
+    names = {word for word in first.replace("(", " ").replace(".", " ").split() if word.isidentifier()}
+    assert names & public, str(caught.value)
+    assert "_like" not in str(caught.value)
+
+
+def test_a_range_that_is_none_is_told_how_ranges_are_written():
+    pytest.importorskip("optuna")
+    from click.testing import CliRunner
+
+    from fastconv.cli import main
+
+    found = CliRunner().invoke(main, ["search", "--lr", "1e-3-1"], prog_name="fastconv")
+    assert found.exit_code == 2
+    assert "LOW:HIGH" in found.output

@@ -620,9 +620,9 @@ def test_what_cannot_be_trained_says_why():
     options = fill("digits")
     for space, message in (
         ({"epochs": [1, 2]}, "unknown hyperparameter 'epochs'; known are lr, l2"),
-        ({"lr": "0:1:linear"}, "lr: takes numbers above 0"),
-        ({"lr": "he"}, "lr: takes numbers above 0"),
-        ({"l2": "-1:1:linear"}, "l2: takes numbers of at least 0"),
+        ({"lr": "0:1:linear"}, "lr: takes numbers above 0, or LOW:HIGH"),
+        ({"lr": "he"}, "lr: takes numbers above 0, or LOW:HIGH"),
+        ({"l2": "-1:1:linear"}, "l2: takes numbers of at least 0, or LOW:HIGH"),
         ({"batch_size": "16:64"}, "batch_size: takes a list such as 16,32,64, not a range"),
         ({"batch_size": "16,0"}, "batch_size: takes whole numbers of at least 1"),
         ({"batch_size": "16,20.5"}, "batch_size: takes whole numbers"),
@@ -690,7 +690,7 @@ def test_a_search_that_is_interrupted_before_its_first_trial_gives_no_advice():
     [
         (["--lr", "1e-3:1e-7"], "lr: range 0.001:1e-07: the lower end must come first"),
         (["--lr", "0:1"], "needs ends above 0"),
-        (["--lr", "fast"], "lr: takes numbers above 0"),
+        (["--lr", "fast"], "lr: takes numbers above 0, or LOW:HIGH"),
         (["--lr", "nan"], "'nan' is not a finite number"),
         (["--batch-size", "1:9"], "takes a list"),
         (["--dataset", "nope"], "unknown data set 'nope'"),

@@ -84,7 +84,7 @@ class Training:
                 low = 0 if name != "lr" else 5e-324
                 if not all(isinstance(v, int | float) and not isinstance(v, bool) and v >= low for v in ends):
                     above = "above 0" if name == "lr" else "of at least 0"
-                    raise ValueError(f"{name}: takes numbers {above}, got {d}")
+                    raise ValueError(f"{name}: takes numbers {above}, or LOW:HIGH as in 1e-3:1, got {d}")
             elif isinstance(d, Range):
                 raise ValueError(f"{name}: takes a list such as {_example(name)}, not a range: {d}")
             elif name in ("batch_size", "warmup"):
