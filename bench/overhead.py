@@ -26,7 +26,7 @@ from fastconv import functional as F
 from fastconv import nn, optim
 from fastconv.functional import _class_loss as class_loss
 from fastconv.functional import _loss as losses
-from fastconv.functional import optim as steps
+from fastconv.functional import _optim as steps
 from fastconv.graph.operation import Spec
 from fastconv.nn import _tracing
 

@@ -38,8 +38,8 @@ SHARED = {
         "_workspace",
     },
     "functional": {
-        "_algorithm", "_check", "_class_loss", "_element_loss", "_epilogue", "_fused", "_geometry", "_loss", "_ops",
-        "_pooling", "_scratch", "_unpooling", "_values", "_views",
+        "_algorithm", "_channels", "_check", "_class_loss", "_element_loss", "_epilogue", "_fused", "_geometry",
+        "_loss", "_ops", "_optim", "_pooling", "_scratch", "_unpooling", "_values", "_views",
     },
     "functional/_ops": {"_run", "activation", "convolution"},  # masks of activations; rows and vectors
 }

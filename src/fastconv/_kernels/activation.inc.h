@@ -2,7 +2,7 @@
  * that follows from what is known, the output y or the input x. What is asked of each:
  *
  * - at infinity it has its limit (0 for silu(-inf), where the formula says inf * 0), and NaN stays NaN;
- * - a denormal number counts as zero, which comparisons and arithmetic see to; V(max) may return it, or not.
+ * - a denormal number counts as zero. Comparisons and arithmetic do so by themselves; V(max) may return such a number.
  */
 
 /* expands to e.g. FC_INLINE VEC FC(relu_act)(VEC x, VEC a, VEC b) */

@@ -86,7 +86,7 @@ FC_INLINE void FC(element_lanes)(FC(element) *loss, const fc_element_loss *a, pt
     }
 }
 
-/* The losses of [first, last), or where `sum` is not NULL their sum alone. */
+/* Writes the losses of [first, last); where `sum` is not NULL, their sum alone. */
 FC_INLINE void FC(each_loss)(FC(element) *loss, const fc_element_loss *a, ptrdiff_t first, ptrdiff_t last, void *sum)
 {
     VEC sums[FC_REGISTERS], y[FC_REGISTERS];
@@ -103,7 +103,7 @@ FC_INLINE void FC(each_loss)(FC(element) *loss, const fc_element_loss *a, ptrdif
         *(T *)sum = FC(sum_lanes)(sums);
 }
 
-/* The slopes of [first, last) times g, which is one number or one an element. */
+/* Writes the slopes of [first, last) times g, which is one number for all or one for each element. */
 FC_INLINE void FC(each_slope)(FC(element) *slope, const fc_element_loss *a, ptrdiff_t first, ptrdiff_t last)
 {
     VEC y[FC_REGISTERS], g[FC_REGISTERS];
@@ -139,7 +139,7 @@ static void FC(element_loss_backward)(const fc_element_loss *a, ptrdiff_t first,
     }
 }
 
-/* sum[0] = the sum of |x| or of x**2 (power 1, 2), or the largest |x| (power 0), NaN where one is, of one block */
+/* sum[0] = of one block, the sum of |x| (power 1) or of x**2 (power 2), or the largest |x| (power 0); NaN if one is */
 static void FC(powers)(const void *x_, int power, void *sum, ptrdiff_t n)
 {
     const T *x = x_;

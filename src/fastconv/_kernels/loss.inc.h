@@ -136,7 +136,7 @@ static void FC(cross_entropy)(const void *x_, const int64_t *target, void *loss_
     }
 }
 
-/* dx = (p - 1 at the target) g[row]; a g_step of 0 has one g for all rows */
+/* dx = (p - 1 at the target) g[row]; where g_step is 0 all rows share one g */
 static void FC(cross_entropy_backward)(const void *g_, ptrdiff_t g_step, const void *p_, const int64_t *target,
                                        void *dx_, ptrdiff_t rows, ptrdiff_t n)
 {
@@ -182,7 +182,7 @@ static void FC(margin)(const void *x_, const int64_t *target, double margin, voi
     }
 }
 
-/* dx = g / n where class c is within the margin, minus as many times that at the target */
+/* dx = g / n at each class that is within the margin; at the target, -g / n times the number of those classes */
 static void FC(margin_backward)(const void *g_, ptrdiff_t g_step, const void *x_, const int64_t *target,
                                 double margin, void *dx_, ptrdiff_t rows, ptrdiff_t n)
 {
@@ -291,7 +291,7 @@ static void FC(weighted_cross_entropy)(const fc_cross_entropy *a, ptrdiff_t firs
     }
 }
 
-/* dx = g[row] * sample[row] * (p * (share of the label + sum of q) - q, and less the share at the label) */
+/* dx = g[row] * sample[row] * (p * (share of the label + sum of q) - q); at the label its share is taken away, too */
 static void FC(weighted_cross_entropy_backward)(const fc_cross_entropy *a, ptrdiff_t first, ptrdiff_t last)
 {
     const ptrdiff_t n = a->classes;
@@ -340,8 +340,8 @@ static void FC(weighted_cross_entropy_backward)(const fc_cross_entropy *a, ptrdi
     }
 }
 
-/* sums (3, channels) = the sums over pixels [first, last) of p t, p and t, in double, pixel by pixel; t is 1 at the
- * label, of one channel the label itself. Pixels with label -1 are left out. */
+/* sums (3, channels) = the sums over pixels [first, last) of p t, p and t, in double, pixel by pixel; t is 1 in the
+ * label's channel, and where there is one channel it is the label. Pixels with label -1 are left out. */
 static void FC(dice_sums)(const fc_dice *a, ptrdiff_t first, ptrdiff_t last, double *sums)
 {
     const ptrdiff_t n = a->channels;

@@ -5,7 +5,7 @@
  * sums.
  */
 
-/* row[c] = sum of the rows of wide (fold, c), halves upon halves; wide is spent */
+/* row[c] = sum of the rows of wide (fold, c), halves upon halves; what wide held is gone afterwards */
 FC_INLINE void FC(unfold)(T *wide, ptrdiff_t c, ptrdiff_t fold, T *row)
 {
     while (fold > 1) {
@@ -67,7 +67,7 @@ static void FC(moments)(const void *x_, ptrdiff_t n, ptrdiff_t c, void *sum_, vo
         FC(unfold)(m2, c, fold, m2_);
 }
 
-/* The moments of two blocks of rows as those of one, into the first (Chan, Golub, LeVeque 1979, eq. 2.1) */
+/* Joins the moments of two blocks of rows; those of both replace the first's (Chan, Golub, LeVeque 1979, eq. 2.1) */
 static void FC(merge_moments)(ptrdiff_t n, void *sum_, void *m2_, ptrdiff_t n2, const void *sum2_, const void *m22_,
                               ptrdiff_t c)
 {
@@ -85,7 +85,7 @@ static void FC(merge_moments)(ptrdiff_t n, void *sum_, void *m2_, ptrdiff_t n2, 
     }
 }
 
-/* A gradient; where `masked`, the part of it that a ReLU with output y lets through */
+/* Returns a gradient; where `masked`, only what of it goes through a ReLU whose output is y */
 FC_INLINE VEC FC(let_through)(const T *g, const T *y, ptrdiff_t j, ptrdiff_t part, const int masked)
 {
     const VEC a = FC(get)(g + j, part);

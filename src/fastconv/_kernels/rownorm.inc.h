@@ -1,5 +1,5 @@
-/* Normalisation of rows, many a call. The order of the sums of a row is that of norm.inc.h for a column of one channel:
- * 64 chains, element i in chain i % 64, then halves upon halves. */
+/* Normalises rows; one call takes many. The order of the sums of a row is that of norm.inc.h for a column of one
+ * channel: 64 chains, element i in chain i % 64, then halves upon halves. */
 
 enum { FC(ROW_CHAINS) = FC(WIDE) / 2, FC(ROW_VECTORS) = FC(WIDE) / 2 / LANES };
 
@@ -17,7 +17,7 @@ FC_INLINE T FC(chains_sum)(VEC *acc)
     return lane[0];
 }
 
-/* the next element of each chain, 0 where fewer are left */
+/* the next element of each chain; a chain that has none left gets 0 */
 FC_INLINE void FC(next_of_chains)(const T *x, ptrdiff_t left, VEC *one)
 {
     for (int v = 0; v < FC(ROW_VECTORS); v++, left -= LANES)
@@ -52,7 +52,7 @@ FC_INLINE T FC(row_squares)(const T *x, ptrdiff_t d, T mean)
     FC(start_chains)(acc);
     for (ptrdiff_t i = 0; i < d; i += FC(ROW_CHAINS)) {
         FC(next_of_chains)(x + i, d - i, one);
-        FC(next_of_chains)(means, d - i, middle); /* 0 - 0 behind the end */
+        FC(next_of_chains)(means, d - i, middle); /* behind the end both are 0, and so is what they differ by */
         for (int v = 0; v < FC(ROW_VECTORS); v++) {
             const VEC away = V(sub)(one[v], middle[v]);
             acc[v] = V(fma)(away, away, acc[v]);
@@ -86,7 +86,7 @@ static void FC(row_norm)(const void *x_, ptrdiff_t n, ptrdiff_t d, double eps, v
     }
 }
 
-/* y (n, d) = the rows of x, normalised by what is known of them */
+/* y (n, d) = the rows of x, normalised by means and inverse deviations that are known already */
 static void FC(row_renorm)(const void *x_, ptrdiff_t n, ptrdiff_t d, const void *mean, const void *invstd, void *y_)
 {
     const T *x = x_;
@@ -95,7 +95,7 @@ static void FC(row_renorm)(const void *x_, ptrdiff_t n, ptrdiff_t d, const void 
         FC(row_normalised)(x, d, ((const T *)mean)[i], ((const T *)invstd)[i], y);
 }
 
-/* dx: a normalised row, then its gradient */
+/* dx holds the normalised row when this begins, and the row's gradient when it ends */
 FC_INLINE void FC(row_gradient)(const T *g, const T *weight, ptrdiff_t d, double invstd, T *dx, const int affine)
 {
     VEC sum[FC(ROW_VECTORS)], dot[FC(ROW_VECTORS)];
@@ -126,7 +126,8 @@ FC_INLINE void FC(row_gradient)(const T *g, const T *weight, ptrdiff_t d, double
     }
 }
 
-/* dx (n, d): normalised rows, then their gradients, where g is that of dx * weight (weight: NULL or (d)) */
+/* dx (n, d) holds normalised rows when this begins, and their gradients when it ends; g is the gradient of dx * weight
+ * (weight: NULL or (d)) */
 static void FC(row_norm_backward)(const void *g_, const void *weight, ptrdiff_t n, ptrdiff_t d, const void *invstd,
                                   void *dx_)
 {

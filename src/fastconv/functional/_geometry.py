@@ -88,12 +88,16 @@ def _convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...],
     return Geometry(n, c, h, w, k, r, s, p, q, sh, sw, top, left, dh, dw, groups)
 
 
+def check_groups(where: str, groups: Any) -> None:
+    if not isinstance(groups, int | np.integer) or groups < 1:
+        raise ValueError(f"{where}: groups must be an int >= 1, got {groups!r}")
+
+
 def convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any,
                 dilation: Any, groups: Any) -> Geometry:  # fmt: skip
     """Return the geometry of a convolution whose settings are as the caller gave them."""
     steps, dilations = pair(where, "stride", stride), pair(where, "dilation", dilation)
-    if not isinstance(groups, int | np.integer):
-        raise ValueError(f"{where}: groups must be an int >= 1, got {groups!r}")
+    check_groups(where, groups)
     borders = _borders(where, padding, (w_shape[2], w_shape[3]), steps, dilations)
     return _convolution(where, x_shape, w_shape, steps, borders, dilations, int(groups))
 

@@ -75,12 +75,17 @@ def is_dense(target: Labels | Array, input: Array) -> bool:
     return isinstance(target, np.ndarray) and target.dtype.kind == "f" and target.ndim == input.ndim
 
 
+def check_single(where: str, out: Array | None, reduction: str) -> None:
+    """Raise ValueError if there is an array for single losses, and a sum or mean of them is asked for."""
+    if out is not None and reduction != "none":
+        raise ValueError(f"{where}: out is for reduction='none'; {reduction!r} returns a float")
+
+
 def loss_buffer(where: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype, reduction: str) -> Array:
     """Return where the losses of the rows go: the result itself for "none", else scratch memory."""
+    check_single(where, out, reduction)
     if reduction == "none":
         return check_out(where, "out", out, shape, dtype)
-    if out is not None:
-        raise ValueError(f"{where}: out is for reduction='none'; {reduction!r} returns a float")
     count = prod(shape)
     return scratch(count * dtype.itemsize, "losses")[: count * dtype.itemsize].view(dtype)
 

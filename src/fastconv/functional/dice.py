@@ -29,6 +29,7 @@ from fastconv.functional._loss import (
     Labels,
     amounts,
     check_rows,
+    check_single,
     is_dense,
     labels_of,
     reduce,
@@ -163,8 +164,7 @@ def dice_loss(
     smooth = _check(where, input, normalize, smooth)
     labels, dense = _targets(where, input, target, ignore_index)
     share, count = _shares(where, sample_weight, input)
-    if out is not None and reduction != "none":
-        raise ValueError(f"{where}: out is for reduction='none'; {reduction!r} returns a float")
+    check_single(where, out, reduction)
     losses = check_out(where, "out", out, input.shape[:2], dtype)
     check_apart(where, {"out": losses}, {"input": input, "target": target, "sample_weight": sample_weight})
     p = _workspace(input, dtype)

@@ -4,6 +4,13 @@
 import numpy as np
 
 import fastconv._ext.norm as norm
+from fastconv.functional._channels import (
+    check_channels,
+    check_eps,
+    check_momentum,
+    check_statistics,
+    check_values,
+)
 from fastconv.functional._check import (
     Array,
     as_contiguous,
@@ -105,10 +112,8 @@ def batch_norm(
     running = {"running_mean": running_mean, "running_var": running_var}
     dtype = same_dtype(where, {**running, "weight": weight, "bias": bias, "saved": saved}, input=input)
     check_rank(where, "input", input, (2, 4))
-    momentum = number(where, "momentum", momentum)
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"{where}: momentum must be in [0, 1], got {momentum}")
-    eps = _check_eps(where, eps)
+    momentum = check_momentum(where, number(where, "momentum", momentum))
+    eps = check_eps(where, number(where, "eps", eps))
     weight = _channels(where, "weight", weight, input)
     bias = _channels(where, "bias", bias, input)
     x = _rows(input)
@@ -124,10 +129,7 @@ def batch_norm(
     check_apart(where, {"pre": pre}, {"input": input, **apart})
     check_apart(where, written, {"add": add})
     if training:
-        if m < 2:
-            raise ValueError(
-                f"{where}: training needs more than 1 value per channel, got {m} (input.shape={input.shape})"
-            )
+        check_values(where, m, input)
         for name, statistic in running.items():
             if statistic is not None:
                 _channels(where, name, statistic, input)
@@ -176,7 +178,7 @@ def batch_norm_coefficients(
     size = (2, mean.size)
     coefficients = np.empty(size, dtype) if out is None else check_grad(where, "out", out, size, dtype)
     saved = np.empty(size, dtype) if saved is None else check_grad(where, "saved", saved, size, dtype)
-    eps = _check_eps(where, eps)
+    eps = check_eps(where, number(where, "eps", eps))
     read = {"running_mean": mean, "running_var": var, "weight": weight, "bias": bias}
     check_apart(where, {"out": coefficients, "saved": saved}, read)
     _COEFFICIENTS[dtype](
@@ -292,13 +294,6 @@ def batch_norm_backward(
     return grad_input, grad_weight, grad_bias
 
 
-def _check_eps(where: str, eps: float) -> float:
-    eps = number(where, "eps", eps)
-    if not eps >= 0:
-        raise ValueError(f"{where}: eps must be >= 0, got {eps}")
-    return eps
-
-
 def _rows(a: Array) -> Array:
     """Return ``a`` as contiguous rows of channels, (N * H * W, C): a view where memory allows."""
     return (memory(as_nhwc(a)) if a.ndim == 4 else as_contiguous(a)).reshape(-1, a.shape[1])
@@ -306,14 +301,8 @@ def _rows(a: Array) -> Array:
 
 def _channels(where: str, name: str, a: Array | None, input: Array) -> Array | None:
     """Return the per-channel array ``a`` contiguous, after a check that it has input's channels."""
-    if a is None:
-        return None
-    if a.shape != (input.shape[1],):
-        raise ValueError(
-            f"{where}: {name} must have shape ({input.shape[1]},), one value a channel, "
-            f"got {a.shape} (input.shape={input.shape})"
-        )
-    return as_contiguous(a)
+    check_channels(where, name, a, input)
+    return None if a is None else as_contiguous(a)
 
 
 def _statistics(
@@ -321,6 +310,7 @@ def _statistics(
 ) -> tuple[Array, Array]:
     mean = _channels(where, "running_mean", running_mean, input)
     var = _channels(where, "running_var", running_var, input)
-    if mean is None or var is None:
-        raise ValueError(f"{where}: evaluation needs running_mean and running_var")
+    check_statistics(where, mean, var)
+    assert mean is not None
+    assert var is not None
     return mean, var

@@ -4,6 +4,7 @@ import numpy as np
 
 from fastconv._ext import norm
 from fastconv._ext.bias import bias_gradient
+from fastconv.functional._channels import check_slopes
 from fastconv.functional._check import (
     Array,
     as_contiguous,
@@ -118,12 +119,7 @@ def _channel_rows(a: Array) -> Array:
 
 def _slopes(where: str, input: Array, weight: Array) -> Array:
     """Return the weight of PReLU as one number per channel."""
-    channels = input.shape[1] if input.ndim > 1 else 1
-    if weight.shape not in ((1,), (channels,)):
-        raise ValueError(
-            f"{where}: weight must have shape (1,) or ({channels},), one per channel of the input of shape "
-            f"{input.shape}, got {weight.shape}"
-        )
+    channels = check_slopes(where, input, weight)
     if weight.shape == (channels,):
         return as_contiguous(weight)
     return np.full(channels, weight[0], weight.dtype.newbyteorder("="))

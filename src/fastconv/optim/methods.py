@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from fastconv.functional import optim as kernels
+from fastconv.functional import _optim as kernels
 from fastconv.nn import Module, Parameter
 from fastconv.optim.optimizer import Optimizer, _Run
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv.functional._check import Keywords, number
-from fastconv.functional.optim import Arrays, arrays_of
+from fastconv.functional._optim import Arrays, arrays_of
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
 from fastconv.nn._settings import latest

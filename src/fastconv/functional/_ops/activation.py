@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._ext import loss
+from fastconv.functional._channels import check_slopes
 from fastconv.functional._check import by_dtype
 from fastconv.functional._epilogue import ACTIVATIONS, Epilogue, activate_backward, alone, finish, known_of, parse
 from fastconv.functional._ops._run import describes
@@ -100,14 +101,7 @@ class PReLU(Elementwise):
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         specs = super().infer(*inputs)
-        x, weight = inputs
-        channels = x.shape[1] if x.ndim > 1 else 1
-        if weight.shape not in ((1,), (channels,)):
-            raise ValueError(
-                f"prelu: weight must have shape (1,) or ({channels},), one per channel of the input of shape "
-                f"{x.shape}, "
-                f"got {weight.shape}"
-            )
+        check_slopes("prelu", *inputs)
         return specs
 
     def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 
 import fastconv._ext.elementwise as elementwise
 import fastconv._ext.groupnorm as groupnorm
+from fastconv.functional._channels import check_eps
 from fastconv.functional._check import by_dtype, check_count, check_rank, check_shape, scratch
 from fastconv.functional._epilogue import Epilogue, finish
 from fastconv.functional._ops._run import describes
@@ -32,8 +33,7 @@ class _Own(Operation):
     optional = (1, 2)
 
     def __post_init__(self) -> None:
-        if not self.eps >= 0:
-            raise ValueError(f"{self.name}: eps must be >= 0, got {self.eps}")
+        check_eps(self.name, self.eps)
 
     def check_parameters(self, shape: tuple[int, ...], *inputs: Any) -> np.dtype[Any]:
         """Return the dtype of x, weight and bias, or raise where a parameter has not this shape."""

@@ -7,7 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv._ext import norm
-from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, scratch
+from fastconv.functional._channels import (
+    check_channels,
+    check_eps,
+    check_momentum,
+    check_statistics,
+    check_values,
+)
+from fastconv.functional._check import by_dtype, check_grad, check_rank, scratch
 from fastconv.functional._epilogue import Epilogue
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import ready
@@ -57,22 +64,17 @@ class BatchNorm(Operation):
         where = self.name
         dtype = one_dtype(where, x, weight, bias, mean, var)
         check_rank(where, "input", x, (2, 3, 4))
-        if self.momentum is not None and not 0 <= self.momentum <= 1:
-            raise ValueError(f"{where}: momentum must be in [0, 1], got {self.momentum}")
+        if self.momentum is not None:
+            check_momentum(where, self.momentum)
         if self.training and self.momentum is None and count is None:
             raise ValueError(f"{where}: momentum None averages over all batches, which takes the count of them")
-        if not self.eps >= 0:
-            raise ValueError(f"{where}: eps must be >= 0, got {self.eps}")
+        check_eps(where, self.eps)
         for name, a in (("weight", weight), ("bias", bias), ("running_mean", mean), ("running_var", var)):
-            if a is not None:
-                check_shape(where, name, a, (x.shape[1],))
-        values = x.shape[0] * int(np.prod(x.shape[2:]))
-        if self.training and values < 2:
-            raise ValueError(
-                f"{where}: training needs more than 1 value per channel, got {values} (input.shape={x.shape})"
-            )
-        if not self.training and (mean is None or var is None):
-            raise ValueError(f"{where}: evaluation needs running_mean and running_var")
+            check_channels(where, name, a, x)
+        if self.training:
+            check_values(where, x.shape[0] * int(np.prod(x.shape[2:])), x)
+        else:
+            check_statistics(where, mean, var)
         return (Spec(x.shape, dtype),)
 
     def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:

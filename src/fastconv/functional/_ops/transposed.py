@@ -11,8 +11,8 @@ from fastconv._ext.conv.input_gradient import pack, packed_bytes
 from fastconv._ext.conv.packing import same_bytes
 from fastconv.functional._check import check_count, check_rank, check_shape, empty_aligned, memory, pair, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue
+from fastconv.functional._geometry import check_groups, length_1d
 from fastconv.functional._geometry import convolution as geometry_of
-from fastconv.functional._geometry import length_1d
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import _bias_gradient, _fixed, _into, ready
 from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, operation, rows_of
@@ -74,8 +74,7 @@ class TransposedConvolution(Operation):
     def __post_init__(self) -> None:
         one_of("TransposedConvolution: dimensions", self.dimensions, (1, 2))
         self._sizes()
-        if not isinstance(self.groups, int | np.integer) or self.groups < 1:
-            raise ValueError(f"{self.where}: groups must be an int >= 1, got {self.groups!r}")
+        check_groups(self.where, self.groups)
 
     @property
     def where(self) -> str:
