@@ -14,12 +14,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from Cython import __version__ as CYTHON
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
 EXT, KERNELS = Path("src/fastconv/_ext"), Path("src/fastconv/_kernels")
+TABLES = sorted(str(p) for p in KERNELS.glob("*.c"))
 HEADERS = sorted(str(p) for p in [*KERNELS.glob("*.h"), *KERNELS.glob("*.inc")])
 DEBUG = os.environ.get("FASTCONV_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTCONV_SANITIZE", "")
@@ -31,7 +34,7 @@ NO_OPENMP = os.environ.get("FASTCONV_NO_OPENMP") == "1"
 ISA_FLAGS = {
     "avx512": (["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"], ["/arch:AVX512"]),
     "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
-    "scalar": ([], []),
+    "scalar": (["-O2"], []),  # nothing to gain from -O3 without vectors, and half the time to compile
     "neon": ([], []),
 }
 if EMULATE:
@@ -46,8 +49,21 @@ class BuildExt(build_ext):
     """Compile each table with its own flags and link the objects into ``runtime`` only: one dispatch state."""
 
     def finalize_options(self) -> None:
+        if self.editable_mode:  # in the folder of all other builds, not in one that is thrown away
+            ordinary = build(self.distribution)
+            ordinary.ensure_finalized()
+            self.build_lib, self.build_temp = ordinary.build_platlib, ordinary.build_temp
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+
+    def run(self) -> None:
+        if not os.path.isdir(self.build_temp):
+            print(
+                "fastconv: compiling its kernels for every instruction set, which takes two cores a minute or two; the "
+                "next build in this folder compiles only what has changed",
+                file=sys.stderr,
+            )
+        super().run()
 
     def build_extension(self, ext: Extension) -> None:
         msvc = self.compiler.compiler_type == "msvc"
@@ -59,7 +75,9 @@ class BuildExt(build_ext):
                 ext.extra_link_args.append("-fopenmp")
         if ext.name == "fastconv._ext.runtime":
             ext.define_macros = [("FC_BUILD_FLAGS", '"' + " ".join(ext.extra_compile_args) + '"')]
-            flags = {f"isa_{isa}.c": both[msvc] for isa, both in ISA_FLAGS.items()}
+            # a compiler for other processors does not know the flags; tables that are not for it are empty objects
+            x86 = self.plat_name.lower().endswith(("x86_64", "amd64"))
+            flags = {f"isa_{isa}.c": both[msvc] if x86 or isa == "scalar" else [] for isa, both in ISA_FLAGS.items()}
             flags["dispatch.c"] = ["-DFC_EMULATE_AVX512"] if EMULATE else []
             with ThreadPoolExecutor(self.parallel) as pool:
                 ext.extra_objects = list(pool.map(self.kernel_object, flags, flags.values()))
@@ -93,12 +111,19 @@ def debug_flags(msvc: bool) -> list[str]:
 
 
 def extensions() -> list[Extension]:
-    pyx = sorted(EXT.rglob("*.pyx"))
+    # runtime first: its tables are what a build waits for
+    pyx = sorted(EXT.rglob("*.pyx"), key=lambda p: (p.stem != "runtime", p))
     # what modules have of Cython itself, memoryviews above all, is one module too, not a copy in each
     pyx.append(EXT / "_shared.c")
     names = [".".join(p.with_suffix("").parts[1:]) for p in pyx]
+    of_all = ["setup.py", *HEADERS]  # flags count, too
     return [
-        Extension(name, [str(p)], include_dirs=[str(KERNELS)], depends=HEADERS)
+        Extension(
+            name,
+            [str(p)],
+            include_dirs=[str(KERNELS)],
+            depends=[*of_all, *TABLES] if p.stem == "runtime" else of_all,
+        )
         for name, p in zip(names, pyx, strict=True)
     ]
 
@@ -106,7 +131,7 @@ def extensions() -> list[Extension]:
 setup(
     ext_modules=cythonize(
         extensions(),
-        build_dir="build/cython",
+        build_dir=f"build/cython-{CYTHON}",  # modules of two versions do not go together
         include_path=["src"],
         shared_utility_qualified_name="fastconv._ext._shared",
         compiler_directives={
