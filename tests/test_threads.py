@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from fastconv import config
+from fastconv import config, nn
 from fastconv import functional as F
 from fastconv._ext import runtime
 
@@ -50,3 +50,16 @@ def test_bits_stay_whatever_threads_are_taken_meanwhile():
             worker.join()
     assert len(found) == 160
     assert all(found)
+
+
+def test_memory_is_booked_for_the_threads_of_an_idle_machine():
+    """Whatever was measured: a plan tells the same bytes on a busy machine, and what is reserved is enough later."""
+    with config.threads(4):
+        runtime.size_for_all_threads(True)
+        try:
+            assert [runtime.threads_of(work) for work in WORK] == [1, 1, 1, 2, 4, 4, 4]
+        finally:
+            runtime.size_for_all_threads(False)
+    model = nn.Sequential(nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1))
+    with config.threads(3):
+        assert len({model.plan((2, 24, 30, 30)).scratch for _ in range(20)}) == 1

@@ -29,10 +29,12 @@ cdef extern from *:
     #define fc_get(p) __atomic_load_n(p, __ATOMIC_RELAXED)
     #define fc_set(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
     #define fc_take(p, v) __atomic_exchange_n(p, v, __ATOMIC_RELAXED)
+    #define fc_add(p, v) __atomic_fetch_add(p, v, __ATOMIC_RELAXED)
     #else
     typedef volatile long long fc_shared;
     #define fc_get(p) (*(p))
     #define fc_set(p, v) (*(p) = (v))
+    #define fc_add(p, v) (*(p) += (v))
     static long long fc_take(fc_shared *p, long long v)
     {
         const long long before = *p;
@@ -63,6 +65,7 @@ cdef extern from *:
     long long fc_get(fc_shared *p) nogil
     void fc_set(fc_shared *p, long long v) nogil
     long long fc_take(fc_shared *p, long long v) nogil
+    void fc_add(fc_shared *p, long long v) nogil
     const char *FC_COMPILER
     const char *FC_COMPILER_NAME
     const char *FC_BUILD_FLAGS
@@ -96,6 +99,7 @@ cdef enum:
 cdef fc_shared handing_over = 2_000
 cdef fc_shared next_look = 0
 cdef fc_shared looking = 0
+cdef fc_shared sizing = 0   # how many ask for sizes, which are of the most threads there may be
 
 
 cdef const fc_ops *ops(int kind) noexcept nogil:
@@ -141,7 +145,9 @@ cdef int threads_for(double work) noexcept nogil:
     # In a forked child OpenMP's threads are gone and its locks are in an unknown state: stay serial there.
     if forked or thread_limit == 1 or work < 2 * work_per_thread or fc_in_parallel():
         return 1
-    cdef double share = share_worth_a_thread() if work_per_thread > 0 else 0
+    cdef double share = work_per_thread
+    if share > 0 and fc_get(&sizing) == 0:
+        share = share_worth_a_thread()
     if work < 2 * share:
         return 1
     if work < thread_limit * share:
@@ -196,6 +202,14 @@ def set_threads(int n):
 def threads_of(double work):
     """Return how many threads an operation of so many scalar operations uses now."""
     return threads_for(work)
+
+
+def size_for_all_threads(bint begin):
+    """Begin or end to take handing over for free: memory is booked for the threads of an idle machine.
+
+    The number of threads may rise between the moment that memory is booked and the one in which it is used.
+    """
+    fc_add(&sizing, 1 if begin else -1)
 
 
 def set_work_per_thread(double work):

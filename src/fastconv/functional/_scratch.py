@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastconv._ext import runtime
+
 Array = npt.NDArray[Any]
 
 
@@ -49,6 +51,8 @@ class _Asked(Exception):
 def asked_for(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[int, str]:
     """Return the bytes and the slot of the scratch memory that a kernel asks for, before it touches an array.
 
+    They are enough for as many threads as it may ever take, however busy the machine is now.
+
     Parameters
     ----------
     function, arguments
@@ -61,8 +65,12 @@ def asked_for(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[i
         found = nbytes, slot
         raise _Asked
 
-    with suppress(_Asked):
-        function(*(ask if a is scratch else a for a in arguments))
+    runtime.size_for_all_threads(True)
+    try:
+        with suppress(_Asked):
+            function(*(ask if a is scratch else a for a in arguments))
+    finally:
+        runtime.size_for_all_threads(False)
     return found
 
 
