@@ -11,10 +11,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import fastconv
 
 pytest.importorskip("Cython")
 pytest.importorskip("setuptools")
@@ -148,3 +151,23 @@ def test_wheel_holds_no_source(tree):
     assert "fastconv/py.typed" in names
     assert any(re.fullmatch(r"fastconv/_ext/runtime\..*\.(so|pyd)", name) for name in names)
     assert [name for name in names if name.endswith((".c", ".pyx", ".pxd", ".h", ".inc"))] == []
+
+
+def test_the_conda_recipe_says_what_the_project_does():
+    """Read by its lines: a package that reads YAML would be a dependency of this test alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    recipe = (ROOT / "packaging" / "conda" / "recipe.yaml").read_text()
+    assert re.search(r'^  version: "(.+)"$', recipe, re.M)[1] == fastconv.__version__
+    assert re.search(r"^  license: (.+)$", recipe, re.M)[1] == project["project"]["license"]
+    assert re.findall(r"^    - (\S*LICENSE)$", recipe, re.M) == project["project"]["license-files"]
+    parts = dict(re.findall(r"^  (\w+):\n((?:    .*\n)+)", recipe, re.M))
+    asked = {name: set(re.findall(r"- (?:then: )?([a-z-]+ [<>=]\S+)", text)) for name, text in parts.items()}
+
+    def spelled(requirements):
+        return {re.sub(r"^([\w-]+)", r"\1 ", one) for one in requirements}
+
+    python = "python" + project["project"]["requires-python"]
+    assert asked["run"] == spelled([*project["project"]["dependencies"], python])
+    assert asked["host"] == spelled(project["build-system"]["requires"])
+    [script] = re.findall(r"^      - fastconv = (\S+)$", recipe, re.M)
+    assert script == project["project"]["scripts"]["fastconv"]

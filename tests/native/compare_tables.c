@@ -115,8 +115,9 @@ static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const
     ops->winograd_products(&products);
     ops->winograd_filter_gradient(m, C * KV, out, C * KV, C * KV, taps);
     out += taps * taps * C * KV * size;
-    ops->winograd_filters(w, C * K, out, C * K, C * K, taps);
-    return out + VALUES * C * K * size;
+    const fc_pack behind = {.w = w, .lane_pitch = C * taps * taps, .c_pitch = taps * taps, .nr = ops->nr};
+    ops->winograd_filters(w, C * KV, out, C * KV, C * KV, &behind, taps);
+    return out + VALUES * C * KV * size;
 }
 
 /* Results of all kernels, one after the other; returns the bytes written. */
