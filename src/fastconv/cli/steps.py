@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastconv.cli.common import Place
-from fastconv.cli.names import NamesAndMore
+from fastconv.cli.names import Names, NamesAndMore
 
 if TYPE_CHECKING:
     from fastconv.data import Dataset
@@ -56,7 +56,7 @@ def steps_of(steps: int | None, epochs: int | None, batches: int, run: RunRecord
 def schedule_option(command: Any) -> Any:
     """Add ``--schedule``, for `fastconv.train.step_folder.Rates`."""
     return click.option(
-        "--schedule", type=click.Choice(["constant", "step", "inverse", "cosine", "restarts", "one-cycle"]),
+        "--schedule", type=Names("schedule", "choices:SCHEDULES"),
         help="Of the rates over the run, as 'fastconv train' has it; constant by default, others need --out.",
     )(command)  # fmt: skip
 
