@@ -106,7 +106,8 @@ def test_what_a_schedule_cannot_be_is_refused(command, words, tmp_path):
     net = tmp_path / "net"
     assert "--schedule cosine goes over a whole run" in refused(*words, "--schedule", "cosine", "--weights", net)
     assert not list(tmp_path.iterdir())
-    assert "unknown schedule 'polynomial'; known are constant" in refused(*words, "--schedule", "polynomial", "--weights", net)
+    said = refused(*words, "--schedule", "polynomial", "--weights", net)
+    assert "unknown schedule 'polynomial'; known are constant" in said
     run = tmp_path / "run"
     ran(*words, "--steps", 20, "--schedule", "step", "--out", run)
     again = (command, "train", "--resume", "--out", run)
