@@ -93,11 +93,13 @@ cdef double work_per_thread = 150e3
 cdef enum:
     LONG = 500_000              # nanoseconds that no idle machine takes
     LOOK_AGAIN = 1_000_000      # nanoseconds from one look to the next
-    STAY_ALONE = 1_000_000_000  # and after a long wait
+    REST = 10_000_000           # and after a long wait, twice as long after each one that follows,
+    LONGEST_REST = 1_000_000_000
     WORTH = 3                   # a share takes so many times as long as handing it over
     OPERATIONS = 4              # of a lane in a nanosecond: some two thirds of what it can
 cdef fc_shared handing_over = 2_000
 cdef fc_shared next_look = 0
+cdef fc_shared rest = 0         # 0 unless the last look was a long wait
 cdef fc_shared looking = 0
 cdef fc_shared sizing = 0   # how many ask for sizes, which are of the most threads there may be
 
@@ -132,11 +134,11 @@ cdef double share_worth_a_thread() noexcept nogil:
     if now >= fc_get(&next_look) and fc_take(&looking, 1) == 0:
         if fc_get(&next_look) == 0:
             hand_over(thread_limit)   # threads are made
+        hand_over(thread_limit)   # wakes them, and a wait that others cause once is not what it costs
         cost = hand_over(thread_limit)
-        if cost < LONG:
-            cost = hand_over(thread_limit)   # the first has woken them
         fc_set(&handing_over, cost)
-        fc_set(&next_look, now + (LOOK_AGAIN if cost < LONG else STAY_ALONE))
+        fc_set(&rest, 0 if cost < LONG else min(<long long>LONGEST_REST, max(<long long>REST, 2 * fc_get(&rest))))
+        fc_set(&next_look, now + max(<long long>LOOK_AGAIN, fc_get(&rest)))
         fc_set(&looking, 0)
     return max(work_per_thread, <double>WORTH * OPERATIONS * active.ops[0].lanes * fc_get(&handing_over))
 
