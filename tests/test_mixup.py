@@ -121,3 +121,11 @@ def test_same_bits_on_any_threads_killed_and_resumed(tmp_path):
     assert json.loads(again.output.splitlines()[-1])["state_sha256"] == whole["state_sha256"]
     plain = json.loads(trained(tmp_path / "plain", "--mixup", "0").splitlines()[-1])
     assert plain["state_sha256"] != whole["state_sha256"]
+
+
+@given(alpha=st.floats(0, 4, exclude_min=True), seed=st.integers(0, 2**63))
+def test_every_alpha_that_is_taken_gives_a_share(alpha, seed):
+    """Down to the smallest, whose logarithms of powers are infinite."""
+    share, _ = data.Mixup(alpha, 2).draw(3, seed, 0, 0)
+    assert 0 <= share <= 1
+    assert (share * 65536).is_integer()

@@ -79,7 +79,8 @@ class Mixup:
             for u, v in uniform.reshape(-1, 2).tolist():
                 one, other = math.log(u) / self.alpha, math.log(v) / self.alpha
                 if math.exp(one) + math.exp(other) <= 1:
-                    return round(_ONE / (1 + math.exp(min(other - one, 700.0)))) / _ONE
+                    apart = (math.log(v) - math.log(u)) / self.alpha  # infinite for the smallest alphas, no NaN
+                    return round(_ONE / (1 + math.exp(min(apart, 700.0)))) / _ONE
             count += _DRAWN
 
     def __call__(
