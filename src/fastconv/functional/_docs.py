@@ -6,10 +6,11 @@ words that mean the same everywhere.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-_SECTION = re.compile(r"^(\w[\w ]*)\n-+\n", re.M)
+_SECTION = re.compile(r"\n([A-Z][\w ]*)\n--+\n")
+_ENTRY = re.compile(r"^([*\w][*\w, ]*?)((?: :.*)?\n(?:(?: .*)?\n)*)", re.M)
 _MENTIONED = re.compile(r":func:`(\w+)`")
 _WORDS = {
     "input": " : ndarray of float32 or float64\n",
@@ -20,14 +21,26 @@ _WORDS = {
 }
 
 Functions = Mapping[str, Callable[..., Any]]
-Parts = tuple[str, dict[str, str]]
+
+
+class Parts(NamedTuple):
+    """A docstring taken apart."""
+
+    head: str  # what stands before the first section
+    sections: dict[str, str]  # their texts by their names
+    parameters: dict[str, str]  # what is said of each: its type and the lines below
 
 
 def complete(functions: Functions) -> None:
-    """Fill in the docstrings of functions, given by name."""
+    """Fill in the docstrings of functions, given by name, that refer to others or have no parameters of their own.
+
+    The others are not taken apart, which would cost every import milliseconds.
+    """
     parts: dict[str, Parts] = {}
-    for name in functions:
-        _complete(name, functions, parts)
+    for name, function in functions.items():
+        doc = function.__doc__
+        if doc and ("those of" in doc or name.endswith("_backward") or "    Parameters\n" not in doc):
+            _complete(name, functions, parts)
 
 
 def _complete(name: str, functions: Functions, parts: dict[str, Parts]) -> None:
@@ -35,26 +48,26 @@ def _complete(name: str, functions: Functions, parts: dict[str, Parts]) -> None:
     function = functions.get(name)
     if name in parts or function is None or not function.__doc__:
         return
-    head, sections = parts[name] = _parts(_dedented(function.__doc__))
+    head, sections, own = parts[name] = _parts(_dedented(function.__doc__))
     code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
     parameters = () if code is None else code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    own = dict(_entries(sections.get("Parameters", "")))
-    if all(parameter in own for parameter in parameters) and "those of" not in head:
+    if own.keys() >= set(parameters) and "those of" not in head:
         return
     sources = [*dict.fromkeys(_MENTIONED.findall(head + sections.get("Raises", "")))]
     sources += [name.removesuffix("_backward")] * name.endswith("_backward")
     for source in sources:
         _complete(source, functions, parts)
-    others = [parts[source][1] for source in sources if source in parts and source != name]
-    known: dict[str, str] = {}
-    for other in others:
-        known = dict(_entries(other.get("Parameters", ""))) | known
-    told = {p: own.get(p) or known.get(p) or _WORDS.get(p) for p in parameters} | own
-    sections["Parameters"] = "".join(f"{p}{said}" for p, said in told.items() if said)
+    others = [parts[source] for source in sources if source in parts and source != name]
+    known = dict(_WORDS)
+    for other in reversed(others):
+        known |= other.parameters
+    own = {p: own.get(p) or known[p] for p in parameters if p in own or p in known} | own
+    parts[name] = Parts(head, sections, own)
+    sections["Parameters"] = "".join(f"{p}{said}" for p, said in own.items())
     clause = re.split("[.;:]", head.partition("those of")[0])[-1] if "those of" in head else ""
     for word, section in (("result", "Returns"), ("errors", "Raises")):
-        if word in clause and others and section in others[0]:
-            sections.setdefault(section, others[0][section])
+        if word in clause and others and section in others[0].sections:
+            sections.setdefault(section, others[0].sections[section])
     function.__doc__ = _whole(head, sections)
 
 
@@ -64,23 +77,13 @@ def _dedented(doc: str) -> str:
 
 
 def _parts(doc: str) -> Parts:
-    """Return what stands before the first section, and the sections' texts by their names."""
+    """Take a docstring apart."""
     heads = [*_SECTION.finditer(doc)]
     starts = [head.start() for head in heads] + [len(doc)]
     sections = {head[1]: doc[head.end() : end].rstrip() + "\n" for head, end in zip(heads, starts[1:], strict=True)}
-    return doc[: starts[0]], sections
-
-
-def _entries(section: str) -> Iterator[tuple[str, str]]:
-    """Yield each parameter of a section with what is said of it: its type and the lines below."""
-    names, said = "", ""
-    for line in [*section.splitlines(), "_"]:
-        if line and line[0] != " ":
-            yield from ((name.strip(" *"), said) for name in names.split(",") if names)
-            names, colon, kind = line.partition(" : ")
-            said = f"{colon}{kind}\n"
-        else:
-            said += f"{line}\n"
+    entries = _ENTRY.findall(sections.get("Parameters", ""))
+    parameters = {name.strip(" *"): said for names, said in entries for name in names.split(",")}
+    return Parts(doc[: starts[0]], sections, parameters)
 
 
 def _whole(head: str, sections: dict[str, str]) -> str:

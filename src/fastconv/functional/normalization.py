@@ -157,7 +157,8 @@ def batch_norm_coefficients(
     """Return the (2, C) scale and shift of evaluation: ``fma(x, scale, shift)`` has its bits.
 
     scale = weight / sqrt(var + eps) and shift = bias - mean * scale, computed in float64 and rounded once.
-    ``out`` receives them, ``saved`` the mean and the inverse standard deviation, as in :func:`batch_norm`.
+    ``out`` receives them, ``saved`` the mean and the inverse standard deviation. Other parameters are those of
+    :func:`batch_norm`.
 
     Parameters
     ----------

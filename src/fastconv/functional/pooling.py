@@ -42,7 +42,8 @@ def pool2d_output_shape(
     """Return the shape (N, C, P, Q) that pooling an input of this shape gives.
 
     Along each axis ``P = floor((H + top + bottom - dilation*(kernel_size - 1) - 1) / stride) + 1``;
-    ``ceil_mode`` rounds up, but drops a window that would start behind the input.
+    ``ceil_mode`` rounds up, but drops a window that would start behind the input. Other parameters are those of
+    :func:`max_pool2d`.
 
     Parameters
     ----------
