@@ -83,23 +83,25 @@ cdef extern from "kernels.h" nogil:
 
 cdef const fc_table *active = fc_table_best()
 cdef int thread_limit = 1
+cdef int most_threads = 1   # that were ever asked for
 cdef bint forked = False
 
 # A share of fewer scalar operations (some 3 us on eight lanes) is not worth a look at what handing it over costs.
 cdef double work_per_thread = 150e3
 
 # What it costs to hand work over and to meet again is measured while it runs: it is 2 us where processors are idle and
-# milliseconds where others want them, too, since whoever hands over waits for threads that wait for a processor.
+# milliseconds where others want them, too, since whoever hands over waits for threads that wait for a processor. Busy
+# machines have lucky moments: a cheap look halves what is believed and quarters the rest, a dear one counts at once.
 cdef enum:
     LONG = 500_000              # nanoseconds that no idle machine takes
     LOOK_AGAIN = 1_000_000      # nanoseconds from one look to the next
-    REST = 10_000_000           # and after a long wait, twice as long after each one that follows,
+    REST = 10_000_000           # and after a long wait, which doubles with each one that follows,
     LONGEST_REST = 1_000_000_000
     WORTH = 3                   # a share takes so many times as long as handing it over
     OPERATIONS = 4              # of a lane in a nanosecond: some two thirds of what it can
 cdef fc_shared handing_over = 2_000
 cdef fc_shared next_look = 0
-cdef fc_shared rest = 0         # 0 unless the last look was a long wait
+cdef fc_shared rest = 0
 cdef fc_shared looking = 0
 cdef fc_shared sizing = 0   # how many ask for sizes, which are of the most threads there may be
 
@@ -130,15 +132,17 @@ cdef long long hand_over(int threads) noexcept nogil:
 
 cdef double share_worth_a_thread() noexcept nogil:
     # Return the least share that pays, by what handing over has cost lately.
-    cdef long long now = <long long>(1e9 * fc_seconds()), cost
+    cdef long long now = <long long>(1e9 * fc_seconds()), cost, pause
     if now >= fc_get(&next_look) and fc_take(&looking, 1) == 0:
         if fc_get(&next_look) == 0:
             hand_over(thread_limit)   # threads are made
         hand_over(thread_limit)   # wakes them, and a wait that others cause once is not what it costs
         cost = hand_over(thread_limit)
-        fc_set(&handing_over, cost)
-        fc_set(&rest, 0 if cost < LONG else min(<long long>LONGEST_REST, max(<long long>REST, 2 * fc_get(&rest))))
-        fc_set(&next_look, now + max(<long long>LOOK_AGAIN, fc_get(&rest)))
+        fc_set(&handing_over, max(cost, fc_get(&handing_over) // 2))
+        pause = fc_get(&rest)
+        pause = pause // 4 if cost < LONG else min(<long long>LONGEST_REST, max(<long long>REST, 2 * pause))
+        fc_set(&rest, pause)
+        fc_set(&next_look, now + max(<long long>LOOK_AGAIN, pause))
         fc_set(&looking, 0)
     return max(work_per_thread, <double>WORTH * OPERATIONS * active.ops[0].lanes * fc_get(&handing_over))
 
@@ -196,9 +200,11 @@ def threads():
 
 def set_threads(int n):
     """Set the number of threads; the caller has checked it."""
-    global thread_limit
+    global thread_limit, most_threads
+    if n > most_threads:
+        most_threads = n
+        fc_set(&next_look, 0)
     thread_limit = n
-    fc_set(&next_look, 0)
 
 
 def threads_of(double work):
