@@ -112,6 +112,14 @@ def picture(path):
         function(lambda shape=shape: load_image(path, shape))
 
 
+def table(path):
+    from fastconv.data import read_table
+    from fastconv.data.tables import load_table
+
+    function(lambda: load_table(path))
+    function(lambda: read_table(path, "b", "regression", bare=2))
+
+
 def kept(folder, name):
     """What a cache of images, or of images and masks, was made of."""
     from fastconv.data.pictures import Files, PairFiles
@@ -161,6 +169,18 @@ def runs(folder):
     ]  # fmt: skip
 
 
+def numbers(folder):
+    """What reads the run in ``done``, of a table with numbers to predict."""
+    run, rows = folder / "done", folder / "rows.csv"
+    return [
+        lambda: command("report", folder, "-o", folder / "page.html"), lambda: command("runs", "show", run),
+        lambda: command("predict", run, rows), lambda: command("eval", run),
+        lambda: command("eval", run, "--dataset", rows), lambda: command("export", run, "-o", folder / "net.onnx"),
+        lambda: command("plot", run, "--only", "predictions"),
+        lambda: command("check", "--run", run, "--seconds", "0.02"),
+    ]  # fmt: skip
+
+
 def resumed(folder):
     return [lambda: command("train", "--resume", folder / "killed"), lambda: listed("runs", "list", folder)]
 
@@ -206,7 +226,7 @@ def beside(name, read):
     return lambda path: [lambda: read(path.with_name(name))]
 
 
-BY_PATH = {"data", "images", "onnx", "scenes", "torch"}  # whose readers are given the file itself
+BY_PATH = {"data", "images", "onnx", "scenes", "tables", "torch"}  # whose readers are given the file itself
 
 
 # How often, what is copied, which file of it is changed, how, and what reads it (the folder, or the file itself).
@@ -215,6 +235,9 @@ TARGETS = [
     (5, "runs", "done/metrics.jsonl", "lines", runs),
     (4, "runs", "done/model.safetensors", "model", runs),
     (4, "runs", "done/model.safetensors", "model", of(net)),
+    *((3, "numbers", f"done/{name}.json", "json", numbers) for name in ("config", "test")),
+    (2, "numbers", "rows.csv", "bytes", numbers),
+    *((3, "tables", name, "bytes", of(table)) for name in ("a.csv", "a.npz", "packed.npz")),
     *((3, "killed", f"killed/{name}.json", "json", resumed) for name in ("config", "env")),
     (3, "killed", "killed/metrics.jsonl", "lines", resumed),
     (10, "killed", "killed/checkpoints/NEWEST", "checkpoint", resumed),
@@ -239,6 +262,7 @@ TARGETS = [
 # What reads each folder as it was made.
 WHOLE = {
     "runs": runs, "killed": resumed, "deep": deep, "mlp": mlp, "search": searched, "stepped": stepped,
+    "numbers": numbers,
     "onnx": lambda folder: of(onnx_net)(folder / "exported.onnx"),
 }  # fmt: skip
 
@@ -255,10 +279,12 @@ def make(root):
     short = (*digits, "--model", "mlp", "--epochs", 1, "--batch-size", 256, "--watch-every", 2)
     for folder in ("runs", "killed", "search", "deep", "mlp", "stepped", "data", "images", "onnx", "torch"):
         (root / folder).mkdir(parents=True)
+    make_tables(root)
     for words in (
         ("train", *short, "--out", root / "runs" / "done"), ("train", *short, "--out", root / "runs" / "other"),
         ("train", *short, "--epochs", 2, "--chill-out", 1, "--checkpoint-every", 2,
          "--out", root / "killed" / "killed"),
+        ("train", "--dataset", root / "numbers" / "rows.csv", "--epochs", 1, "--out", root / "numbers" / "done"),
         ("search", *digits, "--model", "linear", "--epochs", 1, "--trials", 2, "--out", root / "search" / "search"),
         ("deep", "train", *digits, "--layers", 20, "--steps", 2, "--weights", root / "deep" / "deep.bin"),
         ("mlp", "train", *digits, "--hidden", 8, "--steps", 2, "--weights", root / "mlp" / "mlp.safetensors"),
@@ -303,6 +329,19 @@ def make(root):
     make_onnx(root / "onnx", rng)
     weights = {"weight": rng.normal(size=(4, 6)).astype(np.float32), "bias": np.zeros(4, np.float16)}
     save_file(weights, root / "torch" / "weights.safetensors")
+
+
+def make_tables(root):
+    """Write a table of classes with names in quotes, one of arrays, plain and packed, and one of numbers."""
+    for folder in ("tables", "numbers"):
+        (root / folder).mkdir(parents=True)
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    lines = ['"the ""a"", first",b,class\n', *(f"{a},{b},{'yn'[int(a > 0)]}\n" for a, b in x)]
+    (root / "tables" / "a.csv").write_text("".join(lines))
+    names = {"feature_names": np.array(["a", "b"]), "target_names": np.array(["n", "y"])}
+    for save, name in ((np.savez, "a.npz"), (np.savez_compressed, "packed.npz")):
+        save(root / "tables" / name, x=x, y=(x[:, 0] > 0).astype(int), **names)
+    (root / "numbers" / "rows.csv").write_text("a,b,sum\n" + "".join(f"{a},{b},{a + b}\n" for a, b in x))
 
 
 def make_onnx(folder, rng):

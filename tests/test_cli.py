@@ -176,7 +176,7 @@ def test_info(run):
         (["trian"], "No such command 'trian'"),
         (["eval", "nowhere"], "'nowhere' does not exist"),
         (["eval", "."], "not the folder of a run: it has no config.json"),
-        (["predict", "."], "Missing argument 'IMAGE...'"),
+        (["predict", "."], "Missing argument 'IMAGE|TABLE...'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(run, tmp_path, monkeypatch, arguments, message):

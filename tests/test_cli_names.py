@@ -108,7 +108,7 @@ def test_what_can_be_chosen_is_there():
 
     assert tuple(setup.OPTIMIZERS) == choices.OPTIMIZERS
     assert ("default", *init.NAMES) == choices.INITIALISATIONS
-    assert tuple(metrics.OF_LABELS) == choices.METRICS
+    assert set(metrics.NAMED) == set(choices.METRICS)
     for name in choices.SCHEDULES:
         assert len({setup.schedule_of(name, 700)(step) for step in range(700)}) > (name != "constant")
     for name in choices.PRUNERS:

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastconv.choices import SCHEDULES
 from fastconv.cli import main
 from fastconv.deep import Paths, Record
 from fastconv.train import read_record, state_sha256
 from fastconv.train.run import load_run
-from fastconv.train.setup import SCHEDULES, schedule_of
+from fastconv.train.setup import schedule_of
 from fastconv.train.step_folder import StepFolder, take_up
 from fastconv.train.tally import Tally
 from fastconv.train.writer import RunWriter

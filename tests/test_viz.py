@@ -612,10 +612,13 @@ def test_plot_writes_what_there_is(trained, tmp_path):
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout.splitlines()[-1])
     folder = trained / "mnist-small" / "plots"
-    expected = set(viz.RUN_PICTURES) - {"templates"}
+    expected = set(viz.RUN_PICTURES) - {"templates", "predictions"}
     assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in expected}
     assert set(said["pictures"]) == {str(folder / f"{name}.png") for name in expected}
-    assert said["skipped"] == {"mnist-small: templates": "the model has more than one layer"}
+    assert said["skipped"] == {
+        "mnist-small: templates": "the model has more than one layer",
+        "mnist-small: predictions": "it tells classes, not numbers",
+    }
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in folder.iterdir())
 
 

@@ -89,9 +89,14 @@ _RATE = Number(min=0, min_open=True)
 _AMOUNT = Number(min=0)
 _SHARE = Number(min=0, max=1)
 _TRAINING: dict[str, dict[str, Any]] = {
-    "dataset": dict(default="digits", type=NamesAndMore("data:names"), metavar="NAME|FOLDER",
-        help="digits (default), mnist, fashion_mnist, cifar10, or a folder with a folder of images for each class, or "
-        "with images/ and masks/; perhaps below train/, val/ and test/."),
+    "dataset": dict(default="digits", type=NamesAndMore("data:names"), metavar="NAME|FOLDER|TABLE",
+        help="digits (default), mnist, fashion_mnist, cifar10; a folder with a folder of images for each class, or "
+        "with images/ and masks/, perhaps below train/, val/ and test/; or a table of rows, a .csv or an .npz file."),
+    "target": dict(metavar="COLUMN", help="Of a .csv file: what is to be told, the last column by default."),
+    "task": dict(
+        type=Names("task", "choices:TASKS"),
+        help="Of a table: what its targets are; by default text and whole numbers are classes, others numbers.",
+    ),
     "image-size": dict(metavar="N|HxW", help="Of a folder's images, 64 by default."),
     "resize": dict(
         type=Names("resize", "choices:RESIZES"),
@@ -116,8 +121,8 @@ _TRAINING: dict[str, dict[str, Any]] = {
         help="imagenet, minus-one-to-one, zero-to-one, dataset, or numbers for values 0..255, as 127,128. By default "
         "what the weights expect where that is known, else dataset: the training images' own mean and deviation.",
     ),
-    "epochs": dict(type=click.IntRange(min=1), help="Passes over the training images."),
-    "batch-size": dict(type=click.IntRange(min=1), help="Images per update."),
+    "epochs": dict(type=click.IntRange(min=1), help="Passes over the training images or rows."),
+    "batch-size": dict(type=click.IntRange(min=1), help="Images or rows per update."),
     "lr": dict(type=_RATE, help="Learning rate at the start (after warm-up)."),
     "head-lr": dict(type=_RATE, help="Of the last layer alone."),
     "backbone-lr": dict(type=_RATE, help="Of all layers but the last."),

@@ -53,6 +53,7 @@ def plot(
     templates    weights of a net of one layer
     mean         mean and deviation of the training images
     confusion    confusion matrix with the most frequent mistakes
+    predictions  predicted against true numbers, and their errors
     mistakes     the images it is most wrong about
     saliency     saliency maps and guided back-propagation
 

@@ -157,14 +157,21 @@ def _facts(record: RunRecord, summary: Summary) -> str:
         "best epoch": summary.best_epoch
         and f"{summary.best_epoch}: validation accuracy {_share(summary.accuracy)}, loss {_number(summary.loss)}"
         + "".join(f", {name} {value:.4f}" for name, value in summary.metrics.items()),
-        "test": summary.test_accuracy is not None
-        and f"accuracy {_share(summary.test_accuracy)}, loss {_number(summary.test_loss)}",
+        "test": _tested(summary, result),
         "state sha256": result.get("state_sha256"),
         "checkpoints": ", ".join(f"step {step:,}" for step in places),
     }
     return "\n".join(
         f"{name:<14} " + "\n".join(map(printable, str(text).split("\n"))) for name, text in rows.items() if text
     )
+
+
+def _tested(summary: Summary, result: dict[str, Any]) -> str:
+    """What the run's test found: the accuracy, or of numbers that it predicts how far they are off."""
+    if summary.test_accuracy is not None:
+        return f"accuracy {_share(summary.test_accuracy)}, loss {_number(summary.test_loss)}"
+    told = {"r2": result.get("test_r2"), "mae": result.get("test_mae"), "loss": summary.test_loss}
+    return ", ".join(f"{name} {_number(value)}" for name, value in told.items() if isinstance(value, float))
 
 
 def _epochs(record: RunRecord, summary: Summary, everything: bool) -> str:

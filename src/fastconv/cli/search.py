@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SEARCHED = ("lr", "l2", "momentum", "weight_decay", "batch_size")
 _OPTIONS = (
     "model", "optimizer", "schedule", "warmup", "init", "augment", "validation", "metric", "seed", "image_size",
-    "resize", "cache",
+    "resize", "cache", "target", "task",
 )  # fmt: skip
 _MOST = 1_000_000  # trials, or what one may spend, that a storage may ask for
 _KINDS = "LOW:HIGH (log-uniform), LOW:HIGH:linear, VALUE,VALUE,... or VALUE"
@@ -55,7 +55,7 @@ def _searched(name: str, text: str) -> Any:
 
 
 @click.command()
-@training_options("dataset", "model")
+@training_options("dataset", "target", "task", "model")
 @_searched("lr", f"Learning rate: {_KINDS}; by default two decades around the optimiser's own.")
 @_searched("l2", "Penalty l2/2 · (sum of squared weights), likewise.")
 @_searched("momentum", "Of sgd and rmsprop, likewise.")

@@ -69,7 +69,10 @@ def load_data(dataset: str, data_dir: Path | None) -> Dataset:
         if not data_dir.is_dir():
             raise FileNotFoundError(f"--data-dir: there is no folder {data_dir}")
         os.environ["FASTCONV_DATA"] = str(data_dir)
-    return data.load(dataset)
+    found = data.load(dataset)
+    if found.columns:
+        raise ValueError(f"{dataset} is a table, and this command takes images; 'fastconv train' learns tables")
+    return found
 
 
 def out_option(command: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 from click.core import ParameterSource
 
+from fastconv.cli import tables
 from fastconv.cli.common import (
     BY_SIGNAL,
     DIVERGED,
@@ -27,6 +28,7 @@ from fastconv.paths import printable
 from fastconv.terminal import percent
 
 if TYPE_CHECKING:
+    from fastconv.data import Dataset
     from fastconv.train import Callback, Evaluation, RunWriter
     from fastconv.train.setup import Options, Setup
 
@@ -194,7 +196,7 @@ def _observers(folder: Path | None, observed: dict[str, Any], people: Any, sched
 def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int, dict[str, Any] | None]:
     """Train and test; return the result, the exit code and what the test told."""
     from fastconv.train import Diverged, Interrupted, evaluate, state_sha256
-    from fastconv.train.mistakes import Mistakes, told
+    from fastconv.train.mistakes import Mistakes, told, told_numbers
 
     trainer, options = setup.trainer, setup.options
     result, test = _facts(setup), None
@@ -221,14 +223,16 @@ def _fit(setup: Setup, resume: bool, people: Any) -> tuple[dict[str, Any], int, 
     if code == 0:
         mistakes = Mistakes()
         tested = evaluate(setup.model, setup.loss, setup.test, metrics=trainer.metrics, watch=mistakes)
-        if tested.confusion is not None:
+        if setup.scale is not None:
+            test = told_numbers(setup.dataset, setup.predicted())
+        elif tested.confusion is not None:
             test = told(setup.dataset, tested.confusion, mistakes, lambda x: setup.model.predict(setup.standardizer(x)))
         result |= {
             "test_accuracy": tested.accuracy, "test_loss": tested.loss,
             **{f"test_{name}": value for name, value in tested.metrics.items()},
             "state_sha256": state_sha256(setup.model),
         }  # fmt: skip
-        click.echo(_closing(result, tested, setup.dataset.per_pixel), file=people)
+        click.echo(_closing(result, tested, setup.dataset, test), file=people)
     if setup.dataset.damaged:
         click.echo(_damaged(setup.dataset.damaged), err=True)
     return result, code, test
@@ -267,13 +271,11 @@ def _opening(setup: Setup) -> str:
     from fastconv import config
 
     options, dataset = setup.options, setup.dataset
-    channels, height, width = dataset.shape
     aside = f", {setup.set_aside:,} for validation" if setup.set_aside else ""
     alone = dataset.validation is not None and dataset.test.images is dataset.validation.images
     weights = sum(param.data.size for param in setup.model.parameters())
     rows = {
-        "data": f"{dataset.name}: {len(dataset.classes)} classes, images {height}×{width}×{channels}"
-        f"{' with masks' * dataset.per_pixel}: "
+        "data": f"{printable(dataset.name)}: {_kind(dataset)}: "
         f"{setup.trained_on:,} to train on{aside}, "
         + ("the same to test on" if alone else f"{len(dataset.test.labels):,} to test on"),
         "model": f"{options.model}: {weights:,} parameters, init {options.init}, seed {options.seed}",
@@ -282,6 +284,14 @@ def _opening(setup: Setup) -> str:
         "machine": f"{config.isa()} kernels, {config.threads()} thread{'s' * (config.threads() > 1)}",
     }
     return "".join(f"{name:<14} {text}\n" for name, text in rows.items())
+
+
+def _kind(dataset: Dataset) -> str:
+    told = f"numbers ({dataset.target})" if dataset.numbers else f"{len(dataset.classes)} classes"
+    if dataset.columns:
+        return f"{told}, rows of {len(dataset.columns)} columns"
+    channels, height, width = dataset.shape
+    return f"{told}, images {height}×{width}×{channels}{' with masks' * dataset.per_pixel}"
 
 
 def _method(options: Options) -> Iterator[str]:
@@ -312,15 +322,18 @@ def _method(options: Options) -> Iterator[str]:
         yield "augmented"
 
 
-def _closing(result: dict[str, Any], found: Evaluation, pixels: bool) -> str:
-    assert found.accuracy is not None
-    share = f"{round(found.accuracy * found.samples):,} of {found.samples:,} images"
-    if pixels and found.confusion is not None:
-        share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} pixels"
+def _closing(result: dict[str, Any], found: Evaluation, dataset: Dataset, test: dict[str, Any] | None) -> str:
     best = f", best epoch {result['best_epoch']}" if result["best_epoch"] else ""
+    trained = f"\ntrained        {result['steps']:,} steps in {result['train_seconds']:.2f} s{best}"
+    digest = f"\nstate sha256   {result['state_sha256']}"
+    if found.accuracy is None:
+        figures = "" if test is None else tables.one_line(test["figures"])
+        return f"{trained}\n{'test':<14} {figures}, loss {found.loss:.4f} on {found.samples:,} rows{digest}"
+    share = f"{round(found.accuracy * found.samples):,} of {found.samples:,} {'rows' if dataset.columns else 'images'}"
+    if dataset.per_pixel and found.confusion is not None:
+        share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} pixels"
     return (
-        f"\ntrained        {result['steps']:,} steps in {result['train_seconds']:.2f} s{best}"
-        f"\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
+        f"{trained}\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
         + "".join(f", {name} {value:.4f}" for name, value in found.metrics.items() if value is not None)
-        + f"\nstate sha256   {result['state_sha256']}"
+        + digest
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastconv.cli import masks
+from fastconv.cli import masks, tables
 from fastconv.cli.common import (
     Place,
     json_option,
@@ -47,33 +47,53 @@ _normalize = click.option(
 @click.command("eval")
 @click.argument("net", type=_NET, metavar="DIR|FILE")
 @click.option(
-    "--dataset", type=NamesAndMore("data:names"), metavar="NAME|FOLDER",
+    "--dataset", type=NamesAndMore("data:names"), metavar="NAME|FOLDER|TABLE",
     help="Test on this one; a run's own by default.",
 )  # fmt: skip
 @_normalize
 @threads_option
 @json_option
 def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int | None, as_json: bool) -> None:
-    """Test the net of a run, or in an .onnx file, on the test images of a data set, class by class."""
+    """Test the net of a run, or in an .onnx file, on the test images of a data set, class by class.
+
+    A net that takes the rows of a table is tested on those that its run set apart, or on all rows of another table; of
+    one that predicts numbers it is told how far they are off.
+    """
     set_threads(threads)
     with usage_errors():
         from fastconv import config
         from fastconv.train import evaluate as run_over
         from fastconv.train import read_record, state_sha256
-        from fastconv.train.mistakes import Mistakes, by_class, name
+        from fastconv.train.mistakes import Mistakes, by_class, name, residuals
         from fastconv.train.setup import evaluation_batches, loss_of
         from fastconv.train.usable import load_usable
 
         usable = load_usable(net, normalize)
         result: Any = (read_record(net).result or {}) if usable.options else {}
-        samples = _tested_on(usable, dataset)
-        batches = evaluation_batches(samples.test, usable.standardizer)
+        samples = tables.tested_on(usable, dataset) if usable.columns else _tested_on(usable, dataset)
+        batches = evaluation_batches(samples.test, usable.standardizer, usable.scale)
         mistakes = Mistakes()
         pixels = usable.per_pixel
         found = run_over(
-            usable.model, loss_of(samples), batches, confusion=True, watch=mistakes, metrics="iou" if pixels else None
-        )
+            usable.model, loss_of(samples), batches, confusion=None if usable.scale else True, watch=mistakes,
+            metrics="iou" if pixels else None,
+        )  # fmt: skip
     model = usable.name
+    about = {
+        "train_seconds": result.get("train_seconds"), "steps": result.get("steps"), "isa": config.isa(),
+        "threads": config.threads(), "state_sha256": state_sha256(usable.model),
+    }  # fmt: skip
+    if usable.scale is not None:
+        true, predicted = samples.test.labels, usable.numbers(samples.test.images)
+        off = residuals(true, predicted)
+        if as_json:
+            named = {f"test_{name}": value for name, value in off.items()}
+            print_json({"dataset": samples.name, "model": model, "test_loss": found.loss, **named, **about})
+            return
+        click.echo(f"{printable(model)} on {found.samples:,} rows of {printable(samples.name)}\n")
+        click.echo(f"{tables.figures(off, samples.target, found.samples)}\n\n{tables.worst(true, predicted)}")
+        click.echo(f"\nstate sha256   {about['state_sha256']}")
+        return
     assert found.confusion is not None
     assert found.accuracy is not None
     if as_json:
@@ -83,11 +103,7 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
             "test_accuracy": found.accuracy,
             "test_loss": found.loss,
             **{f"test_{name}": value for name, value in found.metrics.items()},
-            "train_seconds": result.get("train_seconds"),
-            "steps": result.get("steps"),
-            "isa": config.isa(),
-            "threads": config.threads(),
-            "state_sha256": state_sha256(usable.model),
+            **about,
             "by_class": dict(zip(samples.classes, by_class(found.confusion), strict=True)),
             "worst": [
                 {"image": name(samples.test.images, m.row), "class": samples.classes[m.label],
@@ -96,8 +112,9 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
             ],
         })  # fmt: skip
         return
-    click.echo(f"{printable(model)} on {found.samples:,} test images of {samples.name}\n")
-    figures = masks.by_class if pixels else _by_class
+    what = "rows" if samples.columns else "images"
+    click.echo(f"{printable(model)} on {found.samples:,} test {what} of {printable(samples.name)}\n")
+    figures = masks.by_class if pixels else partial(_by_class, what)
     click.echo(figures(by_class(found.confusion), found.confusion, samples.classes))
     if mistakes.worst:
         rows = [("worst mistakes", "class", "taken for", "wrong pixels" if pixels else "probability")]
@@ -106,12 +123,12 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
             for m in mistakes.worst[:_WORST]
         ]
         click.echo("\n" + table(rows, numbers=frozenset({3})))
-    what = "pixels" if pixels else "images"
+    what = "pixels" if pixels else what
     share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} {what}"
     iou = f"\n{'mean IoU':<14} {percent(found.metrics['iou'])}" if pixels else ""
     click.echo(
         f"{iou}\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
-        f"\nstate sha256   {state_sha256(usable.model)}"
+        f"\nstate sha256   {about['state_sha256']}"
     )
 
 
@@ -145,8 +162,8 @@ def _tested_on(usable: Usable, dataset: str | None) -> Dataset:
     return found
 
 
-def _by_class(figures: list[dict[str, Any]], confusion: np.ndarray, classes: tuple[str, ...]) -> str:
-    rows: list[tuple[str, ...]] = [("class", "images", "right", "precision", "recall", "most often taken for")]
+def _by_class(what: str, figures: list[dict[str, Any]], confusion: np.ndarray, classes: tuple[str, ...]) -> str:
+    rows: list[tuple[str, ...]] = [("class", what, "right", "precision", "recall", "most often taken for")]
     for label, (name, found) in enumerate(zip(classes, figures, strict=True)):
         counts = confusion[label].copy()
         counts[label] = 0
@@ -159,7 +176,7 @@ def _by_class(figures: list[dict[str, Any]], confusion: np.ndarray, classes: tup
 
 @click.command()
 @click.argument("net", type=_NET, metavar="DIR|FILE")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|TABLE...")
 @click.option("--top", type=click.IntRange(1, 1000), metavar="K", help="Show the K likeliest classes of each image.")
 @click.option(
     "--invert/--no-invert", default=None,
@@ -187,6 +204,9 @@ def predict(
     An IMAGE is a picture or a .npy file, a folder of pictures with all below it, or a pattern such as 'a/*.jpg'.
     Pictures are made grey or RGB and brought to the size that the net takes. Damaged ones in folders and patterns are
     named at the end.
+
+    A net that has learned a table takes a TABLE, a .csv or an .npz file with the columns that it was trained on, by
+    name where they have names; the column that is to be told may be missing.
     """
     set_threads(threads)
     damaged: list[str] = []
@@ -196,6 +216,15 @@ def predict(
 
         usable = load_usable(net, normalize, None if image_size is None else size(image_size))
         classes = usable.classes if labels is None else _labels(labels, len(usable.classes))
+        if usable.columns:
+            _only_images(image_size=image_size, invert=invert, labels=labels, normalize=normalize, out=out)
+            told_rows = tables.predictions(usable, images, top or 0)
+            if as_json:
+                told = {} if usable.scale is None else {"target": usable.target}
+                print_json({"model": usable.name, **told, "predictions": told_rows})
+            else:
+                click.echo(tables.shown(usable, told_rows))
+            return
         if usable.per_pixel:
             where = masks.places(_files(images), out or Path(masks.FOLDER))
             guesses = list(masks.written(usable, where, classes, _loader(usable, invert), damaged))
@@ -219,6 +248,13 @@ def predict(
             for i, entry in enumerate(guess["top"]):
                 rows.append(("" if i else guess["image"], entry["class"], percent(entry["probability"])))
         click.echo(table(rows, numbers=frozenset({2})))
+
+
+def _only_images(**given: Any) -> None:
+    """Refuse options that mean nothing for rows of a table."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for images, and this net takes the rows of a table")
 
 
 def _labels(path: Path, count: int) -> tuple[str, ...]:
@@ -308,7 +344,8 @@ def export(folder: Path, out: Path, batch: int | None, as_json: bool) -> None:
     """Write the net in DIR to an ONNX file, which other programs run.
 
     The file takes images as 'fastconv predict' reads them, standardisation included, and gives a score for each
-    class; its metadata has the names of the classes.
+    class; its metadata has the names of the classes. That of a net for tables takes rows (N, columns), unscaled; where
+    it predicts a number it gives that, (N, 1), in its own unit.
     """
     with usage_errors():
         import json
@@ -319,10 +356,13 @@ def export(folder: Path, out: Path, batch: int | None, as_json: bool) -> None:
         run = load_run(folder)
         about = trained(folder, run.config)
         shape = (batch or 1, *about["input_shape"])
-        standardizer = data.Standardizer.from_dict(about["standardizer"])
-        net = _standardized(run.model, standardizer, shape[1:])
+        standardizer, row = data.Standardizer.from_dict(about["standardizer"]), about.get("table")
+        net = _standardized(run.model, standardizer, shape[1:], row)
         levels = f"0..{about['levels']:g}"
         facts = {"classes": json.dumps(about["classes"]), "input": f"images (N, C, H, W), values {levels}"}
+        if row is not None:
+            shape = shape[:2]
+            facts |= {"input": "rows (N, columns)", "columns": json.dumps(row["columns"]), "target": row["target"]}
         onnx.save(net, out, shape, dynamic_batch=batch is None, metadata=facts)
     shown = ("N" if batch is None else str(batch), *map(str, shape[1:]))
     if as_json:
@@ -330,13 +370,13 @@ def export(folder: Path, out: Path, batch: int | None, as_json: bool) -> None:
             "classes": about["classes"], "bytes": out.stat().st_size}})  # fmt: skip
         return
     size, count = out.stat().st_size, len(about["classes"])
-    click.echo(
-        f"{printable(out)}: images ({', '.join(shown)}), values {levels}, to scores of {count} classes, {size:,} bytes"
-    )
+    takes = f"images ({', '.join(shown)}), values {levels}" if row is None else f"rows ({', '.join(shown)})"
+    gives = f"scores of {count} classes" if count else f"numbers ({row['target']})" if row else ""
+    click.echo(f"{printable(out)}: {takes}, to {gives}, {size:,} bytes")
 
 
-def _standardized(model: Any, standardizer: Any, shape: Any) -> Any:
-    """Return the model with its standardisation before it."""
+def _standardized(model: Any, standardizer: Any, shape: Any, row: dict[str, Any] | None) -> Any:
+    """Return the model with its standardisation before it, and behind it the scale of a number that it predicts."""
     from fastconv import nn
 
     class Standardized(nn.Module):
@@ -344,10 +384,12 @@ def _standardized(model: Any, standardizer: Any, shape: Any) -> Any:
 
         def __init__(self) -> None:
             mean, factor = standardizer.expand(shape, "float32")
-            self.mean, self.factor = (a.transpose(2, 0, 1).copy() for a in (mean, factor))
+            kept = (a.transpose(2, 0, 1) if row is None else a.reshape(-1) for a in (mean, factor))
+            self.mean, self.factor = (a.copy() for a in kept)
             self.net = model
 
         def forward(self, images: Any) -> Any:
-            return self.net((images - self.mean) * self.factor)
+            found = self.net((images - self.mean) * self.factor)
+            return found * row["deviation"] + row["mean"] if row and "mean" in row else found
 
     return Standardized()

@@ -18,6 +18,7 @@ from fastconv.data.mixup import Mixup
 from fastconv.data.palette import painted, palette
 from fastconv.data.pictures import Masks, Pictures
 from fastconv.data.standardize import Standardizer
+from fastconv.data.tables import Table, TargetScale, is_table, read_table
 
 DataLoader = Batches
 """What other libraries call it."""
@@ -25,6 +26,7 @@ DataLoader = Batches
 __all__ = [
     "IGNORED", "RESIZES",
     "Augment", "Batches", "DataLoader", "Dataset", "Masks", "Mixup", "Pictures", "Samples", "Standardizer",
-    "has_masks", "images_below", "load", "load_image", "names", "painted", "palette", "read_cifar", "read_idx",
-    "resolve", "split", "unfitted", "upright_size",
+    "Table", "TargetScale",
+    "has_masks", "images_below", "is_table", "load", "load_image", "names", "painted", "palette",
+    "read_cifar", "read_idx", "read_table", "resolve", "split", "unfitted", "upright_size",
 ]  # fmt: skip

@@ -12,7 +12,10 @@ from fastconv.functional._check import as_labels, unmasked
 
 
 class Samples(NamedTuple):
-    """Images (N, C, H, W) and their labels (N,) or masks (N, H, W); unpacks as ``images, labels = samples``."""
+    """Images (N, C, H, W) and their labels (N,) or masks (N, H, W); unpacks as ``images, labels = samples``.
+
+    Of a table, rows (N, columns, 1, 1) and classes or numbers (N,).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -25,17 +28,18 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled set of images of one shape.
+    """A labelled set of images of one shape, or of the rows of a table.
 
     Parameters
     ----------
     name : str
         What `load` was asked for.
     classes : tuple of str
-        Name of each label 0, 1, ...
+        Name of each label 0, 1, ...; none where labels are numbers to predict.
     train, test : Samples
         ``images``: (N, C, H, W), uint8 or a floating type, values 0..levels; ``labels``: (N,), any integer dtype,
-        held as int64; or masks (N, H, W) with a class for each pixel, uint8, of which 255 is none.
+        held as int64; or masks (N, H, W) with a class for each pixel, uint8, of which 255 is none; or, without
+        classes, numbers (N,) of a floating type.
     levels : int
         Value of a full-scale pixel: 255, or 16 for ``digits``.
     light_on_dark : bool
@@ -45,6 +49,10 @@ class Dataset:
         Where the set comes with images to validate with.
     damaged : tuple of str
         Which files were left out, and why.
+    columns : tuple of str
+        Of a table, whose rows are images of one pixel: what their channels are.
+    target : str
+        Of a table: what is told of a row.
 
     Raises
     ------
@@ -60,6 +68,8 @@ class Dataset:
     light_on_dark: bool = False
     validation: Samples | None = None
     damaged: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    target: str = ""
 
     def __post_init__(self) -> None:
         for part in ("train", "test", *(() if self.validation is None else ("validation",))):
@@ -75,12 +85,16 @@ class Dataset:
                 raise ValueError(f"{where} masks must be {(len(images), *images.shape[2:])}, got {labels.shape}")
             if masks != self.per_pixel:
                 raise ValueError(f"{where} has {'a mask' if masks else 'one label'} an image, train has not")
-            if not masks and (labels.shape != images.shape[:1] or labels.dtype.kind not in "biu"):
+            if self.numbers:
+                if labels.shape != images.shape[:1] or labels.dtype.kind != "f" or self.classes:
+                    what = f"{labels.dtype} {labels.shape} and {len(self.classes)} classes"
+                    raise ValueError(f"{where} targets must be numbers ({len(images)},) without classes, got {what}")
+            elif not masks and (labels.shape != images.shape[:1] or labels.dtype.kind not in "biu"):
                 raise ValueError(f"{where} labels must be integers ({len(images)},), got {labels.dtype} {labels.shape}")
-            if not masks:
+            elif not masks:
                 labels = as_labels(where, "labels", labels)
             object.__setattr__(self, part, Samples(images, labels))
-            if not isinstance(labels, Masks):  # those of a folder were looked at when it was read
+            if not isinstance(labels, Masks) and not self.numbers:  # masks of a folder were looked at when it was read
                 check_labels(labels[labels != IGNORED] if masks else labels, len(self.classes), where)
             if images.shape[1:] != self.train.images.shape[1:]:
                 raise ValueError(
@@ -99,11 +113,22 @@ class Dataset:
         """Whether it has masks, a class for each pixel, rather than a class for each image."""
         return self.train.labels.ndim == 3
 
+    @property
+    def numbers(self) -> bool:
+        """Whether what is told of a sample is a number, rather than a class."""
+        return self.train.labels.dtype.kind == "f"
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a net for it has: a score for each class, or the number."""
+        return 1 if self.numbers else len(self.classes)
+
     def __repr__(self) -> str:
         """Name, sizes and shape; never the pixels."""
+        told = f"numbers {self.target}" if self.numbers else f"{len(self.classes)} classes"
+        kind = f"rows of {len(self.columns)} columns" if self.columns else f"images of {self.shape}"
         return (
-            f"Dataset({self.name!r}, {len(self.classes)} classes, {len(self.train.labels)} training and "
-            f"{len(self.test.labels)} test images of {self.shape})"
+            f"Dataset({self.name!r}, {told}, {len(self.train.labels)} training and {len(self.test.labels)} test {kind})"
         )
 
 

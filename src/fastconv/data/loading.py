@@ -13,6 +13,7 @@ from fastconv.data._shuffle import permutation
 from fastconv.data.catalogue import CIFAR_FILES, IDX_FILES, SOURCES, Source
 from fastconv.data.dataset import Dataset, Samples, check_labels
 from fastconv.data.formats import read_cifar, read_idx
+from fastconv.data.tables import is_table, load_table
 from fastconv.paths import PathLike, expand
 
 
@@ -28,7 +29,7 @@ def names() -> tuple[str, ...]:
 
 
 def resolve(name: PathLike) -> str:
-    """Return a name of `names` as it is, and the path of a folder made absolute.
+    """Return a name of `names` as it is, and the path of a folder or of a table made absolute.
 
     Parameters
     ----------
@@ -37,15 +38,18 @@ def resolve(name: PathLike) -> str:
     Raises
     ------
     ValueError
-        If it is neither.
+        If it is none of them.
     """
     name = os.fspath(name)
     if name in names():
         return name
-    folder = os.path.abspath(expand(name))
-    if not os.path.isdir(folder):
-        raise ValueError(f"unknown data set {name!r}; known are {', '.join(names())}, or a folder of images")
-    return folder
+    path = os.path.abspath(expand(name))
+    if os.path.isdir(path) or (is_table(path) and os.path.isfile(path)):
+        return path
+    if is_table(path):
+        raise ValueError(f"there is no table {name!r}")
+    others = "or a folder of images, or a table (.csv, .tsv, .npz)"
+    raise ValueError(f"unknown data set {name!r}; known are {', '.join(names())}, {others}")
 
 
 def load(
@@ -56,8 +60,10 @@ def load(
     resize: Resize | None = None,
     channels: int | None = None,
     cache: bool = False,
+    target: str | None = None,
+    task: str | None = None,
 ) -> Dataset:
-    """Load a data set by name, or a folder of images.
+    """Load a data set by name, a folder of images, or a table.
 
     ``digits`` (8x8, 1437 + 360 images) comes with scikit-learn and needs no network. The files of ``mnist``,
     ``fashion_mnist`` and ``cifar10`` are looked for in the folder that the environment variable
@@ -74,10 +80,13 @@ def load(
     that memory does not grow with their number; all are looked at once here. Files that are damaged are left out
     (`Dataset.damaged`).
 
+    A table is a CSV or an NPZ file: `read_table` says what may be in it. A fifth of its rows is drawn for the test,
+    of each class, always the same, unless the file has arrays of its own for that.
+
     Parameters
     ----------
     name : str or path-like
-        One of `names`, or a folder. A name comes first: ``./digits`` is the folder.
+        One of `names`, a folder, or a table. A name comes first: ``./digits`` is the folder.
     download : bool
         False: never use the network.
     image_size : int or (int, int), optional
@@ -89,11 +98,16 @@ def load(
     cache : bool
         Keep a folder's images, decoded and resized, in one file of the user's cache folder, and read them from there
         until a file of the folder changes. It takes N * C * H * W bytes; not for a set by name.
+    target : str, optional
+        Of a table: the column that is to be told, the last by default.
+    task : "classification" or "regression", optional
+        Of a table: what targets are; by default text and whole numbers are classes.
 
     Returns
     -------
     Dataset
-        Images uint8 (N, C, H, W) over a channels-last buffer, read-only; labels int64.
+        Images uint8 (N, C, H, W) over a channels-last buffer, read-only; labels int64. Of a table rows float32
+        (N, columns, 1, 1), and labels float64 where they are numbers.
 
     Raises
     ------
@@ -103,11 +117,17 @@ def load(
         If scikit-learn, which holds ``digits``, or Pillow is missing; the message says what to install.
     ValueError
         If the name is unknown or a file is damaged or is not of that data set; of a folder, if it has less than two
-        classes, or no image that can be read, or an image without a mask.
+        classes, or no image that can be read, or an image without a mask; of a table, as `read_table`.
     """
     name = resolve(name)
     given = {"image_size": image_size, "resize": resize, "channels": channels}
     given = {key: value for key, value in given.items() if value is not None}
+    if is_table(name):
+        if given:
+            raise ValueError(f"load: {next(iter(given))} is for folders of images; {name} is a table")
+        return load_table(name, target, task)
+    if target is not None or task is not None:
+        raise ValueError(f"load: {'task' if target is None else 'target'} is for tables; {name} is none")
     if name not in names():
         from fastconv.data.image_folder import load_folder
 

@@ -14,7 +14,7 @@ from fastconv.train.run import RunRecord
 __all__ = ["Difference", "Summary", "differences", "summarise"]
 
 # Beside the options: what follows from the data set, and what changes no bit of a run.
-_NO_OPTION = ("fastconv", "input_shape", "classes", "levels", "light_on_dark", "standardizer", "observed")
+_NO_OPTION = ("fastconv", "input_shape", "classes", "levels", "light_on_dark", "standardizer", "observed", "table")
 _PLACE = ("fastconv", "python", "numpy", "platform", "cpu", "isa", "threads", "host")
 
 

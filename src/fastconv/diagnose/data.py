@@ -133,10 +133,11 @@ def _measure(inputs: Inputs) -> _Measured:
 def _sizes(finding: Finding, subject: Subject, measured: dict[str, _Measured]) -> None:
     train = measured["training"]
     shape = subject.train.images.shape[1:]
+    size = f"of {shape[0]} pixels" if subject.train.rows else "×".join(map(str, shape))
     aside = "" if subject.validation is None else f", {len(subject.validation):,} for validation"
     classes = "" if subject.classes is None else f", {subject.classes} classes"
     finding.summary = (
-        f"{len(subject.train):,} training images {'×'.join(map(str, shape))}{aside}{classes}\n"
+        f"{len(subject.train):,} training images {size}{aside}{classes}\n"
         f"values {train.low:.3g} to {train.high:.3g}, mean {train.mean:.3f}, deviation {train.deviation:.3f}; "
         f"{train.constant} of {train.pixels} pixels never change"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from fastconv.diagnose.gradients import check_gradients
 from fastconv.diagnose.loss import check_loss
 from fastconv.diagnose.overfit import check_overfit
 from fastconv.diagnose.rates import RangeTest, check_rates, find_range
-from fastconv.diagnose.report import Finding, Report
+from fastconv.diagnose.report import Finding, Remark, Report
 from fastconv.diagnose.signal import check_signal
 from fastconv.diagnose.subject import Inputs, Subject
 from fastconv.nn import CrossEntropyLoss, Module
@@ -200,8 +201,29 @@ def _take(name: str, subject: Subject) -> tuple[Finding, bool]:
             except Exception as error:
                 finding = Finding(name, name.capitalize())
                 finding.wrong(f"This step could not be taken: {_said(error)}")
+    if subject.train.rows:
+        _of_rows(finding)
     finding.seconds = time.perf_counter() - started
     return finding, ended
+
+
+_WORDS = {"image": "row", "images": "rows", "pixel": "column", "pixels": "columns"}
+_SPOKEN = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
+
+
+def _of_rows(finding: Finding) -> None:
+    """Have a finding speak of rows and columns: the steps speak of images and pixels, whatever samples are."""
+
+    def said(text: str) -> str:
+        return _SPOKEN.sub(lambda found: _cased(_WORDS[found[0].lower()], found[0]), text)
+
+    finding.title, finding.summary = said(finding.title), said(finding.summary)
+    finding.remarks[:] = [Remark(r.verdict, said(r.text), said(r.advice)) for r in finding.remarks]
+    finding.table[:2] = [tuple(map(said, row)) for row in finding.table[:2]]
+
+
+def _cased(word: str, like: str) -> str:
+    return word.capitalize() if like[0].isupper() else word
 
 
 def _too_few(subject: Subject, name: str) -> Finding:

@@ -84,6 +84,11 @@ class Inputs:
         """Whether every target is a class number for each pixel."""
         return self.targets.ndim == 3 and self.targets.dtype.kind in "iu"
 
+    @property
+    def rows(self) -> bool:
+        """Whether the samples are rows of numbers, (N, columns) or images of one pixel."""
+        return self.images.ndim == 2 or self.images.shape[2:] == (1, 1)
+
     def class_counts(self, classes: int) -> np.ndarray:
         """Return how many images, or pixels where these have classes, are of each class."""
         if isinstance(self.targets, Masks):

@@ -52,6 +52,8 @@ class Recipe:
     expects : tuple of float, or None
         Of a net that others have trained: mean and deviation of the red, green and blue of the images that published
         weights expect, with values 0..255.
+    rows : bool
+        Whether it is for the rows of a table, too, which are images of one pixel.
     renamed : callable
         From a name that files have for an array to the one that it has in the model.
     """
@@ -65,6 +67,7 @@ class Recipe:
     pixels: bool = False
     expects: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     renamed: Callable[[str], str] = str
+    rows: bool = False
 
 
 ZOO: dict[str, Recipe] = {}
@@ -118,9 +121,11 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Module:
 Builder = Callable[[Shape, int], nn.Module]
 
 
-def _recipe(name: str, description: str, smallest: int = 1, init: str = "default") -> Callable[[Builder], Builder]:
+def _recipe(
+    name: str, description: str, smallest: int = 1, init: str = "default", rows: bool = False
+) -> Callable[[Builder], Builder]:
     def register(builder: Builder) -> Builder:
-        ZOO[name] = Recipe(name, description, builder, smallest, init)
+        ZOO[name] = Recipe(name, description, builder, smallest, init, rows=rows)
         return builder
 
     return register
@@ -134,13 +139,13 @@ def _conv(inputs: int, outputs: int, size: int, padding: int = 0) -> list[nn.Mod
     return [nn.Conv2d(inputs, outputs, size, padding=padding, bias=False), nn.Bias(outputs)]
 
 
-@_recipe("linear", "one linear layer: softmax regression, the least of all classifiers")
+@_recipe("linear", "one linear layer: softmax regression, the least of all classifiers", rows=True)
 def _linear(shape: Shape, classes: int) -> nn.Sequential:
     channels, height, width = shape
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes), input_grad=False)
 
 
-@_recipe("mlp", "two hidden layers of 256 and 128 units, ReLU: the baseline without convolution")
+@_recipe("mlp", "two hidden layers of 256 and 128 units, ReLU: the baseline without convolution", rows=True)
 def _mlp(shape: Shape, classes: int) -> nn.Sequential:
     channels, height, width = shape
     return nn.Sequential(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, TextIO
 
+from fastconv.data import is_table
 from fastconv.paths import printable
 from fastconv.search.plan import Plan
 from fastconv.search.space import Space, free, show
@@ -17,7 +18,12 @@ _BAR = "{desc} {percentage:3.0f} %|{bar:24}| {n_fmt}/{total_fmt} trials, {elapse
 def figure_of(objective: Mapping[str, Any]) -> str | None:
     """Return what the values of a training are, by its description; None of other objectives."""
     options = objective.get("options")
-    return (options.get("metric") or "accuracy") if isinstance(options, dict) else None
+    if not isinstance(options, dict):
+        return None
+    if options.get("metric") or not is_table(str(options.get("dataset"))):
+        return options.get("metric") or "accuracy"
+    usual = {"classification": "accuracy", "regression": "r2"}  # of a table that alone knows which it is: its score
+    return usual.get(str(options.get("task")), "score")
 
 
 def in_words(figure: str | None, value: float) -> str:

@@ -15,6 +15,7 @@ from fastconv.train import Callback, Diverged, RunWriter, StopOnExplosion, Train
 from fastconv.train.base import ceiling
 from fastconv.train.callbacks import merit
 from fastconv.train.evaluation import Batch
+from fastconv.train.metrics import lower_is_better
 from fastconv.train.setup import Options, Setup, Source, evaluation_batches, fill, load, prepare
 
 _NUMBERS = ("lr", "l2", "momentum", "weight_decay")
@@ -27,7 +28,8 @@ _ORIGINAL = 512  # images that the loss at the start is taken from
 class Training:
     """Train and validate a net.
 
-    The value of a trial is its best validation accuracy, or of the options' metric. A trial is cut off when the
+    The value of a trial is its best validation accuracy, r2 where numbers are predicted, or of the options' metric. A
+    trial is cut off when the
     loss, averaged over some 64 images, passes ``factor`` times the untrained net's, and ends when it is no longer
     finite. Trials have the same seed, so they differ in nothing but the hyperparameters.
 
@@ -64,6 +66,8 @@ class Training:
             raise ValueError(f"checks must be at least 1 and factor above 1, got {self.checks} and {self.factor}")
         if not self.options.validation:
             raise ValueError("a search compares validation accuracies: validation must be above 0")
+        if self.options.metric and lower_is_better(self.options.metric):
+            raise ValueError(f"a search goes for the highest value, and of {self.options.metric} the lowest is best")
 
     def describe(self) -> dict[str, Any]:
         """Return what stands in the plan."""
@@ -115,7 +119,7 @@ class Training:
         trainer = setup.trainer
         kept = [callback for callback in trainer.callbacks if not isinstance(callback, StopOnExplosion)]
         limit = CutOff(self.factor, _original_loss(setup), -(-_AT_A_TIME // setup.options.batch_size))
-        trainer.callbacks[:] = [limit, *kept, _Report(attempt, setup.options)]
+        trainer.callbacks[:] = [limit, *kept, _Report(attempt)]
         writer = None
         if attempt.folder is not None:
             about = {"trial": attempt.number, "stage": attempt.stage, "budget": attempt.budget, "unit": self.unit}
@@ -126,7 +130,7 @@ class Training:
             trainer.fit(batches, setup.validation, epochs=epochs)
             if trainer.stop_reason is not None:
                 status, reason = "stopped", trainer.stop_reason
-            return max(_value(record, setup.options) for record in trainer.history)
+            return max(_value(record, trainer) for record in trainer.history)
         except Cut as cut:
             status, reason = "stopped", str(cut)
             raise
@@ -158,18 +162,18 @@ def _loaded(options: Options) -> Source:
 
 
 def _source(options: Options) -> Source:
-    named = ("validation", "seed", "image_size", "resize", "cache")
+    named = ("validation", "seed", "image_size", "resize", "cache", "target", "task")
     return _loaded(fill(options.dataset, **{name: getattr(options, name) for name in named}))
 
 
 def _original_loss(setup: Setup) -> float:
     samples = type(setup.dataset.train)(*(a[:_ORIGINAL] for a in setup.dataset.train))
-    return evaluate(setup.model, setup.loss, evaluation_batches(samples, setup.standardizer)).loss
+    return evaluate(setup.model, setup.loss, evaluation_batches(samples, setup.standardizer, setup.scale)).loss
 
 
-def _value(record: Mapping[str, Any], options: Options) -> float:
-    """Return what an epoch is worth: its validation accuracy, or the metric asked for."""
-    value = record[f"validation_{options.metric or 'accuracy'}"]
+def _value(record: Mapping[str, Any], trainer: Trainer) -> float:
+    """Return what an epoch is worth: its validation accuracy, or what the trainer judges by."""
+    value = record[f"validation_{trainer.monitor or 'accuracy'}"]
     return -math.inf if value is None else float(value)
 
 
@@ -233,11 +237,11 @@ class CutOff(Callback):
 class _Report(Callback):
     """Tell the search what every epoch is worth, and end with it."""
 
-    def __init__(self, attempt: Attempt, options: Options) -> None:
-        self._attempt, self._options = attempt, options
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
 
     def on_safe_point(self, trainer: Trainer) -> None:
         self._attempt.safe_point()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        self._attempt.report(_value(trainer.history[-1], self._options), trainer.epoch + 1)
+        self._attempt.report(_value(trainer.history[-1], trainer), trainer.epoch + 1)

@@ -11,11 +11,14 @@ import numpy as np
 
 from fastconv import data
 from fastconv import functional as F
+from fastconv.train.metrics import r2
 
 SHOWN = 12
 """Worst mistakes that are kept."""
 SIDE = 64
 """Pixels of a kept image's longer side, at most."""
+PLOTTED = 2000
+"""Rows of which a true and a predicted number are kept."""
 _CONFUSED = 100  # classes up to which all confusions are kept
 
 
@@ -111,6 +114,41 @@ def by_class(confusion: np.ndarray) -> list[dict[str, Any]]:
 def name(images: Any, row: int) -> str:
     """Return what to call an image of a set: its file's name where it has one, else its number."""
     return images.name(row) if isinstance(images, data.Pictures) else f"number {row}"
+
+
+def residuals(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Return how far predicted numbers are off: r2, mean absolute error, root mean square, and the mean.
+
+    ``mae_of_mean`` is what always saying the mean would cost.
+
+    Examples
+    --------
+    >>> residuals(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))["r2"]
+    0.5
+    """
+    errors = predicted - true
+    return {
+        "r2": r2(true, predicted), "mae": float(np.abs(errors).mean()), "rmse": float(np.sqrt((errors**2).mean())),
+        "bias": float(errors.mean()), "mae_of_mean": float(np.abs(true - true.mean()).mean()),
+    }  # fmt: skip
+
+
+def told_numbers(dataset: data.Dataset, predicted: np.ndarray) -> dict[str, Any]:
+    """Return test.json of a run that predicts numbers; its shape is `fastconv.train.shapes.TEST_NUMBERS`.
+
+    Of many rows those kept are spread evenly over the set; the worst are among all of them.
+    """
+    true = dataset.test.labels.astype(np.float64)
+    rows = np.unique(np.linspace(0, len(true) - 1, min(len(true), PLOTTED)).round().astype(int))
+    order = np.argsort(-np.abs(predicted - true), kind="stable")[:SHOWN]
+    return {
+        "target": dataset.target, "rows": len(true), "figures": residuals(true, predicted),
+        "true": true[rows].tolist(), "predicted": predicted[rows].tolist(),
+        "worst": [
+            {"image": name(dataset.test.images, row), "true": float(true[row]), "predicted": float(predicted[row])}
+            for row in order.tolist()
+        ],
+    }  # fmt: skip
 
 
 def told(

@@ -177,6 +177,11 @@ def trained(folder: str | os.PathLike[str], config: dict[str, Any]) -> dict[str,
     """
     try:
         shapes.TRAINED.check(config, "")
+        numbers = "mean" in config.get("table", {}) and "deviation" in config["table"]
+        if numbers == bool(config["classes"]) or len(config["classes"]) == 1:
+            raise ValueError(f"{len(config['classes'])} classes{' and numbers to predict' * numbers}")
+        if "table" in config and config["input_shape"] != [len(config["table"]["columns"]), 1, 1]:
+            raise ValueError(f"{len(config['table']['columns'])} columns for an input of {config['input_shape']}")
     except ValueError as error:
         text = f"{folder}: {CONFIG} does not hold the options of a run of 'fastconv train': {error}"
         raise ValueError(text) from None

@@ -2,268 +2,42 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from fastconv import data, init, models, nn, optim, random, schedule
 from fastconv._version import __version__
-from fastconv.choices import ALGORITHMS, INITIALISATIONS, METRICS, SCHEDULES
-from fastconv.functional._check import unknown
-from fastconv.train import origins, shapes, transfer
+from fastconv.train import origins, transfer
 from fastconv.train.base import Callback
 from fastconv.train.callbacks import ChillOut, Patience, StopOnExplosion
 from fastconv.train.evaluation import together
-from fastconv.train.looks import augment_of, size
+from fastconv.train.looks import augment_of
+from fastconv.train.metrics import OF_LABELS, OF_NUMBERS, Metric, mae, r2
 from fastconv.train.non_finite import StopOnNonFinite
+from fastconv.train.options import DEFAULTS, FOLDER, MASKS, OPTIMIZERS, TABLE, Options, dataset_of, fill
 from fastconv.train.trainer import Trainer
 
-OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], float]] = {
-    "sgd": (optim.SGD, 0.05),
-    "adam": (optim.Adam, 0.001),
-    "adamw": (optim.AdamW, 0.001),
-    "rmsprop": (optim.RMSprop, 0.001),
-    "adagrad": (optim.Adagrad, 0.02),
-}
-"""Class and default learning rate."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run was asked for; `fill` completes a partial one with the defaults of its data set.
-
-    Attributes
-    ----------
-    dataset, model, optimizer, init, schedule : str
-        Names of `fastconv.data`, `fastconv.models`, ``OPTIMIZERS``, `fastconv.init` (or "default": that of
-        the layers), ``SCHEDULES``.
-    epochs, batch_size, seed : int
-    lr, momentum, weight_decay, l2 : float
-        ``momentum`` and ``weight_decay`` None: the optimiser's own.
-    warmup : int
-        Updates over which the rate rises at first.
-    augment : bool
-        Random shifts, and mirroring where a mirrored image keeps its class.
-    validation : float
-        Share of the training images set aside, 0 for none.
-    algorithm : str
-        Of convolutions, "auto" or "direct"; the model's layers keep it.
-    patience, chill_out : int or None
-        Epochs without better validation figures until the run stops (`Patience`), or goes back to its best
-        weights and halves the rate (`ChillOut`); None: never.
-    label_smoothing : float
-        Of the cross-entropy, in [0, 1).
-    mixup : float
-        Of `fastconv.data.Mixup`, its ``alpha``; 0 for none.
-    clip_norm : float or None
-        What the norm of the gradients may be at most.
-    ema : float or None
-        Decay of the average of the weights that is validated and kept.
-    decay_bias_norm : bool
-        Whether weight decay is for biases and normalisations, too.
-    accumulate : int
-        Batches per update.
-    metric : str or None
-        A metric of labels (`fastconv.train.metrics.OF_LABELS`) that is measured, too, and by which epochs are judged.
-    image_size, resize : str or None
-        Of a folder of images, whose path ``dataset`` then is: "128" or "96x128" (height by width), and "crop", "pad" or
-        "stretch".
-    flip, shift, scale, rotation, brightness, contrast, saturation, cutout : bool, int or float, or None
-        Of `fastconv.data.Augment`; what is None is as ``augment`` has it.
-    cache : bool
-        Whether a folder's images are kept decoded, see `fastconv.data.load`.
-    pretrained : str or None
-        A file of weights to begin with, see `fastconv.train.origins.read`. ``model`` may be a file, too.
-    freeze : str or None
-        "all-but-head", or how many layers, from the input, stay as they are.
-    head_lr, backbone_lr : float or None
-        Learning rates of the last layer and of all others, ``lr`` by default.
-    normalize : str or None
-        How images are brought to what the net takes, see `fastconv.train.origins.standardizer_of`; "dataset" for the
-        mean and deviation of the training images. None: what the weights expect where that is known, else "dataset".
-    """
-
-    dataset: str
-    model: str
-    epochs: int
-    batch_size: int
-    lr: float
-    optimizer: str = "sgd"
-    momentum: float | None = None
-    weight_decay: float | None = None
-    l2: float = 0.0
-    init: str = "default"
-    schedule: str = "cosine"
-    warmup: int = 0
-    augment: bool = False
-    validation: float = 0.1
-    seed: int = 0
-    patience: int | None = None
-    chill_out: int | None = None
-    label_smoothing: float = 0.0
-    clip_norm: float | None = None
-    ema: float | None = None
-    decay_bias_norm: bool = True
-    accumulate: int = 1
-    algorithm: str = "auto"
-    metric: str | None = None
-    image_size: str | None = None
-    resize: str | None = None
-    cache: bool = False
-    flip: bool | None = None
-    shift: int | None = None
-    scale: float | None = None
-    rotation: float | None = None
-    brightness: float | None = None
-    contrast: float | None = None
-    saturation: float | None = None
-    cutout: int | None = None
-    pretrained: str | None = None
-    freeze: str | None = None
-    head_lr: float | None = None
-    backbone_lr: float | None = None
-    normalize: str | None = None
-    mixup: float = 0.0
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Options:
-        """Return the options that stand in the config of a run.
-
-        One that tells no algorithm is older than the choice: "direct".
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown, a value of another type or out of range, or options do not go together.
-        """
-        shapes.OPTIONS.check(dict(values), "options")
-        _check(values)
-        return cls(**{"algorithm": "direct", **values})
-
-
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {
-        "model": "mnist-small",
-        "epochs": 40,
-        "batch_size": 32,
-        "augment": True,
-        "weight_decay": 5e-4,
-    },
-    "mnist": {"model": "lenet5", "epochs": 5, "batch_size": 64},
-    "fashion_mnist": {"model": "lenet5", "epochs": 10, "batch_size": 64},
-    "cifar10": {"model": "cifar-small", "epochs": 15, "batch_size": 64},
-}
-FOLDER: dict[str, Any] = {
-    "model": "resnet20", "epochs": 20, "batch_size": 32, "augment": True, "image_size": "64", "resize": "crop",
-}  # fmt: skip
-"""Defaults of a folder of images."""
-MASKS: dict[str, Any] = {
-    **FOLDER, "model": "unet", "optimizer": "adamw", "batch_size": 8, "metric": "iou",
-}  # fmt: skip
-"""Of one with masks."""
-
-
-def fill(dataset: str, **given: Any) -> Options:
-    """Return options for a data set: those given that are not None, the rest by default.
-
-    Raises
-    ------
-    ValueError
-        If the data set or a name among the options is unknown, or options do not go together.
-
-    Examples
-    --------
-    >>> fill("digits", epochs=2).model
-    'mnist-small'
-    """
-    dataset = data.resolve(dataset)
-    usual = DEFAULTS[dataset] if dataset in DEFAULTS else MASKS if data.has_masks(dataset) else FOLDER
-    asked = {"dataset": dataset, **usual}
-    asked |= {name: value for name, value in given.items() if value is not None}
-    asked.setdefault("optimizer", "sgd")
-    if asked.get("pretrained") is not None:
-        asked["pretrained"] = origins.place(asked["pretrained"])
-    if asked.get("model") is not None:
-        asked["model"] = origins.resolve(asked["model"])
-    _check(asked)
-    if asked["optimizer"] == "sgd":
-        asked.setdefault("momentum", 0.9)
-    elif given.get("weight_decay") is None:
-        asked.pop("weight_decay", None)  # that default was chosen for sgd
-    asked.setdefault("lr", OPTIMIZERS[asked["optimizer"]][1])
-    fresh = origins.is_name(asked["model"]) and asked.get("pretrained") is None
-    asked.setdefault("init", models.ZOO[asked["model"]].init if fresh else "default")
-    return Options(**asked)
-
-
-def _check(asked: Mapping[str, Any]) -> None:
-    """Raise ValueError if a name is unknown, or options do not go together."""
-    for what, name, known in (
-        ("optimiser", asked.get("optimizer", "sgd"), tuple(OPTIMIZERS)),
-        ("initialisation", asked.get("init", "default"), INITIALISATIONS),
-        ("schedule", asked.get("schedule", "constant"), SCHEDULES),
-        ("algorithm", asked.get("algorithm", "auto"), ALGORITHMS),
-        ("metric", asked.get("metric"), (None, *METRICS)),
-    ):
-        if name not in known:
-            raise ValueError(unknown(what, name, known))
-    if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
-        raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
-    folder = asked["dataset"] not in DEFAULTS
-    if folder and not os.path.isabs(asked["dataset"]):
-        data.resolve(asked["dataset"])
-        raise ValueError(f"the data set {asked['dataset']!r} is a folder, and its path is not absolute")
-    if folder and asked.get("resize") not in data.RESIZES:
-        raise ValueError(unknown("resize", asked.get("resize"), data.RESIZES))
-    if folder:
-        size(asked.get("image_size"))
-    for name in ("image_size", "resize", "cache"):
-        if not folder and asked.get(name):
-            raise ValueError(f"{name.replace('_', '-')} is for folders of images; {asked['dataset']} has its own")
-    _check_start(asked)
-    for name in ("patience", "chill_out"):
-        if asked.get(name) is not None and asked.get("validation") == 0:
-            raise ValueError(f"{name.replace('_', '-')} needs validation images, but none are set aside")
-
-
-def dataset_of(options: Options) -> data.Dataset:
-    """Load the data set of some options, by name or from its folder.
-
-    Raises
-    ------
-    OSError, ImportError, ValueError
-        As `fastconv.data.load`.
-    """
-    if options.dataset in DEFAULTS:
-        return data.load(options.dataset)
-    how: Any = options.resize
-    return data.load(options.dataset, image_size=size(options.image_size), resize=how, cache=options.cache)
-
-
-def _check_start(asked: Mapping[str, Any]) -> None:
-    """Raise ValueError if what a net is to begin with does not go together."""
-    fresh = asked.get("model") in models.ZOO and asked.get("pretrained") is None
-    if fresh and asked.get("freeze") is not None:
-        raise ValueError("freeze keeps layers as they are, and these have learned nothing yet: pretrained is missing")
-    if not fresh and asked.get("init", "default") != "default":
-        raise ValueError(f"init {asked['init']} draws weights anew, but they come from a file")
-    if asked.get("freeze") == transfer.ALL_BUT_HEAD and asked.get("backbone_lr") is not None:
-        raise ValueError("backbone-lr is for layers below the head, and freeze all-but-head trains none of them")
-
+__all__ = [
+    "DEFAULTS", "FOLDER", "MASKS", "OPTIMIZERS", "TABLE", "Options", "Setup", "Source", "dataset_of",
+    "evaluation_batches", "fill", "load", "loss_of", "metrics_of", "prepare", "scaled", "schedule_of",
+]  # fmt: skip
 
 @dataclass(frozen=True)
 class Setup:
     """Everything `prepare` made: call ``trainer.fit(train, validation, epochs=options.epochs)``.
 
-    ``trained_on`` and ``set_aside`` count images; ``start`` says where the model comes from.
+    ``trained_on`` and ``set_aside`` count images or rows; ``start`` says where the model comes from; ``scale`` is what
+    numbers to predict are scaled by.
     """
 
     options: Options
     dataset: data.Dataset
     standardizer: data.Standardizer
     model: nn.Module
-    loss: nn.CrossEntropyLoss
+    loss: nn.CrossEntropyLoss | nn.MSELoss
     trainer: Trainer
     train: data.Batches
     validation: data.Batches | None
@@ -271,6 +45,7 @@ class Setup:
     trained_on: int
     set_aside: int
     start: transfer.Start
+    scale: data.TargetScale | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the config.json of a run: all it takes to use its model or to repeat it."""
@@ -284,7 +59,18 @@ class Setup:
             "standardizer": self.standardizer.to_dict(),
             **({"per_pixel": True} if self.dataset.per_pixel else {}),
             **({"made_of": self.start.made_of} if self.start.made_of else {}),
+            **({"table": self._table()} if self.dataset.columns else {}),
         }
+
+    def predicted(self) -> np.ndarray:
+        """Return the numbers (N,) that the model predicts for the rows to test on."""
+        assert self.scale is not None
+        rows = self.standardizer(self.dataset.test.images)
+        return self.scale.back(self.model.predict(rows, batch_size=self.test.batch_size))
+
+    def _table(self) -> dict[str, Any]:
+        scale = {} if self.scale is None else asdict(self.scale)
+        return {"columns": list(self.dataset.columns), "target": self.dataset.target, **scale}
 
 
 @dataclass(frozen=True)
@@ -296,6 +82,7 @@ class Source:
     aside: data.Samples | None
     standardizer: data.Standardizer
     origins: transfer.Origins
+    scale: data.TargetScale | None = None
 
 
 def load(options: Options) -> Source:
@@ -313,7 +100,8 @@ def load(options: Options) -> Source:
     if options.validation and aside is None:
         kept, aside = data.split(dataset.train, options.validation, options.seed)
     found = transfer.Origins.of(options.model, options.pretrained)
-    return Source(dataset, kept, aside, _standardizer(options, dataset, kept, found), found)
+    scale = data.TargetScale.fit(kept.labels) if dataset.numbers else None
+    return Source(dataset, kept, aside, _standardizer(options, dataset, kept, found), found, scale)
 
 
 def prepare(
@@ -345,14 +133,15 @@ def prepare(
     """
     source = source or load(options)
     dataset, kept, aside, standardizer = source.dataset, source.kept, source.aside, source.standardizer
+    metrics = _metrics(options, source)
     start = _start(options, source)
     model = start.model
     mixup = data.Mixup(options.mixup, len(dataset.classes)) if options.mixup else None
     train = data.Batches(
-        *kept, options.batch_size, options.seed,
+        *scaled(kept, source.scale), options.batch_size, options.seed,
         augment=augment_of(options, standardizer), standardize=standardizer, mixup=mixup,
     )  # fmt: skip
-    validation = None if aside is None else evaluation_batches(aside, standardizer)
+    validation = None if aside is None else evaluation_batches(aside, standardizer, source.scale)
     loss = loss_of(dataset, options.label_smoothing)
     rates = schedule_of(
         options.schedule, steps or -(-len(train) // options.accumulate) * options.epochs, options.warmup
@@ -360,27 +149,65 @@ def prepare(
     trainer = Trainer(
         model, loss, _optimizer(options, start), schedule=rates, l2=options.l2,
         callbacks=[*_guards(options), *callbacks], progress=progress, clip_norm=options.clip_norm, ema=options.ema,
-        accumulate=options.accumulate, metrics=options.metric, monitor=options.metric,
+        accumulate=options.accumulate, metrics=metrics, monitor=options.metric or ("r2" if source.scale else None),
     )  # fmt: skip
     return Setup(
         options, dataset, standardizer, model, loss, trainer, train, validation,
-        test=evaluation_batches(dataset.test, standardizer),
+        test=evaluation_batches(dataset.test, standardizer, source.scale),
         trained_on=len(kept.labels), set_aside=0 if aside is None else len(aside.labels),
-        start=start,
+        start=start, scale=source.scale,
     )  # fmt: skip
 
 
-def loss_of(dataset: data.Dataset, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
-    """Return the loss of a data set's labels; what masks say of no class is left out."""
+def metrics_of(scale: data.TargetScale) -> dict[str, Metric]:
+    """Return what is measured of predicted numbers, in their own unit although nets learn them scaled."""
+    return {"r2": r2, "mae": lambda true, predicted: scale.deviation * mae(true, predicted)}
+
+
+def _metrics(options: Options, source: Source) -> Any:
+    """Return what is measured beside the loss.
+
+    Raises
+    ------
+    ValueError
+        If the options ask for what labels have where targets are numbers, or the other way round.
+    """
+    scale, metric = source.scale, options.metric
+    other = OF_LABELS if scale else OF_NUMBERS
+    if metric in other:
+        kinds = ("classes", "numbers") if scale else ("numbers", "classes")
+        raise ValueError(f"the metric {metric!r} is for {kinds[0]}, and {options.dataset} has {kinds[1]} to predict")
+    if scale is None:
+        return metric
+    for name in ("label_smoothing", "mixup"):
+        if getattr(options, name):
+            raise ValueError(
+                f"{name.replace('_', '-')} is for classes, and {options.dataset} has numbers to predict; "
+                "--task classification takes them for classes"
+            )
+    return metrics_of(scale)
+
+
+def loss_of(dataset: data.Dataset, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss | nn.MSELoss:
+    """Return the loss of a data set's labels, or numbers; what masks say of no class is left out."""
+    if dataset.numbers:
+        return nn.MSELoss()
     if dataset.per_pixel:
         return nn.CrossEntropyLoss(ignore_index=data.IGNORED, label_smoothing=label_smoothing)
     return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
 
-def evaluation_batches(samples: data.Samples, standardizer: data.Standardizer) -> data.Batches:
+def scaled(samples: data.Samples, scale: data.TargetScale | None) -> data.Samples:
+    """Return samples as a net learns them: numbers to predict, which have a scale, by that."""
+    return samples if scale is None else data.Samples(samples.images, scale(samples.labels))
+
+
+def evaluation_batches(
+    samples: data.Samples, standardizer: data.Standardizer, scale: data.TargetScale | None = None
+) -> data.Batches:
     """Cut samples into batches in their own order."""
     size = together(samples.images.shape[1:], samples.labels.ndim == 3)
-    return data.Batches(*samples, size, shuffle=False, standardize=standardizer)
+    return data.Batches(*scaled(samples, scale), size, shuffle=False, standardize=standardizer)
 
 
 def _guards(options: Options) -> list[Callback]:
@@ -417,9 +244,12 @@ def _start(options: Options, source: Source) -> transfer.Start:
             has = f"{options.dataset} has a class for each pixel: take {pixels}"
             raise ValueError(f"{options.model} gives scores for each image; {has}")
         raise ValueError(f"{options.model} gives scores for each pixel; {options.dataset} has one class an image")
+    if dataset.columns and options.model in models.ZOO and not models.ZOO[options.model].rows:
+        rows = ", ".join(name for name, recipe in models.ZOO.items() if recipe.rows)
+        raise ValueError(f"{options.model} is for images; {options.dataset} is a table: take {rows}")
     random.manual_seed(options.seed)
     start = transfer.start(
-        options.model, source.origins, dataset.shape, len(dataset.classes), options.freeze, dataset.per_pixel
+        options.model, source.origins, dataset.shape, dataset.outputs, options.freeze, dataset.per_pixel
     )
     model = start.model
     for module in model.modules():

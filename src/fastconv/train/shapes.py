@@ -27,7 +27,7 @@ RESULT = Record({}, {
     **dict.fromkeys(("test_accuracy", "test_loss", "train_seconds"), FIGURE),
     "state_sha256": NOTE,
 })  # fmt: skip
-TEST = Record({
+TEST_CLASSES = Record({
     "classes": Items(Text(), 1, 10_000),
     "by_class": Items(Record(
         {"images": COUNT, "right": COUNT, "precision": FIGURE, "recall": FIGURE}, {"iou": FIGURE}
@@ -38,6 +38,14 @@ TEST = Record({
         "chance": Number(0, 1), "shape": Items(Integer(1, 256), 3, 3), "pixels": Text(),
     }), 0, 100),
 }, {"per_pixel": Flag()})  # fmt: skip
+TEST_NUMBERS = Record({
+    "target": Text(), "rows": Integer(1, _MANY),
+    "figures": Record(dict.fromkeys(("r2", "mae", "rmse", "bias", "mae_of_mean"), Number())),
+    **dict.fromkeys(("true", "predicted"), Items(Number(), 1, 10_000)),
+    "worst": Items(Record({"image": Text(), "true": Number(), "predicted": Number()}), 0, 100),
+})  # fmt: skip
+TEST = Choose(lambda value: TEST_NUMBERS if isinstance(value, dict) and "target" in value else TEST_CLASSES)
+"""Of classes, or of numbers that were predicted."""
 
 _FIGURES = {
     **dict.fromkeys(("epoch", "steps", "step"), COUNT),
@@ -79,7 +87,7 @@ OPTIONS = Record({
     "seed": Integer(0, 2**64 - 1), **dict.fromkeys(("patience", "chill_out"), Null(Integer(1, _MANY))),
     "label_smoothing": Number(0, 1), "clip_norm": Null(Number(0)), "ema": Null(Number(0, 1)), "decay_bias_norm": Flag(),
     "mixup": Number(0, 4),
-    **dict.fromkeys(("image_size", "resize", "pretrained", "freeze", "normalize"), NOTE),
+    **dict.fromkeys(("image_size", "resize", "pretrained", "freeze", "normalize", "target", "task"), NOTE),
     "accumulate": Integer(1, _MANY),
     "cache": Flag(), "flip": Null(Flag()), **dict.fromkeys(("shift", "cutout"), Null(Integer(0, 2**16))),
     "scale": Null(Number(0, 1)), "rotation": Null(Number(0, 180)),
@@ -91,12 +99,15 @@ OPTIONS = Record({
 TRAINED = Record({
     "options": OPTIONS,
     "input_shape": Items(Integer(1, 2**16), 3, 3),
-    "classes": Items(Text(), 2),
+    "classes": Items(Text()),
     "levels": Number(1),
     "light_on_dark": Flag(),
     "standardizer": Record(),  # fastconv.data.Standardizer.from_dict checks it
 }, {
     "per_pixel": Flag(),
+    "table": Record(
+        {"columns": Items(Text(), 1, 2**16), "target": Text()}, {"mean": Number(), "deviation": Number(5e-324)}
+    ),
     "made_of": Record({}, {
         **dict.fromkeys(("layers", "weights"), Record({"file": Text(), "sha256": Text()})),
         "head": Record({"replaced": Items(Text())}, {"outputs": COUNT}), "frozen": COUNT,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.data import Standardizer
+from fastconv.data import Standardizer, TargetScale
 from fastconv.nn import Module
 from fastconv.onnx import OnnxModel
 from fastconv.paths import PathLike
@@ -17,7 +17,7 @@ from fastconv.train.origins import NORMALIZATIONS, Origin, given, probe, read, s
 
 @dataclass(frozen=True)
 class Usable:
-    """A net, the images it takes and the classes it tells apart.
+    """A net, the images or rows it takes and the classes it tells apart, or the number that it predicts.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class Usable:
         Of the net, for people.
     model : Module
     classes : tuple of str
-        Numbers, where nothing tells names.
+        Numbers, where nothing tells names. None where it predicts a number.
     named : bool
         Whether the names of the classes are known.
     shape : tuple of int
@@ -41,6 +41,12 @@ class Usable:
         Those of the run that trained it; empty of an ONNX file.
     per_pixel : bool
         Whether each pixel has scores.
+    columns : tuple of str
+        Of a net that takes the rows of a table, which are images of one pixel with so many channels.
+    target : str
+        What such a net tells of a row.
+    scale : TargetScale or None
+        Of a net that predicts a number.
     """
 
     name: str
@@ -54,14 +60,26 @@ class Usable:
     resize: Any
     options: dict[str, Any]
     per_pixel: bool = False
+    columns: tuple[str, ...] = ()
+    target: str = ""
+    scale: TargetScale | None = None
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Return the scores (N, classes), or (N, classes, H, W), of images (N, C, H, W) with values 0..levels."""
+        """Return the scores (N, classes), or (N, classes, H, W), of images (N, C, H, W) with values 0..levels.
+
+        Where it predicts a number they are what the net puts out, (N, 1); `numbers` has them in their unit.
+        """
         found = self.model.predict(self.standardizer(images), batch_size=together(self.shape, self.per_pixel))
-        want = (len(images), len(self.classes), *(self.shape[1:] if self.per_pixel else ()))
+        outputs = len(self.classes) if self.scale is None else 1
+        want = (len(images), outputs, *(self.shape[1:] if self.per_pixel else ()))
         if not isinstance(found, np.ndarray) or found.shape != want:
             raise ValueError(f"{self.name}: the net gives {given(found)}, scores of {want} were expected")
         return found
+
+    def numbers(self, images: np.ndarray) -> np.ndarray:
+        """Return the numbers (N,) predicted for images (N, C, H, W), in float64."""
+        assert self.scale is not None
+        return self.scale.back(self.scores(images))
 
 
 def load_usable(path: PathLike, normalize: str | None = None, image_size: tuple[int, int] | None = None) -> Usable:
@@ -99,10 +117,12 @@ def _of_run(origin: Origin, normalize: str | None) -> Usable:
     shape = (channels, height, width)
     own = Standardizer.from_dict(about["standardizer"])
     standardizer = own if normalize is None else _chosen(normalize, shape, about["levels"])
-    options = about["options"]
+    options, table = about["options"], about.get("table", {})
+    scale = TargetScale(table["mean"], table["deviation"]) if "mean" in table else None
     return Usable(
         options["model"], origin.model, tuple(about["classes"]), True, shape, about["levels"], about["light_on_dark"],
         standardizer, options.get("resize") or "pad", options, about.get("per_pixel", False),
+        tuple(table.get("columns", ())), table.get("target", ""), scale,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastconv.viz._curves import accuracy, curves, learning_rate_range, loss, run_names
-    from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
+    from fastconv.viz._errors import confusion, mean_and_deviation, mistakes, predictions
     from fastconv.viz._gradients import input_gradient, saliency, saliency_map
     from fastconv.viz._histograms import activation_histograms, initialisations
     from fastconv.viz._layers import feature_maps, layer_outputs
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "_curves": ("accuracy", "curves", "learning_rate_range", "loss", "run_names"),
-    "_errors": ("confusion", "mean_and_deviation", "mistakes"),
+    "_errors": ("confusion", "mean_and_deviation", "mistakes", "predictions"),
     "_gradients": ("input_gradient", "saliency", "saliency_map"),
     "_histograms": ("activation_histograms", "initialisations"),
     "_layers": ("feature_maps", "layer_outputs"),
@@ -49,8 +49,8 @@ __all__ = [
     "COLOURS", "RUN_PICTURES", "Missing", "Picture", "RunPictures",
     "accuracy", "activation_histograms", "confusion", "curves", "dead_units", "feature_maps", "filters",
     "gradient_norms", "hidden_units", "initialisations", "input_gradient", "layer_outputs",
-    "learning_rate_range", "loss", "mean_and_deviation", "mistakes", "mosaic", "run_names", "saliency",
-    "saliency_map", "save", "search", "sparsity", "templates", "unit_figures", "update_ratios",
+    "learning_rate_range", "loss", "mean_and_deviation", "mistakes", "mosaic", "predictions", "run_names",
+    "saliency", "saliency_map", "save", "search", "sparsity", "templates", "unit_figures", "update_ratios",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from fastconv.data import Standardizer
 from fastconv.functional._check import as_labels
+from fastconv.train.metrics import r2
 from fastconv.viz._style import (
     AMOUNT,
     COLOURS,
@@ -187,4 +188,52 @@ def mistakes(
         photo(ax, images[i])
         caption = layout.format(names[labels[i]], names[guesses[i]], 100 * chances[i, guesses[i]])
         ax.set_title(caption, loc="center", fontsize=SMALL - 1, color=INK)
+    return figure
+
+
+def predictions(true: Array, predicted: Array, name: str = "") -> Figure:
+    """Draw predicted numbers against the true ones, and how their errors are spread.
+
+    Points on the line are right. Errors that lean to one side, or grow with the number, show as such.
+
+    Parameters
+    ----------
+    true, predicted : ndarray, shape (N,), N >= 1
+    name : str
+        Of what was predicted.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in shape, are not (N,), or hold nothing finite.
+
+    Examples
+    --------
+    ::
+
+        viz.predictions(y_test, model.predict(x_test)[:, 0], "price").savefig("price.png")
+    """
+    true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
+    if true.shape != predicted.shape or true.ndim != 1:
+        raise ValueError(f"viz.predictions: true {true.shape} and predicted {predicted.shape} must be (N,) both")
+    known = np.isfinite(true) & np.isfinite(predicted)
+    if not known.any():
+        raise ValueError("viz.predictions: no pair of finite numbers")
+    true, predicted = true[known], predicted[known]
+    errors = predicted - true
+    figure = Picture(7.6, 3.6)
+    left, right = figure.subplots(1, 2)
+    dress(left, f"{short(name, 30)}: r2 {r2(true, predicted):.3f}" if name else f"r2 {r2(true, predicted):.3f}",
+          "true", "predicted")  # fmt: skip
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    left.plot(ends, ends, color=QUIET, linewidth=1, zorder=1)
+    left.scatter(true, predicted, s=9, color=COLOURS[0], alpha=max(0.2, min(0.8, 200 / len(true))), linewidths=0)
+    dress(right, f"Errors: mean {errors.mean():.3g}, of size {np.abs(errors).mean():.3g}", "predicted - true", "rows")
+    right.hist(errors, bins=min(40, max(5, len(errors) // 8)), color=COLOURS[0], alpha=0.8)
+    right.axvline(0, color=QUIET, linewidth=1)
     return figure

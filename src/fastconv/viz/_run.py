@@ -18,7 +18,7 @@ from fastconv.train.evaluation import together
 from fastconv.train.run import load_run, read_record, trained
 from fastconv.train.setup import Options, dataset_of
 from fastconv.viz._curves import curves
-from fastconv.viz._errors import confusion, mean_and_deviation, mistakes
+from fastconv.viz._errors import confusion, mean_and_deviation, mistakes, predictions
 from fastconv.viz._gradients import saliency
 from fastconv.viz._histograms import activation_histograms
 from fastconv.viz._layers import feature_maps, layer_outputs
@@ -101,8 +101,21 @@ class RunPictures:
         _, height, width = self.dataset.shape
         return min(self.samples, max(1, _PIXELS // (height * width))) if self.dataset.per_pixel else self.samples
 
+    def of_pictures(self) -> None:
+        """Raise Missing where samples are the rows of a table."""
+        if self.dataset.columns:
+            raise Missing("it was trained on the rows of a table, and this is a picture of images")
+
+    def of_classes(self) -> None:
+        """Raise Missing where samples have numbers to predict, or it is pixels that have classes."""
+        if self.dataset.numbers:
+            raise Missing("it predicts numbers, not classes")
+        if not self.dataset.columns:
+            self.of_images()
+
     def of_images(self) -> None:
-        """Raise Missing where it is pixels that have classes."""
+        """Raise Missing where it is pixels that have classes, or samples are the rows of a table."""
+        self.of_pictures()
         if self.dataset.per_pixel:
             raise Missing(
                 "each pixel has a class: 'fastconv predict' writes masks, and the report shows the worst"
@@ -153,11 +166,12 @@ def _steps(draw: Callable[[Any], Figure]) -> Callable[[RunPictures], Figure]:
 
 
 def _maps(run: RunPictures) -> Figure:
+    run.of_pictures()
     return feature_maps(run.model, run.x[0], run.images[0])
 
 
 def _units(run: RunPictures) -> Figure:
-    run.of_images()
+    run.of_classes()
     hidden = [output for output in run.outputs(400).values() if output.ndim == 2]
     if not hidden:
         raise Missing("the model has no activation between fully connected layers")
@@ -177,12 +191,28 @@ def _sparsity(run: RunPictures) -> Figure:
 
 
 def _templates(run: RunPictures) -> Figure:
+    run.of_pictures()
     if run.has(Conv2d) or sum(isinstance(module, Linear) for module in run.model.modules()) != 1:
         raise Missing("the model has more than one layer")
     return templates(run.model, run.dataset.shape, run.dataset.classes)
 
 
+def _mean(run: RunPictures) -> Figure:
+    run.of_pictures()
+    return mean_and_deviation(run.dataset.train.images)
+
+
+def _predictions(run: RunPictures) -> Figure:
+    table = trained(run.folder, run.record.config).get("table", {})
+    if "mean" not in table:
+        raise Missing("it tells classes, not numbers")
+    scale = data.TargetScale(table["mean"], table["deviation"])
+    return predictions(run.labels, scale.back(run.scores), table["target"])
+
+
 def _confusion(run: RunPictures) -> Figure:
+    if run.dataset.numbers:
+        raise Missing("it predicts numbers, not classes")
     classes = len(run.dataset.classes)
     labels, predicted = run.labels, run.scores.argmax(axis=1)
     if run.dataset.per_pixel:
@@ -214,8 +244,9 @@ _PICTURES: dict[str, Callable[[RunPictures], Figure]] = {
     "activations": _activations,
     "sparsity": _sparsity,
     "templates": _templates,
-    "mean": lambda run: mean_and_deviation(run.dataset.train.images),
+    "mean": _mean,
     "confusion": _confusion,
+    "predictions": _predictions,
     "mistakes": _mistakes,
     "saliency": _saliency,
 }

@@ -119,13 +119,18 @@ def _summary(record: RunRecord, name: str) -> Json:
         "ended": result.get("reason"), "options": flat(options), "epochs": len(history), "kinds": kinds,
         "best": {figure: _best(history, _SEEN + figure, kind) for figure, kind in kinds.items()},
         "training_loss": _best(history, "loss", "lower"), "test_accuracy": plain(result.get("test_accuracy")),
-        "judged_by": plain(options.get("metric")),
+        "judged_by": plain(options.get("metric")), "usual": "r2" if _predicts_numbers(record) else None,
         "seconds": plain(sum(_numbers(history["seconds"]))), "started": plain(record.env.get("started")),
         "curve": {
             "epoch": _column(rows, "epoch"), "loss": _column(rows, "loss"),
             "validation": _column(rows, "validation_loss"),
         },
     }  # fmt: skip
+
+
+def _predicts_numbers(record: RunRecord) -> bool:
+    table = record.config.get("table")
+    return isinstance(table, dict) and "mean" in table
 
 
 def _kind(figure: str) -> str:
@@ -181,7 +186,7 @@ def _activations(steps: list[Json], types: dict[str, str]) -> Json:
 
 def _filters(record: RunRecord, types: dict[str, str]) -> Json | None:
     model, shape = record.path / "model.safetensors", record.config.get("input_shape")
-    if not model.is_file():
+    if not model.is_file() or "table" in record.config:  # weights of columns are no picture
         return None
     try:
         sheet = filter_sheet(model, tuple(shape) if isinstance(shape, list) else None)

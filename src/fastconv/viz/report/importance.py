@@ -69,7 +69,7 @@ def importance(summaries: Sequence[Json]) -> Json | None:
 
 
 def judged_by(summaries: Sequence[Json]) -> str:
-    """Return the figure that runs are compared by: a metric that one of them asks for, or accuracy, or loss.
+    """Return the figure that runs are compared by: a metric that one asks for, accuracy, what is usual, or loss.
 
     Examples
     --------
@@ -77,7 +77,8 @@ def judged_by(summaries: Sequence[Json]) -> str:
     'loss'
     """
     chosen = [summary.get("judged_by") for summary in summaries]
-    candidates = [*(name for name in chosen if isinstance(name, str)), "accuracy", "loss"]
+    usual = [summary.get("usual") for summary in summaries]
+    candidates = [*(name for name in chosen if isinstance(name, str)), "accuracy", *filter(None, usual), "loss"]
     return next((name for name in candidates if any(s["best"].get(name) is not None for s in summaries)), "loss")
 
 

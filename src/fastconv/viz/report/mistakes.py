@@ -1,4 +1,4 @@
-"""What a test told, from a run's test.json to the page: classes, confusions, and the worst mistakes as pictures."""
+"""What a test told, from test.json to the page: classes, confusions, the worst mistakes; or predicted numbers."""
 
 import base64
 import binascii
@@ -28,6 +28,8 @@ def sheet_of(path: Path) -> dict[str, Any]:
         If it cannot be read.
     """
     told = read(path, TEST, longest=_LONGEST)
+    if "target" in told:
+        return _numbers(path, told)
     classes, confusion = told["classes"], told["confusion"]
     count = len(classes)
     square = confusion is None or (len(confusion) == count and all(len(row) == count for row in confusion))
@@ -43,6 +45,18 @@ def sheet_of(path: Path) -> dict[str, Any]:
         "confusion": confusion if count <= MOST else None,
         "worst": [_picture(path, mistake, classes) for mistake in told["worst"]],
     }
+
+
+def _numbers(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    true, predicted = told["true"], told["predicted"]
+    if len(true) != len(predicted):
+        raise ValueError(f"{path}: {len(true)} true numbers, but {len(predicted)} predicted")
+    digits = [[float(f"{value:.5g}") for value in column] for column in (true, predicted)]
+    return {
+        "target": told["target"], "count": told["rows"], "figures": told["figures"],
+        "true": digits[0], "predicted": digits[1],
+        "worst": [[one["image"], one["true"], one["predicted"]] for one in told["worst"]],
+    }  # fmt: skip
 
 
 def _picture(path: Path, mistake: dict[str, Any], classes: list[str]) -> dict[str, Any]:

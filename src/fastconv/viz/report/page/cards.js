@@ -14,7 +14,8 @@ function cardOf(run) {
 
 /** The figure that runs are judged by; of a run without it, one that it has, by name. */
 function figureOf(run) {
-  const others = [["test accuracy", percent(run.test_accuracy)], ["training loss", figure(run.training_loss, 4)]];
+  const others = [[titleOf(run.usual ?? ""), run.usual ? figureText(run.usual, best(run, run.usual)) : "–"],
+    ["test accuracy", percent(run.test_accuracy)], ["training loss", figure(run.training_loss, 4)]];
   const [name, text] = known(best(run, judged)) ? [`best validation ${titleOf(judged)}`, figureText(judged, best(run, judged))]
     : others.map(([other, value]) => [other, value === "–" ? "–" : `${other} ${value}`]).find(([, value]) => value !== "–") ?? ["", "–"];
   return el("span", { class: "figure", title: name }, text);

@@ -106,7 +106,9 @@ function showRun() {
   const list2 = [
     ...figureNames().filter(([name]) => known(best(run, name)))
       .map(([name]) => ["best validation " + titleOf(name), figureText(name, best(run, name))]),
-    ["test accuracy", percent(run.test_accuracy)], ["training loss", figure(run.training_loss, 4)],
+    ["test accuracy", percent(run.test_accuracy)],
+    ...(detail.test?.figures ? [["test R²", figure(detail.test.figures.r2, 4)], ["test mean absolute error", figure(detail.test.figures.mae, 4)]] : []),
+    ["training loss", figure(run.training_loss, 4)],
     ["epochs", figure(run.epochs)], ["training time", duration(run.seconds)], ["status", run.status],
   ].filter(([, value]) => value !== "–");
   const box = keep("panels", 0, () => el("div", { class: "panels" }));

@@ -1,4 +1,4 @@
-// What a test told of a run: classes, confusions, the worst mistakes.
+// What a test told of a run: classes, confusions, the worst mistakes; or how far predicted numbers are off.
 
 function classesTable(rows, pixels) {
   const head = ["class", pixels ? "pixels" : "images", "right", "precision", "recall", ...(pixels ? ["IoU"] : [])];
@@ -32,9 +32,39 @@ function mistakePicture(mistake, pixels) {
       + (pixels ? " of the pixels wrong" : "")));
 }
 
+const NUMBERS = [["r2", "R²"], ["mae", "mean absolute error"], ["rmse", "root mean square error"], ["bias", "mean error"],
+  ["mae_of_mean", "error of always the mean"]];
+
+function worstRows(rows) {
+  return el("table", { "aria-label": "Worst rows" },
+    el("thead", {}, el("tr", {}, ...["test row", "true", "predicted", "off by"].map((text) => el("th", { scope: "col" }, text)))),
+    el("tbody", {}, ...rows.map(([name, right, said]) => el("tr", {}, el("th", { scope: "row" }, name),
+      ...[right, said, said - right].map((value) => el("td", {}, figure(value, 4)))))));
+}
+
+function numberPanels({ target, count, figures: found, true: right, predicted, worst }) {
+  const points = (x, y) => ({ x, y, type: "scatter", mode: "markers", name: target, showlegend: false,
+    marker: { color: lineOf(0).color, size: 5, opacity: right.length > 400 ? 0.4 : 0.8 } });
+  const rule = (x, y) => ({ x, y, type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false,
+    line: { color: colour("faint"), width: 1 } });
+  const all = [...right, ...predicted], ends = [Math.min(...all), Math.max(...all)], name = literal(target);
+  const some = right.length < count ? ` ${figure(right.length)} of ${figure(count)} rows are drawn.` : "";
+  return [
+    chart("Test: predicted against true", () => [[rule(ends, ends), points(right, predicted)],
+      { hovermode: "closest", xaxis: { title: { text: `${name}, true` } }, yaxis: { title: { text: "predicted" } } }],
+    { about: "Points on the line are right." + some }),
+    chart("Test: errors", () => [[rule(ends, [0, 0]), points(predicted, predicted.map((value, i) => value - right[i]))],
+      { hovermode: "closest", xaxis: { title: { text: `${name}, predicted` } }, yaxis: { title: { text: "predicted − true" } } }],
+    { about: "Wanted: no pattern around 0." }),
+    panel("Test: how far numbers are off", pairs(NUMBERS.map(([key, text]) => [text, figure(found[key], 4)]), "Test"),
+      worst.length ? el("div", { class: "scroll" }, worstRows(worst)) : null),
+  ];
+}
+
 function testPanels(test) {
   if (!test) return [];
   if (test.error) return [panel("Test", note(test.error))];
+  if (test.target !== undefined) return numberPanels(test);
   const scroll = (...parts) => el("div", { class: "scroll" }, ...parts), names = test.rows.map(([name]) => name);
   return [
     test.confusion === null ? null : panel("Test: which class is taken for which", scroll(confusionTable(test.confusion, names)),
