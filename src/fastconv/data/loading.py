@@ -221,7 +221,7 @@ def _digits_table() -> np.ndarray:
     for folder in spec.submodule_search_locations or ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")
         if path.is_file():
-            with gzip.open(path, "rt") as lines:
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
                 table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
             if table.shape == (1797, 65) and table[:, :64].max() <= 16 and table[:, 64].max() <= 9:
                 return table

@@ -185,6 +185,8 @@ class Mapped:
 
     def flush(self) -> None:
         """Wait until all changes are on the disk."""
+        if os.name == "nt":  # which knows a file's pages and those of its mapping apart
+            self._map.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class Journal(JournalFileBackend):
     """
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, _Lock(path) if os.name == "posix" else JournalFileOpenLock(path))
+        super().__init__(path, _Lock(path))
         self._path = path
         self._first = os.stat(path)
         self._size = 0

@@ -132,7 +132,7 @@ def search(
         if storage is None and out is not None:
             _check_folder(out, resume)
             busy = f"another process searches here; who wants to take part names the storage journal:{out / JOURNAL}"
-            stack.enter_context(locks.folder(out, busy))
+            stack.enter_context(locks.Held(out, f"{out}: {busy}"))
             if not resume:
                 _check_folder(out, resume)  # as it is now that nobody else is there
                 (out / JOURNAL).unlink(missing_ok=True)

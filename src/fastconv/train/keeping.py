@@ -15,7 +15,7 @@ from fastconv.train.run import CONFIG, ENV, METRICS
 _SMALL = 64 << 10  # bytes of everything but weights
 
 
-def open_locked(path: Path) -> int:
+def open_locked(path: Path) -> locks.Held:
     """Open metrics.jsonl to append to it, as the only one.
 
     Raises
@@ -23,12 +23,9 @@ def open_locked(path: Path) -> int:
     BlockingIOError
         If another process writes this run.
     """
-    no_link = getattr(os, "O_NOFOLLOW", 0)
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | no_link, 0o666)
-    if not locks.take(file):
-        os.close(file)
-        raise BlockingIOError(f"{path.parent}: another process is at this run")
-    return file
+    no_link, no_text = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | no_link | no_text
+    return locks.Held(path, f"{path.parent}: another process is at this run", flags)
 
 
 class Keeper:
@@ -37,7 +34,7 @@ class Keeper:
     Parameters
     ----------
     folder : Path
-    file : int
+    held : Held
         metrics.jsonl as `open_locked` gave it.
     room : Room, optional
         Given up for lines that the disk would not take otherwise, so that the run can come to an orderly end.
@@ -48,11 +45,11 @@ class Keeper:
         Why the room was given up.
     """
 
-    def __init__(self, folder: Path, file: int, room: Room | None = None) -> None:
+    def __init__(self, folder: Path, held: locks.Held, room: Room | None = None) -> None:
         self.folder, self.room = folder, room
         self.full: OSError | None = None
-        self._file = file
-        self._end = os.fstat(file).st_size
+        self._held, self._file = held, held.file
+        self._end = os.fstat(self._file).st_size
         self.remember()
 
     def remember(self) -> None:
@@ -113,7 +110,7 @@ class Keeper:
         if size < self._end:
             text = f"{self.folder / METRICS}: {self._end - size} bytes of records were cut off while the run goes on"
             warnings.warn(text, RuntimeWarning, stacklevel=4)
-            kept = os.pread(self._file, size, 0)
+            kept = self._read(size)
             self.cut(kept.rfind(b"\n") + 1)
 
     def _has_name(self) -> bool:
@@ -128,15 +125,20 @@ class Keeper:
                 with replacing(self.folder / name, follow=False) as draft:
                     draft.write_bytes(self._texts[name])
         if METRICS in missing:
-            file = open_locked(self.folder / METRICS)
-            if os.fstat(file).st_size:
-                os.close(file)
+            held = open_locked(self.folder / METRICS)
+            if os.fstat(held.file).st_size:
+                held.close()
                 text = "replaced by another while the run goes on"
                 raise OSError(errno.EEXIST, text, str(self.folder / METRICS))
-            lines = os.pread(self._file, self._end, 0)
-            os.close(self._file)
-            self._file, self._end = file, 0
+            lines = self._read(self._end)
+            self._held.close()
+            self._held, self._file, self._end = held, held.file, 0
             self._append(lines)
+
+    def _read(self, size: int) -> bytes:
+        with open(self._file, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read(size)
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
@@ -151,7 +153,7 @@ class Keeper:
     def close(self) -> None:
         """Give up lock and room."""
         self.release()
-        os.close(self._file)
+        self._held.close()
 
 
 def room_of(nbytes: int) -> int:

@@ -213,7 +213,7 @@ def read_metrics(path: Path) -> list[tuple[dict[str, Any], int]]:
 def is_running(folder: Path) -> bool:
     """Whether a process holds the lock of a run: whether it goes on.
 
-    Where there are no such locks (Windows; some network file systems) a run without a result counts as killed.
+    Where there are no locks (some network file systems) a run without a result counts as killed.
     """
     return locks.taken(folder / METRICS)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fastconv import config, serialize
+from fastconv.locks import Held
 from fastconv.nn import Module
 from fastconv.paths import expand, inside
 from fastconv.serialize.files import Room, json_line, speaking_of, sync_folder, write_json
@@ -38,6 +39,8 @@ from fastconv.train.run import (
 if TYPE_CHECKING:
     from fastconv.train.trainer import Trainer
 
+_MOVES_OPEN = os.name != "nt"  # whether what is open can be moved
+
 
 def check_vacant(folder: Path) -> None:
     """Raise FileExistsError or NotADirectoryError unless a run could be started there."""
@@ -56,7 +59,7 @@ class RunWriter(Callback):
 
     Parameters
     ----------
-    file : int
+    held : Held
         metrics.jsonl, open and locked.
     room : Room, optional
         Given up when the disk is full.
@@ -78,9 +81,9 @@ class RunWriter(Callback):
     ('finished', {'lr': 0.1}, [0.5])
     """
 
-    def __init__(self, folder: Path, file: int, room: Room | None = None) -> None:
+    def __init__(self, folder: Path, held: Held, room: Room | None = None) -> None:
         self.folder = folder
-        self._keeper: Keeper | None = Keeper(folder, file, room)
+        self._keeper: Keeper | None = Keeper(folder, held, room)
 
     @classmethod
     def start(cls, folder: str | os.PathLike[str], config: Mapping[str, Any], model: Module | None = None) -> Self:
@@ -117,24 +120,28 @@ class RunWriter(Callback):
         draft = folder / name if there else folder.with_name(name)
         with speaking_of(folder, draft):
             draft.mkdir()
-            file = None
+            held = room = None
             try:
                 write_json(draft / CONFIG, dict(config))
                 write_json(draft / ENV, environment())
-                file = open_locked(draft / METRICS)
-                room = _room(draft, model)
+                if _MOVES_OPEN:
+                    held, room = open_locked(draft / METRICS), _room(draft, model)
+                else:
+                    (draft / METRICS).touch()
                 if there:
                     _move_up(draft, (ENV, METRICS, CONFIG))  # with the last of them it is a run
                 else:
                     check_vacant(folder)  # somebody else may have begun here meanwhile
                     draft.rename(folder)
             except BaseException:
-                if file is not None:
-                    os.close(file)
+                if held is not None:
+                    held.close()
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         sync_folder(folder if there else folder.parent)
-        return cls(folder, file, room)
+        if held is None:
+            held, room = open_locked(folder / METRICS), _room(folder, model)
+        return cls(folder, held, room)
 
     @classmethod
     def resume(
