@@ -55,9 +55,11 @@ class BuildExt(build_ext):
             self.build_lib, self.build_temp = ordinary.build_platlib, ordinary.build_temp
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+        # no Python is in them, so that one object each does for every version
+        self.kernels = str(Path(self.build_temp).with_name(f"kernels.{self.plat_name}"))
 
     def run(self) -> None:
-        if not os.path.isdir(self.build_temp):
+        if not os.path.isdir(self.kernels):
             print(
                 "fastconv: compiling its kernels for every instruction set, which takes two cores a minute or two; the "
                 "next build in this folder compiles only what has changed",
@@ -88,11 +90,11 @@ class BuildExt(build_ext):
         source = str(KERNELS / name)
         msvc = self.compiler.compiler_type == "msvc"
         common = [*(MSVC_FLAGS if msvc else [*UNIX_FLAGS, "-Wall", "-Wextra"]), *debug_flags(msvc)]
-        [obj] = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        [obj] = self.compiler.object_filenames([source], output_dir=self.kernels)
         if self.force or newer_group([source, "setup.py", *HEADERS], obj):
             self.compiler.compile(
                 [source],
-                output_dir=self.build_temp,
+                output_dir=self.kernels,
                 extra_postargs=[*common, *instrumentation(), *flags],
                 debug=self.debug,
             )
