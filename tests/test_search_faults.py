@@ -11,7 +11,7 @@ pytest.importorskip("optuna")
 
 from test_deep_faults import disk, fill
 
-from fastconv.locks import folder as folder_lock
+from fastconv.locks import Held
 from fastconv.search import search, stored
 from fastconv.search.run import JOURNAL
 from fastconv.train import RunWriter
@@ -57,7 +57,7 @@ def test_a_second_search_in_a_folder_is_refused(tmp_path, expected):
     assert told(run(tmp_path / "s", objective)) == expected
     assert all("another process searches here; " in text for text in seen[::2])
     assert all("not an empty folder" in text for text in seen[1::2])
-    with folder_lock(tmp_path / "s", "busy"), pytest.raises(BlockingIOError):
+    with Held(tmp_path / "s", "busy"), pytest.raises(BlockingIOError):
         run(tmp_path / "s", resume=True)
     assert told(run(tmp_path / "s", resume=True)) == expected
 

@@ -125,7 +125,8 @@ class RunWriter(Callback):
                 write_json(draft / CONFIG, dict(config))
                 write_json(draft / ENV, environment())
                 if _MOVES_OPEN:
-                    held, room = open_locked(draft / METRICS), _room(draft, model)
+                    held = open_locked(draft / METRICS)
+                    room = _room(draft, model)
                 else:
                     (draft / METRICS).touch()
                 if there:
@@ -140,7 +141,8 @@ class RunWriter(Callback):
                 raise
         sync_folder(folder if there else folder.parent)
         if held is None:
-            held, room = open_locked(folder / METRICS), _room(folder, model)
+            room = _room(folder, model)
+            held = open_locked(folder / METRICS)
         return cls(folder, held, room)
 
     @classmethod
