@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -390,3 +391,27 @@ def test_frozen_layers_are_counted_and_normalisations_at_work_noticed():
     quiet = check(model, (x, labels), steps=["loss"])["loss"]
     assert not any("frozen weights" in remark.text for remark in quiet.remarks)
     assert quiet.figures["frozen"] == 4
+
+
+class Slow(nn.Module):
+    """Passes images on, and takes a hundredth of a second for each."""
+
+    def forward(self, x):
+        time.sleep(0.01 * len(x))
+        return x
+
+    def backward(self, grad):
+        return grad
+
+
+def test_every_step_keeps_to_its_time():
+    x, y = blobs(300)
+    fastconv.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), Slow(), nn.ReLU(), nn.Linear(8, 3))
+    report = check(model, (x, y), optimizer=optim.SGD(model.parameters(), lr=0.1), seconds=0.5)
+    took = {finding.step: finding.seconds for finding in report.findings}
+    assert max(took.values()) < 2.5, took  # sleeping alone: 15 rates of 12 updates of 64 images would take 115 s
+    rates = report["rates"]
+    assert "as 0.5 s allow no more (--seconds)" in rates.summary
+    assert 0.1 in [trial["rate"] for trial in rates.figures["trials"]]
+    assert report["loss"].figures["samples"] < 50

@@ -157,6 +157,8 @@ def test_info(run):
     [
         (["train", "--model", "nope"], "unknown model 'nope'; known are linear, mlp"),
         (["train", "--dataset", "nope"], "unknown data set 'nope'; known are cifar10, digits"),
+        (["deep", "train", "--dataset", "nope", "--schedule", "cosine"], "--schedule cosine goes over a whole run"),
+        (["mlp", "train", "--dataset", "nope", "--schedule", "step"], "--schedule step goes over a whole run"),
         (["train", "--optimizer", "nope"], "unknown optimiser 'nope'; known are sgd"),
         (["train", "--init", "nope"], "unknown initialisation 'nope'"),
         (["train", "--schedule", "nope"], "unknown schedule 'nope'"),

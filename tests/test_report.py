@@ -22,7 +22,7 @@ from fastconv.viz.report import Report
 from fastconv.viz.report.content import describe, flat, plain, thin
 from fastconv.viz.report.document import block
 from fastconv.viz.report.filters import filter_sheet
-from fastconv.viz.report.importance import importance, judged_by
+from fastconv.viz.report.importance import Importance, importance, judged_by
 
 __all__ = ["page", "runs"]  # fixtures
 
@@ -275,3 +275,33 @@ class TestCommand:
         assert found.exit_code == 0, found.output
         assert seen == [(1.5, 1.5, 1), (1.5, 1.5, 2), (1.5, 1.5, 3)]
         assert told(tmp_path / "r.html")["reload"] is None
+
+
+def test_importances_are_worked_out_again_only_where_they_may_be_others(monkeypatch):
+    calls = []
+    monkeypatch.setattr("fastconv.viz.report.importance.importance", lambda summaries: calls.append(1) or len(calls))
+    weigh, runs = Importance(), [{"options": {"lr": 0.1}, "best": {"loss": 0.5}, "judged_by": None, "curve": [1]}]
+    assert [weigh(runs), weigh([{**runs[0], "curve": [1, 2]}]), weigh([*runs, runs[0]])] == [1, 1, 2]
+    assert weigh([{**runs[0], "best": {"loss": 0.4}}]) == 3
+
+
+def test_a_page_that_is_watched_reads_what_is_new_of_a_run(tmp_path, monkeypatch):
+    from fastconv.train import RunWriter, run
+
+    parsed = []
+    real = run.parse
+    monkeypatch.setattr(run, "parse", lambda line, *rest: parsed.append(line) or real(line, *rest))
+    report = Report(tmp_path / "runs")
+    with RunWriter.start(tmp_path / "runs" / "a", {"options": {"lr": 0.1}}) as writer:
+        for epoch in range(1, 6):
+            writer.write({"kind": "epoch", "epoch": epoch, "steps": epoch, "loss": 1 / epoch, "seconds": 1.0})
+            assert report.write(tmp_path / "page.html") == 1
+            assert len(parsed) == epoch
+            [detail] = told(tmp_path / "page.html", "details").values()
+            assert detail["epochs"]["epoch"] == list(range(1, epoch + 1))
+        metrics = tmp_path / "runs" / "a" / "metrics.jsonl"
+        first, *_ = metrics.read_bytes().splitlines(keepends=True)
+        metrics.write_bytes(first + first.replace(b'"epoch": 1', b'"epoch": 2'))  # as a run that is resumed takes back
+        assert report.write(tmp_path / "page.html") == 1
+        [detail] = told(tmp_path / "page.html", "details").values()
+        assert detail["epochs"]["epoch"] == [1, 2]

@@ -228,14 +228,15 @@ def read(path: str | os.PathLike[str], shape: Shape, *, longest: int = LONGEST) 
     return parse(content(path, longest), shape, f"{os.fspath(path)}")
 
 
-def content(path: str | os.PathLike[str], longest: int = LONGEST) -> bytes:
-    """Return the bytes of a regular file; a ValueError if there are too many, or it is a pipe or a device."""
+def content(path: str | os.PathLike[str], longest: int = LONGEST, start: int = 0) -> bytes:
+    """Return the bytes of a regular file, from a place on; a ValueError if it has too many, or is no such file."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{os.fspath(path)} is not a regular file")
-        text = file.read(longest + 1)
-    if len(text) > longest:
+        file.seek(start)
+        text = file.read(max(longest + 1 - start, 0))
+    if start + len(text) > longest:
         raise ValueError(f"{os.fspath(path)} has {status.st_size} bytes, at most {longest} are read")
     return text
 

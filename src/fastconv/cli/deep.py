@@ -30,6 +30,7 @@ from fastconv.cli.common import (
 from fastconv.cli.names import Names
 from fastconv.cli.steps import (
     check_length,
+    check_schedule,
     data_options,
     length_options,
     load_data,
@@ -172,6 +173,7 @@ def train(
     With --out the run stands in 'fastconv runs', 'plot' and 'report'; 'fastconv deep eval --out DIR' tests its net.
     """
     check_length(steps, epochs)
+    check_schedule(given["schedule"], out)
     set_threads(threads)
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
@@ -423,7 +425,7 @@ def _opened(
         files_at_once = 1 + (given["durability"] == "step")
         chunk, window = _within(memory_limit, record, chosen["batch"], chunk, files_at_once)
     steps = steps_of(*length, len(part.labels) // chosen["batch"], run, record.step)
-    rates = Rates.of(given["schedule"] or "constant", out, run, record.step, steps)
+    rates = Rates.of(given["schedule"] or "constant", run, record.step, steps)
     config = {} if out is None else files.config(name, images, record, chosen, rates)
     writer = None if out is None or run is not None else RunWriter.start(out, config)
     with withdrawn(writer):

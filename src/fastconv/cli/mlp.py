@@ -26,6 +26,7 @@ from fastconv.cli.common import (
 )  # fmt: skip
 from fastconv.cli.steps import (
     check_length,
+    check_schedule,
     data_options,
     length_options,
     load_data,
@@ -89,6 +90,7 @@ def train(
     With --out the run stands in 'fastconv runs', 'plot' and 'report', and 'fastconv eval DIR' tests its net.
     """
     check_length(steps, epochs)
+    check_schedule(given["schedule"], out)
     set_threads(threads)
     with usage_errors():
         from fastconv.steps import StepRun
@@ -148,7 +150,7 @@ def _opened(
     batch = chosen["batch_size"]
 
     def rates(done: int, each: int) -> Rates:
-        return Rates.of(chosen["schedule"], out, run, done, steps_of(*length, each, run, done))
+        return Rates.of(chosen["schedule"], run, done, steps_of(*length, each, run, done))
 
     def config(done: int) -> dict[str, Any]:
         assert out is not None

@@ -61,6 +61,12 @@ def schedule_option(command: Any) -> Any:
     )(command)  # fmt: skip
 
 
+def check_schedule(schedule: str | None, out: Path | None) -> None:
+    """Refuse a schedule over a run that has no folder to keep it, before anything is loaded."""
+    if schedule not in (None, "constant") and out is None:
+        raise click.UsageError(f"--schedule {schedule} goes over a whole run, which its folder keeps: give --out DIR")
+
+
 def load_data(dataset: str, data_dir: Path | None) -> Dataset:
     """Load what the options of `data_options` name."""
     from fastconv import data

@@ -38,7 +38,8 @@ def against_statistics(finding: Finding, subject: Subject) -> None:
         return
     name, layer = found
     images = subject.train.images
-    rows = subject.usable[:: max(1, len(subject.usable) // _IMAGES)][:_IMAGES]
+    count = subject.affordable(_IMAGES, 2 + len(_COMMON))
+    rows = subject.usable[:: max(1, len(subject.usable) // count)][:count]
     misfit = _misfit(twin, layer, subject.train.seen(rows, subject.dtype))
     finding.figures |= {"misfit": misfit, "normalisation": name}
     if not misfit > MISFIT[0]:

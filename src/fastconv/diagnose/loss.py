@@ -32,13 +32,14 @@ SIGMAS = 5.0
 """Standard errors that chance is not believed beyond."""
 
 _SAMPLES = 256
+_PASSES = 4  # times forward that the step costs
 _CONFINING = (ReLU, Sigmoid, Softsign, Tanh)
 
 
 def check_loss(subject: Subject) -> Finding:
     """Compare the loss of the untrained net with that of equal chances, without and with a penalty."""
     finding = Finding("loss", "Loss before training")
-    x, y = subject.sample(_SAMPLES, "loss")
+    x, y = subject.sample(subject.affordable(_SAMPLES, _PASSES), "loss")
     model, loss = subject.calm(), subject.fresh_loss()
     scores = np.array(model(x))
     value = float(loss(scores, y))

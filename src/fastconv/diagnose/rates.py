@@ -37,6 +37,9 @@ SIGMAS = 3.0
 """Standard errors by which accuracy must rise to count."""
 
 _STEPS = (12, 40)  # fewest and most updates a rate
+_LEAST_STEPS, _SMALLEST, _LEAST_RUNS = 6, 4, 8  # updates, images of one, and rates, where the time is short
+_TELLING = 3  # rates below which nothing is suggested
+_WIDEST = 4  # places of the grid from a rate to the next, likewise: two decades
 _FEWEST = 8  # images
 _PROBE = 512  # images that the loss is measured on before and after
 _RUNS = 14  # about how many rates are tried, for the time
@@ -70,8 +73,8 @@ class RangeTest:
         Before any update, on the images that all runs are measured on.
     trials : list of Trial
         By rising rate.
-    steps : int
-        Updates of each run.
+    steps, images : int
+        Updates of each run, and images of each.
     suggestion : (low, high) or None
         Rates between which the loss fell best; None if it fell nowhere.
     reason : str
@@ -84,6 +87,7 @@ class RangeTest:
     steps: int = 0
     suggestion: tuple[float, float] | None = None
     reason: str = ""
+    images: int = 0
 
     @property
     def rates(self) -> list[float]:
@@ -121,21 +125,39 @@ class _Walk:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         rows = random.generator(subject.seed, "check.rates").permutation(subject.usable)
-        cut = min(_PROBE, len(rows) // 3)
+        cut = min(subject.affordable(_PROBE, 3 * _RUNS), len(rows) // 3)
         self.x, self.y = subject.sample(cut, "rates", np.sort(rows[:cut]))
         self.first, self.right = self._measure(subject.calm())
         self.barely = BARELY * abs(self.first)
         self.found: dict[float, tuple[float, float]] = {}
-        self.batches = self._cut(rows[cut:], _STEPS[0])
+        size = min(subject.batch_size, len(rows) - cut)
+        self.late, self.stride, self.hurried = subject.deadline(), 1, False
+        first = self._timed(rows[cut:], 1, size)
+        if first * _STEPS[0] * _RUNS > 2 * subject.seconds:
+            self._hurry(rows[cut:], size, first)
+            return
+        each = self._timed(rows[cut:], _STEPS[0], size) / _STEPS[0]
+        steps = max(_STEPS[0], min(_STEPS[1], int(subject.seconds / (_RUNS * each))))
+        self.batches = self._cut(rows[cut:], steps, size)
+
+    def _timed(self, rows: Array, steps: int, size: int) -> float:
+        """Return the seconds of a run."""
+        self.batches = self._cut(rows, steps, size)
         started = time.perf_counter()
         self._run(GRID[0])
-        each = (time.perf_counter() - started) / _STEPS[0]
-        steps = max(_STEPS[0], min(_STEPS[1], int(subject.seconds / (_RUNS * each))))
-        self.batches = self._cut(rows[cut:], steps)
+        return time.perf_counter() - started
 
-    def _cut(self, rows: Array, steps: int) -> list[tuple[Array, Array]]:
+    def _hurry(self, rows: Array, size: int, first: float) -> None:
+        """Plan for a model so large that the time does not suffice: smaller batches, fewer updates, fewer rates."""
+        each = first / size  # an image's share of an update
+        size = min(size, max(_SMALLEST, int(self.subject.seconds / (_LEAST_RUNS * _LEAST_STEPS * each))))
+        runs = max(1, min(_RUNS, int(self.subject.seconds / (_LEAST_STEPS * size * each))))
+        self.stride, self.hurried = min(-(-_RUNS // runs), _WIDEST), True
+        steps = max(_LEAST_STEPS, min(_STEPS[0], int(self.subject.seconds / (runs * size * each))))
+        self.batches = self._cut(rows, steps, size)
+
+    def _cut(self, rows: Array, steps: int, size: int) -> list[tuple[Array, Array]]:
         """Cut batches, starting over where the images end."""
-        size = min(self.subject.batch_size, len(rows))
         order = np.tile(rows, -(-steps * size // len(rows)))[: steps * size].reshape(steps, size)
         return [self.subject.sample(size, "rates", batch) for batch in order]
 
@@ -159,11 +181,13 @@ class _Walk:
         if math.isfinite(self.first):
             start = self.subject.optimizer.lr if self.subject.optimizer is not None else _START
             middle = int(np.searchsorted(GRID, start)) if start > 0 else 0
-            self._go(GRID[middle:], lambda loss: not math.isfinite(loss))
-            self._go(GRID[:middle][::-1], self._idle)
-            if start > 0:
+            if self.hurried and start > 0:  # the one that is judged comes first
                 self.found[start] = self._run(start)
-        test = RangeTest(self.first, self.right, steps=len(self.batches))
+            self._go(GRID[middle :: self.stride], lambda loss: not math.isfinite(loss))
+            self._go(GRID[:middle][:: -self.stride], self._idle)
+            if start > 0 and start not in self.found:
+                self.found[start] = self._run(start)
+        test = RangeTest(self.first, self.right, steps=len(self.batches), images=len(self.batches[0][0]))
         most = max((self.first - loss for loss, _ in self.found.values()), default=0.0)
         best = min(self.found, key=lambda rate: self.found[rate][0], default=0.0)
         for rate in sorted(self.found):
@@ -179,6 +203,8 @@ class _Walk:
         """Try rates one after the other until two in a row are over the edge."""
         edge = 0
         for rate in rates:
+            if self.hurried and self.found and self.late():
+                return
             self.found[rate] = self._run(rate)
             edge = edge + 1 if over(self.found[rate][0]) else 0
             if edge == 2:
@@ -238,11 +264,18 @@ def check_rates(subject: Subject) -> Finding:
     }  # fmt: skip
     finding.table = _table(test, subject)
     finding.summary = f"{test.steps} updates at each rate, from the same start; loss {test.first_loss:.3f} before"
+    if 0 < test.images < subject.batch_size and test.steps < _STEPS[1]:
+        finding.summary += f"; of {test.images} images each, as {subject.seconds:g} s allow no more (--seconds)"
     _creeping(finding, test)
     if test.suggestion is None:
         remark = finding.suspicious if "barely" in test.reason else finding.wrong
         remark(f"No learning rate to suggest: {test.reason}.",
                "See the steps above: labels, gradients, signal.")  # fmt: skip
+        return finding
+    if len(test.trials) < _TELLING and subject.optimizer is not None:
+        rates = ", ".join(f"{trial.rate:g}" for trial in test.trials)
+        finding.suspicious(f"There was time for {rates} alone: no telling whether others are better.",
+                           "Give the check more time (seconds).")  # fmt: skip
         return finding
     low, high = test.suggestion
     span = f"{low:g} to {high:g}" if low < high else f"about {low:g}"

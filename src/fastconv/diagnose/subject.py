@@ -33,6 +33,7 @@ from fastconv.train.hold import into_training
 __all__ = ["Inputs", "Subject"]
 
 _CHUNK = 256  # images
+_LEAST = 8  # images looked at, however slow a model is
 _ABOVE = 5  # updates running with an exploded loss that end a run
 
 
@@ -205,6 +206,19 @@ class Subject:
         """Shape of what the model returns for one image; raises what the model raises."""
         first = np.flatnonzero(self.train.finite)[:2]
         return self.calm()(self.train.seen(first, self.dtype)).shape[1:]
+
+    @cached_property
+    def pace(self) -> float:
+        """Seconds that the model takes forward for an image, once it is compiled."""
+        model, x = self.calm(), self.train.seen(np.flatnonzero(self.train.finite)[:2], self.dtype)
+        model(x)
+        started = time.perf_counter()
+        model(x)
+        return (time.perf_counter() - started) / max(len(x), 1)
+
+    def affordable(self, count: int, passes: int) -> int:
+        """Return how many images, at most ``count``, a step may look at in so many times forward; eight at least."""
+        return max(_LEAST, min(count, int(self.seconds / (passes * max(self.pace, 1e-9)))))
 
     @property
     def classes(self) -> int | None:

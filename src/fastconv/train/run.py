@@ -128,12 +128,59 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def read_record(folder: str | os.PathLike[str]) -> RunRecord:
+class Metrics:
+    """The records of a metrics.jsonl that grows: each look reads what has come since the one before.
+
+    A run that was resumed may have taken lines back: where the last one read is no longer there, all are read again.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    kinds : dict of str to list of dict
+        Records by kind, those of epochs without it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._begin()
+
+    def _begin(self) -> None:
+        self.kinds: dict[str, list[dict[str, Any]]] = {"epoch": [], "step": [], "event": []}
+        self._lines, self._end, self._last = 0, 0, b""
+
+    def look(self) -> dict[str, list[dict[str, Any]]]:
+        """Read on, and return `kinds`; a line without an end is of a writer that is at it, and left for later.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the file is missing, or a line is damaged.
+        """
+        text = content(self.path, start=self._end - len(self._last))
+        if not text.startswith(self._last):
+            self._begin()
+            text = content(self.path)
+        *lines, _torn = text[len(self._last) :].split(b"\n")
+        for line in lines:
+            record = parse(line, shapes.METRIC, f"{self.path}, line {self._lines + 1},")
+            kind = record.pop("kind", "epoch")
+            self.kinds.setdefault(kind, []).append({"kind": kind, **record} if kind != "epoch" else record)
+            self._last = line + b"\n"
+            self._lines, self._end = self._lines + 1, self._end + len(self._last)
+        return self.kinds
+
+
+def read_record(folder: str | os.PathLike[str], metrics: Metrics | None = None) -> RunRecord:
     """Read a run, also while it goes on; no model is loaded.
 
     Parameters
     ----------
     folder : path-like
+    metrics : Metrics, optional
+        What has been read before of a run that is looked at again.
 
     Returns
     -------
@@ -153,17 +200,14 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
             raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {name}")
     config = read(folder / CONFIG, shapes.CONFIG)
     env = read_env(folder)
-    kinds: dict[str, list[dict[str, Any]]] = {"epoch": [], "step": [], "event": []}
-    for record, _ in read_metrics(folder / METRICS):
-        kind = record.pop("kind", "epoch")
-        kinds.setdefault(kind, []).append({"kind": kind, **record} if kind != "epoch" else record)
+    kinds = (metrics or Metrics(folder / METRICS)).look()
     # The lock comes first, so that a run that ends between the two looks shows its result.
     running = is_running(folder)
     result = read(folder / RESULT, shapes.RESULT) if (folder / RESULT).is_file() else None
     status = ("running" if running else "killed") if result is None else str(result.get("status", "finished"))
     return RunRecord(
-        folder, folder.resolve().name, config, env, History(kinds["epoch"]), kinds["step"], kinds["event"],
-        result, status,
+        folder, folder.resolve().name, config, env, History(kinds["epoch"]), list(kinds["step"]),
+        list(kinds["event"]), result, status,
     )  # fmt: skip
 
 

@@ -54,16 +54,14 @@ class Rates:
         return self._shape(step - self.first)
 
     @classmethod
-    def of(cls, schedule: str, folder: Path | None, run: RunRecord | None, done: int, steps: int) -> Rates:
-        """Return those of a run of so many steps more, in a folder of its own or not, of a net that has had some.
+    def of(cls, schedule: str, run: RunRecord | None, done: int, steps: int) -> Rates:
+        """Return those of a run of so many steps more of a net that has had some.
 
         Raises
         ------
         ValueError
-            If rates depend on the run's length and no folder would keep that, or ``run``, which goes on, has another.
+            If rates depend on the run's length and ``run``, which goes on, has another.
         """
-        if schedule != "constant" and folder is None:
-            raise ValueError(f"--schedule {schedule} goes over a whole run, which its folder keeps: give --out DIR")
         if run is None:
             return cls(schedule, done, done + steps)
         if schedule != "constant" and done + steps != run.config["steps"]:

@@ -7,14 +7,16 @@
 
 import os
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fastconv.paths import expand, printable
 from fastconv.serialize.files import replacing
+from fastconv.train.run import METRICS, Metrics
 from fastconv.viz.report.content import describe, points
 from fastconv.viz.report.document import document
 from fastconv.viz.report.folder import RunsFolder
-from fastconv.viz.report.importance import importance, judged_by
+from fastconv.viz.report.importance import Importance, judged_by
 
 __all__ = ["Report"]
 
@@ -37,10 +39,20 @@ class Report:
     """
 
     def __init__(self, root: str | os.PathLike[str], title: str | None = None) -> None:
-        self._runs = RunsFolder(root, describe, points)
+        self._runs = RunsFolder(root, self._describe, points)
+        self._metrics: dict[Path, Metrics] = {}
+        self._importance = Importance()
         self.root = self._runs.root
         self.title = title_of(self.root, title)
         self._written: Any = None
+
+    def _describe(self, folder: Path, name: str, most: int) -> Any:
+        """Tell a run; of one that goes on what has been read is kept, so that each look reads what is new."""
+        metrics = self._metrics.pop(folder, None) or Metrics(folder / METRICS)
+        told = describe(folder, name, most, metrics)
+        if told[0]["status"] == "running":
+            self._metrics[folder] = metrics
+        return told
 
     def write(self, path: str | os.PathLike[str], reload: float | None = None) -> int | None:
         """Write the page, whole or not at all.
@@ -75,7 +87,7 @@ class Report:
         summaries = [{"id": entry.id, **entry.told[0]} for entry in entries]
         head = {
             "title": self.title, "written": now(), "reload": reload, "judged": judged_by(summaries),
-            "importance": importance(summaries),
+            "importance": self._importance(summaries),
         }  # fmt: skip
         text = document(self.title, head, summaries, {entry.id: entry.told[1] for entry in entries})
         with replacing(path) as draft:

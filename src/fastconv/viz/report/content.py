@@ -12,7 +12,7 @@ from typing import Any
 from fastconv.diagnose.health import judge
 from fastconv.train.history import History
 from fastconv.train.metrics import OF_LABELS, lower_is_better
-from fastconv.train.run import TEST, RunRecord, read_record
+from fastconv.train.run import TEST, Metrics, RunRecord, read_record
 from fastconv.viz.report.filters import filter_sheet
 from fastconv.viz.report.mistakes import sheet_of
 
@@ -28,7 +28,7 @@ _SEEN = "validation_"  # before the name of a figure of the validation
 Json = dict[str, Any]
 
 
-def describe(folder: Path, name: str, most: int = 600) -> tuple[Json, Json]:
+def describe(folder: Path, name: str, most: int = 600, metrics: Metrics | None = None) -> tuple[Json, Json]:
     """Return summary and detail of a run.
 
     Parameters
@@ -39,8 +39,10 @@ def describe(folder: Path, name: str, most: int = 600) -> tuple[Json, Json]:
         What the page calls it.
     most : int
         How many points each of a detail's curves keeps, see `points`.
+    metrics : Metrics, optional
+        What has been read of the run before.
     """
-    return _told(folder, name, lambda record: (_summary(record, name), _detail(record, most)))
+    return _told(folder, name, lambda record: (_summary(record, name), _detail(record, most)), metrics)
 
 
 def summarize(folder: Path, name: str, most: object = None) -> Json:
@@ -96,9 +98,11 @@ def flat(value: Any, prefix: str = "") -> Json:
     return {prefix: value[:_TEXT] + "…" if isinstance(value, str) and len(value) > _TEXT else value}
 
 
-def _told(folder: Path, name: str, tell: Callable[[RunRecord], tuple[Json, Json]]) -> tuple[Json, Json]:
+def _told(
+    folder: Path, name: str, tell: Callable[[RunRecord], tuple[Json, Json]], metrics: Metrics | None = None
+) -> tuple[Json, Json]:
     try:
-        return tell(read_record(folder))
+        return tell(read_record(folder, metrics))
     except (ValueError, OSError) as error:
         reason = str(error)
     except (TypeError, AttributeError, KeyError, ArithmeticError) as error:  # JSON, but not of a run's form
