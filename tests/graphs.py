@@ -124,7 +124,7 @@ def _activation(b, at, i, j):
         lambda: nn.PReLU(b.shapes[at][1], init=0.3 - 0.5 * (i % 3)), nn.PReLU,
     )  # fmt: skip
     if i % 2:
-        functions = (F.relu, F.tanh, F.sigmoid, F.leaky_relu, F.softmax, F.softsign, F.gelu, F.softplus, F.mish)
+        functions = (F.relu, F.tanh, F.sigmoid, F.leaky_relu, F.softmax, F.softsign, F.gelu, F.softplus, F.mish, F.erf)
         function = functions[j % len(functions)]
         b.emit(lambda net, v: function(v[at]), b.shapes[at])
     else:

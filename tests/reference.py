@@ -472,6 +472,15 @@ def normal(x):
     return (erfc - 2 / math.sqrt(math.pi) * np.exp(-(exact**2)) * (exact - near)) / 2
 
 
+def erf(x):
+    """Return the error function: by math.erf at the nearest double, then to first order."""
+    near = np.asarray(x, np.float64)
+    there = np.vectorize(math.erf, otypes=[np.float64])(near)
+    wide = np.asarray(x, np.longdouble)
+    with np.errstate(invalid="ignore"):  # infinity less itself
+        return there + 2 / np.sqrt(np.pi) * np.exp(-(wide**2)) * np.where(wide == near, 0, wide - near)
+
+
 def gelu(x):
     return np.maximum(x, -1e3) * normal(np.clip(x, -1e3, 1e3))
 

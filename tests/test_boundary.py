@@ -250,7 +250,10 @@ CALLS = {
     ),
     **{
         name: (lambda: dict(input=image(), out=image()), ["out"], ["input"])
-        for name in ("relu6", "hardtanh", "elu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "softplus")
+        for name in (
+            "relu6", "hardtanh", "elu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "softplus", "exp", "log",
+            "sqrt", "erf",
+        )
     },
     **{
         f"{name}_backward": (
@@ -258,8 +261,8 @@ CALLS = {
             ["grad_input"], ["grad_output", known],
         )
         for known, names in (
-            ("output", ("relu6", "hardtanh", "elu")),
-            ("input", ("gelu", "silu", "mish", "hardswish", "hardsigmoid", "softplus")),
+            ("output", ("relu6", "hardtanh", "elu", "exp", "sqrt")),
+            ("input", ("gelu", "silu", "mish", "hardswish", "hardsigmoid", "softplus", "log", "erf")),
         )
         for name in names
     },

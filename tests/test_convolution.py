@@ -293,7 +293,7 @@ X, WEIGHT = np.zeros((8, 4, 32, 32), np.float32), np.zeros((16, 3, 3, 3), np.flo
         (ValueError, lambda: F.conv2d(X[:, :3], WEIGHT, padding="full"), "'same', 'valid' or numbers, got 'full'"),
         (ValueError, lambda: F.conv2d(X[:, :3], WEIGHT, padding="same", stride=2), "needs stride 1, got"),
         (ValueError, lambda: F.conv2d(X[:, :3], WEIGHT, groups=2), "groups must divide.*groups=2, 3 input"),
-        (ValueError, lambda: F.conv2d(X[:, :3], WEIGHT, activation="swash"), "softsign, or a tuple .*, got 'swash'"),
+        (ValueError, lambda: F.conv2d(X[:, :3], WEIGHT, activation="swash"), "erf, or a tuple .*, got 'swash'"),
         (ValueError, lambda: F.conv2d(X[0], WEIGHT), r"4 dimensions, got shape \(4, 32, 32\)"),
         (ValueError, lambda: F.conv2d(X[:, :0], WEIGHT[:, :0]), "empty dimension"),
         (ValueError, lambda: F.conv2d(X[:, :3], WEIGHT, out=np.zeros((8, 16, 30, 30), np.float32)), "NHWC memory"),

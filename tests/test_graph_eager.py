@@ -196,7 +196,7 @@ CASES = {
         name: of_one(name)
         for name in (
             "relu", "leaky_relu", "relu6", "hardtanh", "elu", "silu", "mish", "hardswish", "hardsigmoid", "softplus",
-            "tanh", "sigmoid", "softsign",
+            "tanh", "sigmoid", "softsign", "exp", "log", "sqrt", "erf",
         )
     },
     **{name: of_two(name) for name in ("add", "sub", "mul", "div")},

@@ -100,8 +100,9 @@ def with_settings(name, known, ulps=16.0):
 with_settings("leaky_relu", "input", 2.0)
 with_settings("relu6", "output", 0.0)
 with_settings("hardtanh", "output", 0.0)
-with_settings("elu", "output")
-for name in ("silu", "mish", "hardswish", "hardsigmoid", "softplus"):
+for name in ("elu", "exp", "sqrt"):
+    with_settings(name, "output")
+for name in ("silu", "mish", "hardswish", "hardsigmoid", "softplus", "log", "erf"):
     with_settings(name, "input")
 
 

@@ -49,6 +49,13 @@ def mish_slope(x):
     return w + near(x) * (1 - w * w) * ref.sigmoid(near(x))
 
 
+def exp(x):
+    """exp, where it is a number in float32 as well."""
+    if (np.isfinite(x) & (x > 88)).any():
+        raise Unchecked
+    return np.exp(x)
+
+
 def positive(y):
     return ~(y <= 0)
 
@@ -71,8 +78,13 @@ CURVES = {
     "softplus": (ref.softplus, lambda x, beta, most: np.where(beta * x > most, 1, ref.sigmoid(beta * x)),
                  {"beta": 1.0, "threshold": 20.0}),
     "softsign": (softsign, lambda x: 1 / (1 + abs(x)) ** 2, {}),
+    "exp": (exp, lambda y: y, {}),
+    "log": (np.log, lambda x: 1 / x, {}),
+    "sqrt": (np.sqrt, lambda y: 0.5 / y, {}),
+    "erf": (ref.erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x), {}),
 }  # fmt: skip
 EXACT = (None, "relu", "relu6", "hardtanh", "prelu")
+STEEP = ("log", "sqrt")  # of a sum near 0 its rounding decides: tests/test_epilogue.py has them behind operations
 
 
 def sloped(g, slope):
@@ -84,7 +96,7 @@ def activation_of(d, channels, learned=True):
     """An activation as operations take it, often none or ReLU; learned slopes are quarters, which keep sums exact."""
     if d.chance(0.6):
         return d.one_of(None, "relu")
-    names = [*CURVES, *(["prelu"] if learned else [])]
+    names = [*(name for name in CURVES if name not in STEEP), *(["prelu"] if learned else [])]
     name = d.one_of(*names)
     if name == "prelu":
         return name, d.whole(channels) / d.dtype(4)

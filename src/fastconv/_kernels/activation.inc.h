@@ -179,6 +179,25 @@ FC_GRAD(softsign, x)
     return V(div)(V(div)(g, d), d);
 }
 
+FC_ACT(exp) { return FC(exp_vec)(x); }
+FC_GRAD(exp, y) { return V(mul)(g, y); }
+
+/* of zero -infinity, of negative numbers NaN */
+FC_ACT(log) { return FC(log_vec)(x); }
+FC_GRAD(log, x) { return V(div)(g, x); }
+
+/* of negative numbers NaN, the one that is written here: processors differ in theirs */
+FC_ACT(sqrt) { return V(select)(V(lt)(x, ZERO), V(set1)(NAN), V(sqrt)(x)); }
+FC_GRAD(sqrt, y) { return V(div)(V(mul)(g, V(set1)((T)0.5)), y); }
+
+/* erf(28) is 1, and its slope there is 0 */
+FC_ACT(erf) { return FC(erf_vec)(FC(clip)(x, V(set1)(-28), V(set1)(28))); }
+FC_GRAD(erf, x)
+{
+    const VEC near = FC(clip)(x, V(set1)(-28), V(set1)(28));
+    return V(mul)(g, V(mul)(FC(bell_vec)(near, V(set1)(-1)), V(set1)((T)1.1283791670955126)));
+}
+
 #undef FC_ACT
 #undef FC_GRAD
 #undef ONE

@@ -35,11 +35,14 @@ from fastconv.functional._epilogue import (
 from fastconv.functional._values import takes_values
 from fastconv.functional.activation import (
     elu_backward,
+    erf_backward,
+    exp_backward,
     gelu_backward,
     hardsigmoid_backward,
     hardswish_backward,
     hardtanh_backward,
     leaky_relu_backward,
+    log_backward,
     mish_backward,
     relu6_backward,
     relu_backward,
@@ -47,6 +50,7 @@ from fastconv.functional.activation import (
     silu_backward,
     softplus_backward,
     softsign_backward,
+    sqrt_backward,
     tanh_backward,
 )
 from fastconv.functional.adaptive import (
@@ -174,6 +178,8 @@ conv_transpose1d = takes_values(_transposed.conv_transpose1d)
 conv_transpose2d = takes_values(_transposed.conv_transpose2d)
 div = takes_values(_arithmetic.div)
 elu = takes_values(_activation.elu)
+erf = takes_values(_activation.erf)
+exp = takes_values(_activation.exp)
 flatten = takes_values(_shape.flatten)
 gelu = takes_values(_activation.gelu)
 global_avg_pool2d = takes_values(_adaptive.global_avg_pool2d)
@@ -188,6 +194,7 @@ layer_norm = takes_values(_groupnorm.layer_norm)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
 local_response_norm = takes_values(_groupnorm.local_response_norm)
+log = takes_values(_activation.log)
 log_softmax = takes_values(_softmax.log_softmax)
 max_pool1d = takes_values(_pooling1d.max_pool1d)
 max_pool2d = takes_values(_pooling2d.max_pool2d)
@@ -208,6 +215,7 @@ silu = takes_values(_activation.silu)
 softmax = takes_values(_softmax.softmax)
 softplus = takes_values(_activation.softplus)
 softsign = takes_values(_activation.softsign)
+sqrt = takes_values(_activation.sqrt)
 stack = takes_values(_shape.stack)
 sub = takes_values(_arithmetic.sub)
 sum = takes_values(_arithmetic.sum)
@@ -259,6 +267,10 @@ __all__ = [
     "elu",
     "elu_backward",
     "ema_step",
+    "erf",
+    "erf_backward",
+    "exp",
+    "exp_backward",
     "flatten",
     "gelu",
     "gelu_backward",
@@ -291,6 +303,8 @@ __all__ = [
     "linear_backward",
     "local_response_norm",
     "local_response_norm_backward",
+    "log",
+    "log_backward",
     "log_softmax",
     "log_softmax_backward",
     "max_pool1d",
@@ -342,6 +356,8 @@ __all__ = [
     "softplus_backward",
     "softsign",
     "softsign_backward",
+    "sqrt",
+    "sqrt_backward",
     "stack",
     "sub",
     "sub_backward",

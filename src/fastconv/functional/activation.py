@@ -407,3 +407,67 @@ def softsign_backward(grad_output: Array, input: Array, *, grad_input: Array | N
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
     """
     return _map_backward("softsign", "input", grad_output, input, grad_input)
+
+
+def exp(input: Array, *, out: Array | None = None) -> Array:
+    """Return the exponential; ``-inf`` gives 0, and what is too large ``inf``, as :func:`safe_exp` does not.
+
+    Parameters, result and errors are those of :func:`relu`.
+    """
+    return _map("exp", input, out)
+
+
+def exp_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
+    """Return the gradient of :func:`exp`, ``grad_output * output``.
+
+    Parameters, result and errors are those of :func:`relu_backward`.
+    """
+    return _map_backward("exp", "output", grad_output, output, grad_input)
+
+
+def log(input: Array, *, out: Array | None = None) -> Array:
+    """Return the natural logarithm: of 0 ``-inf``, of negative numbers NaN, as :func:`safe_log` does not.
+
+    Parameters, result and errors are those of :func:`relu`.
+    """
+    return _map("log", input, out)
+
+
+def log_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
+    """Return the gradient of :func:`log`, ``grad_output / input``.
+
+    Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+    """
+    return _map_backward("log", "input", grad_output, input, grad_input)
+
+
+def sqrt(input: Array, *, out: Array | None = None) -> Array:
+    """Return the square root, correctly rounded; of negative numbers NaN.
+
+    Parameters, result and errors are those of :func:`relu`.
+    """
+    return _map("sqrt", input, out)
+
+
+def sqrt_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
+    """Return the gradient of :func:`sqrt`, ``grad_output / (2 * output)``; it is infinite at 0.
+
+    Parameters, result and errors are those of :func:`relu_backward`.
+    """
+    return _map_backward("sqrt", "output", grad_output, output, grad_input)
+
+
+def erf(input: Array, *, out: Array | None = None) -> Array:
+    """Return the error function, the integral of ``2 / sqrt(pi) * exp(-t**2)`` from 0 to the input.
+
+    Parameters, result and errors are those of :func:`relu`.
+    """
+    return _map("erf", input, out)
+
+
+def erf_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
+    """Return the gradient of :func:`erf`, ``grad_output * 2 / sqrt(pi) * exp(-input**2)``.
+
+    Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+    """
+    return _map_backward("erf", "input", grad_output, input, grad_input)

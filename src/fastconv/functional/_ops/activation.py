@@ -197,7 +197,10 @@ def _described(kind: str) -> None:
         return write(Activate(kind, params), input)
 
 
-for _kind in ("relu", "tanh", "sigmoid", "softsign", "relu6", "silu", "mish", "hardswish", "hardsigmoid"):
+for _kind in (
+    "relu", "tanh", "sigmoid", "softsign", "relu6", "silu", "mish", "hardswish", "hardsigmoid", "exp", "log", "sqrt",
+    "erf",
+):  # fmt: skip
     _described(_kind)
 
 
