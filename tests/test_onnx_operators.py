@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx", reason="ONNX files need the package onnx")
+import reference  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 import fastconv.onnx  # noqa: E402
@@ -87,6 +88,10 @@ ALONE = {
     "Abs": (np.abs, ()), "Reciprocal": (np.reciprocal, ()),
     "Tile": (lambda x: np.tile(x, (1, 3, 2)), [np.array([1, 3, 2])]),
     **{f"Pow {p}": (lambda x, p=p: x.astype(np.float64) ** p, [np.float32(p)]) for p in (1, 2, 3, 7, -1, -2)},
+    "Exp": (np.exp, ()), "Erf": (reference.erf, ()),
+    "ReduceL1": (lambda x: np.abs(x).sum((1, 2), keepdims=True), [np.array([1, 2])]),
+    "ReduceL2": (lambda x: np.sqrt((x * x).sum((1, 2), keepdims=True)), [np.array([1, 2])]),
+    "ReduceSumSquare": (lambda x: (x * x).sum((1, 2), keepdims=True), [np.array([1, 2])]),
     "Max": (lambda x: np.maximum(x, 0.3), [np.float32(0.3)]), "Min": (lambda x: np.minimum(x, 0.3), [np.float32(0.3)]),
 }  # fmt: skip
 
@@ -101,6 +106,33 @@ def test_values_and_gradients_of_one_operand(tmp_path, name):
     np.testing.assert_allclose(model(x), right(x), rtol=8 * np.finfo(np.float32).eps)
     fixed = [a.astype(np.float64) if a.dtype == np.float32 else a for a in map(np.asarray, fixed)]
     gradcheck(written(tmp_path / "b.onnx", kind, [(2, 4, 5)], fixed, wide=True), (2, 4, 5))
+
+
+OF_POSITIVE = {
+    "Log": (np.log, ()), "Sqrt": (np.sqrt, ()),
+    **{f"Pow {p}": (lambda x, p=p: x**p, [np.float32(p)]) for p in (0.5, -0.5, 1.5, -3.5, 2.2, -0.3)},
+}  # fmt: skip
+
+
+@pytest.mark.gradients
+@pytest.mark.parametrize("name", OF_POSITIVE)
+def test_values_and_gradients_of_one_positive_operand(tmp_path, name):
+    """Other powers than halves are exp(p log(x)): p log(x) is rounded to half an ulp thrice, of which exp makes as much
+    relative error."""
+    right, fixed = OF_POSITIVE[name]
+    kind = name.split()[0]
+    model = written(tmp_path / "a.onnx", kind, [(2, 4, 5)], fixed)
+    x = np.random.default_rng(0).uniform(0.2, 30, (2, 4, 5)).astype(np.float32)
+    steep = 2 * np.abs(fixed[0] * np.log(x)).max() if fixed and 2 * fixed[0] % 1 else 0
+    np.testing.assert_allclose(model(x), right(x.astype(np.float64)), rtol=(8 + steep) * np.finfo(np.float32).eps)
+    fixed = [np.float64(a) for a in fixed]
+    gradcheck(written(tmp_path / "b.onnx", kind, [(2, 4, 5)], fixed, wide=True), x.shape, input=x.astype(np.float64))
+
+
+@pytest.mark.parametrize("power", [0.0, 16.5, -17.0, np.inf, np.nan])
+def test_powers_that_are_not_supported(tmp_path, power):
+    with pytest.raises(ValueError, match=f"a power other than one number from -16 to 16 that is not 0: {power:g}"):
+        written(tmp_path / "p.onnx", "Pow", [(2, 3)], [np.float32(power)])
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])

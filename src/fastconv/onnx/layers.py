@@ -184,7 +184,7 @@ def _gemm(garden: _Garden, step: Step) -> _Built:
 
 def _matmul(garden: _Garden, step: Step) -> _Built:
     weight = garden.constant(step, 1)
-    return None if weight is None or weight.ndim != 2 else _linear(garden, step, weight, False, False)
+    return None if weight is None or weight.ndim != 2 else _linear(garden, step, weight, False, garden.has(step, 2))
 
 
 def _linear(garden: _Garden, step: Step, weight: Array, rows: bool, bias: bool) -> _Built:

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,9 +15,13 @@ import numpy as np
 
 from fastconv.graph.operation import Array
 from fastconv.onnx.folding import fold, folds
+from fastconv.onnx.patterns import assemble
 
 OLDEST = 7
 """The first opset that broadcasts as NumPy does."""
+
+_RENAMED = re.compile(r"onnx::|[a-z]+_\d+$")
+_RESHAPING = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -150,29 +156,71 @@ def _net(onnx: ModuleType, proto: Any, ranks: dict[str, int]) -> Net:
         constants[tensor.name] = _array(onnx, tensor, halved)
     if graph.sparse_initializer:
         raise ValueError(f"{len(graph.sparse_initializer)} sparse weights; only dense ones are supported")
-    learned = frozenset(constants)
     inputs = {}
     for entry in graph.input:
         if entry.name not in constants:  # old files list weights among the inputs
             inputs[entry.name] = _input(onnx, entry)
     steps = []
+    reads = Counter(name for node in graph.node for name in node.input)
+    reads.update(entry.name for entry in graph.output)
+    renamed = _own_names(graph, constants, reads)
+    constants = {renamed.get(name, name): array for name, array in constants.items()}
+    learned = set(constants)
     for node in graph.node:
         step = _step(onnx, node, halved)
+        step = replace(step, inputs=tuple(renamed.get(name, name) for name in step.inputs))
         if step.kind == "Constant":
             constants[step.outputs[0]] = _constant(step)
         elif folds(step.kind) and all(name in constants for name in step.inputs if name):
             arrays = [constants[name] if name else None for name in step.inputs]
-            constants.update(zip(step.outputs, fold(step, arrays, opset), strict=False))
+            names = step.outputs
+            if step.kind in _RESHAPING and step.inputs[0] in learned:
+                if reads[node.input[0]] == 1:  # in another shape it is the same weight
+                    renamed[names[0]], names = step.inputs[0], step.inputs[:1]
+                elif step.kind == "Identity":  # exporters keep one array of weights that are equal
+                    learned.add(names[0])
+            constants.update(zip(names, fold(step, arrays, opset), strict=False))
         else:
             steps.append(step)
     if halved:
         warnings.warn(f"{len(halved)} arrays of half precision become float32: {_some(halved)}", stacklevel=4)
-    outputs = tuple(entry.name for entry in graph.output)
+    outputs = tuple(renamed.get(entry.name, entry.name) for entry in graph.output)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    steps = list(_needed(steps, outputs))
+    steps = list(_needed(assemble(steps, constants, learned), outputs))
     used = {name for step in steps for name in step.inputs} | set(outputs)
     constants = {name: array for name, array in constants.items() if name in used}
-    return Net(opset, inputs, outputs, tuple(steps), constants, learned & constants.keys(), ranks, metadata)
+    return Net(opset, inputs, outputs, tuple(steps), constants, frozenset(learned & constants.keys()), ranks, metadata)
+
+
+def _own_names(graph: Any, constants: dict[str, Array], reads: Counter[str]) -> dict[str, str]:
+    """Return better names of weights that an exporter has changed and then called "onnx::Conv_123" or "val_12".
+
+    What it says of the node that reads one tells where that stood.
+    """
+    found: dict[str, str] = {}
+    for node in graph.node:
+        path = "" if node.op_type == "InstanceNormalization" else _path(node)  # whose weights are never changed
+        for i, name in enumerate(node.input):
+            array = constants.get(name) if path and _RENAMED.match(name) and reads[name] == 1 else None
+            if array is not None and array.dtype.kind == "f" and array.size > 1:
+                own = f"{path}.bias" if i == 2 or node.op_type == "Add" else f"{path}.weight"
+                if own not in constants and own not in found.values():
+                    found[name] = own
+    return found
+
+
+def _path(node: Any) -> str:
+    """Return of which part of a PyTorch model a node is: of "/layer1/layer1.0/conv1/Conv" that is "layer1.0.conv1"."""
+    told = getattr(node, "metadata_props", ())  # not in the oldest versions of onnx
+    scopes = next((entry.value for entry in told if entry.key == "pkg.torch.onnx.name_scopes"), "")
+    if scopes:  # "['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d']"
+        return ["", "", *re.findall("'([^']*)'", scopes)][-2]
+    path: list[str] = []
+    for part in node.name.split("/")[1:-1]:
+        if path and part.startswith(f"{path[-1]}."):  # one of a sequence is told with the sequence's name
+            path.pop()
+        path.append(part)
+    return ".".join(path)
 
 
 def _ranks(onnx: ModuleType, proto: Any) -> dict[str, int]:

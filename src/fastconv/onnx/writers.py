@@ -162,6 +162,7 @@ _NAMES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "softsign": ("Softsign", (), {}), "hardswish": ("HardSwish", (), {}), "mish": ("Mish", (), {}),
     "leaky_relu": ("LeakyRelu", ("alpha",), {}), "elu": ("Elu", ("alpha",), {}),
     "hardsigmoid": ("HardSigmoid", (), {"alpha": 1 / 6, "beta": 0.5}),
+    "exp": ("Exp", (), {}), "log": ("Log", (), {}), "sqrt": ("Sqrt", (), {}), "erf": ("Erf", (), {}),
     "gelu": ("Gelu", (), {}), "gelu_tanh": ("Gelu", (), {"approximate": "tanh"}),
 }  # fmt: skip
 

@@ -16,7 +16,8 @@ Pairs = tuple[tuple[int, int], ...]
 
 NUMBERS: dict[str, tuple[int, ...]] = {
     "Clip": (1, 2), "Dropout": (1, 2), "Expand": (1,), "Gather": (1,), "Pad": (1, 2, 3), "Pow": (1,),
-    "ReduceMean": (1,), "ReduceSum": (1,), "Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,),
+    "ReduceL1": (1,), "ReduceL2": (1,), "ReduceLogSum": (1,), "ReduceMean": (1,), "ReduceSum": (1,),
+    "ReduceSumSquare": (1,), "Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,),
     "Squeeze": (1,), "Tile": (1,), "Unsqueeze": (1,), "Upsample": (1,),
 }  # fmt: skip
 """Inputs that are settings, by operator: their numbers have to be known."""

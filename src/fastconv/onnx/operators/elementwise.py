@@ -40,6 +40,10 @@ _alone("Softplus", F.softplus)
 _alone("Softsign", F.softsign)
 _alone("HardSwish", F.hardswish)
 _alone("Mish", F.mish)
+_alone("Exp", F.exp)
+_alone("Log", F.log)
+_alone("Sqrt", F.sqrt)
+_alone("Erf", F.erf)
 _alone("LeakyRelu", F.leaky_relu, negative_slope=("alpha", 0.01))
 _alone("Elu", F.elu, alpha=("alpha", 1.0))
 
@@ -112,7 +116,7 @@ def _neg(run: "Pass", step: "Step", x: Any) -> Any:
 
 @operator("Abs")
 def _abs(run: "Pass", step: "Step", x: Any) -> Any:
-    return F.add(F.relu(x), F.relu(F.mul(x, -1.0)))
+    return _size(x)
 
 
 @operator("Reciprocal")
@@ -123,10 +127,12 @@ def _reciprocal(run: "Pass", step: "Step", x: Any) -> Any:
 @operator("Pow")
 def _pow(run: "Pass", step: "Step", x: Any, exponent: Any) -> Any:
     power = scalar(exponent)
-    if not isinstance(power, float) or power != int(power) or not 1 <= abs(power) <= _HIGHEST:
+    if not isinstance(power, float) or not 0 < abs(power) <= _HIGHEST:
         shown = f"{power:g}" if isinstance(power, float) else f"an array of shape {exponent.shape}"
-        refuse(f"a power other than a whole one from 1 to {_HIGHEST} or from -1 to -{_HIGHEST}: {shown}")
-    found, square, left = None, x, int(abs(power))
+        refuse(f"a power other than one number from {-_HIGHEST} to {_HIGHEST} that is not 0: {shown}")
+    if 2 * power != int(2 * power):
+        return F.exp(F.mul(F.log(x), power))
+    found, square, left = F.sqrt(x) if power % 1 else None, x, int(abs(power))
     while left:
         if left % 2:
             found = square if found is None else F.mul(found, square)
@@ -207,10 +213,32 @@ def _cast(run: "Pass", step: "Step", x: Any, like: Any = None) -> Any:
 # ---- sums over axes
 
 
-@operator("ReduceMean", "ReduceSum")
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _size(x: Any) -> Any:
+    return F.add(F.relu(x), F.relu(F.mul(x, -1.0)))
+
+
+def _square(x: Any) -> Any:
+    return F.mul(x, x)
+
+
+# What becomes of the elements before they are added, and of the sums
+_REDUCED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "ReduceL1": (_size, _itself), "ReduceL2": (_square, F.sqrt), "ReduceSumSquare": (_square, _itself),
+    "ReduceLogSum": (_itself, F.log),
+}  # fmt: skip
+
+
+@operator("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum")
 def _reduce(run: "Pass", step: "Step", x: Any, axes: Any = None) -> Any:
     axes = step.settings.get("axes") if axes is None else integers(axes)
-    if not axes and step.settings.get("noop_with_empty_axes", 0):
-        return x
-    function = F.mean if step.kind == "ReduceMean" else F.sum
-    return function(x, tuple(axes) if axes else None, bool(step.settings.get("keepdims", 1)))
+    nowhere = not axes and step.settings.get("noop_with_empty_axes", 0)
+    before, after = _REDUCED.get(step.kind, (_itself, _itself))
+    x = before(x)
+    if not nowhere:
+        function = F.mean if step.kind == "ReduceMean" else F.sum
+        x = function(x, tuple(axes) if axes else None, bool(step.settings.get("keepdims", 1)))
+    return after(x)

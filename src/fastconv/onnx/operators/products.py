@@ -99,7 +99,8 @@ def _gemm(run: "Pass", step: "Step", a: Any, b: Any, c: Any = None) -> Any:
 
 
 @operator("MatMul")
-def _matmul(run: "Pass", step: "Step", a: Any, b: Any) -> Any:
+def _matmul(run: "Pass", step: "Step", a: Any, b: Any, bias: Any = None) -> Any:
+    """Multiply; the bias, where there is one, is the layer's."""
     if not step.layer and isinstance(a, Value) and isinstance(b, Value) and (b.ndim > 2 or b.ndim == 1):
         return _stacked(a, b)
     if not isinstance(a, Value):
@@ -158,26 +159,27 @@ def _batch_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any, mean: 
 
 
 @operator("InstanceNormalization")
-def _instance_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any) -> Any:
+def _instance_norm(run: "Pass", step: "Step", x: Any, scale: Any = None, bias: Any = None) -> Any:
     return F.instance_norm(x, scale, bias, float(step.settings.get("epsilon", 1e-5)))
 
 
 @operator("GroupNormalization")
-def _group_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any) -> Any:
+def _group_norm(run: "Pass", step: "Step", x: Any, scale: Any = None, bias: Any = None) -> Any:
     groups = step.settings["num_groups"]
-    if scale.shape != (x.shape[1],):  # before opset 21 there is one number per group
+    if scale is not None and scale.shape != (x.shape[1],):  # before opset 21 there is one number per group
         refuse(f"GroupNormalization with a scale of shape {scale.shape} for {x.shape[1]} channels")
     return F.group_norm(x, groups, scale, bias, float(step.settings.get("epsilon", 1e-5)))
 
 
 @operator("LayerNormalization")
-def _layer_norm(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any = None) -> Any:
+def _layer_norm(run: "Pass", step: "Step", x: Any, scale: Any = None, bias: Any = None) -> Any:
     axis = step.settings.get("axis", -1) % x.ndim
     if step.settings.get("stash_type", 1) != 1 or not run.read.isdisjoint(step.outputs[1:]):
         refuse("LayerNormalization with statistics as outputs, or in another precision")
     shape = x.shape[axis:]
-    if scale.shape != shape or (bias is not None and bias.shape != shape):
-        refuse(f"LayerNormalization of shape {shape} with a scale of shape {scale.shape}")
+    for what, weight in (("scale", scale), ("bias", bias)):
+        if weight is not None and weight.shape != shape:
+            refuse(f"LayerNormalization of shape {shape} with a {what} of shape {weight.shape}")
     y = F.layer_norm(x, shape, scale, bias, float(step.settings.get("epsilon", 1e-5)))
     return (y, *[None] * (len(step.outputs) - 1)) if len(step.outputs) > 1 else y
 
