@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 import fastconv.functional as F  # noqa: E402
 import fastconv.onnx  # noqa: E402
+from fastconv import nn  # noqa: E402
 
 
 class Draft:
@@ -52,7 +53,8 @@ def kinds(model):
 
 def theirs(path, x):
     runtime = pytest.importorskip("onnxruntime", reason="compared with ONNX Runtime")
-    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
 def draw(rng, *shape):
@@ -227,4 +229,18 @@ def test_weights_that_an_exporter_renamed_are_called_by_what_reads_them(tmp_path
         "body.0.conv1.bias", "body.0.conv1.weight", "body.0.scale.weight", "head.bias", "head.weight", "v3",
     ]  # fmt: skip
     x = draw(rng, 2, 3, 7, 7)
+    np.testing.assert_allclose(model(x), theirs(tmp_path / "n.onnx", x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.InstanceNorm2d(4), nn.GroupNorm(2, 4, affine=False), nn.LayerNorm((5, 6), elementwise_affine=False)],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+def test_normalisations_without_weights_come_back_without(tmp_path, layer):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer).eval()
+    x = draw(np.random.default_rng(0), 2, 3, 5, 6)
+    fastconv.onnx.save(model, tmp_path / "n.onnx", x.shape)
+    back = fastconv.onnx.load(tmp_path / "n.onnx")
+    assert sorted(back.state_dict()) == ["0.bias", "0.weight"]
+    np.testing.assert_array_equal(back(x), model(x))
     np.testing.assert_allclose(model(x), theirs(tmp_path / "n.onnx", x), rtol=1e-4, atol=1e-5)

@@ -45,12 +45,22 @@ class Draft:
         if name not in self.written:
             if value.learned or statistic:
                 self.weights[name] = array, change
-            else:  # what nobody trains comes back as such
-                tensor = self._tensor(name, array, change)
-                self.nodes.append(self.onnx.helper.make_node("Constant", [], [name], name, value=tensor))
+            else:
+                self._fix(name, array, change)
             self.written.add(name)
         if change is None:
             self.names[id(value)] = name
+        return name
+
+    def _fix(self, name: str, array: Array, change: Callable[[Array], Array] | None) -> None:
+        """Write down what nobody trains, so that it comes back as such."""
+        tensor = self._tensor(name, array, change)
+        self.nodes.append(self.onnx.helper.make_node("Constant", [], [name], name, value=tensor))
+
+    def filled(self, count: Sequence[int] | int, number: float, dtype: Any) -> str:
+        """Return the name of so many times one number, in the place of weights that a layer has not."""
+        name = self._fresh()
+        self._fix(name, np.full(count, number, dtype), None)
         return name
 
     def _tensor(self, name: str, array: Array, change: Callable[[Array], Array] | None) -> Any:

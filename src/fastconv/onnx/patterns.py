@@ -188,9 +188,9 @@ def _biased(parts: _Parts, step: "Step") -> "Step | None":
 
 
 def _bare(parts: _Parts, step: "Step") -> "Step | None":
-    """Instances normalised, times one plus zero, which nobody learns."""
-    scale, bias = step.inputs[1:]
-    return replace(step, inputs=step.inputs[:1]) if parts.filled(scale, 1) and parts.filled(bias, 0) else None
+    """What is normalised, times one plus zero, which nobody learns."""
+    bare = len(step.inputs) == 3 and parts.filled(step.inputs[1], 1) and parts.filled(step.inputs[2], 0)
+    return replace(step, inputs=step.inputs[:1]) if bare else None
 
 
 def _grouped(parts: _Parts, step: "Step") -> "Step | None":
@@ -207,6 +207,6 @@ def _grouped(parts: _Parts, step: "Step") -> "Step | None":
 
 
 _WHOLES: dict[str, tuple[Callable[[_Parts, "Step"], "Step | None"], ...]] = {
-    "Add": (_affine, _biased), "Div": (_gelu, _normalised), "InstanceNormalization": (_bare,), "Mul": (_gelu, _affine),
-    "Reshape": (_grouped,),
+    "Add": (_affine, _biased), "Div": (_gelu, _normalised), "GroupNormalization": (_bare,),
+    "InstanceNormalization": (_bare,), "LayerNormalization": (_bare,), "Mul": (_gelu, _affine), "Reshape": (_grouped,),
 }  # fmt: skip

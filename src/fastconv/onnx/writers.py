@@ -69,7 +69,7 @@ def _batch_norm(draft: Draft, node: Node) -> None:
         raise TypeError("a normalisation by the batch's statistics in evaluation mode has no ONNX operator")
     channels = x.shape[1]
     given = [
-        draft.constant(np.full(channels, fill, x.dtype)) if value is None else draft.name(value)
+        draft.filled(channels, fill, x.dtype) if value is None else draft.name(value)
         for value, fill in ((weight, 1), (bias, 0))
     ]
     momentum = 1.0 if op.momentum is None else 1 - op.momentum
@@ -83,7 +83,7 @@ def _affine(draft: Draft, node: Node, shape: tuple[int, ...]) -> list[str]:
     x, *given = node.inputs
     assert x is not None
     return [draft.name(x)] + [
-        draft.constant(np.full(shape, fill, x.dtype)) if value is None else draft.name(value)
+        draft.filled(shape, fill, x.dtype) if value is None else draft.name(value)
         for value, fill in zip(given, (1, 0), strict=True)
     ]
 
