@@ -3,7 +3,8 @@
     python bench/finetune_torch.py --weights efficientnet_lite0.onnx
 
 Takes the example's options and prints what the example prints; processor time of one thread. Batches are made by
-fastconv, a few per cent of the time. Needs PyTorch.
+fastconv, a few per cent of the time. Needs PyTorch. Measured: 87.59 % after 740 s, and 97 to test (PyTorch 2.13,
+AVX-512, a busy machine, 2026-11-28); the example's 87.33 % took 366 and 40 s.
 """
 
 import sys
