@@ -85,14 +85,12 @@ def _layer(b, at, i, j):
             lambda: (nn.Linear(c, k, bias=j % 3 != 0), (n, k)),
             lambda: (nn.Linear(c, k), (n, k)),
             lambda: (nn.BatchNorm1d(c), (n, c)),
-            lambda: (nn.LayerNorm(c), (n, c)),
         ]
     if len(sizes) == 1:
         plain += [
             lambda: (nn.Conv1d(c, k, 3, padding=1, bias=j % 3 != 0), (n, k, *sizes)),
             lambda: (nn.Conv1d(c, c, 1, groups=c), (n, c, *sizes)),
             lambda: (nn.BatchNorm1d(c, momentum=None if j % 2 else 0.1), (n, c, *sizes)),
-            lambda: (nn.LayerNorm(sizes[0], bias=j % 3 != 0), (n, c, *sizes)),
         ]
     if len(sizes) == 2:
         half = tuple((size - 1) // 2 + 1 for size in sizes)
@@ -101,7 +99,6 @@ def _layer(b, at, i, j):
             lambda: (nn.Conv2d(c, 2 * c, 3, padding=1, stride=2, groups=c), (n, 2 * c, *half)),
             lambda: (nn.BatchNorm2d(c, affine=j % 3 != 0), (n, c, *sizes)),
             lambda: (nn.Conv2d(c, k, 1), (n, k, *sizes)),
-            lambda: (nn.LayerNorm((c, *sizes)), (n, c, *sizes)),
             lambda: (nn.ChannelShuffle(c), (n, c, *sizes)),
             lambda: (nn.ReflectionPad2d((min(1, sizes[1] - 1), 0, 0, sizes[0] - 1)),
                      (n, c, 2 * sizes[0] - 1, sizes[1] + min(1, sizes[1] - 1))),
@@ -110,6 +107,10 @@ def _layer(b, at, i, j):
         ]
     if c % 4 == 0 and len(sizes) == 2:
         plain.append(lambda: (nn.PixelShuffle(2), (n, c // 4, *(2 * size for size in sizes))))
+    # a number normalised by itself is rounding alone, which differences would take for a slope
+    over = (c,) if len(sizes) == 0 else sizes if len(sizes) == 1 else (c, *sizes)
+    if int(np.prod(over)) > 1:
+        plain.append(lambda: (nn.LayerNorm(over, bias=j % 3 != 0), (n, c, *sizes)))
     if c * int(np.prod(sizes)) > c:
         plain.append(lambda: (nn.GroupNorm(c, c, affine=j % 3 != 0), (n, c, *sizes)))
     if c * int(np.prod(sizes)) > 1:
