@@ -5,10 +5,12 @@ pages that hold those files.
 """
 
 import ast
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
+import draw_gallery
 
 from fastconv import cli
 
@@ -25,23 +27,43 @@ def write_if_new(path: Path, text: str) -> None:
         path.write_text(text, "utf-8")
 
 
+def in_markdown(said: str) -> str:
+    """Return what the head of a script says, but for its first line: indented parts are shown as they are."""
+    parts = []
+    for part in said.partition("\n")[2].strip("\n").split("\n\n"):
+        plain = not all(line.startswith("    ") for line in part.splitlines())
+        kept = bool(parts) and parts[-1][0] is plain
+        parts.append((plain, part)) if plain or not kept else parts.append((plain, parts.pop()[1] + "\n\n" + part))
+    return "\n\n".join(
+        part.replace("``", "`") if plain else f"```text\n{textwrap.dedent(part)}\n```" for plain, part in parts
+    )
+
+
 def write_examples(app: Any) -> None:
-    """Write ``examples/``: the table of the scripts, and a page of each: what its head says, then the script."""
+    """Write ``examples/``: a gallery and the table of the scripts, and a page of each, with what its head says."""
     folder = Path(app.srcdir) / "examples"
     folder.mkdir(exist_ok=True)
     table = (ROOT / "examples" / "README.md").read_text("utf-8")
-    names = []
+    names, cards = [], ""
     for script in sorted((ROOT / "examples").glob("*.py")):
         names.append(script.stem)
         table = table.replace(f"[{script.name}]({script.name})", f"[{script.name}]({script.stem}.md)")
         said = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
-        title, _, rest = said.partition("\n")
+        title, picture = said.partition("\n")[0].rstrip("."), f"../pictures/examples/{script.stem}.png"
+        drawn = " ".join(["--picture FILE", *draw_gallery.OPTIONS.get(script.stem, ())])
+        image = f"![What {script.name} draws]({picture})"
+        there = (folder / picture).is_file()  # not of all scripts there is one
+        linked = f"[{image}]({script.stem}.md)\n\n" * there
+        cards += f":::{{container}} card\n{linked}[{title}]({script.stem}.md)\n:::\n"
+        shown = f"{image}\n\nDrawn by `{script.name} {drawn}`.\n\n" * there
         write_if_new(
             folder / f"{script.stem}.md",
-            f"# {title.rstrip('.')}\n\n```text\n{rest.strip()}\n```\n\n"
+            f"# {title}\n\n{shown}{in_markdown(said)}\n\n"
             f"```{{literalinclude}} ../../examples/{script.name}\n:language: python\n```\n",
         )
-    write_if_new(folder / "index.md", table + "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n")
+    head, _, rest = table.partition("\n\n")
+    toctree = "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
+    write_if_new(folder / "index.md", f"{head}\n\n::::{{container}} gallery\n{cards}::::\n\n{rest}{toctree}")
 
 
 def write_commands(app: Any) -> None:

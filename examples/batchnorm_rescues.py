@@ -21,7 +21,7 @@ import argparse
 
 import fastconv
 from fastconv import config, data, init, nn, optim, schedule
-from fastconv.train import Diverged, Trainer, evaluate
+from fastconv.train import Diverged, History, Trainer, evaluate
 
 SCALES = {"He / 100": 0.01, "He": 1.0, "He × 30": 30.0}
 
@@ -45,16 +45,18 @@ def build(normalised: bool, scale: float, seed: int) -> nn.Sequential:
     return model
 
 
-def train(model: nn.Sequential, batches: data.Batches, test: data.Batches, lr: float, epochs: int) -> float | None:
-    """Return the test accuracy, None if the loss passed all bounds."""
+def train(
+    model: nn.Sequential, batches: data.Batches, test: data.Batches, lr: float, epochs: int
+) -> tuple[float | None, History]:
+    """Return the test accuracy, None if the loss passed all bounds, and the epochs."""
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     steps = schedule.Cosine(epochs * len(batches))
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, schedule=steps, progress=False)
     try:
         trainer.fit(batches, epochs=epochs)
     except Diverged:
-        return None
-    return evaluate(model, nn.CrossEntropyLoss(), test).accuracy
+        return None, trainer.history
+    return evaluate(model, nn.CrossEntropyLoss(), test).accuracy, trainer.history
 
 
 def main(argv: list[str] | None = None) -> dict[tuple[str, bool], float | None]:
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> dict[tuple[str, bool], float | None]:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="FILE", help="draw loss and accuracy by epoch (fastconv[plot])")
     parser.add_argument("--quick", action="store_true", help="one epoch on a few images: only to see it run")
     args = parser.parse_args(argv)
     epochs, images = (1, 200) if args.quick else (args.epochs, None)
@@ -70,6 +73,7 @@ def main(argv: list[str] | None = None) -> dict[tuple[str, bool], float | None]:
     standardizer = data.Standardizer.fit(digits.train.images)
     test = data.Batches(*digits.test, 360, shuffle=False, standardize=standardizer)
     found: dict[tuple[str, bool], float | None] = {}
+    histories: dict[str, History] = {}
     print(f"{'initial weights':18}{'plain':>10}{'normalised':>14}   ({config.threads()} threads)")
     for name, scale in SCALES.items():
         for normalised in (False, True):
@@ -77,9 +81,15 @@ def main(argv: list[str] | None = None) -> dict[tuple[str, bool], float | None]:
                 digits.train.images[:images], digits.train.labels[:images], 32, args.seed, standardize=standardizer
             )
             model = build(normalised, scale, args.seed)
-            found[name, normalised] = train(model, batches, test, args.lr, epochs)
+            found[name, normalised], history = train(model, batches, test, args.lr, epochs)
+            if len(history):  # what diverges at once has no epoch
+                histories[f"{name}, {'normalised' if normalised else 'plain'}"] = history
         cells = ("diverged" if (got := found[name, n]) is None else f"{100 * got:.1f} %" for n in (False, True))
         print("{:18}{:>10}{:>14}".format(name, *cells))
+    if args.picture:
+        from fastconv import viz
+
+        viz.curves(histories).savefig(args.picture)
     return found
 
 

@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--epochs", type=int, default=16, help="of which the last sixth sees whole images")
     parser.add_argument("--lr", type=float, default=0.2, help="learning rate at its peak")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="FILE", help="draw what five epochs see of some images (fastconv[plot])")
     parser.add_argument("--quick", action="store_true", help="two epochs on a few images: only to see it run")
     args = parser.parse_args(argv)
     epochs, images, batch_size = (2, 128, 32) if args.quick else (args.epochs, 50_000, 128)
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> float:
         cifar.test.images[:images], cifar.test.labels[:images], 256, shuffle=False, standardize=standardizer
     )
 
+    if args.picture:
+        draw(args.picture, cifar, train.augment, args.seed)
     fastconv.manual_seed(args.seed)
     model, loss = models.build(args.model, cifar.shape, 10), nn.CrossEntropyLoss()
     optimizer = optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
@@ -83,6 +86,21 @@ def main(argv: list[str] | None = None) -> float:
         f"{trainer.step} steps in {sum(trainer.history['seconds']):.0f} s of training on {config.threads()} threads"
     )
     return found.accuracy
+
+
+def draw(path: str, cifar: data.Dataset, augment: data.Augment, seed: int, images: int = 10, epochs: int = 5) -> None:
+    """Draw some images as they are, and below each what as many epochs make of it, cropped as most of them are."""
+    from matplotlib.figure import Figure
+
+    few = data.Samples(cifar.train.images[:images], cifar.train.labels[:images])
+    jittered = data.Batches(*few, images, seed, shuffle=False, augment=augment)
+    rows = [few.images, *(jittered.batch(epoch, 0)[0][:, :, 4:-4, 4:-4].copy() for epoch in range(epochs))]
+    figure = Figure(figsize=(images, 1 + epochs), layout="constrained")
+    for panels, row in zip(figure.subplots(1 + epochs, images), rows, strict=True):
+        for panel, image in zip(panels, row, strict=True):
+            panel.imshow(image.transpose(1, 2, 0).astype(np.uint8), interpolation="nearest")
+            panel.set_axis_off()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--jitter", action="store_true", help="shift and mirror the images")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="FILE", help="draw the filters of the first layer (fastconv[plot])")
     parser.add_argument("--quick", action="store_true", help="two epochs on a few images: only to see it run")
     args = parser.parse_args(argv)
     epochs, images = (2, 500) if args.quick else (args.epochs, 50_000)
@@ -50,6 +51,10 @@ def main(argv: list[str] | None = None) -> float:
         f"cifar-small{' with jitter' * args.jitter}, seed {args.seed}: test accuracy {100 * found.accuracy:.2f} %, "
         f"{trainer.step} steps in {sum(trainer.history['seconds']):.0f} s on {config.threads()} threads"
     )
+    if args.picture:
+        from fastconv import viz
+
+        viz.filters(model).savefig(args.picture)
     return found.accuracy
 
 

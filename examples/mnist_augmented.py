@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="FILE", help="draw the digits it is most wrong about (fastconv[plot])")
     parser.add_argument("--quick", action="store_true", help="two epochs on a few images: only to see it run")
     args = parser.parse_args(argv)
     epochs, images = (2, 2000) if args.quick else (args.epochs, 60_000)
@@ -50,6 +51,11 @@ def main(argv: list[str] | None = None) -> float:
         f"test accuracy {100 * found.accuracy:.2f} % after {epochs}, "
         f"{trainer.step} steps in {sum(trainer.history['seconds']):.0f} s on {config.threads()} threads"
     )
+    if args.picture:
+        from fastconv import viz
+
+        scores = model.predict(standardizer(mnist.test.images))
+        viz.mistakes(mnist.test.images, mnist.test.labels, scores, mnist.classes).savefig(args.picture)
     return found.accuracy
 
 

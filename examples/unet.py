@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> list[float]:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="FILE", help="draw digits, masks and what it gives (fastconv[plot])")
     parser.add_argument("--quick", action="store_true", help="two epochs on a few images: only to see it run")
     args = parser.parse_args(argv)
     epochs, images = (2, 320) if args.quick else (args.epochs, None)
@@ -93,7 +94,26 @@ def main(argv: list[str] | None = None) -> list[float]:
         f"test: {100 * right.mean():.1f} % of all pixels right, {100 * right[ink].mean():.1f} % of the ink; "
         f"{seconds:.0f} s of processor time"
     )
+    if args.picture:
+        draw(args.picture, x, y, model.predict(x[:16]).argmax(axis=1))
     return history
+
+
+def draw(path, x, masks, found):
+    """Draw digits, their masks and those of a net below each other: a colour for each class, paper is white."""
+    from matplotlib.figure import Figure
+
+    colours = data.palette()
+    colours[0] = 255
+    figure = Figure(figsize=(len(found) * 0.7, 2.2), layout="constrained")
+    for panels, kind in zip(figure.subplots(3, len(found)), ("image", "mask", "found"), strict=True):
+        for i, panel in enumerate(panels):
+            panel.set(xticks=[], yticks=[], ylabel="" if i else kind)
+            if kind == "image":
+                panel.imshow(-x[i, 0], cmap="gray", interpolation="nearest")
+            else:
+                panel.imshow(colours[masks[i] if kind == "mask" else found[i]], interpolation="nearest")
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -150,3 +150,41 @@ def test_docstrings_are_completed_from_those_they_refer_to():
     assert sections(functional.conv1d_backward.__doc__, "Parameters") == set(
         inspect.signature(functional.conv1d_backward).parameters
     )
+
+
+SOURCE = re.compile(r"\b(19|20)\d\d\b|arXiv|CS231n")
+"""A paper or lecture by its year, or by its name."""
+
+NO_SOURCE = {
+    "what holds or moves other things, and computes nothing": (
+        "Bias Flatten GraphModule Identity Loss Module ModuleDict ModuleList Parameter ReflectionPad2d Sequential "
+        "TraceError Upsample ZeroPad2d blank Optimizer ParamGroup Recipe build apply fans"
+    ),
+    "a formula of the textbooks, which stands there": (
+        "AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool1d AvgPool2d BCEWithLogitsLoss Constant EMA GlobalMaxPool2d "
+        "Hardtanh L1Loss Linear LogSoftmax MSELoss MaxPool1d MaxPool2d Sigmoid Softmax StepLR Tanh clip_grad_value_"
+    ),
+    "that of two dimensions, in one": "Conv1d ConvTranspose1d",
+}
+"""Public names of layers, losses, optimisers, schedules, nets and initialisations that need none, and why."""
+
+
+def sourced(value, module, hops=2):
+    """Whether a docstring names a source, or one that it leads to: of a function, a class, or the file of a net."""
+    said = inspect.getdoc(value) or ""
+    if SOURCE.search(said):
+        return True
+    places = (module, imported("fastconv.functional"))
+    led = [getattr(place, name, None) for name in re.findall(r"`~?(?:[\w.]+\.)?(\w+)`", said) for place in places]
+    if module.__name__ == "fastconv.models":
+        led.append(inspect.getmodule(value))
+    return hops > 0 and any(other is not None and sourced(other, module, hops - 1) for other in led)
+
+
+@pytest.mark.parametrize("name", [f"fastconv.{part}" for part in ("nn", "models", "optim", "schedule", "init")])
+def test_what_comes_from_the_literature_names_its_source(name):
+    module = imported(name)
+    free = {public for names in NO_SOURCE.values() for public in names.split()}
+    values = {public: getattr(module, public) for public in module.__all__}
+    callables = {public: v for public, v in values.items() if inspect.isclass(v) or inspect.isfunction(v)}
+    assert not [public for public, value in callables.items() if public not in free and not sourced(value, module)]

@@ -24,7 +24,10 @@ class Identity(Module):
 
 
 class ReLU(Module):
-    """max(x, 0); NaN stays NaN. It runs in the pass of the Conv, Linear, Bias or BatchNorm before it."""
+    """max(x, 0); NaN stays NaN. It runs in the pass of the Conv, Linear, Bias or BatchNorm before it.
+
+    V. Nair and G. Hinton, ICML 2010.
+    """
 
     def forward(self, input: Any) -> Any:
         return F.relu(input)
@@ -76,7 +79,7 @@ class PReLU(Module):
 
 
 class ReLU6(Module):
-    """min(max(x, 0), 6); NaN stays NaN."""
+    """min(max(x, 0), 6); NaN stays NaN. A. Krizhevsky, "Convolutional deep belief networks on CIFAR-10", 2010."""
 
     def forward(self, input: Any) -> Any:
         return F.relu6(input)
@@ -131,6 +134,8 @@ class ELU(Module):
 class GELU(Module):
     """x · Φ(x), Φ the normal distribution, or with ``approximate="tanh"`` its approximation by tanh.
 
+    D. Hendrycks and K. Gimpel, "Gaussian error linear units", arXiv 1606.08415, 2016.
+
     Parameters
     ----------
     approximate : {"none", "tanh"}
@@ -151,28 +156,28 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """x · sigmoid(x)."""
+    """x · sigmoid(x). S. Elfwing, E. Uchibe and K. Doya, "Sigmoid-weighted linear units", arXiv 1702.03118, 2017."""
 
     def forward(self, input: Any) -> Any:
         return F.silu(input)
 
 
 class Mish(Module):
-    """x · tanh(log(1 + exp(x)))."""
+    """x · tanh(log(1 + exp(x))). D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020."""
 
     def forward(self, input: Any) -> Any:
         return F.mish(input)
 
 
 class Hardswish(Module):
-    """x · min(max(x + 3, 0), 6) / 6."""
+    """x · min(max(x + 3, 0), 6) / 6. A. Howard et al., "Searching for MobileNetV3", ICCV 2019."""
 
     def forward(self, input: Any) -> Any:
         return F.hardswish(input)
 
 
 class Hardsigmoid(Module):
-    """min(max(x + 3, 0), 6) / 6."""
+    """min(max(x + 3, 0), 6) / 6. A. Howard et al., "Searching for MobileNetV3", ICCV 2019."""
 
     def forward(self, input: Any) -> Any:
         return F.hardsigmoid(input)
@@ -180,6 +185,8 @@ class Hardsigmoid(Module):
 
 class Softplus(Module):
     """log(1 + exp(`beta` · x)) / `beta`, and x itself where `beta` · x > `threshold`.
+
+    C. Dugas et al., "Incorporating second-order functional knowledge", NIPS 2000.
 
     Parameters
     ----------
@@ -217,7 +224,7 @@ class Sigmoid(Module):
 
 
 class Softsign(Module):
-    """``x / (1 + |x|)``."""
+    """``x / (1 + |x|)``. J. Bergstra et al., "Quadratic polynomials learn better image features", 2009."""
 
     def forward(self, input: Any) -> Any:
         return F.softsign(input)

@@ -136,6 +136,8 @@ class Conv1d(_Conv):
 class Conv2d(_Conv):
     """Correlate images (N, C, H, W) with filters: see :func:`fastconv.functional.conv2d`.
 
+    Y. LeCun et al., "Backpropagation applied to handwritten zip code recognition", Neural Computation 1, 1989.
+
     Parameters
     ----------
     in_channels, out_channels : int
@@ -269,6 +271,8 @@ class ConvTranspose1d(_ConvTranspose):
 
 class ConvTranspose2d(_ConvTranspose):
     """The transposed convolution of images (N, C, H, W): see :func:`fastconv.functional.conv_transpose2d`.
+
+    M. Zeiler et al., "Deconvolutional networks", CVPR 2010.
 
     Parameters
     ----------

@@ -112,6 +112,8 @@ class Steps:
 class DeepResidual(Module):
     """L layers ``h = h + alpha * act(h W_i + b_i)`` on (N, width), updated by their own SGD inside `backward`.
 
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016.
+
     There is no gradient array as large as the weights: `backward` walks the layers from last to first and
     takes each a step along, ``W -= lr * dW``, while it passes the gradient on. The optimiser of the net has no part in
     that, unless it leads the layer: ``optimizer.add_layers(model)`` has its schedule and its weight decay, and a

@@ -290,6 +290,8 @@ class CrossEntropyLoss(Loss):
 class MultiMarginLoss(Loss):
     """The multi-class hinge: see :func:`fastconv.functional.multi_margin_loss`.
 
+    K. Crammer and Y. Singer, JMLR 2001, whose hinge takes the worst class; the mean of all is PyTorch's.
+
     Parameters
     ----------
     margin : float

@@ -45,6 +45,8 @@ class _BatchNorm(Module):
 class BatchNorm1d(_BatchNorm):
     """Normalise every channel of (N, C) or (N, C, L).
 
+    S. Ioffe and C. Szegedy, "Batch normalization", ICML 2015.
+
     By the batch's statistics in training, by the running ones in evaluation.
 
     Parameters

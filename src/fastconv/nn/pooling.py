@@ -88,6 +88,8 @@ class AvgPool2d(Module):
 class MaxUnpool2d(Module):
     """Images of zeros with each element where a max pooling found it: see :func:`fastconv.functional.max_unpool2d`.
 
+    M. Zeiler and R. Fergus, "Visualizing and understanding convolutional networks", ECCV 2014.
+
     It is called with the elements and their indices, and with the size of the images where they may have several.
 
     Parameters
@@ -217,7 +219,10 @@ class AdaptiveMaxPool2d(Module):
 
 
 class GlobalAvgPool2d(Module):
-    """The mean of each plane: (N, C, H, W) to (N, C, 1, 1)."""
+    """The mean of each plane: (N, C, H, W) to (N, C, 1, 1).
+
+    M. Lin, Q. Chen and S. Yan, "Network in network", ICLR 2014.
+    """
 
     def forward(self, input: Any) -> Any:
         return F.global_avg_pool2d(input)

@@ -11,6 +11,8 @@ from fastconv.nn.pooling import AdaptiveAvgPool2d
 class SqueezeExcitation(Module):
     """Scale each channel of an image by a number that a small net makes of all channels' means.
 
+    J. Hu, L. Shen and G. Sun, "Squeeze-and-excitation networks", CVPR 2018.
+
     Names of parameters and arguments are those of ``torchvision.ops.SqueezeExcitation``.
 
     Parameters

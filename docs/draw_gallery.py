@@ -1,0 +1,40 @@
+"""Draw the pictures of the examples' gallery into ``docs/pictures/examples``.
+
+    FASTCONV_DATA=folder python docs/draw_gallery.py [NAME...]
+
+Each is what the script itself draws with ``--picture``. Some are drawn from less than the script does by itself, so
+that all take some four minutes of processor time; the pages say with which options. ``FASTCONV_DATA`` holds MNIST and
+CIFAR-10. What builds the site takes the pictures as they are: some examples run
+for half an hour, so that no build could run them all.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "pictures" / "examples"
+OPTIONS = {
+    "initialisation_study": [],
+    "batchnorm_rescues": [],
+    "unet": [],
+    "random_vs_grid": [],
+    "linear_cifar10": [],
+    "mnist_augmented": ["--epochs", "2"],
+    "cifar_small": ["--epochs", "1"],
+    "cifar10_best": ["--quick"],  # drawn before it trains
+}
+"""What each script is called with; finetune_efficientnet takes too long for one, and draws none."""
+
+
+def main() -> None:
+    """Run the scripts that are named, or all."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or OPTIONS:
+        script = FOLDER.parents[2] / "examples" / f"{name}.py"
+        words = [sys.executable, str(script), *OPTIONS[name], "--picture", str(FOLDER / f"{name}.png")]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        print(FOLDER / f"{name}.png", flush=True)
+
+
+if __name__ == "__main__":
+    main()
