@@ -22,6 +22,30 @@ typedef struct FC(rows_place) {
 
 #define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? at->y_pixel[i] : (i) * a->y_col)
 
+/* The epilogue of a tile's sums, in registers: each of its steps for all of them, so that none is asked for twice */
+FC_INLINE void FC(rows_finish)(const fc_rows *a, const FC(rows_place) *at, VEC (*acc)[FC_NV], const int mr,
+                               const int nv)
+{
+    const T *bias = a->e.bias, *scale = a->e.scale, *shift = a->e.shift;
+    for (int v = 0; v < nv; v++) {
+        const ptrdiff_t k = at->k + v * LANES, part = v == nv - 1 ? at->tail : 0;
+        if (bias) {
+            const VEC b = FC(get)(bias + k, part);
+            FC_UNROLL for (int i = 0; i < mr; i++)
+                acc[i][v] = V(add)(acc[i][v], b);
+        }
+        if (scale) {
+            const VEC f = FC(get)(scale + k, part), s = FC(get)(shift + k, part);
+            FC_UNROLL for (int i = 0; i < mr; i++)
+                acc[i][v] = V(fma)(acc[i][v], f, s);
+        }
+    }
+    if (at->stages.act != FC_ACT_none)
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = FC(act_vec)(acc[i][v], &a->e, at->stages.act);
+}
+
 /* One tile: mr pixels, nv vectors of channels */
 FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr, const int nv)
 {
@@ -52,8 +76,9 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr,
                 FC_AGAIN(three[i / 3]); /* not to be taken apart into one offset a pixel again */
             }
         for (ptrdiff_t c = from; c < to;) {
-            const ptrdiff_t stop = to - c < FC(ROWS_TERMS) ? to : c + FC(ROWS_TERMS);
+            ptrdiff_t stop = to;
             if (at->left > 0) {
+                stop = to - c < FC(ROWS_TERMS) ? to : c + FC(ROWS_TERMS);
                 at->left -= at->fetched;
                 for (ptrdiff_t i = 0; i < at->fetched; i++, at->next += 64)
                     FC_PREFETCH_FAR(at->next);
@@ -77,18 +102,18 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr,
             }
         }
     }
-    for (int i = 0; i < mr; i++)
-        for (int v = 0; v < nv; v++) {
-            T *yi = at->y + Y_PIXEL(i) + v * LANES;
-            const int part = v == nv - 1 && tail;
-            VEC r = acc[i][v];
-            if (last == a->depth)
-                r = FC(finish_vec)(r, &a->e, at->stages.act, at->k + v * LANES, part ? tail : 0);
-            if (part)
-                V(store_n)(yi, r, tail);
-            else
-                V(store)(yi, r);
-        }
+    if (last == a->depth)
+        FC(rows_finish)(a, at, acc, mr, nv);
+    FC_UNROLL for (int i = 0; i < mr; i++) {
+        T *yi = at->y + Y_PIXEL(i);
+        FC_UNROLL for (int v = 0; v < nv - 1; v++)
+            V(store)(yi + v * LANES, acc[i][v]);
+        if (!tail)
+            V(store)(yi + (nv - 1) * LANES, acc[i][nv - 1]);
+    }
+    if (tail)
+        for (int i = 0; i < mr; i++)
+            V(store_n)(at->y + Y_PIXEL(i) + (nv - 1) * LANES, acc[i][nv - 1], tail);
 }
 
 /* An instance for each size, each a function of its own: among many loops compilers run out of registers */

@@ -29,19 +29,18 @@ cdef Way cheapest(const Correlation *a, Way otherwise) noexcept nogil:
 
     Cycles a pixel: vectors of channels spend half a cycle on each multiply-add of a vector when they fill a tile, more
     when one vector of channels is all there is: each multiply-add then loads a factor of its own, which high tiles hide
-    (the planes' figure is for low ones). The other two spend some time on each element that changes places.
+    but low ones do not. The other two spend some time on each element that changes places.
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
     if a.depthwise or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
         return otherwise
     cdef double depth = a.ntaps * a.cg, filled
-    cdef double over_channels = depth * vectors * (0.85 if vectors == 1 else 0.55)
+    cdef double over_channels = depth * vectors * (0.55 if vectors > 1 else 0.6 if a.table.mr > 8 else 0.85)
     filled = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
     cdef double over_pixels = 0.55 * depth * a.kg / (lanes * filled) + a.kg + a.cg
     filled = <double>a.n / (ceil_div(a.n, lanes) * lanes)
     cdef double over_images = 0.6 * depth * a.kg / (lanes * filled) + 0.3 * (a.kg + a.cg)
-    if (over_images < min(over_pixels, depth * 0.6 if a.table.mr > 8 and vectors == 1 else over_channels)
-            and lanes_bytes(a.table, &a.image, 4) < 2 * IMAGES_BYTES):
+    if over_images < min(over_pixels, over_channels) and lanes_bytes(a.table, &a.image, 4) < 2 * IMAGES_BYTES:
         return ABREAST
     return PLANES if over_pixels < over_channels and a.image.sc == 1 else otherwise
 
