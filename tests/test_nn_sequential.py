@@ -98,22 +98,37 @@ def test_normalisation_in_the_pass_of_the_layer_before_changes_no_bit(name, ever
     assert all(result == evaluated(False) for result in results.values())
 
 
+POOLINGS = {
+    "maxima": lambda: nn.MaxPool2d(2),
+    "means": lambda: nn.AvgPool2d(2),
+    "means that overlap": lambda: nn.AvgPool2d(3, 2, 1),
+    "means with gaps": lambda: nn.AvgPool2d(2, 3),
+    "means that leave a border": lambda: nn.AvgPool2d(5),
+    "means of uneven parts": lambda: nn.AdaptiveAvgPool2d((5, 4)),
+    "one mean": lambda: nn.GlobalAvgPool2d(),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("odd", [0.0, -0.0, np.nan, np.inf])
-def test_pooling_that_masks_for_relu_changes_no_bit(odd, every_setting):
+def test_pooling_that_masks_for_relu_changes_no_bit(odd, pooling, every_setting):
     rng = np.random.default_rng(4)
     x = rng.standard_normal((4, 3, 12, 12)).astype(np.float32)
     x[rng.random(x.shape) < 0.3] = odd
-    g = rng.standard_normal((4, 5, 6, 6)).astype(np.float32)
-    g[..., 0] = odd
 
-    def step(fuse):
+    def step(fuse, images=x, channels=5):
         fastconv.manual_seed(5)
-        model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.MaxPool2d(2), fuse=fuse)
+        model = nn.Sequential(nn.Conv2d(3, channels, 1), nn.ReLU(), POOLINGS[pooling](), fuse=fuse)
         with np.errstate(invalid="ignore"):
-            results = [model(x).copy(), model.backward(g).copy(), *(p.grad for p in model.parameters())]
+            y = model(images).copy()
+            g = np.random.default_rng(6).standard_normal(y.shape).astype(np.float32)
+            g[..., 0] = odd
+            results = [y, model.backward(g).copy(), *(p.grad for p in model.parameters())]
         return [np.where(np.isnan(a), np.float32(np.nan), a).tobytes() for a in results]
 
     assert all(result == step(False) for result in every_setting(lambda: step(True)).values())
+    # few images of many channels: tasks are parts of the channels, too
+    assert all(result == step(False, x[:1], 130) for result in every_setting(lambda: step(True, x[:1], 130)).values())
 
 
 def test_a_normalisation_that_goes_on_learning_keeps_its_own_pass():

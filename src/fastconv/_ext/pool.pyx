@@ -7,8 +7,8 @@ across tasks, so blocks and threads change no bit.
 
 from cython.parallel cimport prange
 
-from fastconv._ext.epilogue cimport pixel_pitch
-from fastconv._ext.runtime cimport fc_axis, fc_ops, fc_pool, fc_span, ops, threads_for
+from fastconv._ext.epilogue cimport Epilogue, pixel_pitch
+from fastconv._ext.runtime cimport fc_axis, fc_epilogue, fc_ops, fc_pool, fc_span, ops, threads_for
 
 ctypedef fused real:
     float
@@ -79,7 +79,7 @@ cdef struct Job:
     # rows [0, rows) of each of n images in blocks, channels in parts
     fc_pool pool
     const fc_ops *table
-    Py_ssize_t n, rows, block, blocks, parts
+    Py_ssize_t n, rows, block, blocks, parts, known_pitch
     int threads
 
 
@@ -198,8 +198,13 @@ cdef void max_backward_task(const Job *job, Py_ssize_t index, const real *grad_y
                                 t.begin, t.end)
 
 
-def avg_pool_backward(const real[:, :, :, :] grad_y, real[:, :, :, ::1] grad_x, Geometry g):
-    """Write grad_x (N, H, W, C) from grad_y (N, P, Q, C)."""
+def avg_pool_backward(const real[:, :, :, :] grad_y, real[:, :, :, ::1] grad_x, Geometry g,
+                      const real[:, :, :, :] known=None, Epilogue activation=None):
+    """Write grad_x (N, H, W, C) from grad_y (N, P, Q, C).
+
+    With ``known`` (N, H, W, C), the output of the activation before the pooling, its gradient is taken along: each
+    block goes through it while it is in a core's cache.
+    """
     cdef Py_ssize_t n = grad_x.shape[0], index, tasks
     if n == 0:
         return
@@ -208,13 +213,30 @@ def avg_pool_backward(const real[:, :, :, :] grad_y, real[:, :, :, ::1] grad_x, 
     cdef Py_ssize_t x_pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
     cdef Py_ssize_t y_pitch = pixel_pitch(grad_y.shape, grad_y.strides, sizeof(real))
     cdef Job job = plan(g, n, c, x_pitch, y_pitch, 0, not tiled, sizeof(real) // 4 - 1)
+    cdef const real *output = NULL
+    cdef const fc_epilogue *e = NULL
+    if known is not None:
+        job.known_pitch = pixel_pitch(known.shape, known.strides, sizeof(real))
+        output, e = &known[0, 0, 0, 0], &activation.e
     tasks = n * job.blocks * job.parts
     for index in prange(tasks, nogil=True, schedule='static', num_threads=job.threads):
-        avg_backward_task(&job, index, &grad_y[0, 0, 0, 0], &grad_x[0, 0, 0, 0])
+        avg_backward_task(&job, index, &grad_y[0, 0, 0, 0], &grad_x[0, 0, 0, 0], output, e)
 
 
-cdef void avg_backward_task(const Job *job, Py_ssize_t index, const real *grad_y,
-                            real *grad_x) noexcept nogil:
+cdef void avg_backward_task(const Job *job, Py_ssize_t index, const real *grad_y, real *grad_x, const real *known,
+                            const fc_epilogue *e) noexcept nogil:
     cdef Task t = cut(job, index)
+    cdef Py_ssize_t first = t.begin, end = t.end, at
     grad_y += first_output(&t, t.pool.y_pitch)
-    job.table.avg_pool_backward(&t.pool, grad_y, grad_x + first_input(&t), t.begin, t.end)
+    grad_x += first_input(&t)
+    job.table.avg_pool_backward(&t.pool, grad_y, grad_x, t.begin, t.end)
+    if e == NULL:
+        return
+    if t.pool.tiled:   # rows are those of the output: these are the input's that were written
+        first = t.pool.h.spans[t.begin].first if t.begin else 0
+        end = t.pool.h.spans[t.end].first if t.end < t.pool.h.outputs else t.pool.h.inputs
+    at = first * t.pool.w.inputs
+    known += (t.image * t.pool.h.inputs * t.pool.w.inputs + at) * job.known_pitch + t.channel
+    grad_x += at * t.pool.x_pitch
+    job.table.activate_backward(e, grad_x, t.pool.x_pitch, known, job.known_pitch, grad_x, t.pool.x_pitch,
+                                (end - first) * t.pool.w.inputs, t.pool.channels)

@@ -121,7 +121,8 @@ class Frame:
     work : list of ndarray
         Memory asked for by `Operation.work`, for this one direction.
     activation : (str or None, tuple)
-        Forward: name and parameters of an activation to apply last. Backward of an operation that `masks`: the same.
+        Forward: name and parameters of an activation to apply last. Backward of an operation that `masks`: the same; of
+        one that `takes_along`: those of the activation before it.
     slopes : ndarray or None
         Forward: the parameter of an activation that has one number per channel, in the place of others.
     add : ndarray or None
@@ -172,6 +173,9 @@ class Operation:
         The output may lie where the first input lies, once nobody else reads that.
     masks : tuple of str
         Activations fused behind it whose gradient its own backward takes along (it then reads its output).
+    takes_along : bool
+        Of a pooling: it takes the gradient of the activation before it along in its own backward, and reads its input
+        for it; else its `mask` does that before, to the gradient of its output.
     stateful : bool
         It does something beside its outputs (a hook, counters), so that it runs even where nobody reads them.
     runs_again : bool
@@ -200,6 +204,7 @@ class Operation:
     accumulates: ClassVar[tuple[int, ...]] = ()
     inplace: bool = False
     masks: ClassVar[tuple[str, ...]] = ()
+    takes_along: ClassVar[bool] = False
     stateful: bool = False
     keeps_saved: ClassVar[bool] = False
     trains_itself: bool = False

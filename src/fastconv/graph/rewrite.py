@@ -7,7 +7,7 @@
 | convolution, linear, bias, batch normalisation, transposed convolution | PReLU | by the head's `takes` |
 | normalisation of groups or rows | activation | by the head's `takes` |
 | addition | activation | always |
-| max pooling | the gradient of the ReLU before it | in training |
+| pooling | the gradient of the ReLU before it | in training |
 
 An activation whose gradient is made from its input has that kept in the same pass, where gradients are wanted.
 
@@ -174,6 +174,8 @@ def _earlier(value: Value, host: Group, made: dict[Value, Group]) -> bool:
 def _mask_behind(pool: Group, before: Group | None, readers: Counter[Value]) -> None:
     """Let a pooling take the gradient of the activation before it along."""
     if before is None or before is pool or "pool" not in pool.op.takes or before.activation is None:
+        return
+    if before.masks and pool.op.takes_along:  # its own backward has the numbers at hand
         return
     activation = before.activation.op.name
     if activation == "relu" and readers[before.outputs[0]] == 1:

@@ -136,10 +136,18 @@ class _Scheduler:
 
     def _backward_reads(self, g: Group) -> Iterator[Value]:
         """Yield the values that a group's backward reads."""
-        yield from (v for v in (g.inputs[i] for i in g.op.reads(self._wanted(g))) if v is not None)
+        yield from (v for v in (g.inputs[i] for i in self._reads(g)) if v is not None)
         activated = g.activation is not None and not g.pooled and not g.keeps_input
-        if g.op.reads_outputs or g.masks or g.behind is not None or activated:
+        if g.op.reads_outputs or g.masks or self._masks_before(g) or activated:
             yield from g.outputs
+
+    def _reads(self, g: Group) -> tuple[int, ...]:
+        """Return which of its inputs a group's first operation reads in backward."""
+        return (0,) if g.behind is not None and g.op.takes_along else g.op.reads(self._wanted(g))
+
+    def _masks_before(self, g: Group) -> bool:
+        """Return whether a pooling takes the gradient of its output through the activation before it."""
+        return g.behind is not None and not g.op.takes_along
 
     def _again(self, index: int, value: Value) -> bool:
         """Return whether a value that a group reads is one that its segment computes once more."""
@@ -334,9 +342,9 @@ class _Scheduler:
         outputs = [self._seen(value) for value in g.outputs]
         activation = None if g.masks or g.pooled else g.activation
         first = g.op if g.behind is not None or activation is None else activation.op
-        takes = (PIXELS,) if g.behind is not None or first.spaced_gradient else ()
+        takes = (PIXELS,) if self._masks_before(g) or first.spaced_gradient else ()
         grads = [self._close(ref) if ref and ref.gaps and ref.gaps not in takes else ref for ref in grads]
-        if g.behind is not None:
+        if self._masks_before(g):
             grads[0] = self._masked(g.op.mask, grads[0], Frame([None], [outputs[0]]))  # type: ignore[attr-defined]
         after: list[tuple[Value, Ref]] = []
         if activation is not None:
@@ -360,13 +368,13 @@ class _Scheduler:
                 targets[position] = self._target(g.op, position, value, after)
         if any(target is not None for target in targets) or g.op.trains_itself:
             inputs = [None if value is None else self._seen(value) for value in g.inputs]
-            read = g.op.reads(self._wanted(g))
+            read = self._reads(g)
             reads = [ref if i in read else bare(ref) for i, ref in enumerate(inputs)]
             own = g.op.reads_outputs or g.masks
             frame = Frame(reads, outputs if own else [bare(ref) for ref in outputs], self.saved.get(index, []),
                           grads, targets)  # fmt: skip
             frame.work = [self.slot(spec, "work") for spec in g.op.work(True, *specs)]
-            frame.activation = _activation(g) if g.masks else (None, ())
+            frame.activation = _activation(g) if g.masks else (g.behind if g.op.takes_along else None, ())
             self.plan.backward.append(Step(g.op.backward, frame, index))
         for value, ref in after:
             self._give(value, ref)

@@ -10,8 +10,8 @@ class Sequential(Module):
     """Layers one after the other.
 
     Neighbours run as one where that changes no bit (`plan` shows it): Conv, Linear (+ Bias) (+ ReLU) and BatchNorm
-    (+ ReLU) are one pass forward, in evaluation Conv, Linear (+ Bias) + BatchNorm (+ ReLU). In training a MaxPool2d
-    behind a ReLU applies the ReLU's gradient to its own, smaller one. What a forward hook looks at runs on its own.
+    (+ ReLU) are one pass forward, in evaluation Conv, Linear (+ Bias) + BatchNorm (+ ReLU). In training a pooling
+    behind a ReLU takes the ReLU's gradient along. What a forward hook looks at runs on its own.
 
     Parameters
     ----------

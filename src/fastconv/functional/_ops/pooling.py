@@ -112,13 +112,17 @@ class AdaptiveMaxPool(_Max):
 
 
 class _Mean(_Pool):
+    takes = ("pool",)
+    takes_along = True
+
     def forward(self, f: Frame) -> Iterator[Call]:
         [x], [y] = f.x, f.y
         yield _pooling.run_mean[y.dtype], (memory(x), memory(y), self.geometry(f, x.shape))
 
     def backward(self, f: Frame) -> Iterator[Call]:
-        [gy], [gx] = f.gy, f.gx
-        yield _pooling.run_mean_backward[gy.dtype], (memory(gy), memory(gx), self.geometry(f, gx.shape))
+        [gy], [gx], name = f.gy, f.gx, f.activation[0]
+        behind = () if name is None else (memory(f.x[0]), alone(name, ()))
+        yield _pooling.run_mean_backward[gy.dtype], (memory(gy), memory(gx), self.geometry(f, gx.shape), *behind)
 
 
 @operation
