@@ -155,31 +155,42 @@ static FC_NOINLINE void FC(rows_later)(const fc_rows *a, const FC(rows_place) *a
 FC_INLINE void FC(rows_run)(const fc_rows *a, FC(rows_place) *at, ptrdiff_t n, ptrdiff_t i, ptrdiff_t pixels,
                             const int nv)
 {
-    ptrdiff_t j = 0;
-    for (ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv); tiles > 0; tiles--) {
-        const ptrdiff_t mr = (pixels + tiles - 1) / tiles, n0 = n, i0 = i, j0 = j;
-        const ptrdiff_t x0 = n * a->x_image + i * a->x_row + j * a->x_col;
-        const ptrdiff_t y0 = n * a->y_image + i * a->y_row + j * a->y_col;
-        at->x = (const T *)a->x + x0;
-        at->y = (T *)a->y + y0 + at->k;
-        if (FC_ANY_PIXELS(nv))
+    const ptrdiff_t cols = a->cols, x_col = a->x_col, y_col = a->y_col;
+    const ptrdiff_t next_x = a->x_row - cols * x_col, next_y = a->y_row - cols * y_col; /* from row to row */
+    const ptrdiff_t tiles = (pixels + FC_HEIGHT(nv) - 1) / FC_HEIGHT(nv);
+    const ptrdiff_t least = pixels / (tiles ? tiles : 1), larger = pixels - tiles * least;
+    ptrdiff_t j = 0, x = n * a->x_image + i * a->x_row, y = n * a->y_image + i * a->y_row;
+    for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+        const ptrdiff_t mr = least + (tile < larger), n0 = n, i0 = i, j0 = j;
+        at->x = (const T *)a->x + x;
+        at->y = (T *)a->y + y + at->k;
+        if (FC_ANY_PIXELS(nv)) {
+            const ptrdiff_t x0 = x, y0 = y;
             for (ptrdiff_t m = 0; m < mr; m++) {
-                at->x_pixel[m] = n * a->x_image + i * a->x_row + j * a->x_col - x0;
-                at->y_pixel[m] = n * a->y_image + i * a->y_row + j * a->y_col - y0;
-                if (++j == a->cols) {
+                at->x_pixel[m] = x - x0;
+                at->y_pixel[m] = y - y0;
+                x += x_col;
+                y += y_col;
+                if (++j == cols) {
                     j = 0;
+                    x += next_x;
+                    y += next_y;
                     if (++i == a->rows) {
                         i = 0;
                         n++;
+                        x += a->x_image - a->rows * a->x_row;
+                        y += a->y_image - a->rows * a->y_row;
                     }
                 }
             }
-        else
+        } else {
             j += mr;
+            x += mr * x_col;
+            y += mr * y_col;
+        }
         FC(rows_tiles)[nv - 1][mr - 1](a, at);
         if (at->stages.later && at->last == a->depth)
             FC(rows_later)(a, at, n0, i0, j0, mr, nv * LANES - (at->tail ? LANES - at->tail : 0));
-        pixels -= mr;
     }
 }
 
