@@ -86,16 +86,28 @@ FC_INLINE void FC(abreast_tile)(const fc_abreast *a, const T *x, T *y, ptrdiff_t
             }
         }
     }
+    /* each step of the epilogue for all sums, so that none is asked for twice */
     const T *bias = a->e.bias, *scale = a->e.scale, *shift = a->e.shift;
-    for (int i = 0; i < kt; i++)
-        for (int j = 0; j < mr; j++) {
-            VEC r = acc[j][i];
-            if (bias)
-                r = V(add)(r, V(set1)(bias[k + i]));
-            if (scale)
-                r = V(fma)(r, V(set1)(scale[k + i]), V(set1)(shift[k + i]));
-            V(store)(y + (j * a->channels + k + i) * LANES, FC(act_vec)(r, &a->e, act));
+    if (bias)
+        FC_UNROLL for (int i = 0; i < kt; i++) {
+            const VEC b = V(set1)(bias[k + i]);
+            FC_UNROLL for (int j = 0; j < mr; j++)
+                acc[j][i] = V(add)(acc[j][i], b);
         }
+    if (scale)
+        FC_UNROLL for (int i = 0; i < kt; i++) {
+            const VEC f = V(set1)(scale[k + i]), s = V(set1)(shift[k + i]);
+            FC_UNROLL for (int j = 0; j < mr; j++)
+                acc[j][i] = V(fma)(acc[j][i], f, s);
+        }
+    if (act != FC_ACT_none)
+        FC_UNROLL for (int j = 0; j < mr; j++)
+            FC_UNROLL for (int i = 0; i < kt; i++)
+                acc[j][i] = FC(act_vec)(acc[j][i], &a->e, act);
+    y += k * LANES;
+    FC_UNROLL for (int j = 0; j < mr; j++, y += a->channels * LANES)
+        FC_UNROLL for (int i = 0; i < kt; i++)
+            V(store)(y + i * LANES, acc[j][i]);
 }
 
 /* All tiles of a row, kt filters from k on: as many of full width as there are, then smaller ones */
