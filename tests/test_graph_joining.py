@@ -354,3 +354,18 @@ def test_what_a_slice_cuts_out(shape, index, expected):
     op = F._ops.shape.Slice(tuple(("slice", p.start, p.stop, p.step) if isinstance(p, slice) else p for p in index))
     spec = Spec(shape, np.dtype(np.float32))
     assert tuple((part.start, part.stop) for part in op.cut((spec,), op.infer(spec))) == expected
+
+
+def test_a_slice_along_several_axes_has_gaps_of_any_kind():
+    class Crop(nn.Module):
+        def forward(self, x):
+            return F.relu(x)[:, :, 1:-1, 2:] * 2
+
+    assert gaps_of(Spec((2, 3, 5, 6), np.dtype(np.float32)), tuple(map(slice, (0, 0, 1, 2), (2, 3, 4, 6)))) == "any"
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 6), dtype=np.float32)
+    assert np.array_equal(Crop().predict(x), np.maximum(x, 0)[:, :, 1:-1, 2:] * 2)
+    model, g = Crop(), np.ones((2, 3, 3, 4), np.float32)
+    model.forward(x)
+    want = np.zeros_like(x)
+    want[:, :, 1:-1, 2:] = 2 * (x[:, :, 1:-1, 2:] > 0)
+    assert np.array_equal(model.backward(g), want)

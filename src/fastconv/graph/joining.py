@@ -46,6 +46,8 @@ def gaps_of(whole: Spec, key: Key) -> str:
     cut = [axis for axis, part in enumerate(key) if part.stop - part.start != whole.shape[axis]]
     if not cut:
         return NONE
+    if len(cut) > 1:
+        return ANY
     order = layout(whole.ndim)
     [axis] = cut
     if math.prod(whole.shape[before] for before in order[: order.index(axis)]) == 1:
