@@ -32,6 +32,31 @@ FC_INLINE VEC FC(finish_vec)(VEC r, const fc_epilogue *e, int act, ptrdiff_t k, 
     return FC(act_vec)(r, e, act);
 }
 
+/* The same of n sums, a constant, `apart` registers from one to the next: step after step for all of them. A loop that
+ * makes each ready before the next is not unrolled, and the sums go through memory. */
+FC_INLINE void FC(finish_sums)(VEC *sums, const int n, const int apart, const fc_epilogue *e, int act, ptrdiff_t k,
+                               ptrdiff_t part)
+{
+    if (e->bias) {
+        const VEC b = FC(get)((const T *)e->bias + k, part);
+        FC_UNROLL for (int i = 0; i < n; i++)
+            sums[i * apart] = V(add)(sums[i * apart], b);
+    }
+    if (e->scale) {
+        const VEC f = FC(get)((const T *)e->scale + k, part), s = FC(get)((const T *)e->shift + k, part);
+        FC_UNROLL for (int i = 0; i < n; i++)
+            sums[i * apart] = V(fma)(sums[i * apart], f, s);
+    }
+    if (act == FC_ACT_relu) {
+        FC_UNROLL for (int i = 0; i < n; i++)
+            sums[i * apart] = FC(relu_vec)(sums[i * apart]);
+    } else if (act != FC_ACT_none) {
+        const VEC low = V(set1)((T)e->a), high = V(set1)((T)e->b);
+        FC_UNROLL for (int i = 0; i < n; i++)
+            sums[i * apart] = FC(clip)(sums[i * apart], low, high);
+    }
+}
+
 FC_INLINE VEC FC(none_act)(VEC x, VEC a, VEC b)
 {
     (void)a, (void)b;

@@ -22,30 +22,6 @@ typedef struct FC(rows_place) {
 
 #define Y_PIXEL(i) (FC_ANY_PIXELS(nv) ? at->y_pixel[i] : (i) * a->y_col)
 
-/* The epilogue of a tile's sums, in registers: each of its steps for all of them, so that none is asked for twice */
-FC_INLINE void FC(rows_finish)(const fc_rows *a, const FC(rows_place) *at, VEC (*acc)[FC_NV], const int mr,
-                               const int nv)
-{
-    const T *bias = a->e.bias, *scale = a->e.scale, *shift = a->e.shift;
-    for (int v = 0; v < nv; v++) {
-        const ptrdiff_t k = at->k + v * LANES, part = v == nv - 1 ? at->tail : 0;
-        if (bias) {
-            const VEC b = FC(get)(bias + k, part);
-            FC_UNROLL for (int i = 0; i < mr; i++)
-                acc[i][v] = V(add)(acc[i][v], b);
-        }
-        if (scale) {
-            const VEC f = FC(get)(scale + k, part), s = FC(get)(shift + k, part);
-            FC_UNROLL for (int i = 0; i < mr; i++)
-                acc[i][v] = V(fma)(acc[i][v], f, s);
-        }
-    }
-    if (at->stages.act != FC_ACT_none)
-        FC_UNROLL for (int i = 0; i < mr; i++)
-            for (int v = 0; v < nv; v++)
-                acc[i][v] = FC(act_vec)(acc[i][v], &a->e, at->stages.act);
-}
-
 /* One tile: mr pixels, nv vectors of channels */
 FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr, const int nv)
 {
@@ -58,11 +34,14 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr,
                 FC_PREFETCH(next + i * a->y_col * sizeof(T) + k);
     }
     VEC acc[FC_HIGHEST][FC_NV];
-    for (int i = 0; i < mr; i++)
-        for (int v = 0; v < nv; v++) {
-            T *yi = at->y + Y_PIXEL(i) + v * LANES;
-            acc[i][v] = first == 0 ? V(set1)(0) : v == nv - 1 && tail ? V(load_n)(yi, tail) : V(load)(yi);
-        }
+    if (first == 0) {
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                acc[i][v] = V(set1)(0);
+    } else
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                acc[i][v] = FC(get)(at->y + Y_PIXEL(i) + v * LANES, v == nv - 1 ? tail : 0);
     const T *w = at->w + first * nr;
     ptrdiff_t begin = 0;
     for (const fc_segment *s = a->segments; begin < last; begin += s->length, s++) {
@@ -103,17 +82,11 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr,
         }
     }
     if (last == a->depth)
-        FC(rows_finish)(a, at, acc, mr, nv);
-    FC_UNROLL for (int i = 0; i < mr; i++) {
-        T *yi = at->y + Y_PIXEL(i);
-        FC_UNROLL for (int v = 0; v < nv - 1; v++)
-            V(store)(yi + v * LANES, acc[i][v]);
-        if (!tail)
-            V(store)(yi + (nv - 1) * LANES, acc[i][nv - 1]);
-    }
-    if (tail)
-        for (int i = 0; i < mr; i++)
-            V(store_n)(at->y + Y_PIXEL(i) + (nv - 1) * LANES, acc[i][nv - 1], tail);
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            FC(finish_sums)(&acc[0][v], mr, FC_NV, &a->e, at->stages.act, at->k + v * LANES, v == nv - 1 ? tail : 0);
+    FC_UNROLL for (int i = 0; i < mr; i++)
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            FC(put)(at->y + Y_PIXEL(i) + v * LANES, acc[i][v], v == nv - 1 ? tail : 0);
 }
 
 /* An instance for each size, each a function of its own: among many loops compilers run out of registers */
