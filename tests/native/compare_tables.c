@@ -166,11 +166,23 @@ static size_t run(const fc_ops *ops, int kind, char *out)
     out += TAPS * C * K * size;
 
     ptrdiff_t lanes[TAPS] = {0, K, 2 * K};
-    fc_depthwise depthwise = {.x = x, .x_row = WIDTH * K, .x_col = K, .taps = lanes, .ntaps = TAPS, .w = w, .w_row = K,
-                              .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}, .y = out, .y_row = COLS * K, .y_col = K,
-                              .rows = ROWS, .cols = COLS, .channels = K};
-    ops->depthwise(&depthwise);
-    out += ROWS * COLS * K * size;
+    for (ptrdiff_t in_row = 3; in_row < 6; in_row++) /* 3 and 5 side by side are taken together */
+        for (ptrdiff_t step = 1; step < 3; step++) {
+            ptrdiff_t tap_r[10], tap_c[10];
+            for (ptrdiff_t t = 0; t < 2 * in_row; t++) {
+                tap_r[t] = 2 * (t / in_row);
+                tap_c[t] = t % in_row;
+            }
+            fc_depthwise depthwise = {.x = x, .height = ROWS, .width = COLS, .x_row = COLS * K, .x_col = K, .top = -1,
+                                      .left = -2, .row_step = 1, .col_step = step, .tap_r = tap_r, .tap_c = tap_c,
+                                      .ntaps = 2 * in_row, .in_row = in_row, .w = w, .w_row = K,
+                                      .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}, .y = out,
+                                      .y_row = COLS * K, .y_col = K, .rows = ROWS, .cols = (COLS + step - 1) / step,
+                                      .channels = K};
+            memset(out, 0, ROWS * COLS * K * size);
+            ops->depthwise(&depthwise);
+            out += ROWS * COLS * K * size;
+        }
     memset(out, 0, TAPS * K * size);
     fc_depthwise_outer depthwise_outer = {x, WIDTH * K, K, lanes, TAPS, g, COLS * K, K, ROWS, COLS, K, out, K};
     ops->depthwise_outer(&depthwise_outer);

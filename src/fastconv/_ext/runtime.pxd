@@ -144,10 +144,18 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fc_depthwise:
         const void *x
+        Py_ssize_t height
+        Py_ssize_t width
         Py_ssize_t x_row
         Py_ssize_t x_col
-        const Py_ssize_t *taps
+        Py_ssize_t top
+        Py_ssize_t left
+        Py_ssize_t row_step
+        Py_ssize_t col_step
+        const Py_ssize_t *tap_r
+        const Py_ssize_t *tap_c
         Py_ssize_t ntaps
+        Py_ssize_t in_row
         const void *w
         Py_ssize_t w_row
         void *y

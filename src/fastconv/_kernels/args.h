@@ -125,15 +125,19 @@ typedef struct fc_abreast_outer {
     void *dw;                  /* IN OUT (m, channels) vectors */
 } fc_abreast_outer;
 
-/* One filter a channel: y[i, j, c] = epilogue(sum over taps, in order, of x[pixel + taps[t] + c] * w[t, c]) */
+/* One filter a channel, of a block of rows and columns of an image as it lies:
+ *   y[i, j, c] = epilogue(sum over taps, in order, of
+ *                         x[top + i * row_step + tap_r[t], left + j * col_step + tap_c[t], c] * w[t, c])
+ * Columns beside the image are zeros; rows of the filter above or below it are left out. */
 typedef struct fc_depthwise {
-    const void *x;
-    ptrdiff_t x_row, x_col;
-    const ptrdiff_t *taps;     /* IN (ntaps) */
-    ptrdiff_t ntaps;
+    const void *x;             /* IN (height, width, channels): rows x_row apart, columns x_col */
+    ptrdiff_t height, width, x_row, x_col;
+    ptrdiff_t top, left, row_step, col_step;
+    const ptrdiff_t *tap_r, *tap_c; /* IN (ntaps): row after row of the filter, rows and columns ascending */
+    ptrdiff_t ntaps, in_row;   /* how many taps stand in a row */
     const void *w;             /* IN (ntaps, w_row) */
     ptrdiff_t w_row;
-    void *y;
+    void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col */
     ptrdiff_t y_row, y_col;
     ptrdiff_t rows, cols, channels;
     fc_epilogue e;

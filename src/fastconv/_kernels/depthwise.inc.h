@@ -1,69 +1,147 @@
-/* Convolutions with one filter a channel: vectors run over channels; forward, input gradient and weight gradient. */
+/* Convolutions with one filter a channel: vectors run over channels; forward, input gradient and weight gradient.
+ *
+ * Forward and input gradient read images as they lie: what a tap would read beside the image is zero, in registers.
+ */
 
-/* Whether taps come in threes, one pixel apart: rows of a 3-wide filter of stride and dilation 1. What neighbouring
- * pixels share is then loaded once. */
-FC_INLINE int FC(in_threes)(const ptrdiff_t *taps, ptrdiff_t ntaps, ptrdiff_t x_col)
+/* Where the pixels of a tile lie: mr of them in a row, `channels` channels from c on; the taps are those of the rows of
+ * the filter that lie on the image */
+typedef struct FC(depthwise_place) {
+    const T *x, *w;
+    T *y;
+    const ptrdiff_t *tap_r, *tap_c;
+    ptrdiff_t ntaps, column, c, channels;
+    int act;
+} FC(depthwise_place);
+
+/* mr pixels, vector after vector of channels, or less than a vector (tail). `run` taps at a time stand side by side, a
+ * column apart, as neighbouring pixels do if there are more than one: what they share is loaded once. At an edge some
+ * columns lie beside the image. */
+FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const FC(depthwise_place) *at, const int run, const int edge,
+                                  const int tail, const int mr)
 {
-    if (ntaps % 3)
-        return 0;
-    for (ptrdiff_t t = 0; t < ntaps; t += 3)
-        if (taps[t + 1] - taps[t] != x_col || taps[t + 2] - taps[t + 1] != x_col)
-            return 0;
-    return 1;
+    const ptrdiff_t next = run > 1 ? 1 : a->col_step, part = tail ? at->channels : 0;
+    for (ptrdiff_t c = 0; c < at->channels; c += LANES) {
+        const T *w = at->w + c;
+        VEC acc[FC_DEPTHWISE];
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            acc[i] = V(set1)(0);
+        for (ptrdiff_t t = 0; t < at->ntaps; t += run) {
+            const T *p = at->x + at->tap_r[t] * a->x_row + at->tap_c[t] * a->x_col + c;
+            const ptrdiff_t column = at->column + at->tap_c[t];
+            VEC pixel[FC_DEPTHWISE + FC_WIDEST_RUN - 1];
+            FC_UNROLL for (int i = 0; i < mr + run - 1; i++) {
+                const int beside = edge && (size_t)(column + i * next) >= (size_t)a->width;
+                pixel[i] = beside ? V(set1)(0) : FC(get)(p + i * next * a->x_col, part);
+            }
+            FC_UNROLL for (int j = 0; j < run; j++, w += a->w_row) {
+                const VEC b = FC(get)(w, part);
+                FC_UNROLL for (int i = 0; i < mr; i++)
+                    acc[i] = V(fma)(pixel[i + j], b, acc[i]);
+            }
+        }
+        FC(finish_sums)(acc, mr, 1, &a->e, at->act, at->c + c, part);
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            FC(put)(at->y + i * a->y_col + c, acc[i], part);
+    }
 }
 
-/* mr pixels of one vector of channels, all taps */
-FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const T *x, const T *w, T *y, ptrdiff_t c,
-                                  int act, const ptrdiff_t tail, const int threes, const int mr)
-{
-    VEC acc[FC_DEPTHWISE];
-    for (int i = 0; i < mr; i++)
-        acc[i] = V(set1)(0);
-    for (ptrdiff_t t = 0; t < a->ntaps; t += threes ? 3 : 1) {
-        const T *p = x + a->taps[t];
-        VEC b[3], pixel[FC_DEPTHWISE + 2];
-        for (int j = 0; j < (threes ? 3 : 1); j++, w += a->w_row)
-            b[j] = tail ? V(load_n)(w, tail) : V(load)(w);
-        for (int i = 0; i < (threes ? mr + 2 : mr); i++)
-            pixel[i] = tail ? V(load_n)(p + i * a->x_col, tail) : V(load)(p + i * a->x_col);
-        for (int j = 0; j < (threes ? 3 : 1); j++)
-            for (int i = 0; i < mr; i++)
-                acc[i] = V(fma)(pixel[i + j], b[j], acc[i]);
+/* An instance for each run of taps, between the edges and there, and for tails; for each number of pixels */
+#define FC_EACH_PIXELS(F, RUN, EDGE, TAIL)                                                                           \
+    F(1, RUN, EDGE, TAIL) F(2, RUN, EDGE, TAIL) F(3, RUN, EDGE, TAIL) F(4, RUN, EDGE, TAIL) F(5, RUN, EDGE, TAIL)     \
+    F(6, RUN, EDGE, TAIL) F(7, RUN, EDGE, TAIL) F(8, RUN, EDGE, TAIL)
+#define FC_EACH_KIND(F) F(1, 0, 0) F(3, 0, 0) F(5, 0, 0) F(1, 1, 0) F(3, 1, 0) F(5, 1, 0) F(1, 1, 1)
+#define FC_TILE(M, RUN, EDGE, TAIL)                                                                                  \
+    static FC_NOINLINE void FC(depthwise_tile_##M##_##RUN##_##EDGE##_##TAIL)(const fc_depthwise *a,                  \
+                                                                             const FC(depthwise_place) *at)          \
+    {                                                                                                                \
+        if (M <= FC_DEPTHWISE)                                                                                       \
+            FC(depthwise_tile)(a, at, RUN, EDGE, TAIL, M);                                                           \
     }
-    for (int i = 0; i < mr; i++) {
-        const VEC r = FC(finish_vec)(acc[i], &a->e, act, c, tail);
-        if (tail)
-            V(store_n)(y + i * a->y_col, r, tail);
-        else
-            V(store)(y + i * a->y_col, r);
+#define FC_TILES(RUN, EDGE, TAIL) FC_EACH_PIXELS(FC_TILE, RUN, EDGE, TAIL)
+FC_EACH_KIND(FC_TILES)
+#undef FC_TILE
+#undef FC_TILES
+#define FC_TILE(M, RUN, EDGE, TAIL) FC(depthwise_tile_##M##_##RUN##_##EDGE##_##TAIL),
+#define FC_TILES(RUN, EDGE, TAIL) {FC_EACH_PIXELS(FC_TILE, RUN, EDGE, TAIL)},
+static void (*const FC(depthwise_tiles)[7][8])(const fc_depthwise *a, const FC(depthwise_place) *at) = {
+    FC_EACH_KIND(FC_TILES)};
+#undef FC_TILE
+#undef FC_TILES
+#undef FC_EACH_KIND
+#undef FC_EACH_PIXELS
+
+/* How many taps of a row of the filter the tiles take together */
+FC_INLINE ptrdiff_t FC(depthwise_run)(const fc_depthwise *a)
+{
+    if (a->col_step != 1 || (a->in_row != 3 && a->in_row != 5))
+        return 1;
+    for (ptrdiff_t t = 1; t < a->in_row; t++) /* all rows of a filter have the same columns */
+        if (a->tap_c[t] != a->tap_c[t - 1] + 1)
+            return 1;
+    return a->in_row;
+}
+
+/* The taps [first, last) of those rows of the filter that lie on the image for row i of the block */
+FC_INLINE void FC(depthwise_rows)(const fc_depthwise *a, ptrdiff_t i, ptrdiff_t *first, ptrdiff_t *last)
+{
+    const ptrdiff_t row = a->top + i * a->row_step;
+    *first = 0;
+    *last = a->ntaps;
+    while (*first < *last && row + a->tap_r[*first] < 0)
+        *first += a->in_row;
+    while (*first < *last && row + a->tap_r[*last - 1] >= a->height)
+        *last -= a->in_row;
+}
+
+/* A few columns, mr from j on, from top to bottom: what the rows of the filter share stays in L1 */
+static void FC(depthwise_columns)(const fc_depthwise *a, const FC(stages) *stages, ptrdiff_t j, ptrdiff_t mr,
+                                  ptrdiff_t c, ptrdiff_t channels, ptrdiff_t run)
+{
+    const ptrdiff_t column = a->left + j * a->col_step, whole = channels / LANES * LANES;
+    int edge = 0;
+    for (ptrdiff_t t = 0; t < a->in_row; t++)
+        edge |= column + a->tap_c[t] < 0 || column + (mr - 1) * a->col_step + a->tap_c[t] >= a->width;
+    for (ptrdiff_t i = 0; i < a->rows; i++) {
+        ptrdiff_t first, last;
+        FC(depthwise_rows)(a, i, &first, &last);
+        FC(depthwise_place) at = {
+            .x = (const T *)a->x + (a->top + i * a->row_step) * a->x_row + column * a->x_col + c,
+            .w = (const T *)a->w + first * a->w_row + c,
+            .y = (T *)a->y + i * a->y_row + j * a->y_col + c,
+            .tap_r = a->tap_r + first, .tap_c = a->tap_c + first, .ntaps = last - first,
+            .column = column, .c = c, .channels = whole, .act = stages->act,
+        };
+        FC(depthwise_tiles)[run / 2 + 3 * edge][mr - 1](a, &at);
+        if (whole < channels) {
+            at.x += whole;
+            at.w += whole;
+            at.y += whole;
+            at.c += whole;
+            at.channels = channels - whole;
+            FC(depthwise_tiles)[6][mr - 1](a, &at);
+        }
+        if (stages->later)
+            FC(finish_later)(stages, a->y, i * a->y_row + j * a->y_col, a->y_col, i * a->e.add_row + j * a->e.add_col,
+                             a->e.add_col, mr, c, channels);
     }
 }
 
 static void FC(depthwise)(const fc_depthwise *a)
 {
-    const int threes = FC(in_threes)(a->taps, a->ntaps, a->x_col);
     const FC(stages) stages = FC(stages_of)(&a->e);
-    const int act = stages.act;
-    const ptrdiff_t mr = a->cols < FC_DEPTHWISE ? 1 : FC_DEPTHWISE;
-    /* a few columns from top to bottom: what the rows of the filter share stays in L1 */
-    for (ptrdiff_t next = 0; next < a->cols; next += mr) {
-        const ptrdiff_t j = a->cols - next < mr ? a->cols - mr : next; /* the last may overlap those before */
-        for (ptrdiff_t i = 0; i < a->rows; i++)
-            for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
-                const T *x = (const T *)a->x + i * a->x_row + j * a->x_col + c, *w = (const T *)a->w + c;
-                T *y = (T *)a->y + i * a->y_row + j * a->y_col + c;
-                const ptrdiff_t tail = a->channels - c < LANES ? a->channels - c : 0;
-                if (tail || mr == 1)
-                    for (ptrdiff_t m = 0; m < mr; m++)
-                        FC(depthwise_tile)(a, x + m * a->x_col, w, y + m * a->y_col, c, act, tail, 0, 1);
-                else if (threes)
-                    FC(depthwise_tile)(a, x, w, y, c, act, 0, 1, FC_DEPTHWISE);
-                else
-                    FC(depthwise_tile)(a, x, w, y, c, act, 0, 0, FC_DEPTHWISE);
-                if (stages.later)
-                    FC(finish_later)(&stages, a->y, i * a->y_row + j * a->y_col, a->y_col,
-                                     i * a->e.add_row + j * a->e.add_col, a->e.add_col, mr, c, tail ? tail : LANES);
-            }
+    const ptrdiff_t run = FC(depthwise_run)(a), tiles = (a->cols + FC_DEPTHWISE - 1) / FC_DEPTHWISE;
+    /* so many channels that their weights and pixels of the rows of a filter stay in L1 */
+    const ptrdiff_t filter_rows = a->in_row ? a->ntaps / a->in_row : 0;
+    const ptrdiff_t near = a->ntaps + filter_rows * (FC_DEPTHWISE * a->col_step + a->in_row) + FC_DEPTHWISE;
+    const ptrdiff_t most = FC_DEPTHWISE_BYTES / (ptrdiff_t)sizeof(T) / near / LANES * LANES;
+    const ptrdiff_t blocks = most ? (a->channels + most - 1) / most : (a->channels + LANES - 1) / LANES;
+    const ptrdiff_t block = ((a->channels + blocks - 1) / blocks + LANES - 1) / LANES * LANES;
+    for (ptrdiff_t c = 0; c < a->channels; c += block) {
+        const ptrdiff_t channels = a->channels - c < block ? a->channels - c : block;
+        for (ptrdiff_t j = 0, left = tiles, mr; left > 0; left--, j += mr) {
+            mr = (a->cols - j + left - 1) / left;
+            FC(depthwise_columns)(a, &stages, j, mr, c, channels, run);
+        }
     }
 }
 
@@ -87,6 +165,18 @@ FC_INLINE void FC(depthwise_outer_tile)(const fc_depthwise_outer *a, const T *x,
             V(store_n)(dw + t * a->dw_row, acc[t], tail);
         else
             V(store)(dw + t * a->dw_row, acc[t]);
+}
+
+/* Whether taps come in threes, one pixel apart: rows of a 3-wide filter of stride and dilation 1. What neighbouring
+ * pixels share is then loaded once. */
+FC_INLINE int FC(in_threes)(const ptrdiff_t *taps, ptrdiff_t ntaps, ptrdiff_t x_col)
+{
+    if (ntaps % 3)
+        return 0;
+    for (ptrdiff_t t = 0; t < ntaps; t += 3)
+        if (taps[t + 1] - taps[t] != x_col || taps[t + 2] - taps[t + 1] != x_col)
+            return 0;
+    return 1;
 }
 
 /* The same for n threes of taps: a row's pixels move through three registers, each loaded once */

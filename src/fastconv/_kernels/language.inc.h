@@ -84,8 +84,11 @@ FC_INLINE void fc_restore_state(unsigned saved) { (void)saved; }
 /* Sums that tiles over pixels keep in registers (a multiple of 12, so that 1 to 4 channels share them evenly). */
 #define FC_PV (FC_HEIGHT(FC_NV) * FC_NV >= 24 ? 24 : 12)
 
-/* Pixels of a depthwise tile: they, a filter row and the pixels it reaches stay in registers. */
+/* Most pixels of a depthwise tile: their sums and the pixels that a row of taps reaches stay in registers; and what it
+ * reads of some channels in L1, of so many bytes. */
 #define FC_DEPTHWISE (FC_VECTORS >= 32 ? 8 : 4)
+#define FC_WIDEST_RUN 5
+#define FC_DEPTHWISE_BYTES (FC_VECTORS >= 32 ? 32 * 1024 : 24 * 1024)
 
 /* In templates: T the element, TYPE its tag, V(op) a vocabulary name, VEC and MASK its types, LANES, FC(name). */
 #define V(op) FC_CAT(FC_CAT(TYPE, _), op)

@@ -7,6 +7,7 @@
     packing           weights in panels, as wide as a register tile
     correlation       images with packed weights: blocks, and their order
     forward, input_gradient, weight_gradient          the algorithm `direct`
+    strips            its forward of a filter a channel together with the 1x1 convolutions around it
     winograd, winograd_gradient                       the algorithm `winograd`: 3x3 and 5x5, stride 1
 
 Of `direct`: the column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is
@@ -17,6 +18,7 @@ one run of consecutive elements; register tiles walk such runs ("segments") for 
     window x panels --kernel `rows`--> output (N, P, Q, K)                        forward, epilogue included
         (few filters: the window in planes, one per channel; kernel `planes`, vectors over pixels)
         (few filters, several images: these abreast, one a lane; kernel `abreast`, the input gradient's, too)
+        (a filter a channel: images as they lie, zeros beside them in registers; kernel `depthwise`, both ways)
     grad_output x flipped panels --kernel `rows`, one call a phase of the stride--> grad_input
     window x grad_output --kernel `outer`--> shards of (R * S * C, K) --fixed tree--> grad_weight
         (where a filter row's weights fill vectors better: shards of (K, R * S * C), the operands swapped)

@@ -23,7 +23,6 @@ cdef struct Correlation:
     const char *panels         # packed weights, panels of nr channels; NULL where each is packed when it is needed,
     fc_pack weights            # of these weights, whose groups lie `group_pitch` elements apart
     Py_ssize_t nr, group_pitch
-    Py_ssize_t edge            # columns at each side whose pixels are copied; those between are read as they lie
     bint once                  # each panel is met once: all pixels are one block, and threads share the panels
     fc_epilogue e
     char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
@@ -35,8 +34,12 @@ cdef struct Correlation:
     Py_ssize_t row_segments, pitch, window, room, x_image, x_plane, line
     fc_segment *segments
     Py_ssize_t *offsets
-    Py_ssize_t *edge_offsets   # in the windows of the edges
 
 
 cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil
 cdef void correlate(Correlation *a, const Scratch *s) noexcept nogil
+cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil
+cdef void depthwise_rows(const Correlation *a, const char *x, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t c,
+                         Py_ssize_t end, char *y, Py_ssize_t at, Py_ssize_t add) noexcept nogil
+cdef void correlate_pixels(const Correlation *a, const char *x, Py_ssize_t count, char *y, Py_ssize_t at,
+                           Py_ssize_t add) noexcept nogil

@@ -17,10 +17,6 @@ from fastconv._ext.epilogue cimport epilogue_at
 from fastconv._ext.runtime cimport fc_abreast, fc_depthwise, fc_planes, fc_rows, fc_segment
 
 
-cdef enum:
-    EDGE = 8    # columns of a wide image that are copied with its border: tiles of a filter a channel are whole
-
-
 # --- blocks -----------------------------------------------------------------------------------------------
 
 
@@ -32,7 +28,7 @@ cdef Way cheapest(const Correlation *a, Way otherwise) noexcept nogil:
     but low ones do not. The other two spend some time on each element that changes places.
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
-    if a.depthwise or a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
+    if a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
         return otherwise
     cdef double depth = a.ntaps * a.cg, filled
     cdef double over_channels = depth * vectors * (0.55 if vectors > 1 else 0.6 if a.table.mr > 8 else 0.85)
@@ -52,31 +48,15 @@ cdef bint is_flat(const Correlation *a) noexcept nogil:
             and a.y_row == a.y_col * m.cols and a.y_image == a.y_row * m.rows)
 
 
-cdef Image edge_of(const Correlation *a, Py_ssize_t j) noexcept nogil:
-    """Return the image as the columns j .. j + edge - 1 of the grid read it."""
-    cdef Image m = a.image
-    m.left -= j * m.sc
-    m.cols = a.edge
-    return m
-
-
-cdef Py_ssize_t edge_columns(const Correlation *a) noexcept nogil:
-    """Return how many columns at each side have to be copied, if all between them read nothing outside the image."""
-    cdef const Image *m = &a.image
-    cdef bint inside = (EDGE * m.sc >= m.left and (m.cols - EDGE - 1) * m.sc - m.left + m.reach_c <= m.w)
-    return EDGE if a.depthwise and a.way == WINDOWED and inside and m.cols >= 3 * EDGE else 0
-
-
 cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     """Choose how pixels are read, and blocks; book what `correlate` needs. Reads sizes and the number of threads."""
     cdef Image *m = &a.image
     cdef Py_ssize_t tasks, limit, count
+    if a.depthwise:
+        book_depthwise(a)
+        return
     a.way = cheapest(a, FLAT if is_flat(a) else LYING if in_bounds(m) else WINDOWED)
-    a.edge = edge_columns(a)
-    if a.edge:
-        a.way = LYING
     cdef bint copied = a.way == ABREAST or a.way == PLANES or a.way == WINDOWED
-    cdef Image edge = edge_of(a, 0)
     a.pitch = (window_width(m) if copied else m.w) * (1 if a.way == PLANES else m.c)
     if a.way == FLAT:  # all pixels of all images are one long row
         m.cols = a.n * m.rows * m.cols
@@ -113,13 +93,11 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         a.window = planes_bytes(m, a.row_block)
     elif a.way == WINDOWED:
         a.window = window_bytes(m, a.row_block)
-    elif a.edge:
-        a.window = window_bytes(&edge, a.row_block)
     # whole images go together as long as they stay in L2: each panel of weights is met by more pixels
     a.images = 1
     if a.way == ABREAST:
         a.images = a.table.lanes
-    elif a.row_blocks == 1 and a.col_blocks == 1 and not a.depthwise:
+    elif a.row_blocks == 1 and a.col_blocks == 1:
         limit = IMAGES_BYTES // max(1, a.window if copied else m.h * a.pitch * m.size)
         if a.groups * a.kg * a.ntaps * a.cg * m.size > 4 * IMAGES_BYTES:
             limit *= 2   # weights come from beyond L2, and cost more than the images would
@@ -134,13 +112,28 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     a.parts = 1
     if a.once:
         a.parts = min(a.groups * ceil_div(a.kg, a.nr), 4 * a.threads)
-    elif a.threads > 1 and tasks < 2 * a.threads and tasks > 0 and not a.depthwise:
+    elif a.threads > 1 and tasks < 2 * a.threads and tasks > 0:
         a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
     if a.way != ABREAST:
         a.window *= a.images
     a.room = ceil_div(a.nr * a.ntaps * a.cg * m.size, 64) * 64 if a.once else 0
     book(s, SEGMENTS, max(a.ntaps, 1) * sizeof(fc_segment))   # or two lists of offsets
     book(s, WINDOWS, a.threads * (a.window + a.room))
+
+
+cdef void book_depthwise(Correlation *a) noexcept nogil:
+    """The same for one filter a channel: images are read as they lie, threads share rows, of small images channels."""
+    cdef const Image *m = &a.image
+    cdef Py_ssize_t tasks = 4 * a.threads if a.threads > 1 else 1
+    a.row_block = max(1, ceil_div(m.rows, ceil_div(tasks, max(1, a.n))))
+    a.parts = 1
+    if a.threads > 1 and m.h * m.w * m.c * m.size <= IMAGES_BYTES:
+        a.row_block = max(1, m.rows)
+        a.parts = min(ceil_div(m.c, a.table.lanes), ceil_div(tasks, max(1, a.n)))
+    a.row_blocks = ceil_div(m.rows, a.row_block)
+    a.col_blocks = a.images = 1
+    a.image_blocks = a.n
+    a.window = a.room = 0
 
 
 # --- tasks ------------------------------------------------------------------------------------------------
@@ -151,7 +144,8 @@ cdef void correlate(Correlation *a, const Scratch *s) noexcept nogil:
     cdef Py_ssize_t tasks = a.image_blocks * a.row_blocks * a.col_blocks * a.parts
     cdef char *windows = get(s, WINDOWS)
     cdef Py_ssize_t task
-    lay_out_taps(a, get(s, SEGMENTS))
+    if not a.depthwise:
+        lay_out_taps(a, get(s, SEGMENTS))
     if a.threads == 1:
         for task in range(tasks):
             correlate_block(a, task, windows)
@@ -164,15 +158,11 @@ cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
     """Write where the taps lie: segments of memory, as many for each row of the filter, or one offset a tap."""
     cdef Py_ssize_t t, offset, n = 0, in_row = a.ntaps // max(a.tap_rows, 1)
     cdef Py_ssize_t pixel = 1 if a.way == PLANES else a.image.c
-    cdef Image edge = edge_of(a, 0)
     a.segments = <fc_segment *>region
     a.offsets = <Py_ssize_t *>region
-    a.edge_offsets = a.offsets + a.ntaps
-    for t in range(a.ntaps if a.edge else 0):
-        a.edge_offsets[t] = a.tap_r[t] * window_width(&edge) * pixel + a.tap_c[t] * pixel
     for t in range(a.ntaps):
         offset = a.tap_r[t] * a.pitch + a.tap_c[t] * pixel
-        if a.depthwise or a.way == PLANES or a.way == ABREAST:
+        if a.way == PLANES or a.way == ABREAST:
             a.offsets[t] = offset
         elif t % in_row and a.segments[n - 1].offset + a.segments[n - 1].length == offset:
             a.segments[n - 1].length += a.cg
@@ -193,6 +183,9 @@ cdef struct Place:
 
 cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
     """Run one task: a block of rows and columns of one image, for some of the output channels."""
+    if a.depthwise:
+        depthwise_block(a, task)
+        return
     cdef const Image *m = &a.image
     cdef Py_ssize_t size = m.size
     cdef Py_ssize_t part = task % a.parts
@@ -202,9 +195,6 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     cdef Py_ssize_t i0 = task % a.row_blocks * a.row_block
     cdef Py_ssize_t n = task // a.row_blocks * a.images, images = min(a.images, a.n - n), image
     cdef Py_ssize_t end = min(i0 + a.row_block, m.rows), cols = min(a.col_block, m.cols - j0)
-    if a.edge:
-        correlate_edges(a, n, i0, end, window)
-        j0, cols = a.edge, m.cols - 2 * a.edge
     cdef const char *x = window
     if a.way == LYING or a.way == FLAT:
         x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
@@ -240,21 +230,51 @@ cdef Place place_of(const Correlation *a, Py_ssize_t n, Py_ssize_t i, Py_ssize_t
     return at
 
 
-cdef void correlate_edges(const Correlation *a, Py_ssize_t n, Py_ssize_t i0, Py_ssize_t end,
-                          char *window) noexcept nogil:
-    """Run the columns at both sides of an image, of one filter a channel, on copies with a border."""
+cdef void depthwise_block(const Correlation *a, Py_ssize_t task) noexcept nogil:
+    """Run one task of one filter a channel: some rows of an image, or some of its channels."""
+    cdef const Image *m = &a.image
+    cdef Py_ssize_t vectors = ceil_div(m.c, a.table.lanes), part = task % a.parts
+    cdef Py_ssize_t row = task // a.parts % a.row_blocks * a.row_block, n = task // a.parts // a.row_blocks
+    cdef Py_ssize_t c = part * vectors // a.parts * a.table.lanes
+    cdef Py_ssize_t end = min(m.c, (part + 1) * vectors // a.parts * a.table.lanes)
+    cdef Py_ssize_t y = n * a.y_image + row * a.y_row, add = n * a.e.add_image + row * a.e.add_row
+    depthwise_rows(a, m.x + n * m.h * m.w * m.c * m.size, row, min(a.row_block, m.rows - row), c, end,
+                   a.y + y * m.size, y, add)
+
+
+cdef void depthwise_rows(const Correlation *a, const char *x, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t c,
+                         Py_ssize_t end, char *y, Py_ssize_t at, Py_ssize_t add) noexcept nogil:
+    """Run some rows of the grid, for the channels c .. end-1, of one filter a channel on the image at x.
+
+    Results lie at y on: ``at`` elements behind the whole's, ``add`` behind what is added.
+    """
+    cdef const Image *m = &a.image
+    cdef fc_depthwise d
+    d.x, d.height, d.width, d.x_row, d.x_col = x + c * m.size, m.h, m.w, m.w * m.c, m.c
+    d.top, d.left, d.row_step, d.col_step = row * m.sr - m.top, -m.left, m.sr, m.sc
+    d.tap_r, d.tap_c, d.ntaps, d.in_row = a.tap_r, a.tap_c, a.ntaps, a.ntaps // max(a.tap_rows, 1)
+    d.w, d.w_row = a.panels + c * m.size, m.c
+    d.y, d.y_row, d.y_col = y + c * m.size, a.y_row, a.y_col
+    d.rows, d.cols, d.channels = rows, m.cols, end - c
+    d.e = epilogue_at(&a.e, at, add, c, m.size)
+    a.table.depthwise(&d)
+
+
+cdef void correlate_pixels(const Correlation *a, const char *x, Py_ssize_t count, char *y, Py_ssize_t at,
+                           Py_ssize_t add) noexcept nogil:
+    """Run so many pixels in a row that read themselves alone (FLAT), from x on.
+
+    Results lie at y on: ``at`` elements behind the whole's, ``add`` behind what is added.
+    """
     cdef Correlation part = a[0]
-    cdef Place at
-    cdef Py_ssize_t side, j
-    part.offsets = a.edge_offsets
-    for side in range(2):
-        j = side * (a.image.cols - a.edge)
-        part.image = edge_of(a, j)
-        part.pitch = window_width(&part.image) * a.image.c
-        copy_window(a.table, &part.image, n, i0, end - i0, 0, window)
-        at = place_of(a, n, i0, j)
-        at.images, at.cols = 1, a.edge
-        correlate_panels(&part, 0, 1, a.panels, window, i0, end, at)
+    cdef Py_ssize_t first = 0, size = a.image.size
+    cdef Place place = place_of(a, 0, 0, 0)
+    part.y = y
+    part.e = epilogue_at(&a.e, at, add, 0, size)
+    while first < count:
+        place.cols, place.y, place.add = min(a.col_block, count - first), first * a.y_col, first * a.e.add_col
+        correlate_panels(&part, 0, a.groups * ceil_div(a.kg, a.nr), a.panels, x + first * a.image.c * size, 0, 1, place)
+        first += a.col_block
 
 
 cdef void correlate_panels(const Correlation *a, Py_ssize_t begin, Py_ssize_t end_panel, const char *panels,
@@ -298,14 +318,6 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t begin, Py_ssize_t end,
     cdef const Image *m = &a.image
     cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1)
     cdef Py_ssize_t t0 = first * in_row, ntaps = (last - first) * in_row
-    cdef fc_depthwise d
-    if a.depthwise:
-        d.x, d.x_row, d.x_col = x, m.sr * a.pitch, m.sc * m.c
-        d.taps, d.ntaps, d.w, d.w_row = a.offsets + t0, ntaps, weights + t0 * m.c * size, m.c
-        d.y, d.y_row, d.y_col, d.e = a.y + at.y * size, a.y_row, a.y_col, epilogue_at(&a.e, at.y, at.add, 0, size)
-        d.rows, d.cols, d.channels = at.rows, at.cols, m.c
-        a.table.depthwise(&d)
-        return
     cdef fc_rows b
     b.x_image, b.x_row, b.x_col = a.x_image, m.sr * a.pitch, m.sc * m.c
     b.segments, b.depth = a.segments + first * a.row_segments, ntaps * a.cg
