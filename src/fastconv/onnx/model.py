@@ -93,6 +93,8 @@ class OnnxModel(Module):
         What the reader made of the file.
     """
 
+    _replaced = ("_net", "_planted")  # what the reader made: nothing changes it
+
     def __init__(self, net: Net) -> None:
         self._net, self._planted = plant(self, net)
 
