@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform, get_origin
 
@@ -308,6 +308,21 @@ class Operation:
         return 0
 
     def forward(self, f: Frame) -> Iterator[Call]:
+        raise NotImplementedError
+
+    def in_strips(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> str:
+        """Return how it can run a strip of rows at a time, together with its neighbours.
+
+        "pixels" where each pixel of the output reads that pixel of the first input alone, "rows" where it reads rows
+        around it, "" where it cannot.
+        """
+        return ""
+
+    def forward_in_strips(self, middle: int, ops: Sequence[Operation], frames: Sequence[Frame]) -> Iterator[Call]:
+        """Yield the calls that run several operations together: this one, of "rows", is in the ``middle``.
+
+        What goes from one to the next is its spec, both as input and as output.
+        """
         raise NotImplementedError
 
     def again(self, f: Frame) -> Iterator[Call]:

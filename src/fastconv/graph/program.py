@@ -162,7 +162,10 @@ class Program:
         return True
 
     def _bind(self, step: Step) -> list[Call]:
-        f = step.refs
+        return list(step.bound([self._frame(f) for f in step.frames()]))
+
+    def _frame(self, f: Frame) -> Frame:
+        """Return the arrays of a frame of references."""
 
         def arrays(refs: list[Any]) -> list[Any]:
             return [None if ref is None else self._array(ref) for ref in refs]
@@ -170,11 +173,10 @@ class Program:
         add, pre, coefficients, slopes = arrays([f.add, f.pre, f.coefficients, f.slopes])
         activation = f.activation if slopes is None else (f.activation[0], (slopes,))
         kept = None if f.kept is None else self.kept.setdefault(id(f.kept), {})
-        frame = Frame(
+        return Frame(
             arrays(f.x), arrays(f.y), arrays(f.saved), arrays(f.gy), arrays(f.gx), arrays(f.work), activation, slopes,
             add, pre, coefficients, kept, f.memo,
         )  # fmt: skip
-        return list(step.bind(frame))
 
     def _array(self, ref: Ref) -> Any:
         array = self._arrays.get(ref)

@@ -40,7 +40,8 @@ class Row:
     in_place : (int, int) or None
         Of a concatenation: how many parts are written where it lies, without a copy, and how many there are.
     way : str
-        How it is computed, where that is not the usual way: the algorithm of a convolution that is not "direct".
+        How it is computed, where that is not the usual way: the algorithm of a convolution that is not "direct"; "in
+        strips" of rows, together with its neighbours, so that what goes between them never lies in memory as a whole.
     """
 
     name: str
@@ -231,7 +232,7 @@ def _row(
         sum(slot.nbytes for slot in own if slot.kind == "gradient"),
         any(id(value) in hooked for value in g.outputs), index in schedule.again,
         (schedule.joined[index], len(g.inputs)) if index in schedule.joined else None,
-        g.op.way(*g.nodes[0].specs()),
+        g.op.way(*g.nodes[0].specs()) or "in strips" * (index in schedule.strips),
     )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from fastconv.graph.joining import ANY, NONE, PIXELS, gaps_of, location, places
 from fastconv.graph.memory import Slot, arrange
 from fastconv.graph.operation import Call, Frame, Operation, Spec
 from fastconv.graph.rewrite import Group, group
-from fastconv.graph.steps import Bind, Ref, Schedule, Step, bare
+from fastconv.graph.steps import Bind, Ref, Schedule, Step, Together, bare
+from fastconv.graph.strips import Strips, strips
 from fastconv.graph.value import Graph, Value
 
 
@@ -58,6 +59,10 @@ class _Scheduler:
         self.inside = {i: segment for segment in self.segments for i in segment}  # groups of segments
         self.made = {value: i for i, g in enumerate(self.plan.groups) for value in g.outputs}
         self.places = places(graph, self.plan.groups, self.inside) if join else {}
+        if not gradients:
+            placed = {*self.places, *(at.whole for at in self.places.values())}
+            self.plan.strips = {i: s for s in strips(self.plan.groups, graph.outputs, placed) for i in s.groups}
+        self.waiting: list[tuple[Operation, Frame]] = []  # of groups that run together, those before the last
         self.copies: dict[Value, Ref] = {}  # results of segments that were computed once more
         self.plan.calls_out = any(g.op.calls_out for g in self.plan.groups)
         self.wanted = wanted
@@ -193,6 +198,9 @@ class _Scheduler:
         if not self.plan.gradients and weight is not None and weight.learned and (nbytes := g.op.keeps(*specs)):
             frame.kept = weight.source
             self.plan.kept[id(weight.source), nbytes] = nbytes
+        if index in self.plan.strips:
+            self._together(self.plan.strips[index], index, g.op, frame)
+            return
         if frame.pre is None or not outputs[0].gaps:
             self.plan.forward.append(Step(g.op.forward, frame, index))
             return
@@ -203,6 +211,14 @@ class _Scheduler:
         own = Frame([pre, *map(self.refs_of, g.slopes)], outputs)
         own.work = [self.slot(spec, "work") for spec in node.op.work(False, *node.specs())]
         self.plan.forward += [Step(g.op.forward, frame, index), Step(node.op.forward, own, index)]
+
+    def _together(self, strips: Strips, index: int, op: Operation, frame: Frame) -> None:
+        """Note one of several operations that run together; the last one is their step."""
+        self.waiting.append((op, frame))
+        if index == strips.last:
+            ops, frames = zip(*self.waiting, strict=True)
+            self.plan.forward.append(Together(op.forward, frame, index, frames[:-1], ops, strips.middle))
+            self.waiting.clear()
 
     def _keep_input(self, index: int, g: Group, frame: Frame) -> None:
         """Let a group's pass keep what its activation is given, if that one's gradient needs it."""
@@ -232,6 +248,10 @@ class _Scheduler:
         not needed any more, or a new slot."""
         if value in self.places or value in self.refs:
             return self._part(value)
+        together = self.plan.strips.get(self.owner)
+        if together is not None and self.owner != together.last:  # never in memory as a whole
+            self.refs[value] = Ref(value.spec, source=("shape", value.spec))
+            return self.refs[value]
         first = g.inputs[0] if g.inputs else None
         if i == 0 and g.op.inplace and first is not None and first.spec == value.spec:
             before = self.refs_of(first)

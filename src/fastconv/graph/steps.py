@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastconv.graph.joining import NONE
 from fastconv.graph.memory import Slot
-from fastconv.graph.operation import Array, Call, Frame, Spec, place
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, place
 from fastconv.graph.rewrite import Group
+from fastconv.graph.strips import Strips
 from fastconv.graph.value import Graph
 
 Bind = Callable[[Frame], Iterator[Call]]
@@ -51,11 +52,33 @@ class Step:
     refs: Frame  # of references
     owner: int
 
+    def frames(self) -> Sequence[Frame]:
+        return (self.refs,)
+
+    def bound(self, frames: Sequence[Frame]) -> Iterator[Call]:
+        """Yield the calls, given the frames of arrays."""
+        return self.bind(frames[0])
+
     def references(self) -> Iterator[Ref]:
-        f = self.refs
-        for ref in (*f.x, *f.y, *f.saved, *f.gy, *f.gx, *f.work, f.add, f.pre, f.coefficients, f.slopes):
-            if ref is not None:
-                yield ref
+        for f in self.frames():
+            for ref in (*f.x, *f.y, *f.saved, *f.gy, *f.gx, *f.work, f.add, f.pre, f.coefficients, f.slopes):
+                if ref is not None:
+                    yield ref
+
+
+@dataclass(eq=False, repr=False)
+class Together(Step):
+    """Several operations that run as one step; `Step.refs` is the last one's frame."""
+
+    before: tuple[Frame, ...] = ()
+    ops: tuple[Operation, ...] = ()
+    middle: int = 0
+
+    def frames(self) -> Sequence[Frame]:
+        return (*self.before, self.refs)
+
+    def bound(self, frames: Sequence[Frame]) -> Iterator[Call]:
+        return self.ops[self.middle].forward_in_strips(self.middle, self.ops, frames)
 
 
 @dataclass(eq=False, repr=False)
@@ -81,6 +104,8 @@ class Schedule:
         Bytes kept of parameters from run to run, by parameter and size.
     joined : dict of int to int
         For each concatenation, by the place of its group: how many of its parts are written where it lies.
+    strips : dict of int to Strips
+        For each group that runs together with others, a strip of rows at a time: which they are.
     """
 
     graph: Graph
@@ -95,6 +120,7 @@ class Schedule:
     again: list[int] = field(default_factory=list)
     kept: dict[tuple[int, int], int] = field(default_factory=dict)
     joined: dict[int, int] = field(default_factory=dict)
+    strips: dict[int, Strips] = field(default_factory=dict)
     nbytes: int = 0
 
 

@@ -51,10 +51,16 @@ cdef void thin_block(const fc_ops *table, const fc_thin *whole, Py_ssize_t k, Py
     table.thin(&a)
 
 
-cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, Scratch *s) noexcept nogil:
+cdef bint are_few(Geometry g, const fc_ops *table) noexcept nogil:
+    """Return whether a panel of weights is better packed where it is met."""
+    return not g.depthwise and g.n * g.p * g.q <= FEW and g.n * g.h * g.w * g.c * table.size <= FEW_BYTES
+
+
+cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t pitch, bint once,
+                   Scratch *s) noexcept nogil:
     """Make ``a`` the correlation of these sizes, results ``pitch`` elements apart; book what it needs."""
     a.table = table
-    a.once = not g.depthwise and g.n * g.p * g.q <= FEW and g.n * g.h * g.w * g.c * table.size <= FEW_BYTES
+    a.once = once
     a.group_pitch = g.k * (g.c // g.groups) * g.r * g.s // g.groups
     a.image.h, a.image.w, a.image.c, a.image.size = g.h, g.w, g.c, table.size
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = g.p, g.q, g.sh, g.sw
@@ -69,6 +75,17 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t p
     book_correlation(a, s)
     if not a.once:
         book(s, PANELS, panel_bytes(table, g, False))
+
+
+cdef void lay_taps(Correlation *a, Geometry g, const Scratch *s) noexcept nogil:
+    """List the taps: their numbers from the region's beginning on, then rows and columns."""
+    cdef Py_ssize_t *taps = <Py_ssize_t *>get(s, TAPS)
+    cdef Py_ssize_t t
+    a.tap_r, a.tap_c = taps + a.ntaps, taps + 2 * a.ntaps
+    for t in range(a.ntaps):
+        taps[t] = t
+        taps[a.ntaps + t] = t // g.s * g.dh
+        taps[2 * a.ntaps + t] = t % g.s * g.dw
 
 
 def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:, :, :, :] y, Geometry g,
@@ -93,20 +110,15 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
                      <char *>&y[0, 0, 0, 0], pitch, &epilogue.e)
         return
     nothing_booked(&s)
-    describe(&a, g, table, pitch, &s)
+    describe(&a, g, table, pitch, are_few(g, table), &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    cdef Py_ssize_t *taps = <Py_ssize_t *>get(&s, TAPS)
-    cdef Py_ssize_t t
+    cdef const Py_ssize_t *taps = <const Py_ssize_t *>get(&s, TAPS)
     a.image.x, a.y = <const char *>&x[0, 0, 0, 0], <char *>&y[0, 0, 0, 0]
     a.e = epilogue.e
     a.e.add_image, a.e.add_row = g.p * g.q * a.e.add_col, g.q * a.e.add_col
-    a.tap_r, a.tap_c = taps + a.ntaps, taps + 2 * a.ntaps
     with nogil:
-        for t in range(a.ntaps):
-            taps[t] = t
-            taps[a.ntaps + t] = t // g.s * g.dh
-            taps[2 * a.ntaps + t] = t % g.s * g.dw
+        lay_taps(&a, g, &s)
         if a.once:
             a.weights = weights_of(table, <const char *>&weight[0, 0, 0, 0], g, False, taps, a.ntaps)
         else:

@@ -1,13 +1,14 @@
 """Convolutions, linear layers and biases."""
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from fastconv import config
 from fastconv._ext.bias import bias_gradient
-from fastconv._ext.conv.algorithms import choose, kernel
+from fastconv._ext.conv.algorithms import choose, instances, kernel
+from fastconv._ext.conv.strips import strips
 from fastconv.functional import linear
 from fastconv.functional._algorithm import NAMES, asked
 from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
@@ -19,6 +20,7 @@ from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dt
 from fastconv.graph.value import write
 
 _bias_gradient = by_dtype(bias_gradient)
+_strips = instances(strips)
 
 
 def ready(a: Array) -> tuple[Array, list[Call]]:
@@ -58,19 +60,22 @@ class _Products(Operation):
         """Return a weight as (K, C, R, S)."""
         raise NotImplementedError
 
-    def forward(self, f: Frame) -> Iterator[Call]:
+    def _bound(self, f: Frame) -> tuple[list[Call], Array, Any, Epilogue]:
+        """Return the calls before a forward, and its filters, sizes and epilogue."""
         x, weight, bias = f.x
         weight, calls = ready(weight)
-        yield from calls
         if bias is not None:
-            bias, calls = ready(bias)
-            yield from calls
-        [y] = f.y
-        g = self._known(f, x, weight)
+            bias, more = ready(bias)
+            calls = [*calls, *more]
         add, pre = (None if a is None else self.images(a) for a in (f.add, f.pre))
         epilogue = Epilogue(*f.activation, bias, f.coefficients, add, pre)
-        run = kernel("forward", g, y.itemsize, self.algorithm)
-        yield run, (self.images(x), self.filters(weight), self.images(y), g, epilogue, scratch)
+        return calls, self.filters(weight), self._known(f, x, weight), epilogue
+
+    def forward(self, f: Frame) -> Iterator[Call]:
+        calls, filters, g, epilogue = self._bound(f)
+        yield from calls
+        run = kernel("forward", g, filters.itemsize, self.algorithm)
+        yield run, (self.images(f.x[0]), filters, self.images(f.y[0]), g, epilogue, scratch)
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, _ = f.x
@@ -150,6 +155,25 @@ class Convolution(_Products):
             length_1d(where, "dilation", self.dilation),
         )  # fmt: skip
         return geometry_of(where, (n, c, 1, length), (k, depth, 1, taps), *sizes, self.groups)
+
+    def in_strips(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> str:
+        g = self.geometry(inputs[0], inputs[1])
+        if self.dimensions != 2:
+            return ""
+        if g.depthwise:
+            return "rows"
+        alone = (g.r, g.s, g.sh, g.sw, g.top, g.left, g.groups) == (1, 1, 1, 1, 0, 0, 1)
+        return "pixels" if alone and (g.p, g.q) == (g.h, g.w) else ""
+
+    def forward_in_strips(self, middle: int, ops: Sequence[Operation], frames: Sequence[Frame]) -> Iterator[Call]:
+        calls, filters, geometries, epilogues = zip(
+            *(op._bound(f) for op, f in zip(cast(Sequence[Convolution], ops), frames, strict=True)), strict=True
+        )
+        for some in calls:
+            yield from some
+        x, y = self.images(frames[0].x[0]), self.images(frames[-1].y[0])
+        projects = middle < len(ops) - 1
+        yield _strips[y.itemsize], (x, filters, y, geometries, epilogues, bool(middle), projects, scratch)
 
     def images(self, a: Array) -> Array:
         return memory(a) if a.ndim == 4 else memory(a[:, :, None])
