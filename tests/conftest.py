@@ -45,6 +45,14 @@ def every_setting():
     runtime.set_work_per_thread(before)
 
 
+@pytest.fixture
+def all_threads():
+    """Let operations take the threads of an idle machine, for which memory is planned, whatever other programs do."""
+    runtime.size_for_all_threads(True)
+    yield
+    runtime.size_for_all_threads(False)
+
+
 @pytest.fixture(scope="session")
 def data_root():
     """Return the folder of real data sets, or skip."""

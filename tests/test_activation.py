@@ -329,11 +329,15 @@ def test_maps_match_the_oracle(name, x):
     x = np.abs(x) if name in ("log", "sqrt") else x
     with np.errstate(over="ignore", divide="ignore"):
         exact = oracle(x.astype(np.float64))
+        rounded = exact.astype(x.dtype)
     ulps = exponent_ulps(x) if name == "gelu_tanh" else SMOOTH.get(name, 4)
     info = np.finfo(x.dtype)
     # a factor of x that is no normal number counts as 0
     least = info.smallest_normal * (np.maximum(np.abs(x), 1) if name in ("gelu", "gelu_tanh", "silu", "mish") else 1)
-    assert (np.abs(f(x) - exact) <= ulps * info.eps * np.abs(exact) + least).all()
+    y = f(x)
+    beyond = np.isinf(rounded)  # the exponential of 95 is no float32
+    assert (y[beyond] == rounded[beyond]).all()
+    assert (np.abs(y - exact) <= ulps * info.eps * np.abs(exact) + least)[~beyond].all()
 
 
 # Largest errors found in ulp, float32 and float64: elu 0.97 and 1.18, gelu 5.41 and 5.87, silu 2.98 and 3.11, mish 4.03

@@ -125,7 +125,7 @@ NUMPY = np.lib.tracemalloc_domain
 
 
 @pytest.fixture
-def traced():
+def traced(all_threads):
     F.release_scratch()
     gc.collect()
     tracemalloc.start()

@@ -45,7 +45,7 @@ def numpy_bytes():
 
 
 @pytest.fixture
-def traced():
+def traced(all_threads):
     F.release_scratch()
     gc.collect()
     tracemalloc.start()

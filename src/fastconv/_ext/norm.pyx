@@ -146,14 +146,16 @@ cdef void known_coefficients(
     cdef Py_ssize_t first, n, i
     cdef const real *v
     cdef const real *m
-    cdef const real *w
-    cdef const real *b
+    cdef const real *w = NULL
+    cdef const real *b = NULL
     cdef double scale
     for first in range(0, c, 64):
         n = min(64, c - first)
         v, m = &var[first], &mean[first]
-        w = NULL if weight is None else &weight[first]
-        b = NULL if bias is None else &bias[first]
+        if weight is not None:
+            w = &weight[first]
+        if bias is not None:
+            b = &bias[first]
         for i in range(n):
             invstd[i] = 1 / sqrt(v[i] + eps)
         for i in range(n):
