@@ -88,7 +88,7 @@ class TestCommand:
     def test_a_run_that_trains_is_followed(self, tmp_path):
         """Epoch after epoch of a training in another process comes by the board, and its end."""
         pytest.importorskip("waitress")
-        with serving(tmp_path, "--every", "0.2") as (_, address), training(tmp_path / "a", 12) as process:
+        with serving(tmp_path, "--every", "0.2") as (_, address), training(tmp_path / "a", 60) as process:
             seen, version, deadline = [], 0, time.monotonic() + 120
             while time.monotonic() < deadline and (not seen or seen[-1][1] != "finished"):
                 with urllib.request.urlopen(f"{address}runs?since={version}") as answer:
@@ -97,7 +97,7 @@ class TestCommand:
                 seen += [(run["epochs"], run["status"]) for run in found["runs"]]
                 time.sleep(0.1)
             assert process.wait(timeout=60) == 0
-        assert seen[-1] == (12, "finished")
+        assert seen[-1] == (60, "finished")
         counts = [epochs for epochs, status in seen if status == "running"]
         assert counts == sorted(counts)
         assert len(set(counts)) > 3
@@ -157,7 +157,7 @@ class TestBrowser:
 
     def test_a_run_that_trains_is_drawn_on_while_it_is_looked_at(self, served, opened):
         root, address = served
-        with training(root / "a", 60):
+        with training(root / "a", 5000):  # longer than anybody looks
             tab = opened(address)
             tab.wait_for_selector("#run .js-plotly-plot .scatterlayer .trace", timeout=60_000)
             points = "document.querySelector('#run .js-plotly-plot').data[0].x.length"

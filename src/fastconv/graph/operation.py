@@ -350,7 +350,7 @@ def operation(kind: _Kind) -> _Kind:
 
     `dataclasses` compiles six methods for each class, half a millisecond of every import; here one base class has them.
     """
-    own = (name for name, hint in vars(kind).get("__annotations__", {}).items() if get_origin(hint) is not ClassVar)
+    own = (name for name, hint in kind.__annotations__.items() if get_origin(hint) is not ClassVar)
     kind.settings = tuple(dict.fromkeys((*getattr(kind, "settings", ()), *own)))
     return kind
 
