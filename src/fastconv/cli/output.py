@@ -34,9 +34,12 @@ class Output:
         self._lost: Exception | None = None
 
     def write(self, text: str | bytes) -> int:
-        """Write a text; as bytes, in UTF-8, click gives what a shell asks to complete words with."""
+        """Write a text; click gives bytes to complete words with, in UTF-8, and others in the stream's encoding."""
         if isinstance(text, bytes):
-            text = text.decode()
+            try:
+                text = text.decode()
+            except UnicodeDecodeError:
+                text = text.decode(self.encoding, "replace")
         self._try(lambda stream: stream.write(encodable(text, self.encoding)))
         return len(text)
 
