@@ -1,5 +1,6 @@
 """Every command ends as it should whatever its output is: a pipe, closed, full, in any encoding."""
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from hypothesis import given
@@ -139,6 +141,15 @@ def test_output_is_what_its_encoding_can_hold(texts, encoding):
     assert not output.isatty()
     assert output.encoding == encoding
     assert not hasattr(output, "buffer")
+
+
+@given(st.text(st.characters(exclude_categories=["C"])), st.sampled_from([*ENCODINGS, "utf-8"]))
+def test_click_takes_it_for_a_stream_of_texts(text, encoding):
+    raw = io.BytesIO()
+    output = Output(io.TextIOWrapper(raw, encoding, newline=""), result=True)
+    with contextlib.redirect_stdout(output):
+        click.echo(text)
+    assert raw.getvalue() == encodable(f"{text}\n", encoding).encode(encoding)
 
 
 @pytest.mark.parametrize(

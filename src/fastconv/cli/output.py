@@ -34,12 +34,14 @@ class Output:
         self._lost: Exception | None = None
 
     def write(self, text: str | bytes) -> int:
-        """Write a text; click gives bytes to complete words with, in UTF-8, and others in the stream's encoding."""
+        """Write a text; as bytes, in UTF-8, click gives what a shell asks to complete words with.
+
+        No bytes at all are refused: click tells by them a stream of bytes, which it would encode for by itself.
+        """
         if isinstance(text, bytes):
-            try:
-                text = text.decode()
-            except UnicodeDecodeError:
-                text = text.decode(self.encoding, "replace")
+            if not text:
+                raise TypeError("write() argument must be str, not bytes")
+            text = text.decode()
         self._try(lambda stream: stream.write(encodable(text, self.encoding)))
         return len(text)
 
