@@ -49,6 +49,11 @@ def main() -> int:
     parser.add_argument("--libraries", type=Path, help="folder of the libraries to put into the wheels")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for the wheels")
     options = parser.parse_args()
+    if options.libraries and not options.libraries.is_dir():
+        parser.error(f"--libraries {options.libraries}: there is no such folder")
+    for python in options.python:
+        if not shutil.which(python):
+            parser.error(f"--python {python}: there is no such program")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
     listed = [] if options.only else [one.removesuffix("-*") for one in settings["build"].split()]
     pythons = found(listed, options.python)
