@@ -362,6 +362,21 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(houses, 
     assert not out.exists()
 
 
+@pytest.mark.parametrize("words", [("train", "--epochs", "1"), ("search", "--trials", "2", "--epochs", "1")])
+@pytest.mark.parametrize("share", ["0.1", "0.9"])
+def test_a_share_that_leaves_a_part_empty_is_refused_before_anything_is_written(tmp_path, words, share):
+    """Four rows to train on: a tenth of them is none, nine tenths are all."""
+    pytest.importorskip("optuna")
+    table = tmp_path / "few.csv"
+    table.write_text("a,b,y\n" + "".join(f"{i},{i * i},{i / 8}\n" for i in range(5)))
+    arguments = [*words, "--dataset", str(table), "--validation", share, "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    sides = "0 of 4 samples aside and leaves 4" if share == "0.1" else "4 of 4 samples aside and leaves 0"
+    assert f"validation {share} sets {sides} to train on" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
+
+
 def test_options_of_tables_are_for_tables(houses):
     pytest.importorskip("sklearn")
     assert "target is for tables; digits is no table" in ran("train", "--dataset", "digits", "--target", "x", code=2)

@@ -126,7 +126,7 @@ def _started(
 ) -> tuple[Setup, RunWriter | None]:
     """Set up a new run, and its folder if it shall have one."""
     from fastconv.train import RunWriter
-    from fastconv.train.setup import fill, prepare
+    from fastconv.train.setup import check_parts, fill, prepare
     from fastconv.train.writer import check_vacant
 
     if out is None:
@@ -138,6 +138,7 @@ def _started(
     observed = {"checkpoint_every": "5min", "tensorboard": False} | {k: v for k, v in asked.items() if v is not None}
     options = fill(**given)
     setup = prepare(options, _observers(out, observed, people, options.schedule), progress=False)
+    check_parts(options.validation, setup.trained_on, setup.set_aside)
     if out is None:
         return setup, None
     writer = RunWriter.start(out, {**setup.describe(), "observed": observed}, setup.model)

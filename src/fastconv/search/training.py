@@ -16,7 +16,7 @@ from fastconv.train.base import ceiling
 from fastconv.train.callbacks import merit
 from fastconv.train.evaluation import Batch
 from fastconv.train.metrics import lower_is_better
-from fastconv.train.setup import Options, Setup, Source, evaluation_batches, fill, load, prepare
+from fastconv.train.setup import Options, Setup, Source, check_parts, evaluation_batches, fill, load, prepare
 
 _NUMBERS = ("lr", "l2", "momentum", "weight_decay")
 _LISTS = ("batch_size", "warmup", "init", "schedule", "augment")
@@ -74,11 +74,19 @@ class Training:
         return {"unit": self.unit, "checks": self.checks, "factor": self.factor, "options": asdict(self.options)}
 
     def check(self, space: Space) -> None:
-        """Raise ValueError unless the space can be searched: its names and kinds of values are those of options.
+        """Refuse a space that cannot be searched, whose names or kinds of values are not those of options, and data
+        that cannot be loaded: before anything is written.
 
         Parameters
         ----------
         space : mapping of str to Range or Choice
+
+        Raises
+        ------
+        ValueError
+            If the space or the data cannot be used.
+        OSError, ImportError
+            As `fastconv.train.setup.load`.
         """
         for name, d in space.items():
             if name not in (*_NUMBERS, *_LISTS):
@@ -98,6 +106,7 @@ class Training:
             for value in d.values if isinstance(d, Choice) else ():
                 given = {f.name: getattr(self.options, f.name) for f in fields(Options) if f.name != "dataset"}
                 fill(self.options.dataset, **given | {name: value})  # names must be known and go together
+        _source(self.options)
 
     def __call__(self, attempt: Attempt) -> float:
         options = replace(self.options, **attempt.params)
@@ -158,7 +167,9 @@ def _example(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _loaded(options: Options) -> Source:
-    return load(options)
+    source = load(options)
+    check_parts(options.validation, len(source.kept.labels), 0 if source.aside is None else len(source.aside.labels))
+    return source
 
 
 def _source(options: Options) -> Source:

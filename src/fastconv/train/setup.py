@@ -21,7 +21,7 @@ from fastconv.train.options import DEFAULTS, FOLDER, MASKS, OPTIMIZERS, TABLE, O
 from fastconv.train.trainer import Trainer
 
 __all__ = [
-    "DEFAULTS", "FOLDER", "MASKS", "OPTIMIZERS", "TABLE", "Options", "Setup", "Source", "dataset_of",
+    "DEFAULTS", "FOLDER", "MASKS", "OPTIMIZERS", "TABLE", "Options", "Setup", "Source", "check_parts", "dataset_of",
     "evaluation_batches", "fill", "load", "loss_of", "metrics_of", "prepare", "scaled", "schedule_of",
 ]  # fmt: skip
 
@@ -91,7 +91,7 @@ def load(options: Options) -> Source:
     Raises
     ------
     ValueError
-        If the share for validation is out of range.
+        If the share for validation is out of range, or leaves nothing to train on.
     OSError, ImportError
         If the data set's files, or the package that holds it, are missing.
     """
@@ -99,9 +99,33 @@ def load(options: Options) -> Source:
     kept, aside = dataset.train, dataset.validation
     if options.validation and aside is None:
         kept, aside = data.split(dataset.train, options.validation, options.seed)
+        if not len(kept.labels):  # a check does without the other part, but not without this one
+            check_parts(options.validation, 0, len(aside.labels))
     found = transfer.Origins.of(options.model, options.pretrained)
     scale = data.TargetScale.fit(kept.labels) if dataset.numbers else None
     return Source(dataset, kept, aside, _standardizer(options, dataset, kept, found), found, scale)
+
+
+def check_parts(validation: float, kept: int, aside: int) -> None:
+    """Refuse a share for validation that leaves a part of the samples empty.
+
+    Parameters
+    ----------
+    validation : float
+        The share that was asked for.
+    kept, aside : int
+        How many samples it leaves to train on, and sets aside.
+
+    Raises
+    ------
+    ValueError
+        If there are none to train on, or none to validate on although some were asked for.
+    """
+    if not kept or (validation and not aside):
+        raise ValueError(
+            f"validation {validation:g} sets {aside} of {kept + aside} samples aside and leaves {kept} to train on: "
+            "take another share, or 0 to set none aside"
+        )
 
 
 def prepare(
