@@ -107,6 +107,14 @@ def test_dataset_says_what_it_is():
     assert labels.shape == (6,)
 
 
+def test_dataset_takes_pairs_of_arrays():
+    dataset = Dataset("toy", ("a", "b", "c"), tuple(good()), tuple(good()), validation=tuple(good()))
+    for part in (dataset.train, dataset.test, dataset.validation):
+        assert isinstance(part, Samples)
+        np.testing.assert_array_equal(part.images, good().images)
+        np.testing.assert_array_equal(part.labels, good().labels)
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastconv.data import load_image
+from fastconv.data import images_below, load_image, upright_size
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -165,6 +165,14 @@ def test_without_pillow(save, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'fastconv\[image\]'"):
         load_image(path, (1, 8, 8))
+    with pytest.raises(ImportError, match=r"pip install 'fastconv\[image\]'"):
+        upright_size(path)
+
+
+def test_paths_may_be_texts(save):
+    path = save(pixels(3, 5))
+    assert upright_size(str(path)) == (5, 3)
+    assert images_below(str(path.parent)) == images_below(path.parent) == [path]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def test_names_and_unknown_name():
         ValueError, match="unknown data set 'emnist'; known are cifar10, digits, fashion_mnist, mnist"
     ):
         load("emnist")
+    with pytest.raises(ValueError, match="did you mean 'mnist'"):
+        load("minst")
 
 
 # Where files are looked for

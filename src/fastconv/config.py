@@ -54,7 +54,16 @@ class _Setting(AbstractContextManager[str]):
 
 
 def available_isas() -> list[str]:
-    """Return the names of the kernel tables that this machine can run, worst first."""
+    """Return the names of the kernel tables that this machine can run, worst first.
+
+    Examples
+    --------
+    >>> from fastconv import config
+    >>> config.available_isas()[0]  # the table that every machine can run
+    'scalar'
+    >>> config.isa() in config.available_isas()
+    True
+    """
     return [name for name, supported in runtime.tables().items() if supported]
 
 
@@ -115,6 +124,16 @@ def threads(n: int | None = None) -> Any:
     ------
     ValueError
         If ``n`` is not an integer in [1, 1024].
+
+    Examples
+    --------
+    >>> from fastconv import config
+    >>> before = config.threads()
+    >>> with config.threads(1):
+    ...     config.threads()
+    1
+    >>> config.threads() == before
+    True
     """
     if n is None:
         return runtime.threads()
@@ -237,7 +256,14 @@ def _openmp_runtime() -> str:
 
 
 def processor() -> str:
-    """Return the processor's name as the operating system gives it."""
+    """Return the processor's name as the operating system gives it.
+
+    Examples
+    --------
+    >>> from fastconv import config
+    >>> len(config.processor()) > 0  # "AMD EPYC 7B13 64-Core Processor", say
+    True
+    """
     try:
         lines = _text("/proc/cpuinfo").splitlines()
     except OSError:
@@ -247,7 +273,15 @@ def processor() -> str:
 
 
 def info() -> dict[str, Any]:
-    """Return everything ``fastconv info`` prints, as a JSON-able dictionary."""
+    """Return everything ``fastconv info`` prints, as a JSON-able dictionary.
+
+    Examples
+    --------
+    >>> from fastconv import config
+    >>> found = config.info()
+    >>> found["isas"]["scalar"], found["isa"] == config.isa(), found["threads"] == config.threads()
+    ('available', True, True)
+    """
     build = runtime.build_info()
     return {
         "fastconv": __version__,
@@ -269,7 +303,16 @@ def info() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print the settings and the build, one per line."""
+    """Print the settings and the build, one per line.
+
+    Examples
+    --------
+    >>> from fastconv import config
+    >>> config.show_config()  # doctest: +ELLIPSIS
+    fastconv             ...
+    isa                  ...
+    threads              ...
+    """
     for name, value in info().items():
         if isinstance(value, dict):
             value = ", ".join(f"{k}: {v}" for k, v in value.items())

@@ -91,6 +91,18 @@ def manual_seed(seed: int) -> None:
         If it is not an integer.
     ValueError
         If it is out of range.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> from fastconv import nn
+    >>> fastconv.manual_seed(7)
+    >>> first = nn.Linear(3, 2).weight.data
+    >>> second = nn.Linear(3, 2).weight.data  # other numbers
+    >>> fastconv.manual_seed(7)
+    >>> again = nn.Linear(3, 2).weight.data
+    >>> bool((first == again).all()), bool((first == second).any())
+    (True, False)
     """
     generator(seed)  # validates
     _set((int(seed), 0))

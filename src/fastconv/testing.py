@@ -29,7 +29,24 @@ _ROUNDINGS = 64
 
 
 class GradientError(AssertionError):
-    """The gradients of `backward` are not those of `forward`."""
+    """The gradients of `backward` are not those of `forward`.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> from fastconv.testing import gradcheck
+    >>> class Doubled(nn.Module):
+    ...     def forward(self, input):
+    ...         return 2 * input
+    ...
+    ...     def backward(self, grad_output):
+    ...         return 3 * grad_output  # wrong
+    >>> gradcheck(Doubled(), (2, 3))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    fastconv.testing.GradientError: gradients of Doubled()
+      BAD input (2, 3): worst of 6 at (0, 1): backward 5.12..., difference 3.41..., error 1.7, tolerance ...
+    """
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,14 @@ class Entry:
         What `backward` gave, and the central difference.
     tolerance : float
         The difference that truncation and rounding explain.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> from fastconv.testing import gradcheck
+    >>> entry = gradcheck(nn.Linear(5, 3), (2, 5)).entries[1]
+    >>> entry.name, entry.shape, entry.checked, entry.error <= entry.tolerance
+    ('weight', (3, 5), 15, True)
     """
 
     name: str
@@ -83,6 +108,16 @@ class GradientReport:
     ----------
     layer : str
     entries : list of Entry
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> from fastconv.testing import gradcheck
+    >>> print(gradcheck(nn.Linear(5, 3), (2, 5)))  # doctest: +ELLIPSIS
+    gradients of Linear(in_features=5, out_features=3, bias=True)
+      ok  input (2, 5): worst of 10 at ...: backward ..., difference ..., error ..., tolerance ...
+      ok  weight (3, 5): worst of 15 at ...: backward ..., difference ..., error ..., tolerance ...
+      ok  bias (3,): worst of 3 at ...: backward ..., difference ..., error ..., tolerance ...
     """
 
     layer: str

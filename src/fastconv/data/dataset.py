@@ -15,6 +15,15 @@ class Samples(NamedTuple):
     """Images (N, C, H, W) and their labels (N,) or masks (N, H, W); unpacks as ``images, labels = samples``.
 
     Of a table, rows (N, columns, 1, 1) and classes or numbers (N,).
+
+    Examples
+    --------
+    >>> from fastconv import data
+    >>> images, labels = data.load("digits").test
+    >>> images.shape, labels[:5]
+    ((360, 1, 8, 8), array([0, 4, 8, 2, 9]))
+    >>> data.Samples(images[:100], labels[:100])
+    Samples(images (100, 1, 8, 8) uint8, labels (100,) int64)
     """
 
     images: np.ndarray
@@ -36,7 +45,7 @@ class Dataset:
         What `load` was asked for.
     classes : tuple of str
         Name of each label 0, 1, ...; none where labels are numbers to predict.
-    train, test : Samples
+    train, test : Samples or (images, labels)
         ``images``: (N, C, H, W), uint8 or a floating type, values 0..levels; ``labels``: (N,), any integer dtype,
         held as int64; or masks (N, H, W) with a class for each pixel, uint8, of which 255 is none; or, without
         classes, numbers (N,) of a floating type.
@@ -45,7 +54,7 @@ class Dataset:
     light_on_dark : bool
         True where bright strokes stand on a dark ground (handwritten digits), so that a scan of ink on paper
         must be inverted before a model trained on this set sees it.
-    validation : Samples, optional
+    validation : Samples or (images, labels), optional
         Where the set comes with images to validate with.
     damaged : tuple of str
         Which files were left out, and why.
@@ -58,6 +67,17 @@ class Dataset:
     ------
     ValueError
         If shapes, dtypes or labels do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import data
+    >>> images, labels = np.zeros((6, 1, 8, 8), np.uint8), np.array([0, 1, 1, 0, 1, 0])
+    >>> dataset = data.Dataset("mine", ("cat", "dog"), (images[:4], labels[:4]), (images[4:], labels[4:]))
+    >>> dataset
+    Dataset('mine', 2 classes, 4 training and 2 test images of (1, 8, 8))
+    >>> dataset.shape, dataset.outputs, dataset.per_pixel
+    ((1, 8, 8), 2, False)
     """
 
     name: str
@@ -74,6 +94,7 @@ class Dataset:
     def __post_init__(self) -> None:
         for part in ("train", "test", *(() if self.validation is None else ("validation",))):
             images, labels = getattr(self, part)
+            object.__setattr__(self, part, Samples(images, labels))
             where = f"Dataset {self.name}: {part}"
             unmasked(where, "images", images)
             if images.ndim != 4 or 0 in images.shape[1:]:

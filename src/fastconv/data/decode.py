@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.choices import Resize
-from fastconv.paths import printable
+from fastconv.paths import PathLike, expand, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -157,7 +157,7 @@ def unfitted(mask: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndar
 
     Parameters
     ----------
-    mask : ndarray
+    mask : ndarray of uint8, shape (H, W)
     size : pair of int
         Width and height of the picture.
     resize : "crop", "pad" or "stretch"
@@ -165,7 +165,20 @@ def unfitted(mask: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndar
 
     Returns
     -------
-    ndarray of the picture's own height and width
+    ndarray of uint8, shape (height, width)
+        Those of the picture.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import data
+    >>> mask = np.array([[0, 1], [2, 3]], np.uint8)  # of a picture 6 wide and 2 high, of which the middle was kept
+    >>> data.unfitted(mask, (6, 2), "crop")
+    array([[255, 255,   0,   1, 255, 255],
+           [255, 255,   2,   3, 255, 255]], dtype=uint8)
+    >>> data.unfitted(mask, (4, 2), "stretch")
+    array([[0, 0, 1, 1],
+           [2, 2, 3, 3]], dtype=uint8)
     """
     (height, width), (own_width, own_height) = mask.shape, size
     spans = [(0.0, height), (0.0, width)]  # in the mask: where the picture begins, and how long it is
@@ -190,16 +203,37 @@ def _places(side: int, own: int, begin: float, length: float) -> tuple[np.ndarra
     return at.clip(0, side - 1), (at >= 0) & (at < side)
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: PathLike) -> tuple[int, int]:
     """Return width and height of a picture, turned as its EXIF says.
 
     Parameters
     ----------
     path : path-like
-    """
-    from PIL import Image
 
-    with Image.open(path, formats=FORMATS) as opened:
+    Returns
+    -------
+    width, height : int
+        Pixels.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no picture.
+    ImportError
+        If Pillow is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "grey.pgm")
+    ...     _ = path.write_bytes(b"P5 3 2 255 " + bytes([0, 50, 100, 150, 200, 250]))
+    ...     data.upright_size(path)
+    (3, 2)
+    """
+    with pillow().Image.open(expand(path), formats=FORMATS) as opened:
         width, height = opened.size
         turned = opened.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
     return (height, width) if turned else (width, height)

@@ -44,6 +44,17 @@ def read_idx(path: str | Path) -> np.ndarray:
     Notes
     -----
     The format: http://yann.lecun.com/exdb/mnist/, "the IDX file format".
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "labels")
+    ...     _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))  # bytes; one dimension, of size 3; 7, 2, 1
+    ...     data.read_idx(path)
+    array([7, 2, 1], dtype=uint8)
     """
     path = expand(path)
     reader = _Reader(path.read_bytes(), path)
@@ -91,6 +102,18 @@ def read_cifar(
     Notes
     -----
     The format: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "batch.bin")
+    ...     _ = path.write_bytes(bytes([3]) + bytes([200] * 1024 + [100] * 1024 + [0] * 1024))  # a cat, all orange
+    ...     images, labels = data.read_cifar(path, records=1)
+    >>> images.shape, images[0, :, 0, 0], labels
+    ((1, 3, 32, 32), array([200, 100,   0], dtype=uint8), array([3], dtype=uint8))
     """
     path = expand(path)
     reader = _Reader(path.read_bytes(), path)

@@ -56,6 +56,18 @@ def load_image(
         If Pillow is missing and the file is not .npy.
     OSError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ink.pgm")
+    ...     _ = path.write_bytes(b"P5 2 2 255 " + bytes([255, 255, 0, 255]))  # a dark point on paper
+    ...     data.load_image(path, (1, 2, 2), invert=True, levels=16)  # for a net that has seen digits
+    array([[[ 0.,  0.],
+            [16.,  0.]]], dtype=float32)
     """
     path = expand(path)
     if len(shape) != 3 or min(shape) < 1:

@@ -130,15 +130,40 @@ def _part(root: Path, folders: dict[str, Path], classes: tuple[str, ...]) -> Par
     return Part(tuple(files), np.array(labels, np.int64))
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Return the image files at and below a folder, sorted by their names' bytes.
+def images_below(folder: PathLike) -> list[Path]:
+    """Return the image files at and below a folder, sorted by their names' bytes; none of them is opened.
+
+    What counts is the suffix: PNG, JPEG, BMP, GIF, WebP, TIFF and PNM (.ppm, .pgm, ...). Hidden files and folders,
+    whose names begin with a dot, are left out.
 
     Parameters
     ----------
     folder : path-like
+
+    Returns
+    -------
+    list of Path
+        Each begins with ``folder``.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder, or it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "cats").mkdir()
+    ...     for name in ("b.png", "notes.txt", "cats/a.JPG", ".hidden.png"):
+    ...         Path(folder, name).touch()
+    ...     [path.relative_to(folder).as_posix() for path in data.images_below(folder)]
+    ['b.png', 'cats/a.JPG']
     """
     found: list[Path] = []
-    waiting, seen = [folder], set()
+    waiting, seen = [expand(folder)], set()
     while waiting:
         here = waiting.pop()
         status = here.stat()

@@ -14,6 +14,7 @@ from fastconv.data.catalogue import CIFAR_FILES, IDX_FILES, SOURCES, Source
 from fastconv.data.dataset import Dataset, Samples, check_labels
 from fastconv.data.formats import read_cifar, read_idx
 from fastconv.data.tables import is_table, load_table
+from fastconv.functional._check import nearest
 from fastconv.paths import PathLike, expand
 
 
@@ -35,10 +36,25 @@ def resolve(name: PathLike) -> str:
     ----------
     name : str or path-like
 
+    Returns
+    -------
+    str
+
     Raises
     ------
     ValueError
         If it is none of them.
+
+    Examples
+    --------
+    >>> import os
+    >>> from fastconv import data
+    >>> data.resolve("mnist"), data.resolve(".") == os.getcwd()
+    ('mnist', True)
+    >>> data.resolve("minst")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown data set 'minst'; known are cifar10, digits, fashion_mnist, mnist, or a folder of images, ...
     """
     name = os.fspath(name)
     if name in names():
@@ -49,7 +65,7 @@ def resolve(name: PathLike) -> str:
     if is_table(path):
         raise ValueError(f"there is no table {name!r}")
     others = "or a folder of images, or a table (.csv, .tsv, .npz)"
-    raise ValueError(f"unknown data set {name!r}; known are {', '.join(names())}, {others}")
+    raise ValueError(f"unknown data set {name!r}; known are {', '.join(names())}, {others}{nearest(name, names())}")
 
 
 def load(
@@ -118,6 +134,24 @@ def load(
     ValueError
         If the name is unknown or a file is damaged or is not of that data set; of a folder, if it has less than two
         classes, or no image that can be read, or an image without a mask; of a table, as `read_table`.
+
+    Examples
+    --------
+    >>> from fastconv import data
+    >>> digits = data.load("digits")
+    >>> digits
+    Dataset('digits', 10 classes, 1437 training and 360 test images of (1, 8, 8))
+    >>> digits.train.images[0, 0]  # grey levels 0..16
+    array([[ 0,  0,  0, 12, 13,  5,  0,  0],
+           [ 0,  0,  0, 11, 16,  9,  0,  0],
+           [ 0,  0,  3, 15, 16,  6,  0,  0],
+           [ 0,  7, 15, 16, 16,  2,  0,  0],
+           [ 0,  0,  1, 16, 16,  3,  0,  0],
+           [ 0,  0,  1, 16, 16,  6,  0,  0],
+           [ 0,  0,  1, 16, 16,  6,  0,  0],
+           [ 0,  0,  0, 11, 16, 10,  0,  0]], dtype=uint8)
+    >>> int(digits.train.labels[0])
+    1
     """
     name = resolve(name)
     given = {"image_size": image_size, "resize": resize, "channels": channels}

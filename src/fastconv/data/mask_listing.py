@@ -47,6 +47,25 @@ def has_masks(folder: PathLike) -> bool:
     Parameters
     ----------
     folder : path-like
+
+    Returns
+    -------
+    bool
+        False, too, where there is no such folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("images", "masks"):
+    ...         print(data.has_masks(folder))
+    ...         Path(folder, name).mkdir()
+    ...     print(data.has_masks(folder))
+    False
+    False
+    True
     """
     root = expand(folder)
     return any((where / IMAGES).is_dir() and (where / MASKS).is_dir() for where in (root, root / "train"))

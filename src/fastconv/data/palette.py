@@ -10,6 +10,13 @@ def palette() -> np.ndarray:
 
     The lowest bits of a number become the highest of red, green and blue, its next three the next ones: few classes
     have colours far apart. 0 is black; 255, of no class, a pale yellow.
+
+    Examples
+    --------
+    >>> from fastconv import data
+    >>> colours = data.palette()
+    >>> colours.shape, colours[:4].tolist()
+    ((256, 3), [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]])
     """
     numbers = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
@@ -25,6 +32,13 @@ def painted(mask: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     mask : ndarray of int, shape (H, W)
-        Classes from 0.
+        Classes from 0 to 254; 255 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import data
+    >>> data.painted(np.array([[0, 1, 2]])).tolist()  # black, dark red, dark green
+    [[[0, 0, 0], [128, 0, 0], [0, 128, 0]]]
     """
     return palette()[mask]

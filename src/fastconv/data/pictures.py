@@ -185,6 +185,23 @@ class Pictures:
     dtype : numpy.dtype
     sums, squares : ndarray
         As `Survey` has them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in range(10):
+    ...         path = Path(folder, "dark" if number < 5 else "light", f"{number}.pgm")
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         _ = path.write_bytes(b"P5 4 4 255 " + bytes([25 * number] * 16))
+    ...     images, labels = data.load(folder, image_size=2, channels=1).train
+    ...     images.shape, images.name(0)
+    ...     images[-1]  # decoded now
+    ((8, 1, 2, 2), 'dark/0.pgm')
+    array([[[225, 225],
+            [225, 225]]], dtype=uint8)
     """
 
     dtype = np.dtype(np.uint8)
@@ -313,6 +330,20 @@ class Masks:
         The images, with which masks are decoded.
     shape : tuple of int
     dtype : numpy.dtype
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("images", "masks"):
+    ...         Path(folder, name).mkdir()
+    ...         for letter in "abcde":
+    ...             _ = Path(folder, name, f"{letter}.png").write_bytes(b"P5 2 2 255 " + bytes([0, 1, 1, 1]))
+    ...     images, masks = data.load(folder, image_size=2).train
+    ...     masks.shape, masks[0].tolist(), masks.counts()[:2]
+    ((4, 2, 2), [[0, 1], [1, 1]], array([ 4, 12]))
     """
 
     dtype = np.dtype(np.uint8)

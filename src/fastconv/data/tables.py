@@ -66,6 +66,18 @@ class Table:
         Empty where targets are numbers.
     test : pair of ndarray, or None
         Rows and targets to test on, where the file sets them apart.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "houses.csv")
+    ...     _ = path.write_text("area;rooms;price\\n80;3;250.5\\n120;5;400\\n")
+    ...     table = data.read_table(path)
+    >>> table.columns, table.target, table.y
+    (('area', 'rooms'), 'price', array([250.5, 400. ]))
     """
 
     columns: tuple[str, ...]
@@ -177,6 +189,20 @@ def read_table(
         If the file cannot be read.
     ValueError
         If it is damaged, a cell is empty, not finite or no number, there are no rows, or less than two classes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "flowers.csv")
+    ...     _ = path.write_text("length,width,kind\\n5.5,3.5,setosa\\n6.5,3,virginica\\n")
+    ...     table = data.read_table(path)
+    >>> table.columns, table.x.tolist()
+    (('length', 'width'), [[5.5, 3.5], [6.5, 3.0]])
+    >>> table.target, table.y, table.classes
+    ('kind', array([0, 1]), ('setosa', 'virginica'))
     """
     if task not in (None, *TASKS):
         raise ValueError(unknown("task", str(task), TASKS))

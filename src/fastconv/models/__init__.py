@@ -56,6 +56,15 @@ class Recipe:
         Whether it is for the rows of a table, too, which are images of one pixel.
     renamed : callable
         From a name that files have for an array to the one that it has in the model.
+
+    Examples
+    --------
+    >>> from fastconv import models
+    >>> recipe = models.ZOO["lenet5"]
+    >>> recipe.smallest, recipe.init
+    (28, 'default')
+    >>> sum(p.numel() for p in recipe.builder((1, 28, 28), 10).parameters())
+    61706
     """
 
     name: str

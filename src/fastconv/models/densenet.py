@@ -85,5 +85,20 @@ def densenet121(num_classes: int = 1000) -> DenseNet:
     ----------
     num_classes : int
         Scores of an image.
+
+    Returns
+    -------
+    Module
+        From images (N, 3, H, W) of at least 32×32 pixels to scores (N, num_classes).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import models
+    >>> model = models.densenet121(num_classes=5)
+    >>> model.predict(np.zeros((2, 3, 64, 64), np.float32)).shape
+    (2, 5)
+    >>> f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    '6,958,981 parameters'
     """
     return DenseNet((6, 12, 24, 16), 32, 64, num_classes)

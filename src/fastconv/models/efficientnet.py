@@ -94,6 +94,21 @@ def efficientnet_lite0(num_classes: int = 1000) -> EfficientNetLite:
     ----------
     num_classes : int
         Scores of an image.
+
+    Returns
+    -------
+    Module
+        From images (N, 3, H, W) of at least 32×32 pixels to scores (N, num_classes).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import models
+    >>> model = models.efficientnet_lite0(num_classes=5)
+    >>> model.predict(np.zeros((2, 3, 64, 64), np.float32)).shape
+    (2, 5)
+    >>> f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    '3,377,413 parameters'
     """
     return EfficientNetLite(num_classes)
 

@@ -52,5 +52,20 @@ def mobilenet_v2(num_classes: int = 1000) -> MobileNetV2:
     ----------
     num_classes : int
         Scores of an image.
+
+    Returns
+    -------
+    Module
+        From images (N, 3, H, W) of at least 32×32 pixels to scores (N, num_classes).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import models
+    >>> model = models.mobilenet_v2(num_classes=5)
+    >>> model.predict(np.zeros((2, 3, 64, 64), np.float32)).shape
+    (2, 5)
+    >>> f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    '2,230,277 parameters'
     """
     return MobileNetV2(num_classes)

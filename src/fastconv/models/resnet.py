@@ -73,6 +73,21 @@ def resnet18(num_classes: int = 1000) -> ResNet:
     ----------
     num_classes : int
         Scores of an image.
+
+    Returns
+    -------
+    Module
+        From images (N, 3, H, W) of at least 32×32 pixels to scores (N, num_classes).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import models
+    >>> model = models.resnet18(num_classes=5)
+    >>> model.predict(np.zeros((2, 3, 64, 64), np.float32)).shape
+    (2, 5)
+    >>> [name for name, _ in model.named_children()]
+    ['conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2', 'layer3', 'layer4', 'avgpool', 'fc']
     """
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes)
 
@@ -84,5 +99,19 @@ def resnet50(num_classes: int = 1000) -> ResNet:
     ----------
     num_classes : int
         Scores of an image.
+
+    Returns
+    -------
+    Module
+        From images (N, 3, H, W) of at least 32×32 pixels to scores (N, num_classes).
+
+    Examples
+    --------
+    >>> from fastconv import models
+    >>> model = models.resnet50()
+    >>> model.fc
+    Linear(in_features=2048, out_features=1000, bias=True)
+    >>> f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    '25,557,032 parameters'
     """
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes)

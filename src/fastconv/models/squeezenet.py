@@ -46,5 +46,20 @@ def squeezenet1_1(num_classes: int = 1000) -> SqueezeNet:
     ----------
     num_classes : int
         Scores of an image.
+
+    Returns
+    -------
+    Module
+        From images (N, 3, H, W) of at least 32×32 pixels to scores (N, num_classes).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import models
+    >>> model = models.squeezenet1_1(num_classes=5)
+    >>> model.predict(np.zeros((2, 3, 64, 64), np.float32)).shape
+    (2, 5)
+    >>> f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    '725,061 parameters'
     """
     return SqueezeNet(num_classes)

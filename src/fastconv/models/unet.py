@@ -57,10 +57,23 @@ def unet(num_classes: int = 2, channels: int = 3, width: int = 32, depth: int = 
     depth : int
         How often height and width are halved; 0 for not at all.
 
+    Returns
+    -------
+    Module
+        From images (N, channels, H, W) to scores (N, num_classes, H, W).
+
     Raises
     ------
     ValueError
         If a number is no integer or below 1 (``depth`` below 0).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import models
+    >>> model = models.unet(num_classes=4, channels=1, width=8, depth=2)
+    >>> model.predict(np.zeros((2, 1, 20, 30), np.float32)).shape  # four scores for each pixel
+    (2, 4, 20, 30)
     """
     least = {"num_classes": 1, "channels": 1, "width": 1, "depth": 0}
     sizes = {"num_classes": num_classes, "channels": channels, "width": width, "depth": depth}

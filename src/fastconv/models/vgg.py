@@ -36,5 +36,19 @@ def vgg16_bn(num_classes: int = 1000) -> VGG:
     ----------
     num_classes : int
         Scores of an image.
+
+    Returns
+    -------
+    Module
+        From images (N, 3, H, W) of at least 32×32 pixels to scores (N, num_classes).
+
+    Examples
+    --------
+    >>> from fastconv import models
+    >>> recipe = models.ZOO["vgg16_bn"]  # what the zoo knows of it; the net itself takes half a gigabyte
+    >>> recipe.smallest, recipe.channels
+    (32, 3)
+    >>> recipe.expects  # mean and deviation of images of which published weights give the right scores
+    ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     """
     return VGG(STAGES, num_classes)

@@ -39,15 +39,17 @@ class EMA:
 
     Examples
     --------
-    ::
-
-        ema = EMA(model, 0.999)
-        for x, y in batches:
-            ...
-            optimizer.step()
-            ema.update()
-        with ema.applied():
-            found = evaluate(model, loss, test)
+    >>> from fastconv import nn, optim
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> ema = optim.EMA(model, decay=0.9)
+    >>> for value in (1.0, 2.0, 2.0):  # after each step of the optimiser
+    ...     model.weight.data[...] = value
+    ...     ema.update()
+    >>> with ema.applied():
+    ...     model.weight.data.round(3)
+    array([[1.19]], dtype=float32)
+    >>> model.weight.data
+    array([[2.]], dtype=float32)
     """
 
     def __init__(self, model: Module, decay: float = 0.999) -> None:

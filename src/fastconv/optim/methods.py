@@ -108,6 +108,16 @@ class Adam(Optimizer):
     References
     ----------
     D. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> p = nn.Parameter(np.array([1.0, 2.0, 3.0]))
+    >>> p.grad[...] = [0.5, -5.0, 0.0]
+    >>> optim.Adam([p], lr=0.1).step()
+    >>> p.data.round(6)  # the first step is lr long, whatever the size of a gradient
+    array([0.9, 2.1, 3. ])
     """
 
     _hyper = ("lr", "betas", "eps", "weight_decay")
@@ -165,6 +175,16 @@ class AdamW(Adam):
     References
     ----------
     I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> p, q = nn.Parameter(np.array([10.0])), nn.Parameter(np.array([10.0]))  # both without a gradient
+    >>> optim.AdamW([p], lr=0.1, weight_decay=0.5).step()
+    >>> optim.Adam([q], lr=0.1, weight_decay=0.5).step()
+    >>> p.data, q.data.round(6)  # AdamW: 5 % less; Adam takes decay for a gradient, and a step of lr
+    (array([9.5]), array([9.9]))
     """
 
     _decoupled = True
@@ -205,6 +225,18 @@ class RMSprop(Optimizer):
     ----------
     T. Tieleman and G. Hinton, "Neural networks for machine learning", lecture 6.5, 2012; the centred form is
     A. Graves, arXiv 1308.0850, equations 38 to 41.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> p = nn.Parameter(np.zeros(2))
+    >>> optimizer = optim.RMSprop([p], lr=0.01)
+    >>> for _ in range(100):
+    ...     p.grad[...] = [1.0, -100.0]
+    ...     optimizer.step()
+    >>> p.data.round(3)  # a gradient a hundred times as large gets no further
+    array([-2.026,  2.026])
     """
 
     _hyper = ("lr", "alpha", "eps", "weight_decay", "momentum", "centered")
@@ -267,6 +299,20 @@ class Adagrad(Optimizer):
     ----------
     J. Duchi, E. Hazan and Y. Singer, "Adaptive subgradient methods for online learning and stochastic
     optimization", JMLR 12, 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> p = nn.Parameter(np.zeros(1))
+    >>> optimizer = optim.Adagrad([p], lr=1.0)
+    >>> for _ in range(3):
+    ...     p.grad[...] = 1.0
+    ...     optimizer.step()
+    ...     print(p.data.round(3))  # steps of 1, 1/sqrt(2), 1/sqrt(3)
+    [-1.]
+    [-1.707]
+    [-2.284]
     """
 
     _hyper = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")

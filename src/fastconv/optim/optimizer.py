@@ -55,6 +55,17 @@ class ParamGroup(MutableMapping[str, Any]):
     optimizer : Optimizer
     index : int
         From 0, in the order in which groups were added.
+
+    Examples
+    --------
+    >>> from fastconv import nn, optim
+    >>> body, head = nn.Linear(4, 4), nn.Linear(4, 2)
+    >>> optimizer = optim.SGD([{"params": body, "lr": 0.01}, {"params": head}], lr=0.1)
+    >>> optimizer.param_groups[0]
+    ParamGroup(2 parameters, lr=0.01, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)
+    >>> optimizer.lr = 1.0  # as a schedule does
+    >>> [round(group["lr"], 6) for group in optimizer.param_groups]
+    [0.1, 1.0]
     """
 
     def __init__(self, optimizer: "Optimizer", index: int) -> None:
@@ -124,10 +135,13 @@ class Optimizer(Keywords, Leading):
 
     Examples
     --------
-    ::
-
-        SGD([{"params": body, "lr": 0.01}, {"params": head}], lr=0.1)
-        AdamW(model, decay_bias_norm=False)
+    >>> from fastconv import nn, optim
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> optim.SGD([{"params": model[0], "lr": 0.01}, {"params": model[2]}], lr=0.1)  # the first layer learns slowly
+    SGD(lr=0.1, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, 2 groups)
+    >>> optimizer = optim.AdamW(model, decay_bias_norm=False)
+    >>> [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups]  # weights, then biases
+    [(2, 0.01), (2, 0.0)]
     """
 
     _hyper: ClassVar[tuple[str, ...]] = ("lr",)
