@@ -14,6 +14,7 @@ from fastconv.functional import activation as _activation
 from fastconv.functional import adaptive as _adaptive
 from fastconv.functional import arithmetic as _arithmetic
 from fastconv.functional import convolution as _convolution
+from fastconv.functional import elementary as _elementary
 from fastconv.functional import groupnorm as _groupnorm
 from fastconv.functional import linear as _linear
 from fastconv.functional import normalization as _normalization
@@ -35,23 +36,17 @@ from fastconv.functional._epilogue import (
 from fastconv.functional._values import takes_values
 from fastconv.functional.activation import (
     elu_backward,
-    erf_backward,
-    exp_backward,
     gelu_backward,
     hardsigmoid_backward,
     hardswish_backward,
     hardtanh_backward,
     leaky_relu_backward,
-    log_backward,
     mish_backward,
     relu6_backward,
     relu_backward,
-    sigmoid_backward,
     silu_backward,
     softplus_backward,
     softsign_backward,
-    sqrt_backward,
-    tanh_backward,
 )
 from fastconv.functional.adaptive import (
     adaptive_avg_pool2d_backward,
@@ -77,11 +72,9 @@ from fastconv.functional.class_loss import (
     multi_margin_loss_backward,
 )
 from fastconv.functional.convolution import (
-    col2im,
     conv1d_backward,
     conv2d_backward,
     conv2d_input_grad,
-    im2col,
 )
 from fastconv.functional.dice import (
     dice_loss,
@@ -101,6 +94,14 @@ from fastconv.functional.element_loss import (
     mse_loss_backward,
     smooth_l1_loss,
     smooth_l1_loss_backward,
+)
+from fastconv.functional.elementary import (
+    erf_backward,
+    exp_backward,
+    log_backward,
+    sigmoid_backward,
+    sqrt_backward,
+    tanh_backward,
 )
 from fastconv.functional.groupnorm import (
     group_norm_backward,
@@ -162,6 +163,10 @@ from fastconv.functional.transposed import (
     conv_transpose1d_backward,
     conv_transpose2d_backward,
 )
+from fastconv.functional.unfolding import (
+    col2im,
+    im2col,
+)
 
 adaptive_avg_pool2d = takes_values(_adaptive.adaptive_avg_pool2d)
 adaptive_max_pool2d = takes_values(_adaptive.adaptive_max_pool2d)
@@ -178,8 +183,8 @@ conv_transpose1d = takes_values(_transposed.conv_transpose1d)
 conv_transpose2d = takes_values(_transposed.conv_transpose2d)
 div = takes_values(_arithmetic.div)
 elu = takes_values(_activation.elu)
-erf = takes_values(_activation.erf)
-exp = takes_values(_activation.exp)
+erf = takes_values(_elementary.erf)
+exp = takes_values(_elementary.exp)
 flatten = takes_values(_shape.flatten)
 gelu = takes_values(_activation.gelu)
 global_avg_pool2d = takes_values(_adaptive.global_avg_pool2d)
@@ -194,7 +199,7 @@ layer_norm = takes_values(_groupnorm.layer_norm)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
 local_response_norm = takes_values(_groupnorm.local_response_norm)
-log = takes_values(_activation.log)
+log = takes_values(_elementary.log)
 log_softmax = takes_values(_softmax.log_softmax)
 max_pool1d = takes_values(_pooling1d.max_pool1d)
 max_pool2d = takes_values(_pooling2d.max_pool2d)
@@ -210,16 +215,16 @@ reflection_pad2d = takes_values(_rearrange.reflection_pad2d)
 relu = takes_values(_activation.relu)
 relu6 = takes_values(_activation.relu6)
 reshape = takes_values(_shape.reshape)
-sigmoid = takes_values(_activation.sigmoid)
+sigmoid = takes_values(_elementary.sigmoid)
 silu = takes_values(_activation.silu)
 softmax = takes_values(_softmax.softmax)
 softplus = takes_values(_activation.softplus)
 softsign = takes_values(_activation.softsign)
-sqrt = takes_values(_activation.sqrt)
+sqrt = takes_values(_elementary.sqrt)
 stack = takes_values(_shape.stack)
 sub = takes_values(_arithmetic.sub)
 sum = takes_values(_arithmetic.sum)
-tanh = takes_values(_activation.tanh)
+tanh = takes_values(_elementary.tanh)
 
 __all__ = [
     "ACTIVATIONS",

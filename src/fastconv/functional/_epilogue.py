@@ -22,7 +22,9 @@ from fastconv.functional._check import (
     is_nhwc,
     memory,
     number,
+    same_dtype,
 )
+from fastconv.functional._views import check_batch, flat, gradient_like, output_like
 
 Activation = str | tuple[Any, ...] | None
 
@@ -118,6 +120,37 @@ def _number(where: str, name: str, parameter: str, value: Any) -> float:
 def alone(name: str | None, params: tuple[float, ...]) -> Epilogue:
     """Return the epilogue that is an activation and nothing else."""
     return Epilogue(name, params)
+
+
+def _column(a: Array) -> Array:
+    """Return the elements in the order of their memory, as pixels of one channel."""
+    return flat(a).reshape(-1, 1)
+
+
+def _alone(where: str, name: str, params: tuple[float, ...]) -> Epilogue:
+    """Return the epilogue that is an activation with these parameters, checked, and nothing else."""
+    return alone(name, parse(where, (name, *params) if params else name)[1])
+
+
+def run_activation(name: str, input: Array, out: Array | None, *params: float) -> Array:
+    """Return the activation of every element, after all checks."""
+    where = name.removesuffix("_tanh")
+    dtype = same_dtype(where, input=input)
+    check_batch(where, "input", input)
+    out = output_like(where, input, out, dtype)
+    finish[dtype](_column(input), _column(out), _alone(where, name, params))
+    return out
+
+
+def run_activation_backward(
+    name: str, what: str, grad_output: Array, known: Array, grad_input: Array | None, *params: float
+) -> Array:
+    """Return the gradient of an activation, made from its ``what``: its output or its input."""
+    where = name.removesuffix("_tanh") + "_backward"
+    grad_input = gradient_like(where, what, grad_output, known, grad_input)
+    dtype = grad_input.dtype
+    activate_backward[dtype](_column(grad_output), _column(known), _column(grad_input), _alone(where, name, params))
+    return grad_input
 
 
 def epilogue_of(

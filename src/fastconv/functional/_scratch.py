@@ -90,7 +90,14 @@ def scratch_nbytes() -> int:
 
 
 def release_scratch() -> None:
-    """Free this thread's scratch memory, which operations otherwise keep for the next call."""
+    """Free this thread's scratch memory, which operations otherwise keep for the next call.
+
+    Examples
+    --------
+    >>> release_scratch()
+    >>> scratch_nbytes()
+    0
+    """
     _local.arenas.clear()
 
 

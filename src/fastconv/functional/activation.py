@@ -3,40 +3,8 @@
 exp and tanh are polynomials evaluated alike on every instruction set; denormal numbers count as zero.
 """
 
-from fastconv.functional._check import Array, same_dtype
-from fastconv.functional._epilogue import Epilogue, activate_backward, alone, finish, parse
-from fastconv.functional._views import check_batch, flat, gradient_like, output_like
-
-
-def _column(a: Array) -> Array:
-    """Return the elements in the order of their memory, as pixels of one channel."""
-    return flat(a).reshape(-1, 1)
-
-
-def _alone(where: str, name: str, params: tuple[float, ...]) -> Epilogue:
-    """Return the epilogue that is an activation with these parameters, checked, and nothing else."""
-    return alone(name, parse(where, (name, *params) if params else name)[1])
-
-
-def _map(name: str, input: Array, out: Array | None, *params: float) -> Array:
-    """Write the activation of every element."""
-    where = name.removesuffix("_tanh")
-    dtype = same_dtype(where, input=input)
-    check_batch(where, "input", input)
-    out = output_like(where, input, out, dtype)
-    finish[dtype](_column(input), _column(out), _alone(where, name, params))
-    return out
-
-
-def _map_backward(
-    name: str, what: str, grad_output: Array, known: Array, grad_input: Array | None, *params: float
-) -> Array:
-    """Write the gradient of an activation, made from its ``what``: its output or its input."""
-    where = name.removesuffix("_tanh") + "_backward"
-    grad_input = gradient_like(where, what, grad_output, known, grad_input)
-    dtype = grad_input.dtype
-    activate_backward[dtype](_column(grad_output), _column(known), _column(grad_input), _alone(where, name, params))
-    return grad_input
+from fastconv.functional._check import Array
+from fastconv.functional._epilogue import run_activation, run_activation_backward
 
 
 def relu(input: Array, *, out: Array | None = None) -> Array:
@@ -66,7 +34,7 @@ def relu(input: Array, *, out: Array | None = None) -> Array:
     >>> relu(np.array([-1.0, 0.5, np.nan]))
     array([0. , 0.5, nan])
     """
-    return _map("relu", input, out)
+    return run_activation("relu", input, out)
 
 
 def relu_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
@@ -86,8 +54,14 @@ def relu_backward(grad_output: Array, output: Array, *, grad_input: Array | None
     ------
     TypeError, ValueError
         As :func:`relu`, and if shapes or dtypes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> relu_backward(np.array([5.0, 5.0, 5.0]), relu(np.array([-1.0, 0.0, 2.0])))
+    array([0., 0., 5.])
     """
-    return _map_backward("relu", "output", grad_output, output, grad_input)
+    return run_activation_backward("relu", "output", grad_output, output, grad_input)
 
 
 def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
@@ -107,8 +81,14 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None 
     ------
     TypeError, ValueError
         As :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> leaky_relu(np.array([-2.0, 3.0]), 0.1)
+    array([-0.2,  3. ])
     """
-    return _map("leaky_relu", input, out, negative_slope)
+    return run_activation("leaky_relu", input, out, negative_slope)
 
 
 def leaky_relu_backward(
@@ -130,24 +110,42 @@ def leaky_relu_backward(
     ------
     TypeError, ValueError
         As :func:`relu_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> leaky_relu_backward(np.ones(3), np.array([-2.0, 0.0, 3.0]), 0.1)
+    array([0.1, 0.1, 1. ])
     """
-    return _map_backward("leaky_relu", "input", grad_output, input, grad_input, negative_slope)
+    return run_activation_backward("leaky_relu", "input", grad_output, input, grad_input, negative_slope)
 
 
 def relu6(input: Array, *, out: Array | None = None) -> Array:
     """Return ``min(max(x, 0), 6)``, which keeps NaN.
 
     Parameters, result and errors are those of :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> relu6(np.array([-1.0, 4.0, 8.0]))
+    array([0., 4., 6.])
     """
-    return _map("relu6", input, out)
+    return run_activation("relu6", input, out)
 
 
 def relu6_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
     """Return the gradient of :func:`relu6`: ``grad_output`` where the output lies between 0 and 6, else zero.
 
     Parameters, result and errors are those of :func:`relu_backward`; the input serves as well.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> relu6_backward(np.ones(3), relu6(np.array([-1.0, 4.0, 8.0])))
+    array([0., 1., 0.])
     """
-    return _map_backward("relu6", "output", grad_output, output, grad_input)
+    return run_activation_backward("relu6", "output", grad_output, output, grad_input)
 
 
 def hardtanh(input: Array, min_val: float = -1.0, max_val: float = 1.0, *, out: Array | None = None) -> Array:
@@ -168,8 +166,18 @@ def hardtanh(input: Array, min_val: float = -1.0, max_val: float = 1.0, *, out: 
     ------
     TypeError, ValueError
         As :func:`relu`, and if the bounds do not ascend.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hardtanh(np.array([-3.0, 0.5, 3.0]))
+    array([-1. ,  0.5,  1. ])
+    >>> hardtanh(np.array([-3.0, 0.5, 3.0]), 1.0, -1.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: hardtanh: min_val must be less than max_val, got 1.0, -1.0
     """
-    return _map("hardtanh", input, out, min_val, max_val)
+    return run_activation("hardtanh", input, out, min_val, max_val)
 
 
 def hardtanh_backward(
@@ -183,8 +191,14 @@ def hardtanh_backward(
     """Return the gradient of :func:`hardtanh`: ``grad_output`` where the output lies between the bounds, else zero.
 
     Parameters, result and errors are those of :func:`relu_backward`; the input serves as well.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hardtanh_backward(np.ones(3), hardtanh(np.array([-3.0, 0.5, 3.0])))
+    array([0., 1., 0.])
     """
-    return _map_backward("hardtanh", "output", grad_output, output, grad_input, min_val, max_val)
+    return run_activation_backward("hardtanh", "output", grad_output, output, grad_input, min_val, max_val)
 
 
 def elu(input: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
@@ -205,8 +219,14 @@ def elu(input: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
     ------
     TypeError, ValueError
         As :func:`relu`, and if alpha is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> elu(np.array([-np.inf, -1.0, 2.0])).round(4)
+    array([-1.    , -0.6321,  2.    ])
     """
-    return _map("elu", input, out, alpha)
+    return run_activation("elu", input, out, alpha)
 
 
 def elu_backward(
@@ -215,8 +235,15 @@ def elu_backward(
     """Return the gradient of :func:`elu`, ``grad_output * (y > 0 ? 1 : y + alpha)``.
 
     Parameters, result and errors are those of :func:`relu_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> output = elu(np.array([-np.inf, -1.0, 2.0]))
+    >>> elu_backward(np.ones(3), output).round(4)
+    array([0.    , 0.3679, 1.    ])
     """
-    return _map_backward("elu", "output", grad_output, output, grad_input, alpha)
+    return run_activation_backward("elu", "output", grad_output, output, grad_input, alpha)
 
 
 def _gelu_name(where: str, approximate: str) -> str:
@@ -251,7 +278,7 @@ def gelu(input: Array, approximate: str = "none", *, out: Array | None = None) -
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1587,  0.    ,  0.8413])
     """
-    return _map(_gelu_name("gelu", approximate), input, out)
+    return run_activation(_gelu_name("gelu", approximate), input, out)
 
 
 def gelu_backward(
@@ -260,72 +287,126 @@ def gelu_backward(
     """Return the gradient of :func:`gelu`, ``grad_output * (Phi(x) + x * phi(x))``, or of its approximation.
 
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gelu_backward(np.ones(3), np.array([-1.0, 0.0, 1.0])).round(4)
+    array([-0.0833,  0.5   ,  1.0833])
     """
-    return _map_backward(_gelu_name("gelu_backward", approximate), "input", grad_output, input, grad_input)
+    return run_activation_backward(_gelu_name("gelu_backward", approximate), "input", grad_output, input, grad_input)
 
 
 def silu(input: Array, *, out: Array | None = None) -> Array:
     """Return ``x * sigmoid(x)``, also known as swish; ``-inf`` gives its limit 0.
 
     Parameters, result and errors are those of :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> silu(np.array([-np.inf, 0.0, 10.0])).round(4)
+    array([-0.    ,  0.    ,  9.9995])
     """
-    return _map("silu", input, out)
+    return run_activation("silu", input, out)
 
 
 def silu_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
     """Return the gradient of :func:`silu`, ``grad_output * s * (1 + x * (1 - s))`` with s = sigmoid(x).
 
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> silu_backward(np.ones(3), np.array([-2.0, 0.0, 2.0])).round(4)
+    array([-0.0908,  0.5   ,  1.0908])
     """
-    return _map_backward("silu", "input", grad_output, input, grad_input)
+    return run_activation_backward("silu", "input", grad_output, input, grad_input)
 
 
 def mish(input: Array, *, out: Array | None = None) -> Array:
     """Return ``x * tanh(log(1 + exp(x)))`` (Misra, 2019); ``-inf`` gives its limit 0.
 
     Parameters, result and errors are those of :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mish(np.array([-np.inf, -1.0, 10.0])).round(4)
+    array([-0.    , -0.3034, 10.    ])
     """
-    return _map("mish", input, out)
+    return run_activation("mish", input, out)
 
 
 def mish_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
     """Return the gradient of :func:`mish`, ``grad_output * (w + x * (1 - w**2) * sigmoid(x))`` with w = mish(x) / x.
 
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mish_backward(np.ones(3), np.array([-2.0, 0.0, 10.0])).round(4)
+    array([-0.1084,  0.6   ,  1.    ])
     """
-    return _map_backward("mish", "input", grad_output, input, grad_input)
+    return run_activation_backward("mish", "input", grad_output, input, grad_input)
 
 
 def hardswish(input: Array, *, out: Array | None = None) -> Array:
     """Return ``x * hardsigmoid(x)`` (Howard et al., 2019); ``-inf`` gives its limit 0.
 
     Parameters, result and errors are those of :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hardswish(np.array([-4.0, -1.5, 3.0, 4.0]))
+    array([-0.   , -0.375,  3.   ,  4.   ])
     """
-    return _map("hardswish", input, out)
+    return run_activation("hardswish", input, out)
 
 
 def hardswish_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
     """Return the gradient of :func:`hardswish`: ``grad_output * (x / 3 + 1 / 2)`` where ``-3 < x < 3``.
 
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hardswish_backward(np.ones(4), np.array([-4.0, -1.5, 0.0, 4.0]))
+    array([0. , 0. , 0.5, 1. ])
     """
-    return _map_backward("hardswish", "input", grad_output, input, grad_input)
+    return run_activation_backward("hardswish", "input", grad_output, input, grad_input)
 
 
 def hardsigmoid(input: Array, *, out: Array | None = None) -> Array:
     """Return ``min(max(x + 3, 0), 6) / 6``, which keeps NaN.
 
     Parameters, result and errors are those of :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hardsigmoid(np.array([-4.0, 0.0, 1.5, 4.0]))
+    array([0.  , 0.5 , 0.75, 1.  ])
     """
-    return _map("hardsigmoid", input, out)
+    return run_activation("hardsigmoid", input, out)
 
 
 def hardsigmoid_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
     """Return the gradient of :func:`hardsigmoid`: ``grad_output / 6`` where ``-3 < x < 3``, else zero.
 
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hardsigmoid_backward(np.full(3, 6.0), np.array([-4.0, 0.0, 4.0]))
+    array([0., 1., 0.])
     """
-    return _map_backward("hardsigmoid", "input", grad_output, input, grad_input)
+    return run_activation_backward("hardsigmoid", "input", grad_output, input, grad_input)
 
 
 def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0, *, out: Array | None = None) -> Array:
@@ -347,8 +428,16 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0, *, out: A
     ------
     TypeError, ValueError
         As :func:`relu`, and if beta is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softplus(np.array([-5.0, 0.0, 5.0])).round(4)
+    array([0.0067, 0.6931, 5.0067])
+    >>> softplus(np.array([30.0]))
+    array([30.])
     """
-    return _map("softplus", input, out, beta, threshold)
+    return run_activation("softplus", input, out, beta, threshold)
 
 
 def softplus_backward(
@@ -357,117 +446,39 @@ def softplus_backward(
     """Return the gradient of :func:`softplus`, ``grad_output * sigmoid(beta * x)``, or itself beyond the threshold.
 
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softplus_backward(np.ones(3), np.array([-5.0, 0.0, 30.0])).round(4)
+    array([0.0067, 0.5   , 1.    ])
     """
-    return _map_backward("softplus", "input", grad_output, input, grad_input, beta, threshold)
-
-
-def tanh(input: Array, *, out: Array | None = None) -> Array:
-    """Return the hyperbolic tangent.
-
-    Parameters, result and errors are those of :func:`relu`. ``-0`` stays ``-0`` and ``+-inf`` gives ``+-1``.
-    """
-    return _map("tanh", input, out)
-
-
-def tanh_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`tanh`, ``grad_output * (1 - output**2)``.
-
-    Parameters, result and errors are those of :func:`relu_backward`.
-    """
-    return _map_backward("tanh", "output", grad_output, output, grad_input)
-
-
-def sigmoid(input: Array, *, out: Array | None = None) -> Array:
-    """Return ``1 / (1 + exp(-x))``, computed from ``exp(-|x|)`` so that nothing overflows.
-
-    Parameters, result and errors are those of :func:`relu`.
-    """
-    return _map("sigmoid", input, out)
-
-
-def sigmoid_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`sigmoid`, ``grad_output * (1 - output) * output``.
-
-    Parameters, result and errors are those of :func:`relu_backward`.
-    """
-    return _map_backward("sigmoid", "output", grad_output, output, grad_input)
+    return run_activation_backward("softplus", "input", grad_output, input, grad_input, beta, threshold)
 
 
 def softsign(input: Array, *, out: Array | None = None) -> Array:
     """Return ``x / (1 + |x|)``; ``+-inf`` gives its limit ``+-1``.
 
     Parameters, result and errors are those of :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softsign(np.array([-3.0, 1.0, np.inf]))
+    array([-0.75,  0.5 ,  1.  ])
     """
-    return _map("softsign", input, out)
+    return run_activation("softsign", input, out)
 
 
 def softsign_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
     """Return the gradient of :func:`softsign`, ``grad_output / (1 + |input|)**2``.
 
     Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softsign_backward(np.ones(3), np.array([-3.0, 0.0, 1.0]))
+    array([0.0625, 1.    , 0.25  ])
     """
-    return _map_backward("softsign", "input", grad_output, input, grad_input)
-
-
-def exp(input: Array, *, out: Array | None = None) -> Array:
-    """Return the exponential; ``-inf`` gives 0, and what is too large ``inf``, as :func:`safe_exp` does not.
-
-    Parameters, result and errors are those of :func:`relu`.
-    """
-    return _map("exp", input, out)
-
-
-def exp_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`exp`, ``grad_output * output``.
-
-    Parameters, result and errors are those of :func:`relu_backward`.
-    """
-    return _map_backward("exp", "output", grad_output, output, grad_input)
-
-
-def log(input: Array, *, out: Array | None = None) -> Array:
-    """Return the natural logarithm: of 0 ``-inf``, of negative numbers NaN, as :func:`safe_log` does not.
-
-    Parameters, result and errors are those of :func:`relu`.
-    """
-    return _map("log", input, out)
-
-
-def log_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`log`, ``grad_output / input``.
-
-    Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
-    """
-    return _map_backward("log", "input", grad_output, input, grad_input)
-
-
-def sqrt(input: Array, *, out: Array | None = None) -> Array:
-    """Return the square root, correctly rounded; of negative numbers NaN.
-
-    Parameters, result and errors are those of :func:`relu`.
-    """
-    return _map("sqrt", input, out)
-
-
-def sqrt_backward(grad_output: Array, output: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`sqrt`, ``grad_output / (2 * output)``; it is infinite at 0.
-
-    Parameters, result and errors are those of :func:`relu_backward`.
-    """
-    return _map_backward("sqrt", "output", grad_output, output, grad_input)
-
-
-def erf(input: Array, *, out: Array | None = None) -> Array:
-    """Return the error function, the integral of ``2 / sqrt(pi) * exp(-t**2)`` from 0 to the input.
-
-    Parameters, result and errors are those of :func:`relu`.
-    """
-    return _map("erf", input, out)
-
-
-def erf_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`erf`, ``grad_output * 2 / sqrt(pi) * exp(-input**2)``.
-
-    Parameters, result and errors are those of :func:`relu_backward`, with the forward call's input.
-    """
-    return _map_backward("erf", "input", grad_output, input, grad_input)
+    return run_activation_backward("softsign", "input", grad_output, input, grad_input)

@@ -67,6 +67,12 @@ def adaptive_avg_pool2d_backward(
     ------
     ValueError, TypeError
         If shapes or dtypes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d_backward(np.array([[[[2.0, 4.0]]]]), (1, 1, 1, 3))
+    array([[[[1., 3., 2.]]]])
     """
     where = "adaptive_avg_pool2d_backward"
     same_dtype(where, grad_output=grad_output)
@@ -92,6 +98,12 @@ def global_avg_pool2d(input: Array, *, out: Array | None = None) -> Array:
     ------
     ValueError, TypeError
         As :func:`adaptive_avg_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> global_avg_pool2d(np.array([[[[1.0, 2.0], [3.0, 6.0]]]]))
+    array([[[[3.]]]])
     """
     where = "global_avg_pool2d"
     check_images(where, input)
@@ -118,6 +130,13 @@ def global_avg_pool2d_backward(
     ------
     ValueError, TypeError
         If shapes or dtypes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> global_avg_pool2d_backward(np.array([[[[8.0]]]]), (1, 1, 2, 2))
+    array([[[[2., 2.],
+             [2., 2.]]]])
     """
     where = "global_avg_pool2d_backward"
     shape = image_shape(where, input_shape)
@@ -180,6 +199,13 @@ def adaptive_max_pool2d_backward(grad_output: Array, input: Array, *, grad_input
     ------
     ValueError, TypeError
         If shapes or dtypes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 2.0, 6.0]]]])
+    >>> adaptive_max_pool2d_backward(np.array([[[[0.5, 4.0]]]]), x)
+    array([[[[0. , 0.5, 4. ]]]])
     """
     where = "adaptive_max_pool2d_backward"
     check_images(where, input)
@@ -190,14 +216,31 @@ def adaptive_max_pool2d_backward(grad_output: Array, input: Array, *, grad_input
 
 
 def global_max_pool2d(input: Array, return_indices: bool = False, *, out: Array | None = None) -> Any:
-    """Return the largest element of each plane: :func:`adaptive_max_pool2d` to one pixel; arguments as there."""
+    """Return the largest element of each plane: :func:`adaptive_max_pool2d` to one pixel; arguments as there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 2.0], [7.0, 6.0]]]])
+    >>> global_max_pool2d(x, return_indices=True)
+    (array([[[[7.]]]]), array([[[[2]]]]))
+    """
     where = "global_max_pool2d"
     check_images(where, input)
     return largest(where, input, adaptive_windows(where, input.shape, 1), return_indices, out)
 
 
 def global_max_pool2d_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`global_max_pool2d`; arguments as of :func:`adaptive_max_pool2d_backward`."""
+    """Return the gradient of :func:`global_max_pool2d`; arguments as of :func:`adaptive_max_pool2d_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 2.0], [7.0, 6.0]]]])
+    >>> global_max_pool2d_backward(np.array([[[[5.0]]]]), x)
+    array([[[[0., 0.],
+             [5., 0.]]]])
+    """
     where = "global_max_pool2d_backward"
     check_images(where, input)
     return largest_found_again(where, grad_output, input, adaptive_windows(where, input.shape, 1), grad_input)

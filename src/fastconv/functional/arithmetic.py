@@ -18,6 +18,13 @@ def add(a: Array | float, b: Array | float, *, out: Array | None = None) -> Arra
 
     Parameters, result and errors are those of :func:`sub`. Arrays of one shape, the joint of a residual block, have a
     kernel of their own; then ``out`` may be ``a`` or ``b`` itself, and a signal (N, C, L) comes back in C order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> add(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([10.0, 20.0]))
+    array([[11., 22.],
+           [13., 24.]])
     """
     if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape):
         return _binary("add", a, b, out)
@@ -47,17 +54,44 @@ def sub(a: Array | float, b: Array | float, *, out: Array | None = None) -> Arra
     ------
     TypeError, ValueError
         If dtypes differ, or shapes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sub(np.array([[1.0, 2.0], [3.0, 4.0]]), 1.0)
+    array([[0., 1.],
+           [2., 3.]])
+    >>> sub(np.ones(2), np.ones(3))
+    Traceback (most recent call last):
+        ...
+    ValueError: sub: shapes (2,) and (3,) cannot be broadcast together
     """
     return _binary("sub", a, b, out)
 
 
 def mul(a: Array | float, b: Array | float, *, out: Array | None = None) -> Array:
-    """Return ``a * b``; parameters, result and errors are those of :func:`sub`."""
+    """Return ``a * b``; parameters, result and errors are those of :func:`sub`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mul(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[10.0], [0.0]]))
+    array([[10., 20.],
+           [ 0.,  0.]])
+    """
     return _binary("mul", a, b, out)
 
 
 def div(a: Array | float, b: Array | float, *, out: Array | None = None) -> Array:
-    """Return ``a / b``; parameters, result and errors are those of :func:`sub`."""
+    """Return ``a / b``; parameters, result and errors are those of :func:`sub`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> div(np.array([[1.0, -6.0]]), np.array([[4.0], [2.0]]))
+    array([[ 0.25, -1.5 ],
+           [ 0.5 , -3.  ]])
+    """
     return _binary("div", a, b, out)
 
 
@@ -79,17 +113,39 @@ def sub_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
     ------
     TypeError, ValueError
         As :func:`sub`, and if ``grad_output`` has another shape than the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sub_backward(np.ones((3, 2)), np.zeros((3, 2)), np.zeros(2))
+    (array([[1., 1.],
+           [1., 1.],
+           [1., 1.]]), array([-3., -3.]))
     """
     return _binary_backward("sub", grad_output, a, b)
 
 
 def mul_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    """Return the gradients of :func:`mul`; parameters and errors are those of :func:`sub_backward`."""
+    """Return the gradients of :func:`mul`; parameters and errors are those of :func:`sub_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mul_backward(np.ones(2), np.array([2.0, 3.0]), np.array([5.0, 7.0]))
+    (array([5., 7.]), array([2., 3.]))
+    """
     return _binary_backward("mul", grad_output, a, b)
 
 
 def div_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    """Return the gradients of :func:`div`; parameters and errors are those of :func:`sub_backward`."""
+    """Return the gradients of :func:`div`; parameters and errors are those of :func:`sub_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> div_backward(np.ones(2), np.array([1.0, 6.0]), np.array([4.0, 2.0]))
+    (array([0.25, 0.5 ]), array([-0.0625, -1.5   ]))
+    """
     return _binary_backward("div", grad_output, a, b)
 
 
@@ -135,6 +191,13 @@ def sum(input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool 
     shards in a fixed tree, so that neither threads nor instruction set matter.
 
     Parameters and errors are those of :func:`mean`; no elements sum to 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sum(np.array([[1.0, 2.0], [3.0, 4.0]]), axis=1, keepdims=True)
+    array([[3.],
+           [7.]])
     """
     return _reduce("sum", input, axis, keepdims)
 
@@ -153,6 +216,13 @@ def mean_backward(
     ------
     TypeError, ValueError
         As :func:`mean`, and if ``grad_output`` has another shape than the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_backward(np.array([8.0, 4.0]), np.zeros((2, 4)), axis=1)
+    array([[2., 2., 2., 2.],
+           [1., 1., 1., 1.]])
     """
     return _reduce_backward("mean", grad_output, input, axis, keepdims)
 
@@ -160,7 +230,15 @@ def mean_backward(
 def sum_backward(
     grad_output: Array, input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Array:
-    """Return the gradient of :func:`sum`: ``grad_output`` at every element; errors as of :func:`mean_backward`."""
+    """Return the gradient of :func:`sum`: ``grad_output`` at every element; errors as of :func:`mean_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sum_backward(np.array([8.0, 4.0]), np.zeros((2, 3)), axis=1)
+    array([[8., 8., 8.],
+           [4., 4., 4.]])
+    """
     return _reduce_backward("sum", grad_output, input, axis, keepdims)
 
 

@@ -84,6 +84,13 @@ def binary_cross_entropy_with_logits_backward(
     ------
     ValueError, TypeError
         As :func:`binary_cross_entropy_with_logits`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> input, target = np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]])
+    >>> binary_cross_entropy_with_logits_backward(1.0, input, target, "sum")
+    array([[-0.5,  0.5]])
     """
     where = "binary_cross_entropy_with_logits_backward"
     return slopes(

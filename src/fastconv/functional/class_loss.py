@@ -124,6 +124,12 @@ def cross_entropy_backward(
     ------
     ValueError, TypeError
         As :func:`cross_entropy`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cross_entropy_backward(1.0, np.zeros((1, 4)), np.array([2]))
+    array([[ 0.25,  0.25, -0.75,  0.25]])
     """
     where = "cross_entropy_backward"
     dtype, shape = check_rows(where, input, reduction)
@@ -214,6 +220,12 @@ def multi_margin_loss_backward(
     ------
     ValueError, TypeError
         As :func:`cross_entropy`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> multi_margin_loss_backward(1.0, np.array([[0.0, 0.5, 0.25, 2.0]]), np.array([1]))
+    array([[ 0.25, -0.75,  0.25,  0.25]])
     """
     where = "multi_margin_loss_backward"
     dtype, shape = check_rows(where, input, reduction)

@@ -219,6 +219,13 @@ def dice_loss_backward(
     ------
     ValueError, TypeError
         As :func:`dice_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dice_loss_backward(1.0, np.zeros((1, 2, 2)), np.array([[0, 1]])).round(4)
+    array([[[-0.0833,  0.0833],
+            [ 0.0833, -0.0833]]])
     """
     where = "dice_loss_backward"
     dtype, _ = check_rows(where, input, reduction)

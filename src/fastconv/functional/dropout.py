@@ -94,7 +94,15 @@ def dropout(
 
 
 def dropout_mask_like(input: Array) -> Array:
-    """Return an uninitialised mask for :func:`dropout` on ``input``."""
+    """Return an uninitialised mask for :func:`dropout` on ``input``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = dropout_mask_like(np.ones((2, 3)))
+    >>> mask.shape, mask.dtype
+    ((2, 3), dtype('uint8'))
+    """
     check_array("dropout_mask_like", "input", input)
     return check_out("dropout_mask_like", "mask", None, input.shape, _MASK)
 
@@ -114,6 +122,14 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, grad_input: A
     ------
     TypeError, ValueError
         As :func:`dropout`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, mask = np.ones(6), dropout_mask_like(np.ones(6))
+    >>> y = dropout(x, 0.5, True, seed=1, stream="dropout", step=0, mask=mask)
+    >>> y, dropout_backward(x, mask, 0.5)
+    (array([2., 2., 0., 0., 0., 0.]), array([2., 2., 0., 0., 0., 0.]))
     """
     where = "dropout_backward"
     dtype = same_dtype(where, grad_output=grad_output)

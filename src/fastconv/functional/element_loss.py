@@ -102,6 +102,12 @@ def mse_loss_backward(
     ------
     ValueError, TypeError
         As :func:`mse_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mse_loss_backward(1.0, np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
+    array([[ 0., -2.]])
     """
     where = "mse_loss_backward"
     if sample_weight is not None:
@@ -188,6 +194,12 @@ def l1_loss_backward(
     ------
     ValueError, TypeError
         As :func:`l1_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> l1_loss_backward(1.0, np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]), "sum")
+    array([[ 0., -1.]])
     """
     where = "l1_loss_backward"
     return slopes(where, "absolute", grad_output, input, target, reduction, 0.0, grad_input, sample_weight)
@@ -272,6 +284,12 @@ def smooth_l1_loss_backward(
     ------
     ValueError, TypeError
         As :func:`smooth_l1_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> smooth_l1_loss_backward(1.0, np.array([[1.0, 2.0]]), np.array([[1.5, 4.0]]), "sum")
+    array([[-0.5, -1. ]])
     """
     where = "smooth_l1_loss_backward"
     beta = _threshold(where, "beta", beta, 0.0)
@@ -357,6 +375,12 @@ def huber_loss_backward(
     ------
     ValueError, TypeError
         As :func:`huber_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> huber_loss_backward(1.0, np.array([[1.0, 2.0]]), np.array([[1.5, 5.0]]), "sum", delta=2.0)
+    array([[-0.5, -2. ]])
     """
     where = "huber_loss_backward"
     delta = _threshold(where, "delta", delta, np.nextafter(0.0, 1.0))

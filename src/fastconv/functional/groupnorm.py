@@ -64,6 +64,14 @@ def group_norm_backward(
     """Return the gradients of :func:`group_norm` for input, weight and bias (None where there is none).
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape. Samples are added in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, weight = np.array([[1.0, 3.0]]), np.array([2.0, 2.0])
+    >>> dx, dweight, dbias = group_norm_backward(np.array([[1.0, 0.0]]), x, 1, weight, np.zeros(2), eps=0.0)
+    >>> dweight, dbias
+    (array([-1.,  0.]), array([1., 0.]))
     """
     op = _ops.grouped(num_groups, _eps("group_norm_backward", eps))
     return _three(apply_backward("group_norm_backward", op, grad_output, input, weight, bias))
@@ -95,6 +103,14 @@ def instance_norm(
     ------
     TypeError, ValueError
         As :func:`group_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0, 3.0], [10.0, 50.0]]])
+    >>> instance_norm(x, eps=0.0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
     """
     op = _ops.GroupNorm(0, _eps("instance_norm", eps))
     result: Array = apply("instance_norm", op, input, weight, bias, out=out)
@@ -104,7 +120,16 @@ def instance_norm(
 def instance_norm_backward(
     grad_output: Array, input: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> tuple[Array, Array | None, Array | None]:
-    """Return the gradients of :func:`instance_norm`; arguments and results as of :func:`group_norm_backward`."""
+    """Return the gradients of :func:`instance_norm`; arguments and results as of :func:`group_norm_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0, 2.0, 3.0]]])
+    >>> dx, _, _ = instance_norm_backward(np.array([[[1.0, 0.0, 0.0]]]), x)
+    >>> dx.round(3), round(float(dx.sum()), 6)
+    (array([[[ 0.204, -0.408,  0.204]]]), 0.0)
+    """
     op = _ops.GroupNorm(0, _eps("instance_norm_backward", eps))
     return _three(apply_backward("instance_norm_backward", op, grad_output, input, weight, bias))
 
@@ -166,6 +191,14 @@ def layer_norm_backward(
     """Return the gradients of :func:`layer_norm` for input, weight and bias (None where there is none).
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 2.0, 3.0]])
+    >>> dx, dweight, dbias = layer_norm_backward(np.array([[0.0, 1.0, 0.0]]), x, 3, np.ones(3))
+    >>> dx.round(4), dbias is None
+    (array([[-0.4082,  0.8165, -0.4082]]), True)
     """
     op = _ops.LayerNorm(_ops.shape_of(normalized_shape), _eps("layer_norm_backward", eps))
     return _three(apply_backward("layer_norm_backward", op, grad_output, input, weight, bias))
@@ -212,7 +245,15 @@ def local_response_norm(
 def local_response_norm_backward(
     grad_output: Array, input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Array:
-    """Return the gradient of :func:`local_response_norm`; arguments and errors as there."""
+    """Return the gradient of :func:`local_response_norm`; arguments and errors as there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0]], [[2.0]]])
+    >>> local_response_norm_backward(np.ones((2, 1, 1)), x, 1, alpha=3.0, beta=1.0).round(4).ravel()
+    array([-0.125 , -0.0651])
+    """
     where = "local_response_norm_backward"
     grad: Array = apply_backward(where, _response(where, size, alpha, beta, k), grad_output, input)
     return grad

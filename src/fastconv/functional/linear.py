@@ -157,6 +157,13 @@ def linear_backward(
     ------
     ValueError, TypeError
         As :func:`linear`, and if a gradient's shape does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, w = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
+    >>> linear_backward(np.array([[10.0]]), x, w)
+    (array([[30., 40.]]), array([[10., 20.]]), array([10.]))
     """
     where = "linear_backward"
     dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight)
@@ -220,6 +227,14 @@ def bias_add(
     ------
     ValueError, TypeError
         If shapes or dtypes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bias_add(np.array([[1.0, 2.0]]), np.array([10.0, -5.0]))
+    array([[11., -3.]])
+    >>> bias_add(np.array([[1.0, 2.0]]), np.array([10.0, -5.0]), activation="relu")
+    array([[11.,  0.]])
     """
     dtype = same_dtype("bias_add", input=input, bias=bias)
     rows = _rows("bias_add", "input", input)
@@ -262,6 +277,13 @@ def bias_add_backward(
     ------
     ValueError, TypeError
         If shapes or dtypes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dx, db = bias_add_backward(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> db
+    array([4., 6.])
     """
     where = "bias_add_backward"
     dtype = same_dtype(where, grad_output=grad_output)

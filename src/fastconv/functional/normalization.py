@@ -170,6 +170,13 @@ def batch_norm_coefficients(
     ------
     TypeError, ValueError
         As :func:`batch_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scale, shift = batch_norm_coefficients(np.array([10.0]), np.array([4.0]), eps=0.0)
+    >>> scale, shift
+    (array([0.5]), array([-5.]))
     """
     where = "batch_norm_coefficients"
     dtype = same_dtype(where, {"weight": weight, "bias": bias}, running_mean=running_mean, running_var=running_var)
@@ -248,6 +255,15 @@ def batch_norm_backward(
     ------
     TypeError, ValueError
         As :func:`batch_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, saved = np.array([[1.0], [1.0], [3.0], [3.0]]), np.empty((2, 1))
+    >>> y = batch_norm(x, None, None, training=True, eps=0.0, saved=saved)
+    >>> dx, dw, db = batch_norm_backward(np.eye(4)[:, :1], x, np.ones(1), saved, True)
+    >>> dx.ravel(), dw, db
+    (array([ 0.5, -0.5,  0. ,  0. ]), array([-1.]), array([1.]))
     """
     where = "batch_norm_backward"
     dtype = same_dtype(where, {"weight": weight}, grad_output=grad_output, input=input, saved=saved)

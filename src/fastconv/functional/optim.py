@@ -66,6 +66,15 @@ def sgd_step(
     ValueError
         If shapes differ, an array that is updated is not writable and C-contiguous or shares memory with another,
         or ``nesterov`` is asked for without momentum or with dampening.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> param, buffer = np.array([1.0]), np.zeros(1)
+    >>> for _ in range(2):
+    ...     sgd_step(param, np.array([1.0]), buffer, lr=0.1, momentum=0.5)
+    >>> param.round(4), buffer
+    (array([0.75]), array([1.5]))
     """
     def arrays(where: str) -> Arrays:
         return arrays_of(where, param, grad, {}, {"momentum_buffer": momentum_buffer})
@@ -113,6 +122,14 @@ def adam_step(
     ------
     TypeError, ValueError
         As :func:`sgd_step`; ValueError also for ``step``, ``beta1`` or ``beta2`` out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> param, m, v = np.array([1.0, 1.0]), np.zeros(2), np.zeros(2)
+    >>> adam_step(param, np.array([100.0, -0.01]), m, v, lr=0.1)
+    >>> param.round(4)
+    array([0.9, 1.1])
     """
     def arrays(where: str) -> Arrays:
         return arrays_of(where, param, grad, {"m": m, "v": v})
@@ -160,6 +177,14 @@ def rmsprop_step(
     ------
     TypeError, ValueError
         As :func:`sgd_step`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> param, square_avg = np.array([1.0]), np.zeros(1)
+    >>> rmsprop_step(param, np.array([2.0]), square_avg, lr=0.1, alpha=0.75)
+    >>> param.round(4), square_avg
+    (array([0.8]), array([1.]))
     """
     def arrays(where: str) -> Arrays:
         optional = {"momentum_buffer": momentum_buffer, "grad_avg": grad_avg}
@@ -202,6 +227,15 @@ def adagrad_step(
     ------
     TypeError, ValueError
         As :func:`sgd_step`; ValueError also for ``step`` < 1 and ``lr_decay`` < 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> param, state_sum = np.array([1.0]), np.zeros(1)
+    >>> adagrad_step(param, np.array([3.0]), state_sum, lr=0.1, step=1)
+    >>> adagrad_step(param, np.array([4.0]), state_sum, lr=0.1, step=2)
+    >>> param.round(4), state_sum
+    (array([0.82]), array([25.]))
     """
     def arrays(where: str) -> Arrays:
         return arrays_of(where, param, grad, {"state_sum": state_sum})

@@ -91,6 +91,15 @@ def max_pool2d_argmax_like(
     ------
     ValueError
         As :func:`max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 5.0], [4.0, 3.0]]]])
+    >>> argmax = max_pool2d_argmax_like(x, 2)
+    >>> _ = max_pool2d(x, 2, argmax=argmax)
+    >>> argmax
+    array([[[[1]]]], dtype=uint8)
     """
     where = "max_pool2d"  # whose arguments these are
     check_array(where, "input", input)
@@ -198,6 +207,16 @@ def max_pool2d_backward(
         If shapes do not fit together, or as :func:`max_pool2d`.
     TypeError
         If ``grad_output`` is not float32 or float64, or ``argmax`` not of the type for that kernel size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 5.0], [4.0, 3.0]]]])
+    >>> argmax = max_pool2d_argmax_like(x, 2)
+    >>> y = max_pool2d(x, 2, argmax=argmax)
+    >>> max_pool2d_backward(np.array([[[[7.0]]]]), argmax, x.shape, 2)
+    array([[[[0., 7.],
+             [0., 0.]]]])
     """
     where = "max_pool2d_backward"
     same_dtype(where, grad_output=grad_output)
@@ -296,6 +315,12 @@ def avg_pool2d_backward(
     ------
     ValueError, TypeError
         If shapes do not fit together, or as :func:`max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d_backward(np.array([[[[4.0, 8.0]]]]), (1, 1, 1, 3), (1, 2), stride=1)
+    array([[[[2., 6., 4.]]]])
     """
     where = "avg_pool2d_backward"
     shape = image_shape(where, input_shape)
@@ -380,6 +405,13 @@ def max_unpool2d_backward(grad_output: Array, indices: Array, *, grad_input: Arr
     ------
     ValueError, TypeError
         As :func:`max_unpool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> indices = np.array([[[[1, 3]]]])
+    >>> max_unpool2d_backward(np.array([[[[10.0, 20.0, 30.0, 40.0]]]]), indices)
+    array([[[[20., 40.]]]])
     """
     where = "max_unpool2d_backward"
     dtype = same_dtype(where, grad_output=grad_output)

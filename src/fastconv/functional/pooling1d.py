@@ -84,6 +84,13 @@ def max_pool1d_backward(
     ------
     ValueError, TypeError
         If shapes or dtypes do not fit together, or as :func:`max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0, 5.0, 2.0, 6.0]]])
+    >>> max_pool1d_backward(np.array([[[10.0, 20.0]]]), x, 2)
+    array([[[ 0., 10.,  0., 20.]]])
     """
     where = "max_pool1d_backward"
     x, gy = _images(where, input), _images(where, grad_output, "grad_output")
@@ -166,6 +173,12 @@ def avg_pool1d_backward(
     ------
     ValueError, TypeError
         If shapes or dtypes do not fit together, or as :func:`avg_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool1d_backward(np.array([[[2.0, 6.0]]]), (1, 1, 4), 2)
+    array([[[1., 1., 3., 3.]]])
     """
     where = "avg_pool1d_backward"
     gy, shape = _images(where, grad_output, "grad_output"), signal_shape(where, input_shape)

@@ -88,6 +88,13 @@ def prelu_backward(
     ------
     TypeError, ValueError
         As :func:`prelu`, and if shapes or dtypes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dx, dw = prelu_backward(np.ones((2, 1)), np.array([[-2.0], [3.0]]), np.array([0.1]))
+    >>> dx.ravel(), dw
+    (array([0.1, 1. ]), array([-2.]))
     """
     where = "prelu_backward"
     same_dtype(where, grad_output=grad_output, input=input, weight=weight)

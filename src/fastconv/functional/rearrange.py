@@ -44,7 +44,15 @@ def pixel_shuffle(input: Array, upscale_factor: int, *, out: Array | None = None
 
 
 def pixel_shuffle_backward(grad_output: Array, input: Array, upscale_factor: int) -> Array:
-    """Return the gradient of :func:`pixel_shuffle`, which moves it back; arguments and errors as there."""
+    """Return the gradient of :func:`pixel_shuffle`, which moves it back; arguments and errors as there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(4.0).reshape(1, 4, 1, 1)
+    >>> pixel_shuffle_backward(pixel_shuffle(x, 2), x, 2).ravel()
+    array([0., 1., 2., 3.])
+    """
     where = "pixel_shuffle_backward"
     op = _ops.PixelShuffle(whole(f"{where}: upscale_factor", upscale_factor))
     grad: Array = apply_backward(where, op, grad_output, input)
@@ -86,7 +94,15 @@ def channel_shuffle(input: Array, groups: int, *, out: Array | None = None) -> A
 
 
 def channel_shuffle_backward(grad_output: Array, input: Array, groups: int) -> Array:
-    """Return the gradient of :func:`channel_shuffle`, which moves it back; arguments and errors as there."""
+    """Return the gradient of :func:`channel_shuffle`, which moves it back; arguments and errors as there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(6.0).reshape(1, 6)
+    >>> channel_shuffle_backward(channel_shuffle(x, 2), x, 2)
+    array([[0., 1., 2., 3., 4., 5.]])
+    """
     where = "channel_shuffle_backward"
     grad: Array = apply_backward(where, _ops.ChannelShuffle(whole(f"{where}: groups", groups)), grad_output, input)
     return grad
@@ -128,6 +144,13 @@ def reflection_pad2d_backward(grad_output: Array, input: Array, padding: Sides) 
     """Return the gradient of :func:`reflection_pad2d`: a pixel adds those of its mirror images, rows' first.
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 2.0, 3.0]]]])
+    >>> reflection_pad2d_backward(np.ones((1, 1, 1, 6)), x, (2, 1, 0, 0))
+    array([[[[1., 3., 2.]]]])
     """
     where = "reflection_pad2d_backward"
     grad: Array = apply_backward(where, _ops.ReflectionPad(_ops.borders_of(where, padding)), grad_output, input)

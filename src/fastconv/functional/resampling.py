@@ -68,6 +68,13 @@ def interpolate_backward(
     first, then columns, each in their order.
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[[1.0, 2.0]]]])
+    >>> interpolate_backward(np.ones((1, 1, 2, 4)), x, scale_factor=2)
+    array([[[[4., 4.]]]])
     """
     op = resampling(size, scale_factor, mode, align_corners)
     grad: Array = apply_backward("interpolate_backward", op, grad_output, input)

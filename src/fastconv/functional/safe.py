@@ -68,6 +68,14 @@ def safe_log(input: Array, *, out: Array | None = None) -> Array:
     of the largest number; NaN stays NaN. The first clipping in a process is told as a RuntimeWarning.
 
     Parameters, result and errors are those of :func:`relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     safe_log(np.array([1.0, 0.0, -5.0], np.float32))
+    array([  0.     , -87.33655, -87.33655], dtype=float32)
     """
     low, high = _LOG_RANGE[same_dtype("safe_log", input=input)]
     return _clipped("safe_log", input, low, high, out)

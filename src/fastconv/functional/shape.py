@@ -49,6 +49,13 @@ def cat_backward(grad_output: Array, arrays: Sequence[Array], axis: int = 0) -> 
     grad_output : ndarray of the result's shape
     arrays, axis
         As given to the forward call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> a, b = np.zeros(1), np.zeros(2)
+    >>> cat_backward(np.array([1.0, 2.0, 3.0]), [a, b])
+    (array([1.]), array([2., 3.]))
     """
     op = _shape.Cat(integer("cat_backward: axis", axis))
     grads = apply_backward("cat_backward", op, grad_output, *_shape.several("cat_backward", arrays))
@@ -56,7 +63,15 @@ def cat_backward(grad_output: Array, arrays: Sequence[Array], axis: int = 0) -> 
 
 
 def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
-    """Return arrays of one shape along a new axis; errors as of :func:`cat`."""
+    """Return arrays of one shape along a new axis; errors as of :func:`cat`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stack([np.array([1.0, 2.0]), np.array([3.0, 4.0])], 1)
+    array([[1., 3.],
+           [2., 4.]])
+    """
     same_dtype("stack", **{f"arrays[{i}]": a for i, a in enumerate(_shape.several("stack", arrays))})
     at = _shape.stacked("stack", arrays, axis)
     result: Array = apply("stack", _shape.Cat(at), *(np.expand_dims(a, at) for a in arrays))
@@ -78,6 +93,15 @@ def pad(input: Array, padding: Sequence[int], value: float = 0.0) -> Array:
     ------
     ValueError
         If there are more pairs than axes, or more is cut than there is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pad(np.array([[1.0, 2.0]]), (1, 0, 0, 1))
+    array([[0., 1., 2.],
+           [0., 0., 0.]])
+    >>> pad(np.array([[1.0, 2.0]]), (-1, 0))
+    array([[2.]])
     """
     same_dtype("pad", input=input)
     result: Array = apply("pad", _shape.padding_of(input.ndim, padding, value), input)
@@ -85,7 +109,14 @@ def pad(input: Array, padding: Sequence[int], value: float = 0.0) -> Array:
 
 
 def pad_backward(grad_output: Array, input: Array, padding: Sequence[int]) -> Array:
-    """Return the gradient of :func:`pad`; arguments and errors as there."""
+    """Return the gradient of :func:`pad`; arguments and errors as there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pad_backward(np.array([[5.0, 6.0, 7.0]]), np.zeros((1, 2)), (1, 0))
+    array([[6., 7.]])
+    """
     same_dtype("pad_backward", grad_output=grad_output, input=input)
     grad: Array = apply_backward("pad_backward", _shape.padding_of(input.ndim, padding), grad_output, input)
     return grad
@@ -104,6 +135,12 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     ------
     ValueError
         If the axes do not exist or are in the wrong order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flatten(np.zeros((8, 3, 4, 4)), 1).shape
+    (8, 48)
     """
     result: Array = apply("flatten", _shape.flattening(start_dim, end_dim), input)
     return result
@@ -121,6 +158,17 @@ def reshape(input: Array, *shape: Any) -> Array:
     ------
     ValueError
         If the numbers of elements differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reshape(np.arange(6.0), 2, -1)
+    array([[0., 1., 2.],
+           [3., 4., 5.]])
+    >>> reshape(np.arange(6.0), 4, 2)
+    Traceback (most recent call last):
+        ...
+    ValueError: reshape: an array of shape (6,) cannot have shape (4, 2)
     """
     result: Array = apply("reshape", _shape.Reshape(_shape.shape_of("reshape: shape", shape)), input)
     return result
@@ -139,6 +187,12 @@ def permute(input: Array, *axes: Any) -> Array:
     ------
     ValueError
         If the axes are not each axis once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> permute(np.zeros((8, 3, 32, 16)), 0, 2, 3, 1).shape
+    (8, 32, 16, 3)
     """
     result: Array = apply("permute", _shape.Permute(_shape.shape_of("permute: axes", axes)), input)
     return result

@@ -83,6 +83,13 @@ def softmax_backward(
     ------
     TypeError, ValueError
         As :func:`softmax`, and if shapes or dtypes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> output = softmax(np.zeros((1, 2)))
+    >>> softmax_backward(np.array([[1.0, 0.0]]), output)
+    array([[ 0.25, -0.25]])
     """
     return _normalise_backward("softmax_backward", grad_output, output, axis, grad_input, False)
 
@@ -91,6 +98,14 @@ def log_softmax(input: Array, axis: int = 1, *, out: Array | None = None) -> Arr
     """Return ``(x - max x) - log(sum exp(x - max x))`` along an axis.
 
     Parameters, result and errors are those of :func:`softmax`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_softmax(np.zeros((1, 4))).round(4)
+    array([[-1.3863, -1.3863, -1.3863, -1.3863]])
+    >>> log_softmax(np.array([[0.0, 1000.0]]))
+    array([[-1000.,     0.]])
     """
     return _normalise("log_softmax", input, axis, out, True)
 
@@ -101,5 +116,12 @@ def log_softmax_backward(
     """Return the gradient of :func:`log_softmax`, ``grad_output - exp(output) * sum(grad_output)``.
 
     Parameters, result and errors are those of :func:`softmax_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> output = log_softmax(np.zeros((1, 2)))
+    >>> log_softmax_backward(np.array([[1.0, 0.0]]), output)
+    array([[ 0.5, -0.5]])
     """
     return _normalise_backward("log_softmax_backward", grad_output, output, axis, grad_input, True)

@@ -72,6 +72,14 @@ def conv_transpose2d_backward(
     """Return the gradients of :func:`conv_transpose2d` for input, weight and bias (None without one).
 
     Arguments and errors as of the forward call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, w = np.full((1, 1, 1, 1), 5.0), np.array([[[[1.0, 2.0]]]])
+    >>> dx, dw, db = conv_transpose2d_backward(np.ones((1, 1, 1, 2)), x, w, np.zeros(1))
+    >>> dx.ravel(), dw.ravel(), db
+    (array([3.]), array([5., 5.]), array([2.]))
     """
     op = transposed(2, stride, padding, output_padding, groups, dilation)
     grads: tuple[Array | None, ...] = apply_backward("conv_transpose2d_backward", op, grad_output, input, weight, bias)
@@ -96,6 +104,15 @@ def conv_transpose1d(
     ------
     ValueError, TypeError
         As :func:`conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, w = np.array([[[1.0, 10.0]]]), np.array([[[1.0, 2.0]]])
+    >>> conv_transpose1d(x, w)
+    array([[[ 1., 12., 20.]]])
+    >>> conv_transpose1d(x, w, stride=2)
+    array([[[ 1.,  2., 10., 20.]]])
     """
     op = transposed(1, stride, padding, output_padding, groups, dilation)
     result: Array = apply("conv_transpose1d", op, input, weight, bias, out=out)
@@ -106,7 +123,16 @@ def conv_transpose1d_backward(
     grad_output: Array, input: Array, weight: Array, bias: Array | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> tuple[Array | None, ...]:  # fmt: skip
-    """Return the gradients of :func:`conv_transpose1d`; arguments and errors as of the forward call."""
+    """Return the gradients of :func:`conv_transpose1d`; arguments and errors as of the forward call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, w = np.array([[[1.0, 10.0]]]), np.array([[[1.0, 2.0]]])
+    >>> dx, dw, db = conv_transpose1d_backward(np.ones((1, 1, 3)), x, w)
+    >>> dx.ravel(), dw.ravel(), db
+    (array([3., 3.]), array([11., 11.]), None)
+    """
     op = transposed(1, stride, padding, output_padding, groups, dilation)
     grads: tuple[Array | None, ...] = apply_backward("conv_transpose1d_backward", op, grad_output, input, weight, bias)
     return grads
