@@ -93,7 +93,7 @@ def test_examples_of_docstrings_give_what_they_show(name):
         pytest.skip("; ".join(missing))
 
 
-HELD = ("config", "data", "init", "models", "optim", "random", "schedule", "testing")
+HELD = ("config", "data", "functional", "init", "models", "nn", "optim", "random", "schedule", "testing")
 """Modules of which every public class and function has an example."""
 
 

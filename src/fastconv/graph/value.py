@@ -23,7 +23,22 @@ functions: dict[str, Callable[..., Any]] = {}
 
 
 class TraceError(RuntimeError):
-    """A model's forward looked at a value that is only known when it runs."""
+    """A model's forward looked at a value that is only known when it runs; the message names its line.
+
+    A forward is written down once for each shape, with values that have a shape and no numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> class Gate(nn.Module):
+    ...     def forward(self, x):
+    ...         return x if x.sum() > 0 else -x
+    >>> Gate()(np.ones((1, 2)))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    fastconv.graph.value.TraceError: ...line 3, in forward: comparing it needs the numbers of a value, but forward ...
+    """
 
 
 def _place() -> str:

@@ -26,7 +26,16 @@ _hiding: ContextVar[bool] = ContextVar("hiding", default=False)
 
 @contextlib.contextmanager
 def blank() -> Iterator[None]:
-    """Build layers without memory or random numbers inside: a frame for weights that come from elsewhere."""
+    """Build layers without memory or random numbers inside: a frame for weights that come from elsewhere.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> with nn.blank():
+    ...     layer = nn.Linear(4096, 4096)
+    >>> layer.weight.data.strides
+    (0, 0)
+    """
     token = _blank.set(True)
     try:
         yield
@@ -131,6 +140,15 @@ class Parameter:
     ------
     TypeError
         If `data` is no array of float32 or float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> p = nn.Parameter(np.array([1.0, 2.0]))
+    >>> p.grad += 0.5
+    >>> p, p.data - 0.1 * p.grad
+    (Parameter(shape=(2,), dtype=float64), array([0.95, 1.95]))
     """
 
     data: Array

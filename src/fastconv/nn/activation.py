@@ -14,6 +14,17 @@ class Identity(Module):
     ----------
     *args, **kwargs
         Taken and left, so that it can stand in the place of any layer.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> model = nn.Sequential(nn.Linear(4, 2), nn.Softmax())
+    >>> model[1] = nn.Identity()
+    >>> model
+    Sequential(
+      (0): Linear(in_features=4, out_features=2, bias=True)
+      (1): Identity()
+    )
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -27,6 +38,16 @@ class ReLU(Module):
     """max(x, 0); NaN stays NaN. It runs in the pass of the Conv, Linear, Bias or BatchNorm before it.
 
     V. Nair and G. Hinton, ICML 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.ReLU()
+    >>> layer(np.array([[-1.0, 2.0, np.nan]]))
+    array([[ 0.,  2., nan]])
+    >>> layer.backward(np.array([[5.0, 5.0, 5.0]]))
+    array([[0., 5., 5.]])
     """
 
     def forward(self, input: Any) -> Any:
@@ -39,6 +60,16 @@ class LeakyReLU(Module):
     Parameters
     ----------
     negative_slope : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.LeakyReLU(0.1)
+    >>> layer(np.array([[-2.0, 3.0]]))
+    array([[-0.2,  3. ]])
+    >>> layer.backward(np.ones((1, 2)))
+    array([[0.1, 1. ]])
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
@@ -66,6 +97,18 @@ class PReLU(Module):
     ------
     ValueError
         If `num_parameters` is below 1; in forward, if the channels do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.PReLU()
+    >>> x = np.array([[-2.0, 3.0]], np.float32)
+    >>> layer(x)
+    array([[-0.5,  3. ]], dtype=float32)
+    >>> _ = layer.backward(np.ones_like(x))
+    >>> layer.weight.grad
+    array([-2.], dtype=float32)
     """
 
     weight: Parameter
@@ -79,7 +122,15 @@ class PReLU(Module):
 
 
 class ReLU6(Module):
-    """min(max(x, 0), 6); NaN stays NaN. A. Krizhevsky, "Convolutional deep belief networks on CIFAR-10", 2010."""
+    """min(max(x, 0), 6); NaN stays NaN. A. Krizhevsky, "Convolutional deep belief networks on CIFAR-10", 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.ReLU6()(np.array([[-1.0, 4.0, 8.0]]))
+    array([[0., 4., 6.]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.relu6(input)
@@ -97,6 +148,17 @@ class Hardtanh(Module):
     ------
     ValueError
         If `min_val` is not below `max_val`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Hardtanh(0.0, 2.0)(np.array([[-1.0, 1.5, 8.0]]))
+    array([[0. , 1.5, 2. ]])
+    >>> nn.Hardtanh(2.0, 0.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: Hardtanh: min_val must be less than max_val, got 2.0 and 0.0
     """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
@@ -120,6 +182,17 @@ class ELU(Module):
     ------
     ValueError
         If `alpha` is negative or no number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.ELU()(np.array([[-100.0, -1.0, 2.0]])).round(4)
+    array([[-1.    , -0.6321,  2.    ]])
+    >>> nn.ELU(alpha=-1.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: ELU: alpha must be at least 0, got -1.0
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -144,6 +217,15 @@ class GELU(Module):
     ------
     ValueError
         If `approximate` is another word.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.GELU()(np.array([[-1.0, 0.0, 1.0]])).round(5)
+    array([[-0.15866,  0.     ,  0.84134]])
+    >>> nn.GELU("tanh")(np.array([[-1.0, 0.0, 1.0]])).round(5)
+    array([[-0.15881,  0.     ,  0.84119]])
     """
 
     def __init__(self, approximate: str = "none") -> None:
@@ -156,28 +238,60 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """x · sigmoid(x). S. Elfwing, E. Uchibe and K. Doya, "Sigmoid-weighted linear units", arXiv 1702.03118, 2017."""
+    """x · sigmoid(x). S. Elfwing, E. Uchibe and K. Doya, "Sigmoid-weighted linear units", arXiv 1702.03118, 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.SiLU()(np.array([[-1.0, 0.0, 10.0]])).round(4)
+    array([[-0.2689,  0.    ,  9.9995]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.silu(input)
 
 
 class Mish(Module):
-    """x · tanh(log(1 + exp(x))). D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020."""
+    """x · tanh(log(1 + exp(x))). D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Mish()(np.array([[-1.0, 0.0, 10.0]])).round(4)
+    array([[-0.3034,  0.    , 10.    ]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.mish(input)
 
 
 class Hardswish(Module):
-    """x · min(max(x + 3, 0), 6) / 6. A. Howard et al., "Searching for MobileNetV3", ICCV 2019."""
+    """x · min(max(x + 3, 0), 6) / 6. A. Howard et al., "Searching for MobileNetV3", ICCV 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Hardswish()(np.array([[-1.5, 0.0, 1.5, 4.0]]))
+    array([[-0.375,  0.   ,  1.125,  4.   ]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.hardswish(input)
 
 
 class Hardsigmoid(Module):
-    """min(max(x + 3, 0), 6) / 6. A. Howard et al., "Searching for MobileNetV3", ICCV 2019."""
+    """min(max(x + 3, 0), 6) / 6. A. Howard et al., "Searching for MobileNetV3", ICCV 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Hardsigmoid()(np.array([[-4.0, 0.0, 1.5, 4.0]]))
+    array([[0.  , 0.5 , 0.75, 1.  ]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.hardsigmoid(input)
@@ -198,6 +312,13 @@ class Softplus(Module):
     ------
     ValueError
         If `beta` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Softplus()(np.array([[-5.0, 0.0, 5.0]])).round(4)
+    array([[0.0067, 0.6931, 5.0067]])
     """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
@@ -210,21 +331,51 @@ class Softplus(Module):
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.Tanh()
+    >>> layer(np.array([[-1.0, 0.0, 1.0]])).round(4)
+    array([[-0.7616,  0.    ,  0.7616]])
+    >>> layer.backward(np.ones((1, 3))).round(4)
+    array([[0.42, 1.  , 0.42]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.tanh(input)
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.Sigmoid()
+    >>> layer(np.array([[-1.0, 0.0, 1.0]])).round(4)
+    array([[0.2689, 0.5   , 0.7311]])
+    >>> layer.backward(np.ones((1, 3))).round(4)
+    array([[0.1966, 0.25  , 0.1966]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.sigmoid(input)
 
 
 class Softsign(Module):
-    """``x / (1 + |x|)``. J. Bergstra et al., "Quadratic polynomials learn better image features", 2009."""
+    """``x / (1 + |x|)``. J. Bergstra et al., "Quadratic polynomials learn better image features", 2009.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Softsign()(np.array([[-3.0, 0.0, 1.0]]))
+    array([[-0.75,  0.  ,  0.5 ]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.softsign(input)
@@ -241,6 +392,17 @@ class Softmax(_AlongAxis):
     Parameters
     ----------
     axis : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Softmax()(np.array([[0.0, 0.0], [1.0, 1001.0]]))
+    array([[0.5, 0.5],
+           [0. , 1. ]])
+    >>> nn.Softmax(axis=0)(np.array([[0.0, 0.0], [0.0, 0.0]]))
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
     """
 
     def forward(self, input: Any) -> Any:
@@ -253,6 +415,15 @@ class LogSoftmax(_AlongAxis):
     Parameters
     ----------
     axis : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.LogSoftmax()(np.zeros((1, 4))).round(4)
+    array([[-1.3863, -1.3863, -1.3863, -1.3863]])
+    >>> nn.LogSoftmax()(np.array([[0.0, 1000.0]]))
+    array([[-1000.,     0.]])
     """
 
     def forward(self, input: Any) -> Any:

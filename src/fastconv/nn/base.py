@@ -133,6 +133,21 @@ class Module(Workspace, State):
         Names of attributes that are arrays of the state but not learned (running statistics).
     extra_names : tuple of str
         Names of attributes that are integers needed to continue a run exactly (dropout's counters).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import functional as F, nn
+    >>> class Twice(nn.Module):
+    ...     def __init__(self):
+    ...         self.layer = nn.Linear(4, 4)
+    ...     def forward(self, x):
+    ...         return self.layer(F.relu(self.layer(x)))
+    >>> model = Twice()
+    >>> model(np.ones((2, 4), np.float32)).shape, model.backward(np.ones((2, 4), np.float32)).shape
+    ((2, 4), (2, 4))
+    >>> [name for name, _ in model.named_parameters()]
+    ['layer.weight', 'layer.bias']
     """
 
     _replaced: ClassVar[tuple[str, ...]] = ()  # containers that are never changed in their own place

@@ -127,6 +127,16 @@ class Conv1d(_Conv):
     ------
     ValueError
         If a number is out of range, or groups does not divide the channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.Conv1d(2, 8, 3, stride=2)
+    >>> layer(np.ones((1, 2, 9), np.float32)).shape
+    (1, 8, 4)
+    >>> layer.weight
+    Parameter(shape=(8, 2, 3), dtype=float32)
     """
 
     dimensions = 1
@@ -263,6 +273,14 @@ class ConvTranspose1d(_ConvTranspose):
     in_channels, out_channels, groups : int
     kernel_size, stride, padding, output_padding, dilation : int
     bias : bool
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.ConvTranspose1d(8, 2, 2, stride=2)
+    >>> layer(np.ones((1, 8, 5), np.float32)).shape
+    (1, 2, 10)
     """
 
     dimensions = 1

@@ -149,6 +149,19 @@ class DeepResidual(Module):
     BlockingIOError, FileNotFoundError
         In `forward` and `backward`, if another process, or layer, trains the weights of the file, or the file was
         removed or replaced.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.DeepResidual(width=4, layers=100, lr=0.1)
+    >>> before = layer.weight.copy()
+    >>> layer(np.ones((2, 4), np.float32)).shape
+    (2, 4)
+    >>> layer.backward(np.ones((2, 4), np.float32)).shape
+    (2, 4)
+    >>> bool((layer.weight != before).all())
+    True
     """
 
     buffer_names = ("weight",)

@@ -41,6 +41,16 @@ class Dropout(_Dropping):
     References
     ----------
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.Dropout(0.5)
+    >>> sorted(set(layer(np.ones(100)).tolist()))
+    [0.0, 2.0]
+    >>> layer.eval()(np.ones(4))
+    array([1., 1., 1., 1.])
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -69,6 +79,15 @@ class Dropout2d(_Dropping):
     References
     ----------
     J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.Dropout2d(0.5)
+    >>> y = layer(np.ones((1, 64, 2, 2)))
+    >>> sorted(set(y.sum((2, 3)).ravel().tolist()))
+    [0.0, 8.0]
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -101,6 +120,15 @@ class StochasticDepth(_Dropping):
     References
     ----------
     G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.StochasticDepth(0.2)
+    >>> y = layer(np.ones((100, 3)))
+    >>> sorted(set(y.sum(1).tolist()))
+    [0.0, 3.75]
     """
 
     def __init__(self, p: float, mode: str = "row") -> None:

@@ -37,7 +37,17 @@ class MSELoss(_ElementLoss):
 
     Parameters
     ----------
-    reduction : {"mean", "sum"}
+    reduction : "mean", "sum" or "none"
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.MSELoss()
+    >>> loss(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
+    2.0
+    >>> loss.backward()
+    array([[ 0., -2.]])
     """
 
     _functions = (F.mse_loss, F.mse_loss_backward)
@@ -48,7 +58,17 @@ class L1Loss(_ElementLoss):
 
     Parameters
     ----------
-    reduction : {"mean", "sum"}
+    reduction : "mean", "sum" or "none"
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.L1Loss()
+    >>> loss(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
+    1.0
+    >>> loss.backward()
+    array([[ 0. , -0.5]])
     """
 
     _functions = (F.l1_loss, F.l1_loss_backward)
@@ -67,6 +87,16 @@ class SmoothL1Loss(_ElementLoss):
     ------
     ValueError
         If `beta` is negative, or `reduction` another word.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.SmoothL1Loss(reduction="none")
+    >>> loss(np.array([[1.0, 2.0]]), np.array([[1.5, 6.0]]))
+    array([[0.125, 3.5  ]])
+    >>> loss.backward(np.ones((1, 2)))
+    array([[-0.5, -1. ]])
     """
 
     _functions = (F.smooth_l1_loss, F.smooth_l1_loss_backward)
@@ -92,6 +122,16 @@ class HuberLoss(_ElementLoss):
     ------
     ValueError
         If `delta` is not positive, or `reduction` another word.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.HuberLoss(reduction="none", delta=2.0)
+    >>> loss(np.array([[1.0, 2.0]]), np.array([[1.5, 6.0]]))
+    array([[0.125, 6.   ]])
+    >>> loss.backward(np.ones((1, 2)))
+    array([[-0.5, -2. ]])
     """
 
     _functions = (F.huber_loss, F.huber_loss_backward)
@@ -114,6 +154,16 @@ class BCEWithLogitsLoss(_ElementLoss):
         Multiplies the losses; it goes with the output's shape by NumPy's rules.
     pos_weight : number or array, optional
         What a yes weighs beside a no.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.BCEWithLogitsLoss(reduction="sum", pos_weight=3.0)
+    >>> round(loss(np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]])), 4)
+    2.7726
+    >>> loss.backward()
+    array([[-1.5,  0.5]])
     """
 
     _functions = (F.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits_backward)

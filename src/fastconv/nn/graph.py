@@ -62,6 +62,19 @@ class GraphModule(Module):
     ------
     ValueError
         If an entry names what is not there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x = np.ones((2, 3), np.float32)
+    >>> model = nn.Residual(nn.Linear(3, 3), activation=nn.ReLU())
+    >>> y = model(x).copy()
+    >>> graph = nn.GraphModule.of(model, lambda layer: isinstance(layer, nn.Linear))
+    >>> [entry.get("op", entry.get("layer")) for entry in graph.config()["entries"]]
+    ['body', 'Arithmetic', 'Activate']
+    >>> bool((graph(x) == y).all())
+    True
     """
 
     def __init__(

@@ -39,6 +39,18 @@ class GroupNorm(_Affine):
     ------
     ValueError
         If the groups do not divide the channels; in forward, if shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.GroupNorm(2, 4)
+    >>> layer(np.array([[1.0, 3.0, 50.0, 90.0]], np.float32)).round(3)
+    array([[-1.,  1., -1.,  1.]], dtype=float32)
+    >>> nn.GroupNorm(3, 4)
+    Traceback (most recent call last):
+        ...
+    ValueError: GroupNorm: num_groups must divide num_channels, got 3 and 4
     """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
@@ -90,6 +102,15 @@ class InstanceNorm1d(_InstanceNorm):
     ------
     ValueError
         If `num_features` is below 1; in forward, if ranks or channels do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.InstanceNorm1d(2)
+    >>> layer(np.array([[[1.0, 3.0], [50.0, 90.0]]])).round(3)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
     """
 
     rank = 3
@@ -102,6 +123,15 @@ class InstanceNorm2d(_InstanceNorm):
     ----------
     num_features, eps, affine
         As of `InstanceNorm1d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.InstanceNorm2d(1)
+    >>> layer(np.array([[[[1.0, 1.0], [3.0, 3.0]]], [[[50.0, 50.0], [90.0, 90.0]]]])).round(3)[1, 0]
+    array([[-1., -1.],
+           [ 1.,  1.]])
     """
 
     rank = 4
@@ -130,6 +160,15 @@ class LayerNorm(Module):
     ------
     ValueError
         If a size is below 1; in forward, if shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.LayerNorm(2)
+    >>> layer(np.array([[1.0, 3.0], [50.0, 90.0]], np.float32)).round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]], dtype=float32)
     """
 
     def __init__(
@@ -162,6 +201,14 @@ class LocalResponseNorm(Module):
     size : int
         Channels of a window.
     alpha, beta, k : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.LocalResponseNorm(3, alpha=3.0, beta=1.0)
+    >>> layer(np.array([[[1.0], [2.0], [0.0]]])).round(4).ravel()
+    array([0.1667, 0.3333, 0.    ])
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:

@@ -25,6 +25,17 @@ class Linear(Module):
     ------
     ValueError
         If a size is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.Linear(2, 1)
+    >>> layer.weight.data[:], layer.bias.data[:] = [[3.0, 4.0]], 0.5
+    >>> layer(np.array([[1.0, 2.0]], np.float32))
+    array([[11.5]], dtype=float32)
+    >>> layer.backward(np.array([[10.0]], np.float32)), layer.weight.grad
+    (array([[30., 40.]], dtype=float32), array([[10., 20.]], dtype=float32))
     """
 
     weight: Parameter
@@ -62,6 +73,15 @@ class Bias(Module):
     ------
     ValueError
         If `num_features` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.Bias(2)
+    >>> layer.bias.data[:] = [10.0, -10.0]
+    >>> layer(np.array([[1.0, 2.0]], np.float32))
+    array([[11., -8.]], dtype=float32)
     """
 
     bias: Parameter

@@ -73,6 +73,17 @@ class Loss(Workspace):
     ------
     ValueError
         If `reduction` is another word.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> model, loss = nn.Linear(1, 1, bias=False), nn.MSELoss()
+    >>> model.weight.data[:] = 3.0
+    >>> value = loss(model(np.ones((1, 1), np.float32)), np.full((1, 1), 5.0, np.float32))
+    >>> value.backward()
+    >>> value, model.weight.grad
+    (4.0, array([[-4.]], dtype=float32))
     """
 
     _settings: tuple[str, ...] = ()  # what `repr` shows beside the reduction, where it is not the default
@@ -209,7 +220,20 @@ class CrossEntropyLoss(Loss):
     Raises
     ------
     ValueError
-        If a weight is negative, or `label_smoothing` is not in [0, 1).
+        If a weight is negative, or `label_smoothing` is not in [0, 1].
+    TypeError
+        If the weights are no numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.CrossEntropyLoss()
+    >>> round(loss(np.zeros((2, 4)), np.array([0, 3])), 4)
+    1.3863
+    >>> loss.backward()
+    array([[-0.375,  0.125,  0.125,  0.125],
+           [ 0.125,  0.125,  0.125, -0.375]])
     """
 
     _settings = ("weight", "ignore_index", "label_smoothing")
@@ -297,6 +321,16 @@ class MultiMarginLoss(Loss):
     margin : float
         How far the score of the label must be ahead.
     reduction : "mean", "sum" or "none"
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.MultiMarginLoss()
+    >>> loss(np.array([[0.0, 0.5, 0.25, 2.0]]), np.array([1]))
+    0.9375
+    >>> loss.backward()
+    array([[ 0.25, -0.75,  0.25,  0.25]])
     """
 
     _settings = _always = ("margin",)
@@ -335,6 +369,15 @@ class DiceLoss(Loss):
     ------
     ValueError
         If a number is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> loss = nn.DiceLoss()
+    >>> scores = np.array([[[100.0, 100.0, 0.0], [0.0, 0.0, 100.0]]])
+    >>> loss(scores, np.array([[0, 0, 1]])), round(loss(scores, np.array([[0, 1, 1]])), 4)
+    (0.0, 0.25)
     """
 
     _settings = ("normalize", "smooth", "ignore_index")

@@ -71,6 +71,17 @@ class BatchNorm1d(_BatchNorm):
     ------
     ValueError
         If `num_features` is below 1; in forward, if ranks or channels do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.BatchNorm1d(2)
+    >>> layer(np.array([[1.0, 50.0], [3.0, 90.0]], np.float32)).round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> layer.running_mean
+    array([0.2, 7. ], dtype=float32)
     """
 
     ranks = (2, 3)
@@ -83,6 +94,19 @@ class BatchNorm2d(_BatchNorm):
     ----------
     num_features, eps, momentum, affine
         As of `BatchNorm1d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.BatchNorm2d(3).eval()
+    >>> layer(np.full((1, 3, 2, 2), 5.0, np.float32))[0, 0].round(3)
+    array([[5., 5.],
+           [5., 5.]], dtype=float32)
+    >>> layer(np.ones((1, 4, 2, 2), np.float32))
+    Traceback (most recent call last):
+        ...
+    ValueError: batch_norm: weight must have shape (4,), one value a channel, got (3,) (input.shape=(1, 4, 2, 2))
     """
 
     ranks = (4,)

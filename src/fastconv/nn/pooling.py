@@ -26,6 +26,16 @@ class MaxPool2d(Module):
         Round the output size up.
     return_indices : bool
         Return the indices ``h * W + w`` of the maxima, too, as :class:`MaxUnpool2d` takes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x = np.array([[[[1.0, 5.0], [4.0, 2.0]]]])
+    >>> layer = nn.MaxPool2d(2)
+    >>> layer(x), layer.backward(np.array([[[[8.0]]]]))
+    (array([[[[5.]]]]), array([[[[0., 8.],
+             [0., 0.]]]]))
     """
 
     def __init__(
@@ -63,6 +73,16 @@ class AvgPool2d(Module):
     count_include_pad : bool
         Whether padding counts in the divisor.
     dilation : int or pair of int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x = np.array([[[[1.0, 5.0], [4.0, 2.0]]]])
+    >>> layer = nn.AvgPool2d(2)
+    >>> layer(x), layer.backward(np.array([[[[8.0]]]]))
+    (array([[[[3.]]]]), array([[[[2., 2.],
+             [2., 2.]]]]))
     """
 
     def __init__(
@@ -98,6 +118,16 @@ class MaxUnpool2d(Module):
     stride : int or pair of int, optional
         The kernel size by default.
     padding : int or pair of int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> x = np.array([[[[1.0, 5.0], [4.0, 2.0]]]])
+    >>> y, indices = nn.MaxPool2d(2, return_indices=True)(x)
+    >>> nn.MaxUnpool2d(2)(y, indices)
+    array([[[[0., 5.],
+             [0., 0.]]]])
     """
 
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
@@ -124,6 +154,13 @@ class MaxPool1d(Module):
         Round the output size up.
     return_indices : bool
         Return the places of the maxima, too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.MaxPool1d(2, return_indices=True)(np.array([[[1.0, 5.0, 2.0, 6.0]]]))
+    (array([[[5., 6.]]]), array([[[1, 3]]]))
     """
 
     def __init__(
@@ -160,6 +197,13 @@ class AvgPool1d(Module):
         Round the output size up.
     count_include_pad : bool
         Whether padding counts in the divisor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.AvgPool1d(2)(np.array([[[1.0, 5.0, 2.0, 6.0]]]))
+    array([[[3., 4.]]])
     """
 
     def __init__(
@@ -187,6 +231,17 @@ class AdaptiveAvgPool2d(Module):
     ----------
     output_size : int or pair of int or None
         Rows and columns of the result; None keeps the input's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.AdaptiveAvgPool2d(7)
+    >>> layer(np.ones((1, 8, 20, 30))).shape
+    (1, 8, 7, 7)
+    >>> nn.AdaptiveAvgPool2d((None, 1))(np.array([[[[1.0, 3.0], [5.0, 9.0]]]]))
+    array([[[[2.],
+             [7.]]]])
     """
 
     def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
@@ -207,6 +262,14 @@ class AdaptiveMaxPool2d(Module):
         Rows and columns of the result; None keeps the input's.
     return_indices : bool
         Also return where the maxima lie.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.AdaptiveMaxPool2d((None, 1))(np.array([[[[1.0, 3.0], [9.0, 5.0]]]]))
+    array([[[[3.],
+             [9.]]]])
     """
 
     def __init__(
@@ -222,6 +285,13 @@ class GlobalAvgPool2d(Module):
     """The mean of each plane: (N, C, H, W) to (N, C, 1, 1).
 
     M. Lin, Q. Chen and S. Yan, "Network in network", ICLR 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.GlobalAvgPool2d()(np.array([[[[1.0, 5.0], [4.0, 2.0]]]]))
+    array([[[[3.]]]])
     """
 
     def forward(self, input: Any) -> Any:
@@ -229,14 +299,30 @@ class GlobalAvgPool2d(Module):
 
 
 class GlobalMaxPool2d(Module):
-    """The largest element of each plane: (N, C, H, W) to (N, C, 1, 1)."""
+    """The largest element of each plane: (N, C, H, W) to (N, C, 1, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.GlobalMaxPool2d()(np.array([[[[1.0, 5.0], [4.0, 2.0]]]]))
+    array([[[[5.]]]])
+    """
 
     def forward(self, input: Any) -> Any:
         return F.global_max_pool2d(input)
 
 
 class Flatten(Module):
-    """(N, C, H, W) to (N, C·H·W), in C order of the shape as PyTorch flattens, whatever the memory order."""
+    """(N, C, H, W) to (N, C·H·W), in C order of the shape as PyTorch flattens, whatever the memory order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Flatten()(np.ones((8, 3, 4, 4))).shape
+    (8, 48)
+    """
 
     def forward(self, input: Any) -> Any:
         return F.flatten(input, 1)

@@ -16,6 +16,16 @@ class PixelShuffle(Module):
     ----------
     upscale_factor : int
         r; its square divides the number of channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.PixelShuffle(2)(np.ones((1, 12, 8, 8))).shape
+    (1, 3, 16, 16)
+    >>> nn.PixelShuffle(2)(np.arange(4.0).reshape(1, 4, 1, 1))
+    array([[[[0., 1.],
+             [2., 3.]]]])
     """
 
     def __init__(self, upscale_factor: int) -> None:
@@ -32,6 +42,13 @@ class ChannelShuffle(Module):
     ----------
     groups : int
         Divides the number of channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.ChannelShuffle(2)(np.arange(6.0).reshape(1, 6))
+    array([[0., 3., 1., 4., 2., 5.]])
     """
 
     def __init__(self, groups: int) -> None:
@@ -48,6 +65,16 @@ class ZeroPad2d(Module):
     ----------
     padding : int or (left, right, top, bottom)
         Pixels; negative numbers cut off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.ZeroPad2d((1, 0, 0, 1))(np.array([[[[1.0, 2.0]]]]))
+    array([[[[0., 1., 2.],
+             [0., 0., 0.]]]])
+    >>> nn.ZeroPad2d((-1, 0, 0, 0))(np.array([[[[1.0, 2.0]]]]))
+    array([[[[2.]]]])
     """
 
     def __init__(self, padding: Sides) -> None:
@@ -73,6 +100,13 @@ class ReflectionPad2d(Module):
     ------
     ValueError
         If `padding` is no int or four, or negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.ReflectionPad2d((2, 1, 0, 0))(np.array([[[[1.0, 2.0, 3.0]]]]))
+    array([[[[3., 2., 1., 2., 3., 2.]]]])
     """
 
     def __init__(self, padding: Sides) -> None:

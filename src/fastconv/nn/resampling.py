@@ -23,6 +23,16 @@ class Upsample(Module):
     ------
     ValueError
         If neither or both sizes are given, or there is no such mode, or `align_corners` is given for "nearest".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> nn.Upsample(scale_factor=2)(np.array([[[[1.0, 2.0]]]]))[0, 0]
+    array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.]])
+    >>> nn.Upsample(size=(1, 3), mode="bilinear", align_corners=True)(np.array([[[[1.0, 2.0]]]]))
+    array([[[[1. , 1.5, 2. ]]]])
     """
 
     def __init__(

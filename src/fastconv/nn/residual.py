@@ -27,6 +27,19 @@ class Residual(Module):
     References
     ----------
     K. He et al., "Deep residual learning for image recognition", CVPR 2016, equations 1 and 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> block = nn.Residual(nn.Linear(2, 2, bias=False))
+    >>> block.body.weight.data[:] = [[0.0, 1.0], [0.0, 0.0]]
+    >>> block(np.array([[10.0, 3.0]], np.float32))
+    array([[13.,  3.]], dtype=float32)
+    >>> nn.Residual(nn.Linear(2, 3))(np.ones((1, 2), np.float32))
+    Traceback (most recent call last):
+        ...
+    ValueError: Residual: body gives shape (1, 3), shortcut (1, 2)
     """
 
     def __init__(self, body: Module, shortcut: Module | None = None, activation: Module | None = None) -> None:

@@ -28,6 +28,15 @@ class SqueezeExcitation(Module):
         If an activation is no Module.
     ValueError
         If a number of channels is below 1; in forward, if the input has others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.SqueezeExcitation(2, 1)
+    >>> layer.fc2.weight.data[:], layer.fc2.bias.data[:] = 0, [0.0, 100.0]
+    >>> layer(np.array([[[[8.0]], [[8.0]]]], np.float32)).ravel()
+    array([4., 8.], dtype=float32)
     """
 
     def __init__(
