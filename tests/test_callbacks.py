@@ -130,7 +130,7 @@ def test_the_loss_alone():
 def test_running_statistics_show_in_validation():
     model = net(nn.BatchNorm1d(8))
     model[1].running_var[3] = np.nan
-    with pytest.raises(Diverged, match=r"running_var of layer 1 \(BatchNorm1d\) holds 1 NaN of 8 after 1 updates"):
+    with pytest.raises(Diverged, match=r"running_var of layer 1 \(BatchNorm1d\) holds 1 NaN of 8 after 1 update,"):
         trainer(model, StopOnNonFinite()).fit([points()], [points()], epochs=1)
 
 

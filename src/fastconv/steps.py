@@ -21,6 +21,19 @@ class Report:
     loss, accuracy : float
         Of the batch.
     seconds : float
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import data, deep
+    >>> record = deep.Record(width=8, layers=10, alpha=0.3, activation="tanh", inputs=64, classes=10, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = deep.Paths.of(f"{folder}/net")
+    ...     deep.create(paths, record)
+    ...     with deep.Training(paths, data.load("digits"), batch=50, layer_rate=0.1, head_rate=0.5) as training:
+    ...         report = training.step()
+    >>> report.step, round(report.loss, 2), report.accuracy, report.seconds < 60
+    (1, 2.51, 0.0, True)
     """
 
     step: int

@@ -41,16 +41,41 @@ SHAPE = schema.Record({
 
 
 class TornError(ValueError):
-    """A run was ended while it changed the weights in place: they belong to no step."""
+    """A run was ended while it changed the weights in place: they belong to no step.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import deep
+    >>> record = deep.Record(width=8, layers=10, alpha=0.3, activation="tanh", inputs=64, classes=10, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = deep.Paths.of(f"{folder}/net")
+    ...     deep.create(paths, record)
+    ...     record.state = "torn in step 1"  # as its file says while a step changes the weights
+    ...     record.write(paths)
+    ...     try:
+    ...         deep.Record.read(paths.record).refuse_torn(paths)
+    ...     except deep.TornError as error:
+    ...         print(str(error).removeprefix(str(paths.weights)).partition(".")[0])
+     is torn in step 1: a run was ended while it updated the file in place
+    """
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The files of a net; ``head`` may lie elsewhere.
+    """The files of a net: weights of the layers, the head beside them or elsewhere, and the record.
 
     Parameters
     ----------
     weights, head : Path
+        As `of` makes them from a name.
+
+    Examples
+    --------
+    >>> from fastconv import deep
+    >>> paths = deep.Paths.of("nets/first")
+    >>> [path.as_posix() for path in (paths.weights, paths.head, paths.record)]
+    ['nets/first', 'nets/first.head', 'nets/first.json']
     """
 
     weights: Path
@@ -148,13 +173,22 @@ class Record:
     Parameters
     ----------
     width, layers, inputs, classes, seed, step, generation : int
-        ``inputs`` are the pixels of an image, ``step`` the updates that the net has had.
+        ``inputs`` are the pixels of an image, ``step`` the updates that the net has had, ``generation`` which of two
+        sets of files counts, 0 or 1.
     alpha : float
-    activation : str
+        Factor of what each layer adds; 1 / sqrt(layers) suits any depth.
+    activation : {"softsign", "tanh", "relu"}
     state : str
         "clean", or in which step it was torn.
     sampler : dict
         Where the last run was among the samples, and its settings.
+
+    Examples
+    --------
+    >>> from fastconv import deep
+    >>> record = deep.Record(width=64, layers=10_000, alpha=0.01, activation="tanh", inputs=784, classes=10, seed=0)
+    >>> f"{record.weight_bytes:,} bytes", record.core
+    ('166,400,000 bytes', ResidualCore(width=64, layers=10000, alpha=0.01, activation='tanh'))
     """
 
     width: int

@@ -15,6 +15,16 @@ class Head:
     Parameters
     ----------
     inputs, width, classes : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import deep
+    >>> head = deep.Head(inputs=4, width=3, classes=2).initialize(seed=0)
+    >>> x = np.array([[0.0, 0.5, 0.5, 1.0]], np.float32)
+    >>> h = head.embed(x)  # what goes into the core
+    >>> h.round(2), head.logits(h).shape
+    (array([[ 0.54, -0.15,  0.58]], dtype=float32), (1, 2))
     """
 
     def __init__(self, inputs: int, width: int, classes: int) -> None:

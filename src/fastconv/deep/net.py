@@ -74,6 +74,26 @@ class DeepNet:
         Layers between two kept states; chosen from the cache by default, changes no bit.
     window : int
         Bytes of weights worked on between two looks at ``watch``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import deep, nn
+    >>> from fastconv.deep.storage import Memory
+    >>> record = deep.Record(width=16, layers=1000, alpha=0.03, activation="tanh", inputs=2, classes=2, seed=0)
+    >>> x, y, loss = np.array([[0, 1], [1, 0]], np.float32), np.array([0, 1]), nn.CrossEntropyLoss()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = deep.Paths.of(f"{folder}/net")
+    ...     deep.create(paths, record)
+    ...     head = deep.Head.load(paths.head, record.inputs, record.width, record.classes)
+    ...     net = deep.DeepNet(record.core, head, Memory(record.core, paths.weights))
+    >>> for _ in range(3):
+    ...     print(round(float(loss(net.forward(x), y)), 3))
+    ...     net.backward(loss.backward(), layer_rate=0.1, head_rate=1.0)
+    1.444
+    0.319
+    0.172
     """
 
     def __init__(

@@ -22,12 +22,38 @@ class DeepRun(StepRun):
     Parameters
     ----------
     training : Training
-    steps, report_every, save_every : int
-        Where nothing is saved meanwhile, ``save_every`` is None.
-    report, record : callable
-        As `StepRun` has it.
+    steps : int
+        How many more.
+    report_every, save_every : int
+        In steps; where nothing is saved before the end, ``save_every`` is None.
+    report : callable
+        ``report(run, last)`` after every ``report_every`` steps and after the last of them; ``last`` is a `Report`.
+    record : callable, optional
+        ``record(last)`` after every step.
     progress : callable
-        Shows how far a step is.
+        Called before a step with whether it will be a long one (None: nobody knows yet); returns a context manager,
+        whose value is called with the number of layers walked, again and again during the step.
+
+    Notes
+    -----
+    ``go()`` takes the steps and saves. Inside ``with run.ending:`` SIGINT and SIGTERM end it after the running step.
+
+    Examples
+    --------
+    >>> import contextlib, tempfile
+    >>> from fastconv import data, deep
+    >>> record = deep.Record(width=16, layers=100, alpha=0.1, activation="tanh", inputs=64, classes=10, seed=0)
+    >>> def report(run, step):
+    ...     print(f"step {step.step}: loss {step.loss:.2f}, accuracy {step.accuracy:.2f}")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = deep.Paths.of(f"{folder}/net")
+    ...     deep.create(paths, record)
+    ...     with deep.Training(paths, data.load("digits"), batch=100, layer_rate=0.1, head_rate=0.5) as training:
+    ...         show = lambda long: contextlib.nullcontext(lambda layers: None)  # no bar
+    ...         deep.DeepRun(training, 60, report=report, report_every=20, progress=show).go()
+    step 20: loss 0.95, accuracy 0.74
+    step 40: loss 0.43, accuracy 0.89
+    step 60: loss 0.23, accuracy 0.94
     """
 
     def __init__(

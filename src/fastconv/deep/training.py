@@ -70,6 +70,21 @@ class Training:
     ValueError, OSError
         If an argument is out of range, the files do not fit together or are torn, another process works on them, or
         the disk has no room for what a step or a save writes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import data, deep
+    >>> digits = data.load("digits")
+    >>> record = deep.Record(width=16, layers=100, alpha=0.1, activation="tanh", inputs=64, classes=10, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = deep.Paths.of(f"{folder}/net")
+    ...     deep.create(paths, record)
+    ...     with deep.Training(paths, digits, batch=100, layer_rate=0.1, head_rate=0.5) as training:
+    ...         losses = [training.step().loss for _ in range(60)]  # each step changes the files
+    ...     found = deep.evaluate(paths, digits.test, digits.levels)
+    >>> round(losses[0], 2), round(losses[-1], 2), round(found["test_accuracy"], 2)
+    (2.45, 0.23, 0.91)
     """
 
     def __init__(
@@ -306,6 +321,16 @@ def create(paths: Paths, record: Record, *, force: bool = False) -> None:
     OSError
         If another process works on a net that is there, one of them is a folder, a pipe or a device, or the disk has
         no room; there are no files then.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from fastconv import deep
+    >>> record = deep.Record(width=8, layers=1000, alpha=0.03, activation="tanh", inputs=64, classes=10, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     deep.create(deep.Paths.of(f"{folder}/net"), record)
+    ...     sorted((entry.name, entry.stat().st_size) for entry in os.scandir(folder))
+    [('net', 288000), ('net.head', 2440), ('net.json', 1024)]
     """
     core, files = record.core, (paths.weights, paths.head, paths.record)
     head = Head(record.inputs, record.width, record.classes).initialize(record.seed)
@@ -378,7 +403,7 @@ def evaluate(
     paths: Paths, samples: Samples, levels: int, *, in_memory: bool = False, limit: int | None = None,
     watch: Watch | None = None, window: int = 16 << 20, batch: int = 10_000,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return test_loss, test_accuracy, seconds and layer_samples_per_second over samples.
+    """Measure a net on samples, without changing it.
 
     Parameters
     ----------
@@ -397,10 +422,29 @@ def evaluate(
     batch : int
         Samples that go through the layers at a time.
 
+    Returns
+    -------
+    dict of str to float
+        ``test_loss``, the mean cross-entropy in nats; ``test_accuracy``, a share in [0, 1]; ``seconds``;
+        ``layer_samples_per_second``, samples times layers in a second.
+
     Raises
     ------
     ValueError, OSError
         If the files do not fit together, are torn, or another process is training the net.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import data, deep
+    >>> digits = data.load("digits")
+    >>> record = deep.Record(width=16, layers=100, alpha=0.1, activation="tanh", inputs=64, classes=10, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = deep.Paths.of(f"{folder}/net")
+    ...     deep.create(paths, record)
+    ...     found = deep.evaluate(paths, digits.test, digits.levels)
+    >>> round(found["test_loss"], 2), round(found["test_accuracy"], 2)  # untrained
+    (2.35, 0.18)
     """
     with _reading(paths):
         return _evaluate(paths, samples, levels, in_memory, limit, watch, window, batch)
@@ -440,17 +484,41 @@ def _parts(n: int, size: int) -> Iterator[slice]:
 
 
 def inspect(paths: Paths, ranges: int = 10) -> dict[str, Any]:
-    """Return what a net is, and norm, range and NaN count of its layers over ``ranges`` runs of them.
+    """Look at the weights of a net, from its first layers to its last.
 
     Parameters
     ----------
     paths : Paths
     ranges : int
+        Into how many runs of equally many layers it is cut.
+
+    Returns
+    -------
+    dict
+        What the record says (``width``, ``layers``, ``step``, ...); ``bytes`` of the weights; ``ranges``, a list of
+        dicts: layers ``first`` to before ``end``, ``norm`` (Euclidean), ``min`` and ``max`` of their weights and
+        biases, and how many of these are ``nan``.
 
     Raises
     ------
     ValueError, OSError
         If the files do not fit together, or another process is training the net.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import deep
+    >>> record = deep.Record(width=8, layers=1000, alpha=0.03, activation="tanh", inputs=64, classes=10, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = deep.Paths.of(f"{folder}/net")
+    ...     deep.create(paths, record)
+    ...     found = deep.inspect(paths, ranges=2)
+    >>> found["step"], found["bytes"]
+    (0, 288000)
+    >>> for row in found["ranges"]:
+    ...     print(row["first"], row["end"], round(row["norm"], 3), row["nan"])
+    0 500 0.103 0
+    500 1000 0.104 0
     """
     with _reading(paths):
         return _inspect(paths, ranges)

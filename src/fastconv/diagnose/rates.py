@@ -79,6 +79,24 @@ class RangeTest:
         Rates between which the loss fell best; None if it fell nowhere.
     reason : str
         Why these, or why none.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> from fastconv import data, diagnose, nn
+    >>> images, labels = data.load("digits").train
+    >>> fastconv.manual_seed(0)
+    >>> test = diagnose.range_test(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (images / np.float32(16), labels))
+    >>> for trial in test.trials[::2]:
+    ...     print(f"{trial.rate:<7.2g}{trial.loss:8.2f}  {trial.word}")
+    0.0001     2.31  too low
+    0.001      2.26  slow
+    0.01       1.79  slow
+    0.1        0.43  good
+    1          0.20  good
+    10          inf  exploding
+    >>> test.suggestion, test.reason
+    ((0.032, 3.2), 'the loss falls most at 0.32; at 10 it is exploding')
     """
 
     first_loss: float

@@ -17,7 +17,16 @@ __all__ = ["Finding", "Remark", "Report", "Verdict"]
 
 
 class Verdict(IntEnum):
-    """How a check came out; worse ones are greater."""
+    """How a check came out; worse ones are greater.
+
+    Examples
+    --------
+    >>> from fastconv.diagnose import Verdict
+    >>> list(map(str, Verdict))
+    ['good', 'suspicious', 'wrong']
+    >>> max(Verdict.GOOD, Verdict.SUSPICIOUS) is Verdict.SUSPICIOUS  # a report's verdict is its worst remark's
+    True
+    """
 
     GOOD = 0
     SUSPICIOUS = 1
@@ -48,6 +57,16 @@ class Remark:
         What it is, with its figures, and what it means.
     advice : str
         What to change; empty where nothing is to be changed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import diagnose, nn
+    >>> x, y = np.eye(4, dtype=np.float32), np.zeros(4, int)
+    >>> report = diagnose.check(nn.Linear(4, 2), (x, y), steps=["data"])
+    >>> for remark in report["data"].remarks:
+    ...     print(remark.verdict, "-", remark.text, remark.advice)
+    suspicious - No training row of class 1. Labels count from 0; give the model no score for classes that never occur.
     """
 
     verdict: Verdict
@@ -73,6 +92,21 @@ class Finding:
         Rows to be shown between summary and remarks, the first of them the heading.
     seconds : float
         What the step took.
+
+    Examples
+    --------
+    >>> from fastconv.diagnose import Finding
+    >>> finding = Finding("data", "Data", "100 images")
+    >>> finding.good("No image is all of one colour.")
+    >>> finding.suspicious("3 images occur twice.", "Look for copies between training and test data.")
+    >>> str(finding.verdict)
+    'suspicious'
+    >>> print(finding.text(number=1))
+    1  Data ───────────────────────────────────────────────────────────────────── suspicious
+       100 images
+       · No image is all of one colour.
+       ? 3 images occur twice.
+         → Look for copies between training and test data.
     """
 
     step: str
@@ -170,6 +204,35 @@ class Report:
     Parameters
     ----------
     findings : list of Finding
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import diagnose, init, nn
+    >>> x = np.random.default_rng(0).normal(size=(200, 30)).astype(np.float32)
+    >>> model = nn.Sequential(nn.Linear(30, 20), nn.Sigmoid(), nn.Linear(20, 2))
+    >>> init.apply(model, "small")
+    >>> report = diagnose.check(model, (x, (x[:, 0] > 0).astype(int)), steps=["loss", "signal"])
+    >>> print(report)  # doctest: +ELLIPSIS
+    1  Loss before training ─────────────────────────────────────────────────────────── good
+       loss 0.6928 on 200 rows; ln(2) = 0.6931; accuracy 52.0%
+       with l2 = 1000 it goes up by 31.45
+       · As it should be: a net that knows nothing yet, and a large penalty makes it worse.
+    <BLANKLINE>
+    2  Signal through the layers ──────────────────────────────────────────────── suspicious
+       128 rows; their differences: 0.99 at the input, 0.000588 at the output
+       layer                     mean  deviation  from row  zeros  saturated  dead  gradient
+                                                  to row                            / weight
+           0  Linear → Sigmoid  0.500      0.013  0.013                             0.032
+           2  Linear            0.001      0.009  0.00059                           1.698
+       ? The signal dies out: 0.0006 of that of the rows at Linear 2.
+         → Start from larger weights.
+       · Tried on a copy: with init.apply(model, 'xavier') the signal is good (--init
+         xavier).
+    <BLANKLINE>
+    suspicious: signal through the layers (... s)
+    >>> str(report.verdict), round(report["loss"].figures["loss"], 4)
+    ('suspicious', 0.6928)
     """
 
     findings: list[Finding] = field(default_factory=list)

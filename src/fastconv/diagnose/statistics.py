@@ -48,6 +48,17 @@ class ActivationStatistics:
         Share of units (features, channels) of a ReLU that are 0, or of the three others that are saturated,
         for every sample and at every place: nothing can be learned through them from this batch. 0 for other
         layers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import diagnose, nn
+    >>> x = np.array([[-1.0, 2.0], [-3.0, 4.0]], np.float32)  # the first unit is 0 for both samples
+    >>> found = diagnose.activation_statistics(nn.Sequential(nn.ReLU()), x)["0"]
+    >>> found.zeros, found.dead, found.mean
+    (0.5, 0.5, 1.5)
+    >>> found.to_dict()
+    {'mean': 1.5, 'std': 1.6583123951777, 'zeros': 0.5, 'saturated': 0.0, 'dead': 0.5}
     """
 
     layer: str
@@ -157,6 +168,18 @@ def gradient_norms(model: Module) -> dict[str, float]:
     Parameters
     ----------
     model : Module
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import diagnose, nn
+    >>> model, loss = nn.Sequential(nn.Linear(2, 1), nn.ReLU()), nn.MSELoss()
+    >>> model[0].weight.data[...] = 0.0
+    >>> model[0].bias.data[...] = 1.0
+    >>> _ = loss(model(np.array([[3.0, 4.0]], np.float32)), np.zeros((1, 1), np.float32))
+    >>> _ = model.backward(loss.backward())
+    >>> diagnose.gradient_norms(model)
+    {'0.weight': 10.0, '0.bias': 2.0}
     """
     return {name: _norm(param.grad) for name, param in model.named_parameters() if param.requires_grad}
 
@@ -167,6 +190,13 @@ def weights(model: Module) -> dict[str, Array]:
     Parameters
     ----------
     model : Module
+
+    Examples
+    --------
+    >>> from fastconv import diagnose, nn
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+    >>> {name: weight.shape for name, weight in diagnose.weights(model).items()}
+    {'0.weight': (4, 1, 3, 3), '2.weight': (2, 16)}
     """
     return {
         name: param.data.copy()
@@ -190,6 +220,18 @@ def update_ratios(before: Mapping[str, Array], model: Module) -> dict[str, float
     References
     ----------
     CS231n, "Babysitting the learning process"; L. Bottou, "Stochastic gradient descent tricks", 2012.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import diagnose, nn, optim
+    >>> model = nn.Linear(2, 1)
+    >>> model.weight.data[...] = [[3.0, 4.0]]
+    >>> model.weight.grad[...] = [[0.3, 0.4]]
+    >>> before = diagnose.weights(model)
+    >>> optim.SGD(model, lr=0.01).step()
+    >>> print({name: f"{ratio:.1e}" for name, ratio in diagnose.update_ratios(before, model).items()})
+    {'weight': '1.0e-03'}
     """
     now = {name: param.data for name, param in model.named_parameters()}
     with np.errstate(all="ignore"):

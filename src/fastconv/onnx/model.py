@@ -91,6 +91,19 @@ class OnnxModel(Module):
     ----------
     net : object
         What the reader made of the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import nn, onnx
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(net, f"{folder}/net.onnx", (1, 1, 8, 8), metadata={"classes": "cat,dog"})
+    ...     model = onnx.load(f"{folder}/net.onnx")
+    >>> model.input_shapes, model.metadata
+    ({'input': (None, 1, 8, 8)}, {'classes': 'cat,dog'})
+    >>> model.layers_in_order()
+    ['0', '3']
     """
 
     _replaced = ("_net", "_planted")  # what the reader made: nothing changes it
@@ -182,6 +195,19 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         If it is no valid ONNX model, or has operators or settings that are not supported: one error names them all.
     ImportError
         If the package onnx is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, onnx
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), f"{folder}/net.onnx", (1, 4))
+    ...     model = onnx.load(f"{folder}/net.onnx")
+    >>> model.predict(np.zeros((5, 4), np.float32)).shape
+    (5, 3)
+    >>> {name: p.shape for name, p in model.named_parameters()}
+    {'0.weight': (3, 4), '0.bias': (3,)}
     """
     net = read(path)
     _refuse_unknown(net, path)

@@ -56,6 +56,19 @@ def save(
     Notes
     -----
     Opset 21; a model whose weights have more than 2 GB does not fit ONNX's format without external data.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, onnx
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    >>> x = np.random.default_rng(0).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(model, f"{folder}/net.onnx", (1, 1, 8, 8))
+    ...     again = onnx.load(f"{folder}/net.onnx")
+    >>> bool((again.predict(x) == model.predict(x)).all())
+    True
     """
     if not isinstance(model, Module):
         raise TypeError(f"onnx.save: expected a Module, got {type(model).__name__}")

@@ -8,7 +8,19 @@ from typing import Any
 
 
 class Cut(Exception):
-    """Ends a trial that is not worth going on with; its message is the trial's reason."""
+    """Ends a trial that is not worth going on with; its message is the trial's reason.
+
+    Examples
+    --------
+    >>> from fastconv.search import Cut, search
+    >>> def objective(attempt):
+    ...     if attempt["x"] < 0:
+    ...         raise Cut("negative")
+    ...     return attempt["x"]
+    >>> found = search(objective, {"x": [-1, 2]}, sampler="grid", trials=2, progress=False)
+    >>> [(trial["params"], trial["status"], trial["value"]) for trial in found.trials]
+    [({'x': -1}, 'cut', None), ({'x': 2}, 'finished', 2.0)]
+    """
 
 
 class Attempt:
@@ -33,6 +45,18 @@ class Attempt:
         Where its run may be kept; not there yet.
     facts : dict
         Figures to keep beside the value, plain JSON; ``validation_loss`` decides between equal values.
+
+    Examples
+    --------
+    >>> from fastconv.search import search
+    >>> def objective(attempt):
+    ...     for step in range(1, 4):
+    ...         attempt.report(attempt["x"] * step, step)  # a pruner may end it here
+    ...     attempt.facts["steps"] = step
+    ...     return attempt["x"] * step
+    >>> found = search(objective, {"x": [2, 3]}, sampler="grid", trials=2, progress=False)
+    >>> found.best["params"], found.best["value"], found.best["steps"]
+    ({'x': 3}, 9.0, 3)
     """
 
     def __init__(

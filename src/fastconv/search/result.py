@@ -33,6 +33,17 @@ class SearchResult:
         The signal that did, where one came.
     direction : {"maximize", "minimize"}
         Which values are better.
+
+    Examples
+    --------
+    >>> from fastconv.search import search
+    >>> found = search(lambda attempt: attempt["x"], {"x": "0:1:linear"}, sampler="grid", trials=3, progress=False)
+    >>> found.best["params"], found.best["value"]
+    ({'x': 1.0}, 1.0)
+    >>> [(row["x"], row["value"]) for row in found.table()]
+    [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)]
+    >>> found.warnings
+    ['the best x, 1, lies at the upper edge of 0:1:linear: a better one may lie beyond; widen the range']
     """
 
     trials: list[dict[str, Any]]

@@ -169,6 +169,16 @@ def stored(storage: str | None, out: str | Path | None = None, name: str = "sear
     ------
     FileNotFoundError
         If there is no such search.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv.search import search, stored
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     where = {"storage": f"journal:{folder}/search.log", "command": {"metric": "x"}}
+    ...     _ = search(lambda attempt: attempt["x"], {"x": [1, 2]}, trials=2, progress=False, **where)
+    ...     stored(where["storage"])
+    {'metric': 'x'}
     """
     if storage is None:
         if out is None:

@@ -110,6 +110,13 @@ class Choice:
     ------
     ValueError
         If it is empty or holds a value twice.
+
+    Examples
+    --------
+    >>> from fastconv.search import Choice
+    >>> sizes = Choice((16, 32, 64))
+    >>> sizes.holds(32), sizes.holds(48)
+    (True, False)
     """
 
     values: tuple[Value, ...]
@@ -194,6 +201,11 @@ def _value(text: str) -> Value:
 def make_space(given: Mapping[str, Any]) -> Space:
     """Make a space of what a person wrote: texts, numbers, lists, `Range` or `Choice`.
 
+    Parameters
+    ----------
+    given : mapping of str to str, int, float, list, Range or Choice
+        Texts as `parse` takes them; a number is held fixed.
+
     Returns
     -------
     dict of str to Range or Choice
@@ -202,6 +214,17 @@ def make_space(given: Mapping[str, Any]) -> Space:
     ------
     ValueError, TypeError
         If it is empty, or a part of it cannot be read; the message begins with the part's name.
+
+    Examples
+    --------
+    >>> from fastconv.search import make_space
+    >>> space = make_space({"lr": "1e-4:1", "momentum": 0.9, "batch_size": [32, 64]})
+    >>> space["lr"], space["momentum"], space["batch_size"]
+    (Range(low=0.0001, high=1.0, log=True), Choice(values=(0.9,)), Choice(values=(32, 64)))
+    >>> make_space({"lr": "1:"})
+    Traceback (most recent call last):
+        ...
+    ValueError: lr: '1:' is no range: LOW and HIGH must be numbers, as in 1e-7:1e-3
     """
     if not given:
         raise ValueError("there is nothing to search: the space is empty")

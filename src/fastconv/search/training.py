@@ -12,7 +12,7 @@ from fastconv.data import Batches
 from fastconv.search.attempt import Attempt, Cut
 from fastconv.search.space import Choice, Range, Space
 from fastconv.train import Callback, Diverged, RunWriter, StopOnExplosion, Trainer, evaluate, state_sha256
-from fastconv.train.base import ceiling
+from fastconv.train.base import ceiling, updates
 from fastconv.train.callbacks import merit
 from fastconv.train.evaluation import Batch
 from fastconv.train.metrics import lower_is_better
@@ -28,10 +28,10 @@ _ORIGINAL = 512  # images that the loss at the start is taken from
 class Training:
     """Train and validate a net.
 
-    The value of a trial is its best validation accuracy, r2 where numbers are predicted, or of the options' metric. A
-    trial is cut off when the
-    loss, averaged over some 64 images, passes ``factor`` times the untrained net's, and ends when it is no longer
-    finite. Trials have the same seed, so they differ in nothing but the hyperparameters.
+    The value of a trial is its best validation accuracy, r2 where numbers are predicted, or that of the options'
+    metric. A trial is cut off when the loss, averaged over some 64 images, passes ``factor`` times the untrained
+    net's, and ends when it is no longer finite. Trials have the same seed, so they differ in nothing but the
+    hyperparameters.
 
     Parameters
     ----------
@@ -52,6 +52,15 @@ class Training:
     References
     ----------
     The limit of three times the original loss is that of the CS231n lecture on babysitting the learning process.
+
+    Examples
+    --------
+    >>> from fastconv.search import Training, search
+    >>> from fastconv.train.setup import fill
+    >>> training = Training(fill("digits", model="linear"), unit="steps")  # budgets are updates
+    >>> found = search(training, {"lr": "1e-4:1"}, sampler="grid", trials=3, budgets=20, progress=False)
+    >>> [(round(trial["params"]["lr"], 4), round(trial["value"], 2)) for trial in found.trials]
+    [(0.0001, 0.1), (0.01, 0.27), (1.0, 0.6)]
     """
 
     options: Options
@@ -241,7 +250,8 @@ class CutOff(Callback):
         self._sum, self._count = 0.0, 0
         if mean > ceiling(self.original, self.factor):
             raise Cut(
-                f"loss {mean:.4g} after {trainer.step} updates, over {self.factor:g} × the original {self.original:.4g}"
+                f"loss {mean:.4g} after {updates(trainer.step)}, "
+                f"over {self.factor:g} × the original {self.original:.4g}"
             )
 
 

@@ -48,7 +48,18 @@ class Job:
 
 
 class WorkerError(RuntimeError):
-    """An error of the objective, or of its surroundings, in a worker process."""
+    """An error of the objective, or of its surroundings, in a worker process.
+
+    Examples
+    --------
+    >>> from operator import itemgetter
+    >>> from fastconv.search import WorkerError, search
+    >>> try:  # attempt["lr"], where there is only x, in a process of its own
+    ...     search(itemgetter("lr"), {"x": "0:1:linear"}, trials=1, workers=2, progress=False)
+    ... except WorkerError as error:
+    ...     print(str(error).splitlines()[-1].partition(" (")[0])
+    trial 1: KeyError: 'lr'
+    """
 
 
 def trial_folder(out: Path, number: int) -> Path:

@@ -24,7 +24,22 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class ModelFileError(ValueError):
-    """A file is no model, or a damaged or hostile one."""
+    """A file is no model, or a damaged or hostile one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import serialize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.safetensors")
+    ...     _ = path.write_text("no model")
+    ...     try:
+    ...         serialize.load(path)
+    ...     except serialize.ModelFileError as error:
+    ...         print(str(error).removeprefix(str(path)))
+    : not a safetensors file, or cut short: the header would have 7810759558478983022 bytes, the file has 8
+    """
 
 
 def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
@@ -43,6 +58,17 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
         If an array has another dtype.
     OSError
         If the file cannot be written; what was there before is untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import serialize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/arrays.safetensors"
+    ...     serialize.save_arrays(path, {"mean": np.array([0.5, 0.25])}, {"of": "digits"})
+    ...     serialize.load_arrays(path)
+    ({'mean': array([0.5 , 0.25])}, {'of': 'digits'})
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -79,6 +105,17 @@ def load_arrays(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
         If it is truncated, foreign or damaged, or has arrays of other types than float32, float64 and int64.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import nn, serialize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/model.safetensors"
+    ...     serialize.save(nn.Linear(3, 2), path)
+    ...     arrays, texts = serialize.load_arrays(path)  # a model's file holds its arrays under their names
+    >>> {name: array.shape for name, array in arrays.items()}
+    {'bias': (2,), 'weight': (2, 3)}
     """
     with opened(path) as file:
         return {name: read(path, file, name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

@@ -57,6 +57,25 @@ def register(layer: Layer) -> Layer:
         If it is no subclass of `nn.Module`.
     ValueError
         If another class has the name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import nn, serialize
+    >>> class Times(nn.Module):
+    ...     def __init__(self, factor):
+    ...         self.factor = factor
+    ...
+    ...     def forward(self, x):
+    ...         return self.factor * x
+    >>> Times = serialize.register(Times)  # or @serialize.register above the class
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     serialize.save(nn.Sequential(nn.Linear(2, 2), Times(3.0)), f"{folder}/model.safetensors")
+    ...     serialize.load(f"{folder}/model.safetensors")
+    Sequential(
+      (0): Linear(in_features=2, out_features=2, bias=True)
+      (1): Times(factor=3.0)
+    )
     """
     if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
         raise TypeError(f"serialize.register: expected a subclass of nn.Module, got {layer!r}")
@@ -87,6 +106,23 @@ def save(model: nn.Module, path: PathLike, made_of: Mapping[str, Any] | None = N
         of two.
     OSError
         If the file cannot be written; what was there before is untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import nn, serialize
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.safetensors")
+    ...     serialize.save(model, path)
+    ...     path.stat().st_size > 650 * 4  # its weights, and what its layers are
+    ...     print(serialize.load(path))
+    True
+    Sequential(
+      (0): Flatten()
+      (1): Linear(in_features=64, out_features=10, bias=True)
+    )
     """
     _check_module(model)
     description = _describe(_written(model), made_of)
@@ -101,6 +137,22 @@ def check(model: nn.Module) -> None:
     Parameters
     ----------
     model : Module
+
+    Examples
+    --------
+    >>> from fastconv import nn, serialize
+    >>> class Mine(nn.Module):
+    ...     def forward(self, x):
+    ...         return x
+    ...
+    ...     def backward(self, grad_output):
+    ...         return grad_output
+    >>> serialize.check(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))  # can be saved
+    >>> try:
+    ...     serialize.check(nn.Sequential(nn.Linear(2, 2), Mine()))
+    ... except TypeError as error:
+    ...     print(str(error).partition(";")[0])
+    save: layer class Mine is not registered, so no file can hold it
     """
     _check_module(model)
     if _registered(model) or model._running().specs is not None:
@@ -150,6 +202,25 @@ def load(path: PathLike) -> Any:
         If the file is truncated, foreign or damaged, names an unknown layer class, or its arrays do not fit.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, serialize
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     serialize.save(model, f"{folder}/model.safetensors")
+    ...     again = serialize.load(f"{folder}/model.safetensors")  # the file holds layers and weights
+    >>> again
+    Sequential(
+      (0): Linear(in_features=3, out_features=4, bias=True)
+      (1): Tanh()
+      (2): Linear(in_features=4, out_features=2, bias=True)
+    )
+    >>> x = np.ones((1, 3), np.float32)
+    >>> bool((again.predict(x) == model.predict(x)).all())
+    True
     """
     with opened(path) as file:
         description = _parse(path, (file.metadata() or {}).get(_KEY))
@@ -175,6 +246,18 @@ def made_of(path: PathLike) -> dict[str, Any]:
     ------
     ModelFileError, OSError
         As `load`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import nn, serialize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/model.safetensors"
+    ...     for origin in (None, {"weights": "resnet18.pth", "head": "new"}):
+    ...         serialize.save(nn.Linear(3, 2), path, origin)
+    ...         serialize.made_of(path)
+    {}
+    {'weights': 'resnet18.pth', 'head': 'new'}
     """
     with opened(path) as file:
         told = _parse(path, (file.metadata() or {}).get(_KEY)).get("made_of", {})
@@ -196,6 +279,17 @@ def holds_model(path: PathLike) -> bool:
         If it is no safetensors file, or a damaged one.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, serialize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     serialize.save(nn.Linear(3, 2), f"{folder}/model.safetensors")
+    ...     serialize.save_arrays(f"{folder}/weights.safetensors", {"weight": np.zeros((2, 3))})
+    ...     [serialize.holds_model(f"{folder}/{name}.safetensors") for name in ("model", "weights")]
+    [True, False]
     """
     with opened(path) as file:
         return _KEY in (file.metadata() or {})

@@ -41,6 +41,21 @@ def load_torch(path: PathLike) -> dict[str, Array]:
         If the file needs torch and that is not installed.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, serialize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/weights.safetensors"  # as safetensors.torch.save_file(net.state_dict(), path) writes it
+    ...     serialize.save_arrays(path, {"module.weight": np.full((1, 2), 5.0), "module.bias": np.zeros(1)})
+    ...     weights = serialize.load_torch(path)
+    >>> weights
+    {'bias': array([0.]), 'weight': array([[5., 5.]])}
+    >>> model = nn.Linear(2, 1)
+    >>> model.load_state_dict(weights)
+    ([], [])
     """
     path = expand(path)
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)

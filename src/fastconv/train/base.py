@@ -30,6 +30,11 @@ def ceiling(loss: float, factor: float) -> float:
     return factor * loss if loss >= SMALL else loss + (factor - 1) * max(-loss, SMALL)
 
 
+def updates(count: int) -> str:
+    """Return "1 update", "2 updates" and so on."""
+    return f"{count} update{'' if count == 1 else 's'}"
+
+
 class Callback(Keywords):
     """Something that watches a training run; override the hooks you need.
 
@@ -195,6 +200,19 @@ class Diverged(ArithmeticError):
         Updates done when it was noticed.
     layer, tensor : str or None
         Which layer, and what of it, was the first to go wrong, where that is known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import Diverged, Trainer
+    >>> model, x = nn.Linear(1, 1), np.ones((4, 1), np.float32)
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=1e30), progress=False)
+    >>> try:
+    ...     trainer.fit(x, 2 * x, epochs=9)
+    ... except Diverged as error:
+    ...     print(error.step, error)
+    1 the loss is inf after 1 update, in epoch 2 (learning rate 1e+30)
     """
 
     def __init__(self, message: str, step: int, layer: str | None = None, tensor: str | None = None) -> None:
@@ -215,6 +233,22 @@ class Interrupted(KeyboardInterrupt):
     signal : signal.Signals
     step : int
         Updates done.
+
+    Examples
+    --------
+    >>> import signal, tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import Checkpoint, Interrupted, Trainer
+    >>> model, x = nn.Linear(1, 1), np.ones((4, 1), np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     callbacks = [lambda trainer: signal.raise_signal(signal.SIGINT), Checkpoint(folder)]  # Ctrl-C in epoch 1
+    ...     trainer = Trainer(model, nn.MSELoss(), optim.SGD(model), callbacks=callbacks, progress=False)
+    ...     try:
+    ...         trainer.fit(x, x, epochs=9)
+    ...     except Interrupted as error:
+    ...         print(error.signal.name, error.step)
+    SIGINT 1
     """
 
     def __init__(self, number: int, step: int) -> None:

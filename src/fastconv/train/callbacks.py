@@ -39,13 +39,27 @@ class KeepBest(Callback):
     """Keep the weights of the epoch with the best validation accuracy and put them back at the end.
 
     Or with the best of the figure that the trainer monitors. Among equal ones, and where there is no accuracy, the
-    lower validation loss wins. Without validation
-    data the last weights stay.
+    lower validation loss wins. Without validation data the last weights stay. `Trainer` has one by default
+    (``keep_best``).
 
     Attributes
     ----------
     epoch : int or None
         The epoch kept, counted from 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import KeepBest, Trainer
+    >>> model, x, best = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32), KeepBest()
+    >>> model.weight.data[...] = 1.0  # and should become 0; a rate of 1.5 is too high
+    >>> options = {"callbacks": [best], "keep_best": False, "progress": False}
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=1.5), **options)
+    >>> trainer.fit(x, 0 * x, validation=(x, 0 * x), epochs=3)["validation_loss"]
+    [4.0, 16.0, 64.0]
+    >>> best.epoch, model.weight.data  # as after epoch 1
+    (1, array([[-2.]], dtype=float32))
     """
 
     def __init__(self) -> None:
@@ -94,6 +108,19 @@ class StopOnExplosion(Callback):
     References
     ----------
     The limit of three is that of the CS231n lecture on babysitting the learning process.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import StopOnExplosion, Trainer
+    >>> model, x = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32)
+    >>> model.weight.data[...] = 1.0  # and should become 0; a rate of 1.5 is too high
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=1.5), callbacks=[StopOnExplosion()], progress=False)
+    >>> trainer.fit(x, 0 * x, epochs=100)
+    Traceback (most recent call last):
+        ...
+    fastconv.train.base.Diverged: mean loss 4 in epoch 2 is more than 3 times the first loss, 1
     """
 
     def __init__(self, factor: float = 3.0) -> None:
@@ -139,6 +166,17 @@ class Patience(Callback):
     ----------
     L. Prechelt, "Early stopping - but when?", 1998; Y. Bengio, "Practical recommendations for gradient-based
     training of deep architectures", arXiv 1206.5533, section 3.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import Patience, Trainer
+    >>> model, x = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32)
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.0), callbacks=[Patience(epochs=3)], progress=False)
+    >>> history = trainer.fit(x, 0 * x, validation=(x, 0 * x), epochs=100)  # without a rate nothing gets better
+    >>> len(history), trainer.stop_reason
+    (4, 'validation figures have not improved for 3 epochs, since epoch 1')
     """
 
     def __init__(self, epochs: int = 10) -> None:
@@ -179,6 +217,18 @@ class ReduceLROnPlateau(Callback):
     ------
     ValueError
         If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import ReduceLROnPlateau, Trainer
+    >>> model, x, lower = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32), ReduceLROnPlateau(0.5, patience=1)
+    >>> model.weight.data[...] = 1.0  # with a rate of 1 it becomes -1, 1, -1, ...
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=1.0), callbacks=[lower], progress=False)
+    >>> history = trainer.fit(x, 0 * x, epochs=5)
+    >>> history["lr"], history["loss"]
+    ([1.0, 1.0, 1.0, 0.5, 0.5], [1.0, 1.0, 1.0, 1.0, 0.0])
     """
 
     def __init__(
@@ -249,6 +299,18 @@ class ChillOut(Callback):
     ------
     ValueError
         If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import ChillOut, Trainer
+    >>> model, x, chill = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32), ChillOut(factor=0.4)
+    >>> model.weight.data[...] = 1.0  # and should become 0; a rate of 1.25 is too high
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=1.25), callbacks=[chill], progress=False)
+    >>> history = trainer.fit(x, 0 * x, validation=(x, 0 * x), epochs=3)
+    >>> history["lr"], history["validation_loss"], chill.count  # epoch 2 was worse, 3 began where 1 had ended
+    ([1.25, 1.25, 0.5], [2.25, 5.0625, 0.0], 1)
     """
 
     def __init__(self, checks: int = 3, factor: float = 0.5, regress: float = 1.5) -> None:

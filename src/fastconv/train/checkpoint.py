@@ -57,6 +57,18 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
         If something in it is neither; the message names its place.
     OSError
         If the file cannot be written; what was there before is untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from fastconv.train import load_checkpoint, save_checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "state.safetensors")
+    ...     save_checkpoint(path, {"step": 7, "weights": [np.arange(3.0)], "best": None})
+    ...     load_checkpoint(path)
+    {'step': 7, 'weights': [array([0., 1., 2.])], 'best': None}
     """
     arrays, text = _parts(state)
     save_arrays(path, arrays, {_STATE: text, _DIGEST: arrays_sha256(sorted(arrays.items()), text)})
@@ -87,6 +99,25 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is no checkpoint, or cut short, or damaged, if only by a bit.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from fastconv.serialize import ModelFileError
+    >>> from fastconv.train import load_checkpoint, save_checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "state.safetensors")
+    ...     save_checkpoint(path, {"step": 7, "weights": np.arange(3.0)})
+    ...     print(load_checkpoint(path)["step"])
+    ...     _ = path.write_bytes(path.read_bytes()[:-1] + b"?")
+    ...     try:
+    ...         load_checkpoint(path)
+    ...     except ModelFileError as error:
+    ...         print(str(error).removeprefix(str(path)))
+    7
+    : damaged: its contents do not have the SHA-256 it names
     """
     arrays, strings = load_arrays(path)
     text = strings.get(_STATE)
@@ -126,6 +157,21 @@ def load_latest(
         If there is none.
     ValueError
         If none fits: what ``accept`` said of the newest.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import Checkpoint, Trainer, load_latest
+    >>> model, x = nn.Linear(1, 1), np.ones((8, 1), np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keep = Checkpoint(folder, steps=1)
+    ...     trainer = Trainer(model, nn.MSELoss(), optim.SGD(model), callbacks=[keep], progress=False)
+    ...     _ = trainer.fit(x, x, epochs=5)
+    ...     state, path = load_latest(folder)
+    >>> path.name, state["step"]
+    ('step-00000005.safetensors', 5)
     """
     damaged, refused = 0, dict[Path, ValueError]()
     for path in reversed(checkpoints(folder)):
@@ -204,14 +250,22 @@ class Checkpoint(Callback):
 
     Examples
     --------
-    ::
-
-        trainer = Trainer(..., callbacks=[Checkpoint("run/checkpoints", seconds=300)])
-        trainer.fit(batches, epochs=100)
-
-        trainer = Trainer(..., callbacks=[Checkpoint("run/checkpoints", seconds=300)])  # after a crash
-        trainer.load_state_dict(load_latest("run/checkpoints")[0])
-        trainer.resume(batches)
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import Checkpoint, Trainer, load_latest
+    >>> def make(folder):
+    ...     model = nn.Linear(1, 1)
+    ...     optimizer = optim.SGD(model, lr=0.1)
+    ...     return Trainer(model, nn.MSELoss(), optimizer, callbacks=[Checkpoint(folder, steps=3)], progress=False)
+    >>> x = np.ones((8, 1), np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     full = make(folder).fit(x, x, epochs=5, batch_size=4)  # ten updates, and so checkpoints after 3, 6 and 9
+    ...     trainer = make(folder)  # in another process, say
+    ...     trainer.load_state_dict(load_latest(folder)[0])
+    ...     resumed = trainer.resume(x, x, batch_size=4)
+    >>> resumed["loss"] == full["loss"]
+    True
     """
 
     def __init__(

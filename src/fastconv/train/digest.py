@@ -16,6 +16,19 @@ def state_sha256(model: Module) -> str:
     Parameters
     ----------
     model : Module
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> from fastconv import nn
+    >>> from fastconv.train import state_sha256
+    >>> fastconv.manual_seed(0)
+    >>> model = nn.Linear(3, 2)
+    >>> state_sha256(model)[:16]
+    '851e57698d11ff22'
+    >>> model.weight.data[0, 0] += 1e-6
+    >>> state_sha256(model)[:16]
+    'e936257c9c2914fa'
     """
     return arrays_sha256(model.state_dict().items())
 

@@ -43,6 +43,20 @@ class Evaluation:
         a thousand classes unless asked for.
     metrics : dict of str to float
         Those asked for, by name; None where one is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> from fastconv.train import evaluate
+    >>> scores = np.array([[2, 0, 0], [0, 2, 0], [0, 2, 0], [0, 0, 2]], np.float32)
+    >>> found = evaluate(nn.Identity(), nn.CrossEntropyLoss(), [(scores, np.array([0, 1, 2, 2]))])
+    >>> found, found.accuracy
+    (Evaluation(loss=0.7395, accuracy=0.75, samples=4), 0.75)
+    >>> found.confusion  # of the two of class 2, one was taken for class 1
+    array([[1, 0, 0],
+           [0, 1, 0],
+           [0, 1, 1]])
     """
 
     loss: float
@@ -166,6 +180,22 @@ def evaluate(
     ValueError
         If there are no samples, the loss gives no number for a batch, confusions are asked for and batches differ in
         their number of classes, or a metric is unknown or not for such targets.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> from fastconv import data, nn, optim
+    >>> from fastconv.train import Trainer, evaluate
+    >>> digits = data.load("digits")
+    >>> (x, y), (x_test, y_test) = ((images / np.float32(16), labels) for images, labels in (digits.train, digits.test))
+    >>> fastconv.manual_seed(0)
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> _ = Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model, lr=0.01), progress=False).fit(x, y, epochs=10)
+    >>> found = evaluate(model, nn.CrossEntropyLoss(), [(x_test, y_test)], metrics="top5")
+    >>> found
+    Evaluation(loss=0.2973, accuracy=0.9278, top5=0.9944, samples=360)
+    >>> found.confusion[8]  # what eights were taken for
+    array([ 0,  3,  0,  0,  0,  0,  0,  0, 30,  1])
     """
     check_reduction("evaluate", loss)
     measured = named("evaluate", metrics)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv.functional._check import whole
 from fastconv.nn import Module
-from fastconv.train.base import Callback, Diverged
+from fastconv.train.base import Callback, Diverged, updates
 
 if TYPE_CHECKING:
     from fastconv.train.evaluation import Batch
@@ -34,6 +34,21 @@ class StopOnNonFinite(Callback):
     ------
     ValueError
         If ``every`` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import Diverged, StopOnNonFinite, Trainer
+    >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), np.ones((4, 2), np.float32)
+    >>> for parameter, value in zip(model.parameters(), (1.0, 0.0, 3e38, 0.0)):
+    ...     parameter.data[...] = value
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model), callbacks=[StopOnNonFinite()], progress=False)
+    >>> try:
+    ...     trainer.fit(x, x[:, :1], epochs=1)
+    ... except Diverged as error:
+    ...     print(f"layer {error.layer}, {error.tensor}; {error}")  # doctest: +ELLIPSIS
+    layer 2, output; the output of layer 2 (Linear) holds 4 infinite of 4, its input 2 to 2, after 0 updates, ...
     """
 
     def __init__(self, every: int = 100) -> None:
@@ -106,7 +121,7 @@ class StopOnNonFinite(Callback):
 
 def _diverged(trainer: Trainer, what: str, layer: str | None, tensor: str) -> Diverged:
     where = f"in epoch {trainer.epoch + 1} (learning rate {trainer.optimizer.lr:g})"
-    return Diverged(f"{what} after {trainer.step} updates, {where}", trainer.step, layer, tensor)
+    return Diverged(f"{what} after {updates(trainer.step)}, {where}", trainer.step, layer, tensor)
 
 
 def _describe(array: np.ndarray) -> str:

@@ -25,6 +25,19 @@ class Progress(Callback):
     file : text stream, optional
         Where lines go, standard output by default; it needs ``write`` alone. The bar goes to standard error, and only
         to a terminal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import Progress, Trainer
+    >>> model, x = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32)
+    >>> model.weight.data[...] = 1.0
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.25), callbacks=[Progress()], progress=False)
+    >>> _ = trainer.fit(x, 0 * x, epochs=2)  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
+    epoch      loss   accuracy         lr   ms/step   seconds
+      1/2    1.0000          –       0.25      ...      ...
+      2/2    0.2500          –       0.25      ...      ...
     """
 
     def __init__(self, file: TextIO | None = None) -> None:

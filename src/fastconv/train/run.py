@@ -58,6 +58,19 @@ class RunRecord:
     status : str
         "running", "killed", "interrupted" (by a signal it obeyed), "stopped" (by a callback), "diverged" or
         "finished".
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv.train import RunWriter, read_record
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with RunWriter.start(f"{root}/first", {"lr": 0.1}) as run:
+    ...         run.write({"kind": "epoch", "epoch": 1, "steps": 20, "loss": 0.5})
+    ...     record = read_record(f"{root}/first")
+    >>> record.name, record.config, record.step, record.history["loss"]
+    ('first', {'lr': 0.1}, 20, [0.5])
+    >>> record.status  # nobody said how it ended: run.finish(...)
+    'killed'
     """
 
     path: Path
@@ -96,6 +109,16 @@ def find_runs(root: str | os.PathLike[str]) -> list[Path]:
     ------
     NotADirectoryError
         If ``root`` is no folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv.train import RunWriter, find_runs
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("b", "a/1", "a/2"):
+    ...         RunWriter.start(f"{root}/{name}", {}).close()
+    ...     [path.relative_to(root).as_posix() for path in find_runs(root)]
+    ['a/1', 'a/2', 'b']
     """
     root = expand(root)
     if not root.is_dir():
@@ -193,6 +216,19 @@ def read_record(folder: str | os.PathLike[str], metrics: Metrics | None = None) 
     ValueError
         If a file is damaged; the message names it and the line. A last line of metrics.jsonl without an end is
         of a writer that was killed, and left out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv.train import RunWriter, read_record
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with RunWriter.start(f"{root}/first", {"lr": 0.1}) as run:
+    ...         run.write({"kind": "epoch", "epoch": 1, "loss": 0.5})
+    ...         read_record(f"{root}/first").status
+    ...         run.finish({"status": "finished"})
+    ...     read_record(f"{root}/first").status
+    'running'
+    'finished'
     """
     folder = expand(folder)
     for name in (CONFIG, METRICS):

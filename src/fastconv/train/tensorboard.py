@@ -37,6 +37,19 @@ class TensorBoard(Callback):
     ------
     ImportError
         If tensorboardX is not installed.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from fastconv import nn, optim
+    >>> from fastconv.train import TensorBoard, Trainer
+    >>> model, x = nn.Linear(1, 1), np.ones((4, 1), np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer = Trainer(model, nn.MSELoss(), optim.SGD(model), callbacks=[TensorBoard(folder)], progress=False)
+    ...     _ = trainer.fit(x, x, epochs=2)
+    ...     os.listdir(folder)[0].split(".")[:3]
+    ['events', 'out', 'tfevents']
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

@@ -17,7 +17,7 @@ from fastconv.nn import Module
 from fastconv.nn.base import turn
 from fastconv.optim import EMA, Optimizer
 from fastconv.schedule import Constant, Schedule
-from fastconv.train.base import Callback, Called, Diverged
+from fastconv.train.base import Callback, Called, Diverged, updates
 from fastconv.train.callbacks import KeepBest
 from fastconv.train.evaluation import Batch, check_reduction, evaluate, hits, total_loss
 from fastconv.train.given import Batched, Loss, as_batches, as_validation, parted, unpacked
@@ -517,5 +517,5 @@ class Trainer(Keywords):
             callback.on_non_finite(self, batch)
 
     def _diverged(self, what: str, layer: str | None = None, tensor: str | None = None) -> Diverged:
-        where = f"after {self.step} updates, in epoch {self.epoch + 1} (learning rate {self.optimizer.lr:g})"
+        where = f"after {updates(self.step)}, in epoch {self.epoch + 1} (learning rate {self.optimizer.lr:g})"
         return Diverged(f"{what} {where}", self.step, layer, tensor)
