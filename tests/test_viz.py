@@ -97,6 +97,15 @@ def test_curves_of_several_runs():
         assert name in texts(figure)
 
 
+def test_a_run_before_its_first_epoch_has_no_curves(tmp_path):
+    RunWriter.start(tmp_path / "run", {}).close()
+    pictures = viz.RunPictures(tmp_path / "run")
+    with pytest.raises(viz.Missing, match="no epoch of it has ended"):
+        pictures.draw("curves")
+    with pytest.raises(ValueError, match=r"unknown picture 'curve'; .*did you mean 'curves'"):
+        pictures.draw("curve")
+
+
 def test_of_many_runs_the_best_are_named():
     runs = {f"run {i}": History([{"epoch": 1, "loss": 2.0, "validation_accuracy": i / 100}]) for i in range(40)}
     figure = drawn(viz.loss(runs))

@@ -53,6 +53,16 @@ def curves(runs: Runs) -> Figure:
     ------
     ValueError
         If there is no run.
+
+    Examples
+    --------
+    >>> from fastconv import viz
+    >>> from fastconv.train import History
+    >>> first = {"epoch": 1, "loss": 0.9, "accuracy": 0.7, "validation_loss": 1.0, "validation_accuracy": 0.6}
+    >>> second = {"epoch": 2, "loss": 0.5, "accuracy": 0.8, "validation_loss": 0.7, "validation_accuracy": 0.7}
+    >>> figure = viz.curves(History([first, second]))  # or what trainer.fit returns; figure.savefig("curves.png")
+    >>> [ax.get_title(loc="left") for ax in figure.axes]
+    ['Loss', 'Accuracy']
     """
     named = _named(runs)
     both = any(value is not None for history in named.values() for value in history["accuracy"])
@@ -77,7 +87,7 @@ def loss(runs: Runs, ax: Axes | None = None) -> Figure:
 
     Parameters
     ----------
-    runs : RunRecord, History, or a sequence of them
+    runs : History, RunRecord, several RunRecords, or mapping of name to either
     ax : matplotlib Axes, optional
         To draw into; a new figure by default.
 
@@ -85,6 +95,16 @@ def loss(runs: Runs, ax: Axes | None = None) -> Figure:
     -------
     Figure
         Of matplotlib.
+
+    Examples
+    --------
+    >>> from fastconv import viz
+    >>> from fastconv.train import History
+    >>> fast = History([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.2}])
+    >>> slow = History([{"epoch": 1, "loss": 0.9}, {"epoch": 2, "loss": 0.7}])
+    >>> figure = viz.loss({"lr 0.1": fast, "lr 0.01": slow})
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    ['lr 0.1', 'lr 0.01']
     """
     return _over_epochs(_named(runs), ax, "loss")
 
@@ -94,7 +114,7 @@ def accuracy(runs: Runs, ax: Axes | None = None) -> Figure:
 
     Parameters
     ----------
-    runs : RunRecord, History, or a sequence of them
+    runs : History, RunRecord, several RunRecords, or mapping of name to either
     ax : matplotlib Axes, optional
         To draw into; a new figure by default.
 
@@ -102,6 +122,18 @@ def accuracy(runs: Runs, ax: Axes | None = None) -> Figure:
     -------
     Figure
         Of matplotlib.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from fastconv import viz
+    >>> from fastconv.train import History
+    >>> history = History([{"epoch": 1, "accuracy": 0.6}, {"epoch": 2, "accuracy": 0.8}])
+    >>> figure = Figure()
+    >>> left, right = figure.subplots(1, 2)
+    >>> _ = viz.accuracy(history, ax=right)  # beside something of your own
+    >>> right.lines[0].get_ydata().tolist()
+    [0.6, 0.8]
     """
     return _over_epochs(_named(runs), ax, "accuracy")
 
@@ -138,6 +170,15 @@ def learning_rate_range(
     References
     ----------
     L. Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3.
+
+    Examples
+    --------
+    >>> from fastconv import viz
+    >>> rates, losses = [1e-3, 1e-2, 1e-1, 1.0], [2.2, 1.5, 0.9, float("inf")]
+    >>> figure = viz.learning_rate_range(rates, losses, suggestion=(1e-2, 1e-1))  # of diagnose.range_test
+    >>> ax = figure.axes[0]
+    >>> ax.get_xlabel(), ax.get_xscale(), ax.get_ylabel()
+    ('learning rate', 'log', 'loss')
     """
     x, y = floats(rates), floats(losses)
     if x.shape != y.shape or (accuracies is not None and len(accuracies) != len(x)):
@@ -194,6 +235,18 @@ def run_names(runs: Sequence[RunRecord]) -> list[str]:
     Returns
     -------
     list of str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import viz
+    >>> from fastconv.train import RunWriter, find_runs, read_record
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("monday/mlp", "tuesday/mlp", "tuesday/lenet"):
+    ...         RunWriter.start(f"{root}/{name}", {}).close()
+    ...     records = [read_record(folder) for folder in find_runs(root)]
+    >>> viz.run_names(records)
+    ['monday/mlp', 'lenet', 'tuesday/mlp']
     """
     names = [run.name for run in runs]
     longer = [

@@ -47,6 +47,13 @@ def mean_and_deviation(images: Array | Standardizer) -> Figure:
     ------
     ValueError
         If a standardizer has one figure per channel and so no image.
+
+    Examples
+    --------
+    >>> from fastconv import data, viz
+    >>> figure = viz.mean_and_deviation(data.load("digits").train.images)
+    >>> [ax.get_title(loc="left") for ax in figure.axes[:2]]
+    ['mean', 'deviation']
     """
     statistics = images if isinstance(images, Standardizer) else Standardizer.fit(images, "pixel")
     mean, deviation = statistics.mean, statistics.deviation
@@ -79,10 +86,24 @@ def confusion(counts: Array, classes: Sequence[str] | None = None, worst: int = 
         So many of the most frequent mistakes are framed and listed below.
     ax : Axes, optional
 
+    Returns
+    -------
+    Figure
+        Of matplotlib.
+
     Raises
     ------
     ValueError
         If the matrix is not square, or has another number of classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import viz
+    >>> figure = viz.confusion(np.array([[9, 1], [3, 7]]), ["cat", "dog"])
+    >>> print(figure.axes[0].get_xlabel())
+    taken for
+    most often: dog as cat (3×), cat as dog (1×)
     """
     counts = np.asarray(counts)
     n = len(counts)
@@ -160,6 +181,17 @@ def mistakes(
     ------
     ValueError
         If lengths differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import data, viz
+    >>> digits = data.load("digits")
+    >>> images, labels = digits.test
+    >>> scores = np.eye(10)[labels // 2 * 2] * 5  # a net that takes odd digits for those before them
+    >>> figure = viz.mistakes(images, labels, scores, digits.classes, count=3)
+    >>> [ax.get_title() for ax in figure.axes]
+    ['9 as 8  94 %', '9 as 8  94 %', '9 as 8  94 %']
     """
     if not len(images) == len(labels) == len(scores):
         raise ValueError(f"viz.mistakes: {len(images)} images, {len(labels)} labels, {len(scores)} rows of scores")
@@ -214,9 +246,12 @@ def predictions(true: Array, predicted: Array, name: str = "") -> Figure:
 
     Examples
     --------
-    ::
-
-        viz.predictions(y_test, model.predict(x_test)[:, 0], "price").savefig("price.png")
+    >>> import numpy as np
+    >>> from fastconv import viz
+    >>> true = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> figure = viz.predictions(true, true + [0.1, -0.2, 0.0, 0.3], "price")
+    >>> [ax.get_title(loc="left") for ax in figure.axes], [ax.get_xlabel() for ax in figure.axes]
+    (['price: r2 0.972', 'Errors: mean 0.05, of size 0.15'], ['true', 'predicted - true'])
     """
     true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     if true.shape != predicted.shape or true.ndim != 1:

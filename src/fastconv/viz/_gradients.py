@@ -47,6 +47,20 @@ def input_gradient(model: Module, x: Array, labels: Array | Sequence[int] | None
     ----------
     K. Simonyan, A. Vedaldi and A. Zisserman, "Deep inside convolutional networks", ICLR 2014 workshop;
     J. Springenberg et al., "Striving for simplicity: the all convolutional net", ICLR 2015 workshop, section 3.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn, viz
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    >>> model[1].weight.data[...] = [[1, 2, 3, 4], [0, 0, 0, 9]]
+    >>> x = np.ones((1, 1, 2, 2), np.float32)
+    >>> viz.input_gradient(model, x)[0, 0]  # class 0 scores 10, class 1 scores 9: the weights of class 0
+    array([[1., 2.],
+           [3., 4.]], dtype=float32)
+    >>> viz.input_gradient(model, x, labels=[1])[0, 0]
+    array([[0., 0.],
+           [0., 9.]], dtype=float32)
     """
     twin = copy.deepcopy(model).eval()
     for module in twin.modules():
@@ -70,6 +84,18 @@ def saliency_map(gradient: Array) -> Array:
     Parameters
     ----------
     gradient : ndarray of shape (N, C, H, W)
+
+    Returns
+    -------
+    ndarray of shape (N, H, W)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import viz
+    >>> gradient = np.array([[[[1.0, -2.0]], [[-3.0, 0.5]]]])  # of an image of two channels, two pixels wide
+    >>> viz.saliency_map(gradient)
+    array([[[3., 2.]]])
     """
     return np.abs(gradient).max(axis=1)
 
@@ -101,6 +127,15 @@ def saliency(
     ------
     ValueError
         If there is no sample, or labels do not fit.
+
+    Examples
+    --------
+    >>> from fastconv import data, models, viz
+    >>> digits = data.load("digits")
+    >>> model = models.build("mnist-small", digits.shape, 10)
+    >>> figure = viz.saliency(model, digits.test.images[:4] / np.float32(16), digits.test.labels[:4])
+    >>> len(figure.axes)  # four images, what each score hangs on, and guided back-propagation
+    12
     """
     if not len(x):
         raise ValueError("viz.saliency: no sample")

@@ -24,6 +24,19 @@ def layer_outputs(model: Module, x: Array, kinds: tuple[type[Module], ...] = (Mo
         What the model takes.
     kinds : tuple of type
         Classes of the layers to look at; all by default.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Examples
+    --------
+    >>> from fastconv import data, models, nn, viz
+    >>> digits = data.load("digits")
+    >>> model = models.build("mnist-small", digits.shape, 10)
+    >>> outputs = viz.layer_outputs(model, digits.test.images[:5] / np.float32(16), kinds=(nn.ReLU,))
+    >>> {name: output.shape for name, output in outputs.items()}
+    {'2': (5, 8, 8, 8), '6': (5, 16, 4, 4), '11': (5, 128)}
     """
     found: dict[str, Array] = {}
 
@@ -59,6 +72,15 @@ def feature_maps(model: Module, x: Array, image: Array | None = None, layers: Se
     ------
     ValueError
         If a layer is unknown or puts out no maps.
+
+    Examples
+    --------
+    >>> from fastconv import data, models, viz
+    >>> digits = data.load("digits")
+    >>> model = models.build("mnist-small", digits.shape, 10)
+    >>> figure = viz.feature_maps(model, digits.test.images[0] / np.float32(16))
+    >>> [ax.get_title(loc="left") for ax in figure.axes]
+    ['input', '2 ReLU: 8 maps of 8×8', '6 ReLU: 16 maps of 4×4']
     """
     x = x[None] if x.ndim == 3 else x
     outputs = layer_outputs(model, x[:1])

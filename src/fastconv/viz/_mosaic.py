@@ -25,6 +25,16 @@ def mosaic(tiles: Array, columns: int | None = None, gap: int = 1, zoom: int | N
     Returns
     -------
     ndarray of the floating type of `tiles` (float32 for others), 2-d or with a last axis of 3
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import viz
+    >>> tiles = np.arange(4.0)[:, np.newaxis, np.newaxis] * np.ones((4, 1, 2))  # four of one row and two columns
+    >>> viz.mosaic(tiles, columns=2, zoom=1)
+    array([[ 0.,  0., nan,  1.,  1.],
+           [nan, nan, nan, nan, nan],
+           [ 2.,  2., nan,  3.,  3.]])
     """
     if zoom is None:
         zoom = max(1, round(24 / max(tiles.shape[1:3])))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import data
+from fastconv.functional._check import unknown
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
 from fastconv.paths import expand
 from fastconv.serialize.files import replacing
@@ -33,7 +34,21 @@ _PIXELS = 1 << 21  # of images whose pixels have scores
 
 
 class Missing(Exception):
-    """What a picture needs is not there; the text says what."""
+    """What a picture needs is not there; the text says what.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import viz
+    >>> from fastconv.train import RunWriter
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     RunWriter.start(f"{root}/run", {}).close()
+    ...     try:
+    ...         viz.RunPictures(f"{root}/run").draw("updates")
+    ...     except viz.Missing as error:
+    ...         print(error)
+    the run was not watched: see 'fastconv train --watch-every'
+    """
 
 
 class RunPictures:
@@ -50,6 +65,23 @@ class RunPictures:
     ------
     OSError, ValueError
         If it is no run, or is damaged.
+
+    Notes
+    -----
+    Pictures of the model and of the data set need a run that ``fastconv train`` or `fastconv.train.setup` has made,
+    and that has ended.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastconv import viz
+    >>> from fastconv.train import RunWriter
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with RunWriter.start(f"{root}/run", {}) as run:
+    ...         run.write({"kind": "epoch", "epoch": 1, "loss": 0.5, "accuracy": 0.9})
+    ...     figure = viz.RunPictures(f"{root}/run").draw("curves")
+    >>> [ax.get_title(loc="left") for ax in figure.axes], viz.RUN_PICTURES[:4]
+    (['Loss', 'Accuracy'], ('curves', 'updates', 'gradients', 'dead'))
     """
 
     def __init__(self, folder: str | os.PathLike[str], samples: int = 2000) -> None:
@@ -64,11 +96,19 @@ class RunPictures:
         ----------
         name : str
 
+        Returns
+        -------
+        Figure
+
         Raises
         ------
+        ValueError
+            If there is no such picture.
         Missing
             If the run, as it is, has nothing to draw there.
         """
+        if name not in _PICTURES:
+            raise ValueError(unknown("picture", name, RUN_PICTURES))
         try:
             return _PICTURES[name](self)
         except (OSError, ImportError, ValueError) as error:
@@ -153,6 +193,8 @@ class RunPictures:
 
 
 def _curves(run: RunPictures) -> Figure:
+    if not len(run.record.history):
+        raise Missing("no epoch of it has ended")
     return curves(run.record)
 
 
@@ -261,7 +303,26 @@ def save(figure: Figure, path: Path) -> None:
     ----------
     figure : Figure
     path : path-like
-        Its suffix tells the format.
+        Its suffix tells the format: .png, .pdf, .svg and what else matplotlib writes. Folders that are not there are
+        made.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib knows no such format; no file is written then.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv import viz
+    >>> figure = viz.predictions([1.0, 2.0], [1.5, 2.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     viz.save(figure, Path(folder, "pictures", "predictions.png"))
+    ...     [path.name for path in Path(folder).rglob("*.png")]
+    ['predictions.png']
     """
     path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)

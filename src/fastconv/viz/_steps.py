@@ -36,6 +36,14 @@ def update_ratios(steps: Steps, ax: Axes | None = None) -> Figure:
     ------
     ValueError
         If no record has ratios.
+
+    Examples
+    --------
+    >>> from fastconv import viz
+    >>> steps = [{"step": step, "update_ratio": {"0.weight": 0.01 / step}} for step in range(1, 11)]  # record.steps
+    >>> figure = viz.update_ratios(steps)
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['|update| / |weight|']
     """
     figure, ax = place(ax, 5.8, 3.5)
     dress(ax, "Update in relation to the weight (wanted: about 0.001)", "step", "|update| / |weight|")
@@ -62,6 +70,14 @@ def gradient_norms(steps: Steps, ax: Axes | None = None) -> Figure:
     -------
     Figure
         Of matplotlib.
+
+    Examples
+    --------
+    >>> from fastconv import viz
+    >>> steps = [{"step": step, "grad_norm": {"0.weight": 1 / step, "0.bias": 0.1}} for step in range(1, 11)]
+    >>> figure = viz.gradient_norms(steps)
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['|gradient|']
     """
     figure, ax = place(ax, 5.8, 3.5)
     dress(ax, "Norm of the gradient", "step", "|gradient|")
@@ -88,6 +104,14 @@ def dead_units(steps: Steps, ax: Axes | None = None) -> Figure:
     -------
     Figure
         Of matplotlib.
+
+    Examples
+    --------
+    >>> from fastconv import viz
+    >>> steps = [{"step": step, "activations": {"1": {"dead": 0.1 * step}}} for step in range(1, 6)]
+    >>> figure = viz.dead_units(steps)
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ["share of the layer's units"]
     """
     figure, ax = place(ax, 5.8, 3.5)
     dress(ax, "Dead units", "step", "share of the layer's units")

@@ -40,6 +40,15 @@ class Picture(Figure):
     ----------
     width, height : float
         Inches.
+
+    Examples
+    --------
+    >>> from fastconv import viz
+    >>> figure = viz.Picture(4, 3)
+    >>> ax = figure.add_subplot()
+    >>> _ = ax.plot([1, 2, 3], color=viz.COLOURS[0])
+    >>> figure._repr_png_()[1:4]  # what a notebook asks for
+    b'PNG'
     """
 
     def __init__(self, width: float, height: float) -> None:

@@ -54,7 +54,15 @@ def search(
 
     Examples
     --------
-    ``viz.search(result.table(), value="value", label="validation accuracy")`` draws what `fastconv.search` returned.
+    >>> from fastconv import viz
+    >>> rows = [{"lr": 0.1, "l2": 1e-4, "accuracy": 0.9}, {"lr": 0.01, "l2": 1e-3, "accuracy": 0.7}, {"lr": 3, "l2": 0}]
+    >>> figure = viz.search(rows)  # the last exploded
+    >>> figure.axes[0].get_title(loc="left"), figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+    ('3 trials', 'lr', 'l2')
+    >>> from fastconv.search import search  # needs Optuna
+    >>> found = search(lambda attempt: attempt["x"] * attempt["y"], {"x": "1:9", "y": "1:9"}, trials=5, progress=False)
+    >>> viz.search(found.table(), "x", "y", value="value").axes[0].get_title(loc="left")
+    '5 trials'
     """
     if not isinstance(trials, Mapping):
         trials = {key: [trial.get(key) for trial in trials] for key in dict.fromkeys(k for t in trials for k in t)}

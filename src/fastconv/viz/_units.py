@@ -29,6 +29,16 @@ def hidden_units(outputs: Array, labels: Array | None = None, ax: Axes | None = 
     ------
     ValueError
         If shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import viz
+    >>> outputs = np.maximum(np.random.default_rng(0).normal(size=(60, 20)), 0)
+    >>> outputs[:, :5] = 0.0
+    >>> figure = viz.hidden_units(outputs, labels=np.arange(60) % 3)
+    >>> figure.axes[0].get_title(loc="left")
+    '20 units: mean |correlation| 0.10, 25 % dead'
     """
     units = _units(outputs)
     correlation, dead = unit_figures(outputs)
@@ -59,6 +69,20 @@ def unit_figures(outputs: Array) -> tuple[float, float]:
     Parameters
     ----------
     outputs : ndarray of shape (N, units)
+
+    Returns
+    -------
+    correlation, dead : float
+        Both in [0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import viz
+    >>> outputs = np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0], [0.0, 3.0, 6.0]])  # the first is dead, the others alike
+    >>> correlation, dead = viz.unit_figures(outputs)
+    >>> round(correlation, 3), round(dead, 3)
+    (1.0, 0.333)
     """
     units = _units(outputs).astype(np.float64)
     with np.errstate(all="ignore"):

@@ -49,6 +49,13 @@ def filters(model: Module | Array, ax: Axes | None = None) -> Figure:
     ------
     ValueError
         If the model has no two-dimensional convolution, or weights are not 4-d.
+
+    Examples
+    --------
+    >>> from fastconv import models, viz
+    >>> figure = viz.filters(models.build("mnist-small", (1, 8, 8), 10))
+    >>> figure.axes[0].get_title(loc="left")
+    '8 filters of 5×5'
     """
     weight = _first(model, 4, Conv2d, "filters")
     outputs, inputs, height, width = weight.shape
@@ -88,6 +95,15 @@ def templates(
     ------
     ValueError
         If there is no such layer, or its weights do not have the size of the image.
+
+    Examples
+    --------
+    >>> from fastconv import data, models, viz
+    >>> digits = data.load("digits")
+    >>> model = models.build("linear", digits.shape, 10)
+    >>> figure = viz.templates(model, digits.shape, digits.classes)
+    >>> [ax.get_title(loc="left") for ax in figure.axes[:10]]
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
     """
     weight = _first(model, 2, Linear, "templates")
     channels, height, width = image_shape
@@ -136,6 +152,15 @@ def sparsity(model: Module | Array, maps: int | None = None, ax: Axes | None = N
     ------
     ValueError
         If the model has no fully connected layer, or weights are not 2-d.
+
+    Examples
+    --------
+    >>> from fastconv import init, models, viz
+    >>> model = models.build("mnist-small", (1, 8, 8), 10)
+    >>> init.apply(model, "he")
+    >>> figure = viz.sparsity(model)
+    >>> figure.axes[0].get_title(loc="left")
+    'First fully connected layer: 8 % of the weights are near 0'
     """
     weight = _first(model, 2, Linear, "sparsity")
     inputs = weight.shape[1]

@@ -33,9 +33,19 @@ class Report:
 
     Examples
     --------
-    ::
-
-        Report("runs").write("report.html")
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from fastconv.train import RunWriter
+    >>> from fastconv.viz.report import Report
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name, loss in (("first", 0.5), ("second", 0.4)):
+    ...         with RunWriter.start(f"{root}/{name}", {"lr": 0.1}) as run:
+    ...             run.write({"kind": "epoch", "epoch": 1, "loss": loss})
+    ...             run.finish({"status": "finished"})
+    ...     Report(root).write(f"{root}/report.html")  # how many runs it shows
+    ...     Path(root, "report.html").read_text("utf-8")[:15]
+    2
+    '<!doctype html>'
     """
 
     def __init__(self, root: str | os.PathLike[str], title: str | None = None) -> None:
