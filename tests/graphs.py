@@ -111,6 +111,8 @@ def _layer(b, at, i, j):
     over = (c,) if len(sizes) == 0 else sizes if len(sizes) == 1 else (c, *sizes)
     if int(np.prod(over)) > 1:
         plain.append(lambda: (nn.LayerNorm(over, bias=j % 3 != 0), (n, c, *sizes)))
+    if c > 1 and sizes:
+        plain.append(lambda: (nn.LayerNorm2d(c, affine=j % 3 != 0), (n, c, *sizes)))
     if c * int(np.prod(sizes)) > c:
         plain.append(lambda: (nn.GroupNorm(c, c, affine=j % 3 != 0), (n, c, *sizes)))
     if c * int(np.prod(sizes)) > 1:

@@ -118,6 +118,7 @@ CALLS = {
     "layer_norm": (
         lambda: dict(input=image(), normalized_shape=W, weight=array(W), bias=array(W), out=image()), ["out"], [],
     ),
+    "layer_norm2d": (lambda: dict(input=image(), weight=array(C), bias=array(C), out=image()), ["out"], []),
     "local_response_norm": (lambda: dict(input=image(), size=3, out=image()), ["out"], []),
     "pixel_shuffle": (
         lambda: dict(input=image(2, 4, 3, 2), upscale_factor=2, out=image(2, 1, 6, 4)), ["out"], [],

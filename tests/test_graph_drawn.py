@@ -89,7 +89,7 @@ class Activated(nn.Module):
             lambda: nn.Conv2d(c, c, 3, padding=1), lambda: nn.Conv2d(c, c, 1, groups=c), lambda: nn.BatchNorm2d(c),
             lambda: nn.ConvTranspose2d(c, c, 3, padding=1), lambda: nn.Bias(c), lambda: nn.Identity(),
             lambda: nn.GroupNorm(1, c), lambda: nn.InstanceNorm2d(c, affine=True), lambda: nn.LayerNorm(shape[1:]),
-            lambda: nn.LayerNorm(shape[3:], bias=False),
+            lambda: nn.LayerNorm(shape[3:], bias=False), lambda: nn.LayerNorm2d(c),
         )  # fmt: skip
         self.layers = nn.ModuleList([make[kind]() for kind in kinds])
         self.activation = activation()

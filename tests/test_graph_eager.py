@@ -169,6 +169,11 @@ def layer_norm(rng, rank):
     return [shape, last, last], lambda F, x, *learned: F.layer_norm(x, last, *learned)
 
 
+def layer_norm2d(rng, rank):
+    shape = shape_of(rng, rank)
+    return None if rank == 2 else ([shape, shape[1:2], shape[1:2]], lambda F, x, *learned: F.layer_norm2d(x, *learned))
+
+
 def of_rank(wanted, name, *options, **named):
     return lambda rng, rank: (
         None if rank != wanted else ([shape_of(rng, rank)], lambda F, x: getattr(F, name)(x, *options, **named))
@@ -206,6 +211,7 @@ CASES = {
     "prelu": prelu, "reshape": reshape, "flatten": flatten, "permute": permute, "pad": pad, "cat": cat,
     "stack": stack, "linear": linear, "bias_add": bias_add, "batch_norm": batch_norm,
     "group_norm": group_norm, "instance_norm": instance_norm, "layer_norm": layer_norm,
+    "layer_norm2d": layer_norm2d,
     "local_response_norm": lambda rng, rank: None if rank == 2 else of_one("local_response_norm", 3)(rng, rank),
     "conv1d": convolution("conv1d", 3), "conv2d": convolution("conv2d", 4),
     "conv_transpose1d": convolution("conv_transpose1d", 3, True),

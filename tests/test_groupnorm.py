@@ -92,6 +92,34 @@ def test_drawn_rows_are_the_oracle(drawn, seed, layout):
 
 
 @given(
+    shape=st.lists(st.integers(1, 6), min_size=3, max_size=4), has=st.tuples(st.booleans(), st.booleans()), seed=seeds,
+    layout=st.sampled_from(sorted(LAYOUTS)), dtype=st.sampled_from([np.float32, np.float64]),
+)  # fmt: skip
+@settings(max_examples=120, deadline=None)
+def test_channels_of_a_pixel_are_rows(shape, has, seed, layout, dtype):
+    """The bits, forward and backward, are those of rows with the channels moved to the end."""
+    rng = np.random.default_rng(seed)
+    x, g = normals(rng, shape, dtype), normals(rng, shape, dtype)
+    weight, bias = (normals(rng, shape[1], dtype) if it else None for it in has)
+
+    def rows(a):
+        return np.ascontiguousarray(np.moveaxis(a, 1, -1).reshape(-1, shape[1]))
+
+    def alike(got, want):
+        assert_array_equal(rows(got), want)
+
+    channels = shape[1]
+    alike(F.layer_norm2d(LAYOUTS[layout](x), weight, bias, 0.1), F.layer_norm(rows(x), channels, weight, bias, 0.1))
+    got = F.layer_norm2d_backward(LAYOUTS[layout](g), LAYOUTS[layout](x), weight, bias, 0.1)
+    want = F.layer_norm_backward(rows(g), rows(x), channels, weight, bias, 0.1)
+    alike(got[0], want[0])
+    for a, b, it in zip(got[1:], want[1:], has, strict=True):
+        assert (a is not None) == it
+        if it:
+            assert_array_equal(a, b)
+
+
+@given(
     shape=st.tuples(st.integers(0, 2), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4)), size=st.integers(1, 7),
     beta=st.sampled_from([0.75, 0.5, 1.0]), seed=seeds, layout=st.sampled_from(sorted(LAYOUTS)),
 )  # fmt: skip
@@ -109,6 +137,7 @@ CALLS = {
     "group_norm": lambda x, w, b: F.group_norm(x, 2, w, b),
     "instance_norm": lambda x, w, b: F.instance_norm(x, w, b),
     "layer_norm": lambda x, w, b: F.layer_norm(x, x.shape[1:], w, b),
+    "layer_norm2d": lambda x, w, b: F.layer_norm2d(x, w, b),
     "layer_norm of one axis": lambda x, w, b: F.layer_norm(x, x.shape[3:], w, b),
 }
 
@@ -118,13 +147,14 @@ CALLS = {
 def test_gradients_match_central_differences(name):
     rng = np.random.default_rng(4)
     x = normals(rng, (2, 4, 3, 2))
-    shape = (4,) if "layer" not in name else (2,) if "one" in name else x.shape[1:]
+    shape = (4,) if "layer" not in name or "2d" in name else (2,) if "one" in name else x.shape[1:]
     weight, bias, g = normals(rng, shape), normals(rng, shape), normals(rng, x.shape)
-    settings = {"group_norm": (2,), "instance_norm": ()}.get(name, (shape,))
+    settings = {"group_norm": (2,), "instance_norm": (), "layer_norm2d": ()}.get(name, (shape,))
     backward = getattr(F, f"{name.split()[0]}_backward")
     found = backward(g, x, *settings, weight, bias)
     operands = [x, weight, bias]
     for i, got in enumerate(found):
+
         def loss(a, i=i):
             return float((CALLS[name](*operands[:i], a, *operands[i + 1 :]) * g).sum())
 
@@ -159,6 +189,7 @@ def test_equal_bits_on_every_table_and_thread_count(shape, every_setting):
         found += [F.layer_norm(x, shape[1:], *row), *F.layer_norm_backward(g, x, shape[1:], *row)]
         found += [F.layer_norm(x, shape[-1]), F.layer_norm_backward(g, x, shape[-1])[0]]
         if len(shape) > 2:
+            found += [F.layer_norm2d(x, weight, bias), *F.layer_norm2d_backward(g, x, weight, bias)]
             found += [F.instance_norm(x, weight), *F.instance_norm_backward(g, x, weight)[:2]]
             found += [F.local_response_norm(x, 5), F.local_response_norm_backward(g, x, 5)]
         return [a.tobytes() for a in found]
@@ -207,7 +238,7 @@ def test_whole_numbers_are_exact():
 def test_results_do_not_depend_on_other_samples():
     rng = np.random.default_rng(7)
     x = normals(rng, (9, 8, 6, 5), np.float32)
-    for f in (lambda a: F.group_norm(a, 4), F.instance_norm, lambda a: F.layer_norm(a, (8, 6, 5))):
+    for f in (lambda a: F.group_norm(a, 4), F.instance_norm, F.layer_norm2d, lambda a: F.layer_norm(a, (8, 6, 5))):
         assert f(x)[3:4].tobytes() == f(x[3:4]).tobytes()
 
 
@@ -218,6 +249,8 @@ LAYERS = [
     (lambda: nn.LayerNorm(6), (3, 4, 5, 6)), (lambda: nn.LayerNorm(6, bias=False), (3, 6)),
     (lambda: nn.LayerNorm((5, 6), elementwise_affine=False), (3, 4, 5, 6)),
     (lambda: nn.LocalResponseNorm(3, 0.5), (3, 8, 5, 6)),
+    (lambda: nn.LayerNorm2d(4), (3, 4, 5, 6)), (lambda: nn.LayerNorm2d(5, affine=False), (3, 5, 7)),
+    (lambda: nn.LayerNorm2d(4, bias=False), (3, 4, 6)),
 ]  # fmt: skip
 
 
@@ -255,7 +288,15 @@ def test_pytorch_gives_the_same(make, shape):
     torch = pytest.importorskip("torch")
     rng, ours = np.random.default_rng(9), make()
     config = ours.config()
-    theirs = getattr(torch.nn, type(ours).__name__)(**config)
+
+    class LayerNorm2d(torch.nn.LayerNorm):  # as torchvision has it
+        def __init__(self, num_channels, eps, affine, bias):
+            super().__init__(num_channels, eps, affine, bias)
+
+        def forward(self, input):
+            return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+    theirs = (LayerNorm2d if type(ours) is nn.LayerNorm2d else getattr(torch.nn, type(ours).__name__))(**config)
     state = {name: normals(rng, p.shape, np.float32) for name, p in ours.named_parameters()}
     assert list(theirs.state_dict()) == list(state)
     for name, p in ours.named_parameters():
@@ -290,6 +331,10 @@ X = np.zeros((2, 4, 3, 2), np.float32)
         (ValueError, lambda: F.layer_norm(X, 3), r"normalized_shape \(3,\) must be the last axes"),
         (ValueError, lambda: F.layer_norm(X, X.shape), "but not all"),
         (ValueError, lambda: F.layer_norm(X, 2.0), "normalized_shape must be an int or several, got 2.0"),
+        (ValueError, lambda: F.layer_norm2d(X[:, :, 0, 0]), "dimensions"),
+        (ValueError, lambda: F.layer_norm2d(X, np.zeros(3, np.float32)), r"weight must have shape \(4,\), got \(3,\)"),
+        (ValueError, lambda: F.layer_norm2d(X[:, :0]), r"empty dimension, shape \(2, 0, 3, 2\)"),
+        (ValueError, lambda: nn.LayerNorm2d(3)(X), r"needs 3 channels, got \(2, 4, 3, 2\)"),
         (ValueError, lambda: F.local_response_norm(X, 0), "size must be at least 1, got 0"),
         (ValueError, lambda: nn.GroupNorm(3, 4), "num_groups must divide num_channels, got 3 and 4"),
         (ValueError, lambda: nn.GroupNorm(2, 6)(X), r"needs 6 channels, got \(2, 4, 3, 2\)"),
@@ -305,7 +350,7 @@ def test_wrong_arguments_are_refused_with_their_numbers(error, call, message):
 def test_the_batch_may_be_empty():
     x = np.zeros((0, 4, 3, 2), np.float32)
     for got in (
-        F.group_norm(x, 2), F.instance_norm(x), F.layer_norm(x, 2), F.layer_norm(x, (4, 3, 2)),
+        F.group_norm(x, 2), F.instance_norm(x), F.layer_norm(x, 2), F.layer_norm(x, (4, 3, 2)), F.layer_norm2d(x),
         F.local_response_norm(x, 3), F.group_norm_backward(x, x, 2)[0], F.layer_norm_backward(x, x, 2)[0],
     ):  # fmt: skip
         assert got.shape == x.shape

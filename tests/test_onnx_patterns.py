@@ -150,11 +150,106 @@ def test_layer_normalisation_in_parts_is_one(tmp_path, last, square, affine, ops
     np.testing.assert_allclose(model(x), theirs(tmp_path / "n.onnx", x), rtol=1e-4, atol=1e-5)
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rank=st.integers(2, 5), square=st.sampled_from(["Pow", "Mul"]), affine=st.sampled_from(["", "scale", "both"]),
+    lead=st.booleans(), twice=st.booleans(), opset=st.sampled_from([11, 13, 18]), seed=st.integers(0, 999),
+)  # fmt: skip
+def test_normalisation_over_channels_in_parts_is_one(tmp_path, rank, square, affine, lead, twice, opset, seed):
+    """As channels-first nets write it, the difference once or twice."""
+    d = Draft(np.random.default_rng(seed))
+    shape, ones = (2, 6, 3, 5, 2)[:rank], (1,) * (rank - 2)
+    lead = lead or rank == 2  # (6,) would be scales of a row's elements
+
+    def mean(v):
+        return d("ReduceMean", v, np.array([1])) if opset >= 18 else d("ReduceMean", v, axes=(1,))
+
+    middle = mean("x")
+    centred = d("Sub", "x", middle)
+    again = d("Sub", "x", middle) if twice else centred
+    squared = d("Pow", again, 2.0) if square == "Pow" else d("Mul", again, again)
+    y = d("Div", centred, d("Sqrt", d("Add", mean(squared), 1e-6)))
+    weight, bias = (draw(d.rng, *((1,) if lead else ()), 6, *ones) for _ in range(2))
+    if affine:
+        d.weights["norm.weight"] = weight
+        y = d("Mul", y, "norm.weight")
+    if affine == "both":
+        d.weights["norm.bias"] = bias
+        y = d("Add", y, "norm.bias")
+    model = d.load(tmp_path / "n.onnx", y, shape, opset)
+    assert kinds(model) == ["LayerNormalization"]
+    assert list(dict(model.named_parameters())) == list(d.weights)
+    x, g = draw(d.rng, *shape), draw(d.rng, *shape)
+    np.testing.assert_allclose(model(x), theirs(tmp_path / "n.onnx", x), rtol=1e-4, atol=1e-5)
+    given_ = [a.reshape(-1) if it else None for a, it in ((weight, affine), (bias, affine == "both"))]
+    rows = [np.ascontiguousarray(np.moveaxis(a, 1, -1).reshape(-1, 6)) for a in (x, g)]
+    model.need_input_grad = True
+    y = model(x)
+    np.testing.assert_array_equal(np.moveaxis(y, 1, -1).reshape(-1, 6), F.layer_norm(rows[0], 6, *given_, eps=1e-6))
+    found = [np.moveaxis(model.backward(g), 1, -1).reshape(-1, 6), *(p.grad.reshape(-1) for p in model.parameters())]
+    want = F.layer_norm_backward(*rows[::-1], 6, *given_, eps=1e-6)
+    for a, b in zip(found, [w for w in want if w is not None], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rank=st.integers(2, 5), affine=st.sampled_from(["scale", "both"]), axis=st.booleans(), seed=st.integers(0, 999))
+def test_channels_moved_to_the_end_normalised_and_moved_back_are_one_step(tmp_path, rank, affine, axis, seed):
+    d = Draft(np.random.default_rng(seed))
+    shape = (2, 6, 3, 5, 2)[:rank]
+    names = ["norm.weight", "norm.bias"][: 1 + (affine == "both")]
+    d.weights = {name: draw(d.rng, 6) for name in names}
+    rows = d("Transpose", "x", perm=(0, *range(2, rank), 1))
+    rows = d("LayerNormalization", rows, *names, axis=rank - 1 if axis else -1, epsilon=1e-6)
+    model = d.load(tmp_path / "n.onnx", d("Transpose", rows, perm=(0, rank - 1, *range(1, rank - 1))), shape, 17)
+    assert kinds(model) == ["LayerNormalization"]
+    x = draw(d.rng, *shape)
+    np.testing.assert_allclose(model(x), theirs(tmp_path / "n.onnx", x), rtol=1e-4, atol=1e-5)
+    fastconv.onnx.save(model, tmp_path / "back.onnx", x.shape)
+    back = fastconv.onnx.load(tmp_path / "back.onnx")
+    np.testing.assert_array_equal(back(x), model(x))
+    assert {name: p.data.shape for name, p in back.named_parameters()} == dict.fromkeys(names, (6,))
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "axis"),
+    [((0, 3, 2, 1), (0, 3, 1, 2), -1), ((0, 2, 3, 1), (0, 2, 1, 3), -1), ((0, 2, 3, 1), (0, 3, 1, 2), 2)],
+)
+def test_other_orders_of_axes_around_a_normalisation_stay_as_they_are(tmp_path, there, back, axis):
+    d, rng, shape = Draft(), np.random.default_rng(0), (2, 5, 4, 3)
+    d.weights = {"w": draw(rng, *[shape[a] for a in there][axis:])}
+    y = d("Transpose", d("LayerNormalization", d("Transpose", "x", perm=there), "w", axis=axis), perm=back)
+    model = d.load(tmp_path / "n.onnx", y, shape, 17)
+    assert kinds(model) == ["Transpose", "LayerNormalization", "Transpose"]
+    x = draw(rng, *shape)
+    np.testing.assert_allclose(model(x), theirs(tmp_path / "n.onnx", x), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_broadcast_otherwise_over_normalised_channels_is_multiplied_as_it_is(tmp_path):
+    """(3, 1, 1) beside (N, 3, L) is a number for each sample, though it looks like one for each channel."""
+    d, rng = Draft(), np.random.default_rng(0)
+    d.weights = {"w": draw(rng, 3, 1, 1), "b": draw(rng, 3, 1, 1)}
+    centred = d("Sub", "x", d("ReduceMean", "x", axes=(1,)))
+    y = d("Div", centred, d("Sqrt", d("Add", d("ReduceMean", d("Mul", centred, centred), axes=(1,)), 1e-6)))
+    model = d.load(tmp_path / "n.onnx", d("Add", d("Mul", y, "w"), "b"), (3, 3, 5))
+    x = draw(rng, 3, 3, 5)
+    np.testing.assert_allclose(model(x), theirs(tmp_path / "n.onnx", x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_scale_of_other_channels_is_refused(tmp_path):
+    d = Draft()
+    d.weights = {"w": draw(np.random.default_rng(0), 4)}
+    rows = d("LayerNormalization", d("Transpose", "x", perm=(0, 2, 3, 1)), "w", axis=-1)
+    model = d.load(tmp_path / "n.onnx", d("Transpose", rows, perm=(0, 3, 1, 2)), (2, "c", 4, 5), 17)
+    with pytest.raises(ValueError, match=r"LayerNorm2d: input needs 4 channels, got \(2, 3, 4, 5\)"):
+        model(draw(np.random.default_rng(0), 2, 3, 4, 5))
+
+
 def test_a_normalisation_over_other_axes_stays_as_it_is(tmp_path):
     d = Draft()
-    d.weights["weight"] = draw(np.random.default_rng(1), 3, 1, 1)
-    centred = d("Sub", "x", d("ReduceMean", "x", axes=(1,)))
-    spread = d("ReduceMean", d("Pow", centred, 2.0), axes=(1,))
+    d.weights["weight"] = draw(np.random.default_rng(1), 3, 4, 1)
+    centred = d("Sub", "x", d("ReduceMean", "x", axes=(1, 2)))
+    spread = d("ReduceMean", d("Pow", centred, 2.0), axes=(1, 2))
     y = d("Mul", d("Div", centred, d("Sqrt", d("Add", spread, 1e-6))), "weight")
     model = d.load(tmp_path / "n.onnx", y, (2, 3, 4, 5))
     assert "LayerNormalization" not in kinds(model)

@@ -128,6 +128,27 @@ def _layer_norm(d, backward):
     return Call(args, twin, () if backward else ("out",), 4000.0, repeats="layer_norm" if backward else None)
 
 
+def _layer_norm2d(d, backward):
+    c = d.channels()
+    shape = signal_or_image(d, c)
+    args = dict(input=d.whole(*shape), **affine(d, c), eps=d.one_of(0.5, 1.0))
+    if backward:
+        args = dict(grad_output=d.whole(*shape), **args)
+    else:
+        args["out"] = d.maybe(laid(d, shape))
+
+    def twin(a):
+        x, grad = (None if v is None else np.moveaxis(v, 1, -1) for v in (f64(a["input"]), f64(a.get("grad_output"))))
+        found = ref.layer_norm(x, x.shape[-1:], f64(a.get("weight")), f64(a.get("bias")), eps_of(a), grad)
+        if backward:
+            return three((np.moveaxis(found[0], -1, 1), *found[1:]), a)
+        return result(np.moveaxis(found, -1, 1), a)
+
+    return Call(args, twin, () if backward else ("out",), 4000.0, repeats="layer_norm2d" if backward else None)
+
+
+draws("layer_norm2d")(lambda d: _layer_norm2d(d, False))
+draws("layer_norm2d_backward")(lambda d: _layer_norm2d(d, True))
 draws("layer_norm")(lambda d: _layer_norm(d, False))
 draws("layer_norm_backward")(lambda d: _layer_norm(d, True))
 

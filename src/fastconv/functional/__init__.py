@@ -106,6 +106,7 @@ from fastconv.functional.elementary import (
 from fastconv.functional.groupnorm import (
     group_norm_backward,
     instance_norm_backward,
+    layer_norm2d_backward,
     layer_norm_backward,
     local_response_norm_backward,
 )
@@ -196,6 +197,7 @@ hardtanh = takes_values(_activation.hardtanh)
 instance_norm = takes_values(_groupnorm.instance_norm)
 interpolate = takes_values(_resampling.interpolate)
 layer_norm = takes_values(_groupnorm.layer_norm)
+layer_norm2d = takes_values(_groupnorm.layer_norm2d)
 leaky_relu = takes_values(_activation.leaky_relu)
 linear = takes_values(_linear.linear)
 local_response_norm = takes_values(_groupnorm.local_response_norm)
@@ -301,6 +303,8 @@ __all__ = [
     "l1_loss",
     "l1_loss_backward",
     "layer_norm",
+    "layer_norm2d",
+    "layer_norm2d_backward",
     "layer_norm_backward",
     "leaky_relu",
     "leaky_relu_backward",

@@ -204,6 +204,68 @@ def layer_norm_backward(
     return _three(apply_backward("layer_norm_backward", op, grad_output, input, weight, bias))
 
 
+def layer_norm2d(
+    input: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Normalise each pixel over its channels: :func:`layer_norm` over axis 1.
+
+    (Z. Liu et al., "A ConvNet for the 2020s", CVPR 2022; ``LayerNorm2d`` of torchvision and timm.) Channels lie side by
+    side in memory: the bits are those of :func:`layer_norm` with the axis moved to the end, and nothing is moved.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, L) or (N, C, H, W), float32 or float64
+    weight, bias : ndarray of shape (C,), optional
+    eps : float >= 0
+    out : ndarray of the input's shape, optional
+
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or their dtypes differ.
+    ValueError
+        If a shape does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer_norm2d(np.array([[[1.0, 5.0], [3.0, 9.0]]]), eps=0.0)
+    array([[[-1., -1.],
+            [ 1.,  1.]]])
+    """
+    op = _ops.LayerNorm2d(_eps("layer_norm2d", eps))
+    result: Array = apply("layer_norm2d", op, input, weight, bias, out=out)
+    return result
+
+
+def layer_norm2d_backward(
+    grad_output: Array, input: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, Array | None, Array | None]:
+    """Return the gradients of :func:`layer_norm2d` for input, weight and bias (None where there is none).
+
+    Arguments and errors as of the forward call; `grad_output` has the result's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, grad = np.array([[[1.0], [2.0], [3.0]]]), np.array([[[0.0], [1.0], [0.0]]])
+    >>> dx, dweight, dbias = layer_norm2d_backward(grad, x, np.ones(3))
+    >>> dx.ravel().round(4), dbias is None
+    (array([-0.4082,  0.8165, -0.4082]), True)
+    """
+    op = _ops.LayerNorm2d(_eps("layer_norm2d_backward", eps))
+    return _three(apply_backward("layer_norm2d_backward", op, grad_output, input, weight, bias))
+
+
 def local_response_norm(
     input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *, out: Array | None = None
 ) -> Array:

@@ -33,7 +33,7 @@ from fastconv.nn.deep import DeepResidual
 from fastconv.nn.dropout import Dropout, Dropout2d, StochasticDepth
 from fastconv.nn.element_losses import BCEWithLogitsLoss, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 from fastconv.nn.graph import GraphModule
-from fastconv.nn.groupnorm import GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LocalResponseNorm
+from fastconv.nn.groupnorm import GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, LayerNorm2d, LocalResponseNorm
 from fastconv.nn.linear import Bias, Linear
 from fastconv.nn.losses import CrossEntropyLoss, DiceLoss, Loss, MultiMarginLoss
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d
@@ -89,6 +89,7 @@ __all__ = [
     "InstanceNorm2d",
     "L1Loss",
     "LayerNorm",
+    "LayerNorm2d",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",

@@ -9,7 +9,7 @@ from fastconv.nn.base import Module, Parameter, initial, size
 
 
 class _Affine(Module):
-    """What group and instance normalisation share: a scale and a shift of each channel, or none."""
+    """What normalisations with parameters by channel share: a scale and a shift of each, or none."""
 
     def _set(self, channels: int, eps: float, affine: bool) -> None:
         self.eps, self.affine = _eps(self, eps), affine
@@ -191,6 +191,53 @@ class LayerNorm(Module):
 
     def forward(self, input: Any) -> Any:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class LayerNorm2d(_Affine):
+    """Normalise each pixel over its channels: see :func:`fastconv.functional.layer_norm2d`.
+
+    Parameters
+    ----------
+    num_channels : int
+    eps : float
+        Added to the variance.
+    affine : bool
+        Learn a scale, and a shift, of each channel.
+    bias : bool
+        False leaves out the shift.
+
+    Attributes
+    ----------
+    weight, bias : Parameter, shape (num_channels,), or None
+        Ones and zeros at first.
+
+    Raises
+    ------
+    ValueError
+        If `num_channels` is below 1; in forward, if shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> layer = nn.LayerNorm2d(2)
+    >>> layer(np.array([[[1.0, 50.0], [3.0, 90.0]]], np.float32)).round(3)
+    array([[[-1., -1.],
+            [ 1.,  1.]]], dtype=float32)
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> None:
+        self.num_channels = size("LayerNorm2d", "num_channels", num_channels)
+        self._set(self.num_channels, eps, affine)
+        self.bias = self.bias if bias else None
+
+    def config(self) -> dict[str, Any]:
+        shown = ("num_channels", "eps", "affine")
+        return {**{name: getattr(self, name) for name in shown}, "bias": self.bias is not None}
+
+    def forward(self, input: Any) -> Any:
+        _check_channels(self, input, self.num_channels)
+        return F.layer_norm2d(input, self.weight, self.bias, self.eps)
 
 
 class LocalResponseNorm(Module):

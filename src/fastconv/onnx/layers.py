@@ -217,6 +217,25 @@ def _batch_norm(garden: _Garden, step: Step) -> _Built:
     return step.inputs[1], layer
 
 
+def _channel_norm(garden: _Garden, step: Step) -> _Built:
+    """The layer of a normalisation over channels whose scale and bias are numbers for each channel."""
+    scale, bias = garden.constant(step, 1), garden.constant(step, 2)
+    if "axes" not in step.settings or scale is None or (garden.has(step, 2) and bias is None):
+        return None
+    rank = garden.net.ranks.get(step.inputs[0], 0)
+    known = [(scale.size, *(1,) * (rank - 2)), (1, scale.size, *(1,) * (rank - 2))] if rank > 1 else []
+    for a in (scale,) if bias is None else (scale, bias):
+        if a.ndim != 1 and a.shape not in known:
+            return None
+    with blank():
+        layer = nn.LayerNorm2d(scale.size, float(step.settings.get("epsilon", 1e-5)), bias=bias is not None)
+    for i, (name, array) in enumerate((("weight", scale), ("bias", bias)), 1):
+        if array is not None:
+            change = None if array.ndim == 1 else lambda a: a.reshape(-1)
+            setattr(layer, name, garden.parameter(step.inputs[i], change))
+    return step.inputs[1], layer
+
+
 def _prelu(garden: _Garden, step: Step) -> _Built:
     slope = garden.constant(step, 1)
     if slope is None or slope.size != max(slope.shape, default=1) or (slope.size > 1 and slope.ndim not in (1, 3)):
@@ -237,5 +256,5 @@ def _dropout(garden: _Garden, step: Step) -> _Built:
 
 _BUILDERS: dict[str, Callable[[_Garden, Step], _Built]] = {
     "BatchNormalization": _batch_norm, "Conv": _conv, "ConvTranspose": _conv_transpose, "Dropout": _dropout,
-    "Gemm": _gemm, "MatMul": _matmul, "PRelu": _prelu,
+    "Gemm": _gemm, "LayerNormalization": _channel_norm, "MatMul": _matmul, "PRelu": _prelu,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What exporters write in parts, put together: GELU, normalisation of layers and groups, linear layers of more axes.
+"""What exporters write in parts, put together: GELU, normalisation of layers, groups, pixels, linear layers.
 
 The last step of such parts becomes one that does it all, of the same name; those that nobody reads any more go. It has
 the rounding and the gradient of one function, and nothing lies in memory between.
@@ -7,7 +7,7 @@ the rounding and the gradient of one function, and nothing lies in memory betwee
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastconv.onnx.reading import Step
 
 _FACTORS = 8  # of a product that are looked at
+_CHANNELS = {"axes": (1,)}  # of a layer normalisation that no file has: over this axis instead of those from "axis" on
 _NEAR = 1e-6  # relative: constants stand in files in single precision
 
 
@@ -138,16 +139,17 @@ def _gelu(parts: _Parts, step: "Step") -> "Step | None":
 
 
 def _axes(parts: _Parts, mean: "Step") -> tuple[int, ...]:
-    """Return the last axes, counted from behind, that a mean goes over and keeps; () if it is no such mean."""
+    """Return the axes that a mean goes over and keeps: (1,) or the last, counted from behind; () if they are others."""
     axes = mean.settings.get("axes") or ()
     if len(mean.inputs) > 1 and mean.inputs[1]:
         axes = parts.constants.get(mean.inputs[1], np.zeros(0)).reshape(-1).tolist()
-    last = tuple(range(-len(axes), 0))
-    return last if tuple(sorted(axes)) == last and mean.settings.get("keepdims", 1) else ()
+    found = tuple(sorted(axes))
+    known = found == (1,) or found == tuple(range(-len(axes), 0))
+    return found if known and mean.settings.get("keepdims", 1) else ()
 
 
 def _normalised(parts: _Parts, step: "Step") -> "Step | None":
-    """d / sqrt(mean(d**2) + eps), d = x - mean(x), both means over the last axes."""
+    """d / sqrt(mean(d**2) + eps), d = x - mean(x), both means over the last axes, or over channels."""
     minus, root = parts.maker(step.inputs[0], "Sub"), parts.maker(step.inputs[1], "Sqrt")
     total = None if root is None else parts.maker(root.inputs[0], "Add")
     mean = None if minus is None else parts.maker(minus.inputs[1], "ReduceMean")
@@ -157,9 +159,11 @@ def _normalised(parts: _Parts, step: "Step") -> "Step | None":
     for name, other in (total.inputs, total.inputs[::-1]):
         variance, eps = parts.maker(name, "ReduceMean"), parts.number(other)
         if axes and eps is not None and variance is not None and _axes(parts, variance) == axes:
-            [d] = minus.outputs
-            if parts.is_product(variance.inputs[0], 1.0, d, d):
-                settings = {"axis": axes[0], "epsilon": float(str(np.float32(eps)))}
+            number, factors = parts.product(variance.inputs[0])
+            differences = [parts.maker(factor, "Sub") for factor in factors]
+            if number == 1 and len(factors) == 2 and all(d and d.inputs == minus.inputs for d in differences):
+                over: dict[str, Any] = {"axis": axes[0]} if axes[0] < 0 else _CHANNELS
+                settings = {**over, "epsilon": float(str(np.float32(eps)))}
                 return replace(step, kind="LayerNormalization", inputs=minus.inputs[:1], settings=settings)
     return None
 
@@ -170,9 +174,28 @@ def _affine(parts: _Parts, step: "Step") -> "Step | None":
         norm, array = parts.maker(name, "LayerNormalization"), parts.constants.get(weight)
         if norm is None or array is None or len(norm.inputs) != (1 if step.kind == "Mul" else 2):
             continue
-        if array.size > 1 and array.ndim == -norm.settings.get("axis", -1):
+        if "axes" in norm.settings:  # a number for each channel: (C, 1, 1)
+            fits = array.ndim > 1 and array.size == max(array.shape[:2])
+        else:
+            fits = array.ndim == -norm.settings.get("axis", -1)
+        if fits and array.size > 1:
             return replace(norm, name=step.name, inputs=(*norm.inputs, weight), outputs=step.outputs)
     return None
+
+
+def _channels(parts: _Parts, step: "Step") -> "Step | None":
+    """Channels moved to the end, normalised there, and moved back."""
+    norm = parts.maker(step.inputs[0], "LayerNormalization")
+    there = None if norm is None else parts.maker(norm.inputs[0], "Transpose")
+    order = () if there is None else tuple(there.settings.get("perm", ()))
+    if norm is None or there is None or order != (0, *range(2, len(order)), 1):
+        return None
+    back = (0, len(order) - 1, *range(1, len(order) - 1))
+    if tuple(step.settings.get("perm", ())) != back or norm.settings.get("axis", -1) not in (-1, len(order) - 1):
+        return None
+    settings = {**_CHANNELS, **{name: value for name, value in norm.settings.items() if name != "axis"}}
+    return replace(norm, name=step.name, inputs=(there.inputs[0], *norm.inputs[1:]), outputs=step.outputs,
+                   settings=settings)  # fmt: skip
 
 
 def _biased(parts: _Parts, step: "Step") -> "Step | None":
@@ -209,4 +232,5 @@ def _grouped(parts: _Parts, step: "Step") -> "Step | None":
 _WHOLES: dict[str, tuple[Callable[[_Parts, "Step"], "Step | None"], ...]] = {
     "Add": (_affine, _biased), "Div": (_gelu, _normalised), "GroupNormalization": (_bare,),
     "InstanceNormalization": (_bare,), "LayerNormalization": (_bare,), "Mul": (_gelu, _affine), "Reshape": (_grouped,),
+    "Transpose": (_channels,),
 }  # fmt: skip

@@ -224,8 +224,8 @@ def _path(node: Any) -> str:
 
 
 def _ranks(onnx: ModuleType, proto: Any) -> dict[str, int]:
-    """Return the axes of what goes into normalisations, which have one layer for signals and one for images."""
-    wanted = {node.input[0] for node in proto.graph.node if node.op_type == "BatchNormalization"}
+    """Return the axes of what goes into normalisations, whole or in parts, whose layers depend on them."""
+    wanted = {node.input[0] for node in proto.graph.node if node.op_type in ("BatchNormalization", "ReduceMean")}
     if not wanted:
         return {}
     graph = onnx.shape_inference.infer_shapes(proto).graph

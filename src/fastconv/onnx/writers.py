@@ -98,11 +98,27 @@ def _group_norm(draft: Draft, node: Node) -> None:
         draft.put(node, "InstanceNormalization", operands, epsilon=op.eps)
 
 
+def _rows(draft: Draft, node: Node, shape: tuple[int, ...]) -> list[str]:
+    """Return the names of x, scale and shift, no shift where there is a scale alone."""
+    alone = node.inputs[1] is not None and node.inputs[2] is None
+    return draft.operands(node) if alone else _affine(draft, node, shape)
+
+
 @writes("LayerNorm")
 def _layer_norm(draft: Draft, node: Node) -> None:
     op: Any = node.op
     shape = op.normalized_shape
-    draft.put(node, "LayerNormalization", _affine(draft, node, shape), axis=-len(shape), epsilon=op.eps)
+    draft.put(node, "LayerNormalization", _rows(draft, node, shape), axis=-len(shape), epsilon=op.eps)
+
+
+@writes("LayerNorm2d")
+def _layer_norm2d(draft: Draft, node: Node) -> None:
+    op: Any = node.op
+    x, *affine = _rows(draft, node, node.outputs[0].shape[1:2])
+    last = len(node.outputs[0].shape) - 1
+    rows = draft.node("Transpose", [x], perm=(0, *range(2, last + 1), 1))
+    rows = draft.node("LayerNormalization", [rows, *affine], axis=-1, epsilon=op.eps)
+    draft.put(node, "Transpose", [rows], perm=(0, last, *range(1, last)))
 
 
 @writes("LocalResponseNorm")

@@ -106,43 +106,33 @@ class GroupNorm(_Own):
         )  # fmt: skip
 
 
-@operation
-class LayerNorm(_Own):
-    """Normalisation over the last axes."""
+class _Rows(_Own):
+    """What normalises rows: as they lie in memory, or by way of copies that do."""
 
-    normalized_shape: tuple[int, ...]
-    eps: float
-
-    @property
-    def name(self) -> str:
-        return "layer_norm"
-
-    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
-        x, shape = inputs[0], self.normalized_shape
-        dtype = self.check_parameters(shape, *inputs)
-        if not shape or min(shape) < 1 or x.shape[-len(shape) :] != shape or len(shape) >= x.ndim:
-            raise ValueError(f"{self.name}: normalized_shape {shape} must be the last axes, but not all, of an input "
-                             f"of shape {x.shape}")  # fmt: skip
-        return (Spec(x.shape, dtype),)
-
-    def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        return (Spec((2 * (math.prod(inputs[0].shape) // math.prod(self.normalized_shape)),), outputs[0].dtype),)
-
-    def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        [y] = outputs
-        copy, row = ((Spec((size,), y.dtype),) for size in (math.prod(y.shape), math.prod(self.normalized_shape)))
-        if backward:  # rows for the weight, and the sums for it and the bias
-            return copy * (2 if self._copied(y.shape) else 1) + row * 3
-        return (*self.saved(inputs, outputs), *(copy if self._copied(y.shape) else ()), *row * 2)
+    def row(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the sizes of a row's axes, which are a parameter's, for an input of this shape."""
+        raise NotImplementedError
 
     def _order(self, ndim: int) -> tuple[int, ...]:
-        """Return the axes in the order in which rows are read: that of memory where a row is a whole sample."""
-        return layout(ndim) if len(self.normalized_shape) == ndim - 1 else tuple(range(ndim))
+        """Return the axes in the order in which rows are read."""
+        return layout(ndim)
 
     def _copied(self, shape: tuple[int, ...]) -> bool:
         """Return whether rows are no rows of memory."""
-        moved = [axis for axis in self._order(len(shape)) if shape[axis] != 1]
-        return moved != [axis for axis in layout(len(shape)) if shape[axis] != 1]
+        return False
+
+    def _size(self, shape: tuple[int, ...]) -> int:
+        return math.prod(self.row(shape))
+
+    def saved(self, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        return (Spec((2 * (math.prod(inputs[0].shape) // self._size(inputs[0].shape)),), outputs[0].dtype),)
+
+    def work(self, backward: bool, inputs: tuple[Any, ...], outputs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        [y] = outputs
+        copy, row = ((Spec((size,), y.dtype),) for size in (math.prod(y.shape), self._size(y.shape)))
+        if backward:  # rows for the weight, and the sums for it and the bias
+            return copy * (2 if self._copied(y.shape) else 1) + row * 3
+        return (*self.saved(inputs, outputs), *(copy if self._copied(y.shape) else ()), *row * 2)
 
     def _ordered(self, a: Array) -> Array:
         return a.transpose(self._order(a.ndim))
@@ -156,7 +146,7 @@ class LayerNorm(_Own):
         """Return a parameter as a row, or a row of this number, and the call that fills it."""
         if a is None:
             return row, [(row.fill, (missing,))]
-        ordered = self._parameter(a) if len(self.normalized_shape) == like.ndim - 1 else a
+        ordered = self._parameter(a) if a.ndim == like.ndim - 1 else a
         if ordered.flags.c_contiguous and ordered.flags.aligned and ordered.dtype.isnative:
             return ordered.reshape(-1), []
         return row, [(np.copyto, (row.reshape(ordered.shape), ordered))]
@@ -166,8 +156,8 @@ class LayerNorm(_Own):
         ordered = self._ordered(a)
         if memory is not None:
             copy = memory.reshape(ordered.shape)
-            return copy.reshape(-1, math.prod(self.normalized_shape)), copy, True
-        rows = flat(a).reshape(-1, math.prod(self.normalized_shape))
+            return copy.reshape(-1, self._size(a.shape)), copy, True
+        rows = flat(a).reshape(-1, self._size(a.shape))
         return rows, ordered, False
 
     def forward(self, f: Frame) -> Iterator[Call]:
@@ -220,10 +210,62 @@ class LayerNorm(_Own):
         yield _row_backward[gy.dtype], (g, rows, scale, f.saved[0].reshape(2, -1), target, *sums, scratch)
         for grad, a in zip((grad_weight, grad_bias), sums, strict=True):
             if grad is not None and a is not None:
-                into = self._parameter(grad) if len(self.normalized_shape) == gy.ndim - 1 else grad
+                into = self._parameter(grad) if grad.ndim == gy.ndim - 1 else grad
                 yield np.add, (into, a.reshape(into.shape), into)
         if copied and gx is not None:
             yield np.copyto, (self._ordered(gx), ordered)
+
+
+@operation
+class LayerNorm(_Rows):
+    """Normalisation over the last axes."""
+
+    normalized_shape: tuple[int, ...]
+    eps: float
+
+    @property
+    def name(self) -> str:
+        return "layer_norm"
+
+    def row(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.normalized_shape
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x, shape = inputs[0], self.normalized_shape
+        dtype = self.check_parameters(shape, *inputs)
+        if not shape or min(shape) < 1 or x.shape[-len(shape) :] != shape or len(shape) >= x.ndim:
+            raise ValueError(f"{self.name}: normalized_shape {shape} must be the last axes, but not all, of an input "
+                             f"of shape {x.shape}")  # fmt: skip
+        return (Spec(x.shape, dtype),)
+
+    def _order(self, ndim: int) -> tuple[int, ...]:
+        """Return the axes in the order in which rows are read: that of memory where a row is a whole sample."""
+        return layout(ndim) if len(self.normalized_shape) == ndim - 1 else tuple(range(ndim))
+
+    def _copied(self, shape: tuple[int, ...]) -> bool:
+        """Return whether rows are no rows of memory."""
+        moved = [axis for axis in self._order(len(shape)) if shape[axis] != 1]
+        return moved != [axis for axis in layout(len(shape)) if shape[axis] != 1]
+
+
+@operation
+class LayerNorm2d(_Rows):
+    """Normalisation over the channels of each pixel: rows of memory, which is channels last."""
+
+    eps: float
+
+    @property
+    def name(self) -> str:
+        return "layer_norm2d"
+
+    def row(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[1:2]
+
+    def infer(self, *inputs: Any) -> tuple[Spec, ...]:
+        x = inputs[0]
+        check_rank(self.name, "input", x, (3, 4))
+        dtype = self.check_parameters(x.shape[1:2], *inputs)
+        return (Spec(x.shape, dtype),)
 
 
 @operation
@@ -330,6 +372,11 @@ def instance_norm(input: Any, weight: Any = None, bias: Any = None, eps: float =
 @describes("layer_norm")
 def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     return write(LayerNorm(shape_of(normalized_shape), float(eps)), input, weight, bias)
+
+
+@describes("layer_norm2d")
+def layer_norm2d(input: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    return write(LayerNorm2d(float(eps)), input, weight, bias)
 
 
 @describes("local_response_norm")

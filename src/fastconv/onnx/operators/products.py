@@ -173,6 +173,8 @@ def _group_norm(run: "Pass", step: "Step", x: Any, scale: Any = None, bias: Any 
 
 @operator("LayerNormalization")
 def _layer_norm(run: "Pass", step: "Step", x: Any, scale: Any = None, bias: Any = None) -> Any:
+    if "axes" in step.settings:
+        return _over_channels(run, step, x, scale, bias)
     axis = step.settings.get("axis", -1) % x.ndim
     if step.settings.get("stash_type", 1) != 1 or not run.read.isdisjoint(step.outputs[1:]):
         refuse("LayerNormalization with statistics as outputs, or in another precision")
@@ -182,6 +184,22 @@ def _layer_norm(run: "Pass", step: "Step", x: Any, scale: Any = None, bias: Any 
             refuse(f"LayerNormalization of shape {shape} with a {what} of shape {weight.shape}")
     y = F.layer_norm(x, shape, scale, bias, float(step.settings.get("epsilon", 1e-5)))
     return (y, *[None] * (len(step.outputs) - 1)) if len(step.outputs) > 1 else y
+
+
+def _over_channels(run: "Pass", step: "Step", x: Any, scale: Any, bias: Any) -> Any:
+    """Normalise over axis 1; scale and bias are a layer's, vectors (C,), or multiplied and added as they are."""
+    layer, eps = run.layer(step) if step.layer else None, float(step.settings.get("epsilon", 1e-5))
+    if layer is not None and x.ndim in (3, 4):
+        return layer(x)
+    given = (scale, bias) if layer is None else (layer.weight, layer.bias)
+    weight, shift = (a if a is not None and len(a.shape) == 1 else None for a in given)
+    if x.ndim in (3, 4):
+        y = F.layer_norm2d(x, weight, shift, eps)
+    else:
+        y = F.layer_norm(F.permute(x, 0, *range(2, x.ndim), 1), x.shape[1], weight, shift, eps)
+        y = F.permute(y, 0, x.ndim - 1, *range(1, x.ndim - 1))
+    y = y if scale is None or weight is not None else F.mul(y, scale)
+    return y if bias is None or shift is not None else F.add(y, bias)
 
 
 @operator("LRN")
