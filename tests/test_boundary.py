@@ -4,10 +4,14 @@
 """
 
 import inspect
+import re
 from functools import partial
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastconv import functional as F
 from fastconv import nn
@@ -402,6 +406,22 @@ def test_foreign_arrays_are_refused_by_name(name):
             with pytest.raises(TypeError, match=f"{name}: .*{words}"):
                 function(name)(**given)
             assert before == {k: given[k].tobytes() for k in before}
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name.removesuffix("_backward").endswith("1d")])
+@hypothesis.settings(max_examples=20, deadline=None)
+@given(st.integers(0, 4), st.integers(0, 4))
+def test_errors_of_signals_tell_the_shapes_that_were_given(name, channels, length):
+    """Inside they are images of one row, which is nothing that a caller knows of."""
+    make = CALLS[name][0]
+    for argument in [argument for argument, value in make().items() if getattr(value, "ndim", 0) == 3]:
+        call = make()
+        n, c, size = call[argument].shape
+        call[argument] = array(n, c + channels, size + length)
+        if channels or length or argument in ("out", "grad_input"):  # results do not lie in C order
+            with pytest.raises(ValueError, match=name) as found:
+                function(name)(**call)
+            assert not re.search(r"\d, 1, \d|\b1x", str(found.value)), found.value
 
 
 @pytest.mark.parametrize("name", CALLS)

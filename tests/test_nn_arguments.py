@@ -1,6 +1,7 @@
 """Arguments that make no sense: nn, optim, serialize and init answer by TypeError or ValueError."""
 
 import inspect
+import re
 import warnings
 
 import numpy as np
@@ -134,3 +135,38 @@ def test_whatever_stands_in_the_place_of_something_else(value, tmp_path):
     if value is not object:
         with pytest.raises(TypeError, match=r"expected a subclass of nn\.Module"):
             serialize.register(value)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{value!r:.20}")
+@pytest.mark.parametrize(("kind", "place"), [
+    (nn.Linear, 0), (nn.Linear, 1), (nn.Dropout, 0), (nn.Dropout2d, 0), (nn.StochasticDepth, 0),
+])  # fmt: skip
+def test_a_size_or_probability_that_is_none_is_named(kind, place, value):
+    name = list(inspect.signature(kind).parameters)[place]
+    try:
+        kind(*[3] * place, value, *[3] * (kind is nn.Linear and not place))
+    except REFUSED as error:
+        found = str(error)
+    else:
+        return
+    assert found.startswith(f"{kind.__name__}: {name} ")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from([nn.Bias, nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d]),
+       st.integers(1, 5), st.integers(1, 5))
+def test_other_channels_than_the_layer_has_are_an_error_of_the_input(kind, has, given):
+    """The layer's own arrays are right; it is not they that must have another shape."""
+    shape = (2, given, 3, 3)[: 4 - ("1d" in kind.__name__)]
+    layer = kind(has)
+    if has == given:
+        assert layer(np.ones(shape, np.float32)).shape == shape
+        return
+    with pytest.raises(ValueError, match=rf"{kind.__name__}: input needs {has} channels, got {re.escape(str(shape))}"):
+        layer(np.ones(shape, np.float32))
+
+
+def test_another_dtype_than_the_parameters_is_told_with_shapes_and_a_way_out():
+    words = r"got float32 and float64 \(float64 \(2, 3\), float32 \(4, 3\), float32 \(4,\)\); a.astype"
+    with pytest.raises(TypeError, match=words):
+        nn.Linear(3, 4)(np.ones((2, 3)))

@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from layers import KINDS, build
 from numpy.testing import assert_array_equal
 
 import fastconv
@@ -137,6 +138,25 @@ def test_state_moves_between_models_and_is_a_copy():
     assert b.state_dict()["1.num_batches_tracked"] == 1
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_layers_that_were_built_blank_take_a_state(kind):
+    """It gives them memory of their own; what it leaves out stays blank."""
+    layer = build(kind, np.random.default_rng(5), 4)
+    with nn.blank():
+        empty, partly = build(kind, np.random.default_rng(5), 4), build(kind, np.random.default_rng(5), 4)
+    state = layer.state_dict()
+    empty.load_state_dict(state)
+    for (name, array), given in zip(empty.named_state(), state.values(), strict=True):
+        assert array.flags.writeable, name
+        assert not np.may_share_memory(array, given)
+        assert_array_equal(array, given)
+    for p in empty.parameters():
+        p.grad += 1
+    left, *given = state or [None]
+    partly.load_state_dict({name: state[name] for name in given}, strict=False)
+    assert_array_equal(partly.state_dict().get(left, 0), 0)
+
+
 def test_load_state_dict_errors_hold_the_numbers_and_change_nothing():
     model = net()
     before = model.state_dict()
@@ -197,7 +217,7 @@ def test_backward_needs_a_forward_of_its_own_shape():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.Linear(0, 3), "at least 1, got 0 and 3"),
+        (lambda: nn.Linear(0, 3), "Linear: in_features must be at least 1, got 0"),
         (lambda: nn.Bias(0), "at least 1, got 0"),
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups=2 must divide in_channels=3 and out_channels=4"),
         (lambda: nn.Conv2d(3, 4, (3, 3, 3)), "kernel_size"),

@@ -171,10 +171,20 @@ def check_rank(where: str, name: str, a: Array, rank: int | tuple[int, ...]) -> 
         raise ValueError(f"{where}: {name} has an empty dimension, shape {a.shape}; only the batch may be empty")
 
 
+def of_signals(where: str) -> bool:
+    """Return whether a function, of this name, takes signals (N, C, L): inside they are images of one row."""
+    return where.removesuffix("_backward").endswith("1d")
+
+
+def as_given(where: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape as the caller of a function knows it, for an error message: signals without the one row."""
+    return (*shape[:2], shape[3]) if len(shape) == 4 and of_signals(where) else shape
+
+
 def check_shape(where: str, name: str, a: Array, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless ``a`` has exactly this shape."""
     if a.shape != shape:
-        raise ValueError(f"{where}: {name} must have shape {shape}, got {a.shape}")
+        raise ValueError(f"{where}: {name} must have shape {as_given(where, shape)}, got {as_given(where, a.shape)}")
 
 
 def is_nhwc(a: Array) -> bool:
@@ -226,10 +236,10 @@ def memory(a: Array) -> Array:
     return a.transpose(0, 2, 3, 1)
 
 
-def _laid(a: Array) -> str:
+def _laid(a: Array, strides: tuple[int, ...]) -> str:
     """Return how an array lies in memory, for an error message."""
     flags = ("" if a.flags.aligned else ", misaligned") + ("" if a.flags.writeable else ", read-only")
-    return f"strides {a.strides}{flags}"
+    return f"strides {strides}{flags}"
 
 
 def check_out(
@@ -251,13 +261,15 @@ def check_out(
         return empty_nhwc(shape, dtype) if len(shape) == 4 else np.empty(shape, dtype)
     check_array(where, name, out)
     if out.shape != shape or out.dtype != dtype:
-        raise ValueError(
-            f"{where}: {name} must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}"
-        )
+        right, got = as_given(where, shape), as_given(where, out.shape)
+        raise ValueError(f"{where}: {name} must have shape {right} and dtype {dtype}, got {got} and {out.dtype}")
     layout = is_nhwc(out) if out.ndim == 4 else out.flags.c_contiguous and out.flags.aligned
     if not layout or not out.flags.writeable:
-        wanted = "a writable NCHW view over NHWC memory" if out.ndim == 4 else "writable and C-contiguous"
-        raise ValueError(f"{where}: {name} must be {wanted}, got {_laid(out)} for shape {out.shape}")
+        wanted = "writable and C-contiguous" if out.ndim != 4 else "a writable NCHW view over NHWC memory"
+        if out.ndim == 4 and of_signals(where):
+            wanted = "a writable view (N, C, L) over memory (N, L, C)"
+        shape, strides = as_given(where, out.shape), as_given(where, out.strides)
+        raise ValueError(f"{where}: {name} must be {wanted}, got {_laid(out, strides)} for shape {shape}")
     return out
 
 
@@ -273,7 +285,7 @@ def check_grad(
             f"{where}: {name} must have shape {shape} and dtype {dtype}, got {grad.shape} and {grad.dtype}"
         )
     if not grad.flags.c_contiguous or not grad.flags.writeable or not grad.flags.aligned:
-        raise ValueError(f"{where}: {name} must be writable and C-contiguous, got {_laid(grad)}")
+        raise ValueError(f"{where}: {name} must be writable and C-contiguous, got {_laid(grad, grad.strides)}")
     return grad
 
 

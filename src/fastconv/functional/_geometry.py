@@ -16,10 +16,15 @@ import numpy as np
 
 from fastconv._ext import pool
 from fastconv._ext.conv.geometry import Geometry
-from fastconv.functional._check import Array, check_count, pair
+from fastconv.functional._check import Array, as_given, check_count, of_signals, pair
 from fastconv.graph.operation import flag
 
 Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+def area(where: str, height: int, width: int) -> str:
+    """Return a size for an error message; signals have a length alone."""
+    return f"{width}" if of_signals(where) else f"{height}x{width}"
 
 
 def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
@@ -66,20 +71,21 @@ def _convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...],
                  ) -> Geometry:  # fmt: skip
     """Check the sizes of a convolution (cached: a layer sees few shapes)."""
     (n, c, h, w), (k, cg, r, s) = x_shape, w_shape
+    shapes = f"input.shape={as_given(where, x_shape)}, weight.shape={as_given(where, w_shape)}"
     if k < 1:
-        raise ValueError(f"{where}: weight has an empty dimension, shape {w_shape}")
+        raise ValueError(f"{where}: weight has an empty dimension, shape {as_given(where, w_shape)}")
     if groups < 1 or c % groups or k % groups:
         raise ValueError(f"{where}: groups must divide both channel counts, got groups={groups}, {c} input and "
                          f"{k} output channels")  # fmt: skip
     if cg * groups != c:
         raise ValueError(f"{where}: weight expects {cg * groups} input channels, input has {c} "
-                         f"(input.shape={x_shape}, weight.shape={w_shape}, groups={groups})")  # fmt: skip
+                         f"({shapes}, groups={groups})")  # fmt: skip
     top, bottom, left, right = borders
     height, width = h + top + bottom, w + left + right
     reach_h, reach_w = (r - 1) * dilation[0] + 1, (s - 1) * dilation[1] + 1
     if reach_h > height or reach_w > width:
-        raise ValueError(f"{where}: kernel of {reach_h}x{reach_w} (dilation included) is larger than the padded "
-                         f"input of {height}x{width} (input.shape={x_shape}, weight.shape={w_shape})")  # fmt: skip
+        raise ValueError(f"{where}: kernel of {area(where, reach_h, reach_w)} (dilation included) is larger than the "
+                         f"padded input of {area(where, height, width)} ({shapes})")  # fmt: skip
     check_count(where, "a padded input", max(n, 1), max(c, k), height, width)
     p, q = (height - reach_h) // stride[0] + 1, (width - reach_w) // stride[1] + 1
     # a stride beyond the image, which takes no second step, is as good as one to its end; 1 says something else

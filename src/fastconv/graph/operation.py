@@ -393,7 +393,9 @@ def one_dtype(where: str, *specs: Any) -> np.dtype[Any]:
         if dtype not in FLOATS:
             raise TypeError(f"{where}: arrays must be float32 or float64, got {dtype}")
     if len(found) > 1:
-        raise TypeError(f"{where}: the arrays must have one dtype, but got {' and '.join(sorted(map(str, found)))}")
+        listed = ", ".join(f"{spec.dtype.newbyteorder('=')} {tuple(spec.shape)}" for spec in specs if spec is not None)
+        raise TypeError(f"{where}: the arrays must have one dtype, but got {' and '.join(sorted(map(str, found)))} "
+                        f"({listed}); a.astype(dtype) converts one")  # fmt: skip
     return found.pop()
 
 

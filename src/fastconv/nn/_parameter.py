@@ -28,13 +28,19 @@ _hiding: ContextVar[bool] = ContextVar("hiding", default=False)
 def blank() -> Iterator[None]:
     """Build layers without memory or random numbers inside: a frame for weights that come from elsewhere.
 
+    Until `load_state_dict` gives them arrays, parameters and buffers are zeros that cannot be written to.
+
     Examples
     --------
+    >>> import numpy as np
     >>> from fastconv import nn
     >>> with nn.blank():
-    ...     layer = nn.Linear(4096, 4096)
-    >>> layer.weight.data.strides
-    (0, 0)
+    ...     layer = nn.Linear(2, 1)
+    >>> layer.weight.data, layer.weight.data.strides
+    (array([[0., 0.]], dtype=float32), (0, 0))
+    >>> _ = layer.load_state_dict({"weight": np.array([[3.0, 4.0]]), "bias": np.array([0.5])})
+    >>> layer(np.array([[1.0, 2.0]], np.float32))
+    array([[11.5]], dtype=float32)
     """
     token = _blank.set(True)
     try:
@@ -116,6 +122,12 @@ def size(where: str, name: str, value: Any) -> int:
     if number >= 2**63:
         raise ValueError(f"{where}: {name} must be below 2**63")
     return number
+
+
+def check_channels(layer: Any, input: Any, channels: int) -> None:
+    """Raise ValueError unless axis 1 of a layer's input, where there is one, has so many channels."""
+    if input.ndim > 1 and input.shape[1] != channels:
+        raise ValueError(f"{type(layer).__name__}: input needs {channels} channels, got {input.shape}")
 
 
 class Parameter:

@@ -122,8 +122,11 @@ class State:
         with turn(modules), contextlib.ExitStack() as held:
             for module in modules:
                 held.enter_context(module._changing())
-            for name, array in arrays.items():
-                np.copyto(own[name], array, casting="same_kind")
+            blank = {name: np.array(a, own[name].dtype, order="C") for name, a in arrays.items()
+                     if not own[name].flags.writeable}  # of layers built in `nn.blank`, which have no memory yet
+            for name in arrays.keys() - blank.keys():
+                np.copyto(own[name], arrays[name], casting="same_kind")
+            self.replace_state(blank)
         return missing, unexpected
 
     def _changing(self) -> contextlib.AbstractContextManager[None]:
@@ -131,8 +134,10 @@ class State:
         return contextlib.nullcontext()
 
     def replace_state(self, arrays: Mapping[str, Array]) -> None:
-        """Put these very arrays, one for each name of `named_state`, in the place of the present ones."""
+        """Put these very arrays, by names of `named_state`, in the place of the present ones."""
         for name, owner, attribute, learned in self._entries():
+            if name not in arrays:
+                continue
             if learned:
                 parameter = getattr(owner, attribute)
                 parameter.data, parameter.grad = arrays[name], np.zeros_like(arrays[name])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastconv.functional._check import number
 from fastconv.functional._ops import Dropout as Drop
 from fastconv.functional._ops import DropWhole
 from fastconv.graph.value import write
@@ -14,9 +15,9 @@ class _Dropping(Module):
     extra_names = ("seed", "stream", "step")
 
     def _set(self, p: float) -> None:
-        if not 0 <= p <= 1:
+        self.p = number(type(self).__name__, "p", p)
+        if not 0 <= self.p <= 1:
             raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {p}")
-        self.p = p
         self.seed, self.stream = next_key()
         self.step = 0
 
@@ -37,6 +38,8 @@ class Dropout(_Dropping):
     ------
     ValueError
         If `p` is outside [0, 1].
+    TypeError
+        If it is no number.
 
     References
     ----------
@@ -75,6 +78,8 @@ class Dropout2d(_Dropping):
     ------
     ValueError
         If `p` is outside [0, 1]; in forward, if the input has another rank.
+    TypeError
+        If `p` is no number.
 
     References
     ----------
@@ -116,6 +121,8 @@ class StochasticDepth(_Dropping):
     ------
     ValueError
         If `p` is outside [0, 1], or there is no such mode.
+    TypeError
+        If `p` is no number.
 
     References
     ----------

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from fastconv import functional as F
 from fastconv.functional._check import number
 from fastconv.functional._ops.groupnorm import shape_of
+from fastconv.nn._parameter import check_channels
 from fastconv.nn.base import Module, Parameter, initial, size
 
 
@@ -61,7 +62,7 @@ class GroupNorm(_Affine):
         self._set(self.num_channels, eps, affine)
 
     def forward(self, input: Any) -> Any:
-        _check_channels(self, input, self.num_channels)
+        check_channels(self, input, self.num_channels)
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
@@ -75,7 +76,7 @@ class _InstanceNorm(_Affine):
     def forward(self, input: Any) -> Any:
         if input.ndim != self.rank:
             raise ValueError(f"{type(self).__name__}: input needs {self.rank} dimensions, got {input.shape}")
-        _check_channels(self, input, self.num_features)
+        check_channels(self, input, self.num_features)
         return F.instance_norm(input, self.weight, self.bias, self.eps)
 
 
@@ -236,7 +237,7 @@ class LayerNorm2d(_Affine):
         return {**{name: getattr(self, name) for name in shown}, "bias": self.bias is not None}
 
     def forward(self, input: Any) -> Any:
-        _check_channels(self, input, self.num_channels)
+        check_channels(self, input, self.num_channels)
         return F.layer_norm2d(input, self.weight, self.bias, self.eps)
 
 
@@ -276,8 +277,3 @@ def _eps(layer: Module, eps: Any) -> float:
     if not value >= 0:
         raise ValueError(f"{type(layer).__name__}: eps must be >= 0, got {value}")
     return value
-
-
-def _check_channels(layer: Module, input: Any, channels: int) -> None:
-    if input.ndim > 1 and input.shape[1] != channels:
-        raise ValueError(f"{type(layer).__name__}: input needs {channels} channels, got {input.shape}")

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from fastconv import functional as F
+from fastconv.nn._parameter import check_channels
 from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
 
@@ -25,6 +26,8 @@ class Linear(Module):
     ------
     ValueError
         If a size is below 1.
+    TypeError
+        If it is no whole number.
 
     Examples
     --------
@@ -42,13 +45,11 @@ class Linear(Module):
     bias: Parameter | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        if min(in_features, out_features) < 1:
-            raise ValueError(f"Linear: sizes must be at least 1, got {in_features} and {out_features}")
         self.in_features = size("Linear", "in_features", in_features)
         self.out_features = size("Linear", "out_features", out_features)
-        bound, generator = 1 / math.sqrt(in_features), next_generator()
-        self.weight = Parameter(initial((out_features, in_features), -bound, bound, generator))
-        self.bias = Parameter(initial((out_features,), -bound, bound, generator)) if bias else None
+        bound, generator = 1 / math.sqrt(self.in_features), next_generator()
+        self.weight = Parameter(initial((self.out_features, self.in_features), -bound, bound, generator))
+        self.bias = Parameter(initial((self.out_features,), -bound, bound, generator)) if bias else None
 
     def forward(self, input: Any) -> Any:
         return F.linear(input, self.weight, self.bias)
@@ -72,7 +73,7 @@ class Bias(Module):
     Raises
     ------
     ValueError
-        If `num_features` is below 1.
+        If `num_features` is below 1; in forward, if the input has other channels.
 
     Examples
     --------
@@ -91,4 +92,5 @@ class Bias(Module):
         self.bias = Parameter(initial((num_features,), 0.0))
 
     def forward(self, input: Any) -> Any:
+        check_channels(self, input, self.num_features)
         return F.bias_add(input, self.bias)

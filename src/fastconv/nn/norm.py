@@ -6,6 +6,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.functional._check import number
+from fastconv.nn._parameter import check_channels
 from fastconv.nn.base import Module, Parameter, initial, size
 
 
@@ -32,6 +33,7 @@ class _BatchNorm(Module):
     def forward(self, input: Any) -> Any:
         if input.ndim not in self.ranks:
             raise ValueError(f"{type(self).__name__}: input needs {self.ranks} dimensions, got {input.shape}")
+        check_channels(self, input, self.num_features)
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps,
             count=self.num_batches_tracked,
@@ -106,7 +108,7 @@ class BatchNorm2d(_BatchNorm):
     >>> layer(np.ones((1, 4, 2, 2), np.float32))
     Traceback (most recent call last):
         ...
-    ValueError: batch_norm: weight must have shape (4,), one value a channel, got (3,) (input.shape=(1, 4, 2, 2))
+    ValueError: BatchNorm2d: input needs 3 channels, got (1, 4, 2, 2)
     """
 
     ranks = (4,)

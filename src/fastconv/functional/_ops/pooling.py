@@ -203,6 +203,7 @@ def max_pool1d(
     check_rank(where, "input", input, 3)
     kernel, steps, borders = signal_window(where, kernel_size, stride, padding)
     window = (kernel, steps, borders, length_1d(where, "dilation", dilation), flag("max_pool1d: ceil_mode", ceil_mode))
+    sliding_windows(where, (*input.shape[:2], 1, input.shape[2]), *window)  # whose errors are of signals
     found = write(MaxPool(window, flag("max_pool1d: return_indices", return_indices)), input.unsqueeze(2))
     return tuple(value.squeeze(2) for value in found) if isinstance(found, tuple) else found.squeeze(2)
 
@@ -240,9 +241,11 @@ def avg_pool1d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:  # fmt: skip
-    check_rank("avg_pool1d", "input", input, 3)
-    window = signal_window("avg_pool1d", kernel_size, stride, padding)
+    where = "avg_pool1d"
+    check_rank(where, "input", input, 3)
+    window = signal_window(where, kernel_size, stride, padding)
     flags = flag("avg_pool1d: ceil_mode", ceil_mode), flag("avg_pool1d: count_include_pad", count_include_pad)
+    sliding_windows(where, (*input.shape[:2], 1, input.shape[2]), *window, 1, *flags)  # whose errors are of signals
     return write(AvgPool(*window, *flags), input.unsqueeze(2)).squeeze(2)
 
 

@@ -9,9 +9,18 @@ from fastconv._ext.conv.algorithms import instances, kernel
 from fastconv._ext.conv.geometry import Geometry
 from fastconv._ext.conv.input_gradient import pack, packed_bytes
 from fastconv._ext.conv.packing import same_bytes
-from fastconv.functional._check import check_count, check_rank, check_shape, empty_aligned, memory, pair, scratch
+from fastconv.functional._check import (
+    as_given,
+    check_count,
+    check_rank,
+    check_shape,
+    empty_aligned,
+    memory,
+    pair,
+    scratch,
+)
 from fastconv.functional._epilogue import NOTHING, Epilogue
-from fastconv.functional._geometry import check_groups, length_1d
+from fastconv.functional._geometry import area, check_groups, length_1d
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import _bias_gradient, _fixed, _into, ready
@@ -119,16 +128,20 @@ class TransposedConvolution(Operation):
         if x[1] % self.groups or x[1] != weight[0]:
             raise ValueError(
                 f"{self.where}: weight expects {weight[0]} input channels, input has {x[1]}, and groups must divide "
-                f"them (input.shape={x}, weight.shape={weight}, groups={self.groups})"
+                f"them (input.shape={as_given(self.where, x)}, weight.shape={as_given(self.where, weight)}, "
+                f"groups={self.groups})"
             )
         p, q = (
             (x[i] - 1) * stride[i - 2] - 2 * padding[i - 2] + dilation[i - 2] * (weight[i] - 1) + more[i - 2] + 1
             for i in (2, 3)
         )
         if p < 1 or q < 1 or any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
+            names = ("stride", "padding", "output_padding", "dilation")
+            values = (sizes if self.dimensions == 2 else sizes[1] for sizes in (stride, padding, more, dilation))
+            settings = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
             raise ValueError(
-                f"{self.where}: stride={stride}, padding={padding}, output_padding={more} and dilation={dilation} make "
-                f"an output of {p}x{q} of an input of shape {x}; output_padding must be below stride or dilation"
+                f"{self.where}: {settings} make an output of {area(self.where, p, q)} of an input of shape "
+                f"{as_given(self.where, x)}; output_padding must be below stride or dilation"
             )
         channels = weight[1] * self.groups
         check_count(self.where, "an output", max(x[0], 1), channels, p, q)
