@@ -175,9 +175,26 @@ def test_docstrings_are_completed_from_those_they_refer_to():
     assert "those of :func:`sub`" in functional.mul.__doc__
     for name, section in (("mul", "Parameters"), ("mul", "Returns"), ("tanh_backward", "Raises")):
         assert re.search(rf"^{section}\n-+$", functional.__dict__[name].__doc__, re.M)
-    assert sections(functional.conv1d_backward.__doc__, "Parameters") == set(
-        inspect.signature(functional.conv1d_backward).parameters
+    assert sections(functional.conv_transpose1d_backward.__doc__, "Parameters") == set(
+        inspect.signature(functional.conv_transpose1d_backward).parameters
     )
+    assert "if shapes or dtypes differ" in functional.sigmoid_backward.__doc__  # from the one after "those of"
+
+
+def test_every_function_tells_what_it_takes_returns_and_refuses():
+    """Each in a section of its own, where there is any."""
+    for public, function in callables("fastconv.functional"):
+        said, signature = inspect.cleandoc(function.__doc__), inspect.signature(function)
+        wanted = ["Parameters", "Raises"] * bool(signature.parameters)
+        wanted += ["Returns"] * (signature.return_annotation not in (None, "None"))
+        missing = [section for section in wanted if not re.search(rf"^{section}\n-+$", said, re.M)]
+        assert not missing, (public, missing)
+
+
+def test_functions_of_signals_do_not_speak_of_images():
+    for public, function in callables("fastconv.functional"):
+        if "1d" in public:
+            assert not re.search(r", H, W\)|, P, Q\)|pair of int", function.__doc__), public
 
 
 SOURCE = re.compile(r"\b(19|20)\d\d\b|arXiv|CS231n")

@@ -34,12 +34,12 @@ class Parts(NamedTuple):
 def complete(functions: Functions) -> None:
     """Fill in the docstrings of functions, given by name, that refer to others or have no parameters of their own.
 
-    The others are not taken apart, which would cost every import milliseconds.
+    The others are whole and not taken apart, which would cost every import milliseconds.
     """
     parts: dict[str, Parts] = {}
     for name, function in functions.items():
         doc = function.__doc__
-        if doc and ("those of" in doc or name.endswith("_backward") or "    Parameters\n" not in doc):
+        if doc and ("those of" in doc or "    Parameters\n" not in doc):
             _complete(name, functions, parts)
 
 
@@ -64,10 +64,13 @@ def _complete(name: str, functions: Functions, parts: dict[str, Parts]) -> None:
     own = {p: own.get(p) or known[p] for p in parameters if p in own or p in known} | own
     parts[name] = Parts(head, sections, own)
     sections["Parameters"] = "".join(f"{p}{said}" for p, said in own.items())
-    clause = re.split("[.;:]", head.partition("those of")[0])[-1] if "those of" in head else ""
+    before, _, after = head.partition("those of")
+    clause = before[max(map(before.rfind, ".;:")) + 1 :]
+    named = _MENTIONED.search(after)
+    of = parts.get(named[1]) if named else None
     for word, section in (("result", "Returns"), ("errors", "Raises")):
-        if word in clause and others and section in others[0].sections:
-            sections.setdefault(section, others[0].sections[section])
+        if word in clause and of and section in of.sections:
+            sections.setdefault(section, of.sections[section])
     function.__doc__ = _whole(head, sections)
 
 

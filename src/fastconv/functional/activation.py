@@ -42,7 +42,9 @@ def relu_backward(grad_output: Array, output: Array, *, grad_input: Array | None
 
     Parameters
     ----------
-    grad_output, output : ndarray of one shape and dtype
+    grad_output : ndarray of the output's shape and dtype
+    output : ndarray of any shape, float32 or float64
+        What the forward call returned.
     grad_input : ndarray of the same shape, optional
         Written over; may be ``grad_output`` itself, here and in every activation.
 
@@ -98,7 +100,9 @@ def leaky_relu_backward(
 
     Parameters
     ----------
-    grad_output, input : ndarray of one shape and dtype
+    grad_output : ndarray of the input's shape and dtype
+    input : ndarray of any shape, float32 or float64
+        As given to the forward call.
     negative_slope : float
     grad_input : ndarray of the same shape, optional
 

@@ -216,7 +216,23 @@ def adaptive_max_pool2d_backward(grad_output: Array, input: Array, *, grad_input
 
 
 def global_max_pool2d(input: Array, return_indices: bool = False, *, out: Array | None = None) -> Any:
-    """Return the largest element of each plane: :func:`adaptive_max_pool2d` to one pixel; arguments as there.
+    """Return the largest element of each plane: :func:`adaptive_max_pool2d` to one pixel.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W), float32 or float64
+    return_indices : bool
+        Also return the indices ``h * W + w`` of the maxima.
+    out : ndarray of shape (N, C, 1, 1), optional
+
+    Returns
+    -------
+    ndarray of shape (N, C, 1, 1), or a pair with the int64 indices of the same shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`adaptive_avg_pool2d`.
 
     Examples
     --------
@@ -231,7 +247,24 @@ def global_max_pool2d(input: Array, return_indices: bool = False, *, out: Array 
 
 
 def global_max_pool2d_backward(grad_output: Array, input: Array, *, grad_input: Array | None = None) -> Array:
-    """Return the gradient of :func:`global_max_pool2d`; arguments as of :func:`adaptive_max_pool2d_backward`.
+    """Return the gradient of :func:`global_max_pool2d`: each plane's gradient goes to its maximum.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, C, 1, 1), float32 or float64
+    input : ndarray of shape (N, C, H, W)
+        As in the forward call: the maxima are found once more.
+    grad_input : ndarray of shape (N, C, H, W), optional
+        Written over; NCHW shape over NHWC memory.
+
+    Returns
+    -------
+    ndarray of shape (N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
 
     Examples
     --------

@@ -109,6 +109,11 @@ def sub_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
     a, b : ndarray
         As given to the forward call.
 
+    Returns
+    -------
+    grad_a, grad_b : ndarray
+        Of the operands' shapes.
+
     Raises
     ------
     TypeError, ValueError
@@ -128,6 +133,11 @@ def sub_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
 def mul_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
     """Return the gradients of :func:`mul`; parameters and errors are those of :func:`sub_backward`.
 
+    Returns
+    -------
+    grad_a, grad_b : ndarray
+        Of the operands' shapes.
+
     Examples
     --------
     >>> import numpy as np
@@ -139,6 +149,11 @@ def mul_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
 
 def div_backward(grad_output: Array, a: Array, b: Array) -> tuple[Array, Array]:
     """Return the gradients of :func:`div`; parameters and errors are those of :func:`sub_backward`.
+
+    Returns
+    -------
+    grad_a, grad_b : ndarray
+        Of the operands' shapes.
 
     Examples
     --------
@@ -192,6 +207,11 @@ def sum(input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool 
 
     Parameters and errors are those of :func:`mean`; no elements sum to 0.
 
+    Returns
+    -------
+    ndarray
+        Without the axes that were summed, or with size 1 there.
+
     Examples
     --------
     >>> import numpy as np
@@ -212,6 +232,10 @@ def mean_backward(
 ) -> Array:
     """Return the gradient of :func:`mean`: ``grad_output`` divided by the count, at every element.
 
+    Returns
+    -------
+    ndarray of the input's shape
+
     Raises
     ------
     TypeError, ValueError
@@ -231,6 +255,15 @@ def sum_backward(
     grad_output: Array, input: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
 ) -> Array:
     """Return the gradient of :func:`sum`: ``grad_output`` at every element; errors as of :func:`mean_backward`.
+
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`mean_backward`.
 
     Examples
     --------

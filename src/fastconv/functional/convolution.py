@@ -359,7 +359,30 @@ def conv1d_backward(
     grad_bias: Array | None = None,
     grad_add: Array | None = None,
 ) -> tuple[Array | None, Array, Array | None]:
-    """Return the gradients of :func:`conv1d`; arguments as :func:`conv2d_backward`, one dimension less.
+    """Return the gradients of :func:`conv1d` for its input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, K, Q)
+    input, weight, stride, padding, dilation, groups
+        As given to the forward call.
+    bias : bool
+        Whether the forward call had a bias.
+    output, pre_activation : ndarray of shape (N, K, Q), optional
+    activation : None, str or tuple
+    need_input_grad : bool
+        These four as in :func:`conv2d_backward`.
+    grad_input : ndarray of shape (N, C, L), optional
+        Written over.
+    grad_weight, grad_bias : ndarray of the parameters' shapes, optional
+        *Added to*; fresh zeros when not given.
+    grad_add : ndarray of shape (N, K, Q), optional
+        Written over: the gradient of ``add``, before the activation.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where not asked for.
 
     Raises
     ------

@@ -96,6 +96,16 @@ def dropout(
 def dropout_mask_like(input: Array) -> Array:
     """Return an uninitialised mask for :func:`dropout` on ``input``.
 
+    Returns
+    -------
+    ndarray of uint8 and of the input's shape
+        Over NHWC memory where it is 4-d.
+
+    Raises
+    ------
+    TypeError
+        If the input is no array.
+
     Examples
     --------
     >>> import numpy as np
@@ -117,6 +127,10 @@ def dropout_backward(grad_output: Array, mask: Array, p: float, *, grad_input: A
         As the forward pass filled it.
     p : float in [0, 1]
     grad_input : array of grad_output's shape, optional
+
+    Returns
+    -------
+    ndarray of grad_output's shape
 
     Raises
     ------

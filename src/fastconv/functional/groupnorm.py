@@ -19,8 +19,8 @@ def group_norm(
     """Normalise groups of channels of each sample (Wu and He, "Group normalization", ECCV 2018).
 
     y = (x - mean) / sqrt(var + eps) * weight + bias, mean and biased variance over a group's channels and pixels.
-    A channel's sums are those of :func:`batch_norm`; a group's are made of them in the order of the channels, in
-    float64. The values are ``fma(x, scale, shift)``.
+    A channel's sums run as in :func:`batch_norm`; a group's are made of them in the order of the channels, in float64.
+    The values are ``fma(x, scale, shift)``.
 
     Parameters
     ----------
@@ -65,6 +65,16 @@ def group_norm_backward(
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape. Samples are added in order.
 
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where there is no such parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`group_norm`, and if ``grad_output`` has another shape.
+
     Examples
     --------
     >>> import numpy as np
@@ -92,8 +102,9 @@ def instance_norm(
     Parameters
     ----------
     input : ndarray of shape (N, C, L) or (N, C, H, W), float32 or float64
-    weight, bias, eps, out
-        As in :func:`group_norm`.
+    weight, bias : ndarray of shape (C,), optional
+    eps : float >= 0
+    out : ndarray of the input's shape, optional
 
     Returns
     -------
@@ -121,6 +132,16 @@ def instance_norm_backward(
     grad_output: Array, input: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> tuple[Array, Array | None, Array | None]:
     """Return the gradients of :func:`instance_norm`; arguments and results as of :func:`group_norm_backward`.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where there is no such parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`group_norm`, and if ``grad_output`` has another shape.
 
     Examples
     --------
@@ -192,6 +213,16 @@ def layer_norm_backward(
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
 
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where there is no such parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`layer_norm`, and if ``grad_output`` has another shape.
+
     Examples
     --------
     >>> import numpy as np
@@ -215,7 +246,7 @@ def layer_norm2d(
     """Normalise each pixel over its channels: :func:`layer_norm` over axis 1.
 
     (Z. Liu et al., "A ConvNet for the 2020s", CVPR 2022; ``LayerNorm2d`` of torchvision and timm.) Channels lie side by
-    side in memory: the bits are those of :func:`layer_norm` with the axis moved to the end, and nothing is moved.
+    side in memory: it has the bits of :func:`layer_norm` with the axis moved to the end, and moves nothing.
 
     Parameters
     ----------
@@ -254,6 +285,16 @@ def layer_norm2d_backward(
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
 
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where there is no such parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`layer_norm2d`, and if ``grad_output`` has another shape.
+
     Examples
     --------
     >>> import numpy as np
@@ -280,7 +321,7 @@ def local_response_norm(
     input : ndarray of shape (N, C, L) or (N, C, H, W), float32 or float64
     size : int
     alpha, beta, k : float
-        All numbers that are to be raised must be above 0.
+        What is raised to the power `beta` must be above 0 everywhere, as it is with a positive `k` and `alpha`.
     out : ndarray of the input's shape, optional
 
     Returns
@@ -308,6 +349,15 @@ def local_response_norm_backward(
     grad_output: Array, input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Array:
     """Return the gradient of :func:`local_response_norm`; arguments and errors as there.
+
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`local_response_norm`, and if ``grad_output`` has another shape.
 
     Examples
     --------

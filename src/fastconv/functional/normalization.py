@@ -166,6 +166,10 @@ def batch_norm_coefficients(
     weight, bias : ndarray of shape (C,), optional
     out, saved : ndarray of shape (2, C), optional
 
+    Returns
+    -------
+    ndarray of shape (2, C)
+
     Raises
     ------
     TypeError, ValueError
@@ -250,6 +254,11 @@ def batch_norm_backward(
         Added to; fresh arrays when None.
     grad_add : array of input's shape, optional
         Written over: the gradient of ``add``, before the activation.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        None where not asked for.
 
     Raises
     ------

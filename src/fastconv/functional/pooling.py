@@ -50,6 +50,10 @@ def pool2d_output_shape(
     input_shape : tuple of int
         (N, C, H, W).
 
+    Returns
+    -------
+    (N, C, P, Q) : tuple of int
+
     Raises
     ------
     ValueError

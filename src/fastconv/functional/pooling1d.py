@@ -68,11 +68,15 @@ def max_pool1d_backward(
     *,
     grad_input: Array | None = None,
 ) -> Array:
-    """Return the gradient of :func:`max_pool1d`, whose arguments it takes: the maxima are found once more.
+    """Return the gradient of :func:`max_pool1d`: each window's gradient goes to its maximum.
 
     Parameters
     ----------
     grad_output : ndarray of shape (N, C, Q), float32 or float64
+    input : ndarray of shape (N, C, L)
+        As in the forward call: the maxima are found once more.
+    kernel_size, stride, padding, dilation, ceil_mode
+        As in the forward call.
     grad_input : ndarray of shape (N, C, L), optional
         Written over; a view over memory of shape (N, L, C).
 

@@ -46,6 +46,15 @@ def pixel_shuffle(input: Array, upscale_factor: int, *, out: Array | None = None
 def pixel_shuffle_backward(grad_output: Array, input: Array, upscale_factor: int) -> Array:
     """Return the gradient of :func:`pixel_shuffle`, which moves it back; arguments and errors as there.
 
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`pixel_shuffle`, and if ``grad_output`` has another shape than the result.
+
     Examples
     --------
     >>> import numpy as np
@@ -96,6 +105,15 @@ def channel_shuffle(input: Array, groups: int, *, out: Array | None = None) -> A
 def channel_shuffle_backward(grad_output: Array, input: Array, groups: int) -> Array:
     """Return the gradient of :func:`channel_shuffle`, which moves it back; arguments and errors as there.
 
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`channel_shuffle`, and if ``grad_output`` has another shape.
+
     Examples
     --------
     >>> import numpy as np
@@ -144,6 +162,15 @@ def reflection_pad2d_backward(grad_output: Array, input: Array, padding: Sides) 
     """Return the gradient of :func:`reflection_pad2d`: a pixel adds those of its mirror images, rows' first.
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
+
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`reflection_pad2d`, and if ``grad_output`` has another shape than the result.
 
     Examples
     --------

@@ -69,6 +69,15 @@ def interpolate_backward(
 
     Arguments and errors as of the forward call; `grad_output` has the result's shape.
 
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`interpolate`, and if ``grad_output`` has another shape than the result.
+
     Examples
     --------
     >>> import numpy as np

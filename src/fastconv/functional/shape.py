@@ -50,6 +50,16 @@ def cat_backward(grad_output: Array, arrays: Sequence[Array], axis: int = 0) -> 
     arrays, axis
         As given to the forward call.
 
+    Returns
+    -------
+    tuple of ndarray
+        One for each array, of its shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`cat`, and if ``grad_output`` has another shape than the result.
+
     Examples
     --------
     >>> import numpy as np
@@ -63,7 +73,22 @@ def cat_backward(grad_output: Array, arrays: Sequence[Array], axis: int = 0) -> 
 
 
 def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
-    """Return arrays of one shape along a new axis; errors as of :func:`cat`.
+    """Return arrays of one shape along a new axis.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray of one shape and float dtype
+    axis : int
+        The new axis in the result; -1 is the last.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is none, or dtypes or shapes differ.
 
     Examples
     --------
@@ -89,6 +114,10 @@ def pad(input: Array, padding: Sequence[int], value: float = 0.0) -> Array:
         numbers cut.
     value : float
 
+    Returns
+    -------
+    ndarray
+
     Raises
     ------
     ValueError
@@ -111,6 +140,15 @@ def pad(input: Array, padding: Sequence[int], value: float = 0.0) -> Array:
 def pad_backward(grad_output: Array, input: Array, padding: Sequence[int]) -> Array:
     """Return the gradient of :func:`pad`; arguments and errors as there.
 
+    Returns
+    -------
+    ndarray of the input's shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`pad`, and if ``grad_output`` has another shape than the result.
+
     Examples
     --------
     >>> import numpy as np
@@ -130,6 +168,10 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     input : ndarray of float32 or float64
     start_dim, end_dim : int
         First and last of the axes that become one; negative ones count from the end.
+
+    Returns
+    -------
+    ndarray
 
     Raises
     ------
@@ -153,6 +195,10 @@ def reshape(input: Array, *shape: Any) -> Array:
     ----------
     input : ndarray of float32 or float64
     *shape : int, or one tuple of int
+
+    Returns
+    -------
+    ndarray
 
     Raises
     ------
@@ -182,6 +228,10 @@ def permute(input: Array, *axes: Any) -> Array:
     input : ndarray of float32 or float64
     *axes : int, or one tuple of int
         Which axis of the input each axis of the result is.
+
+    Returns
+    -------
+    ndarray
 
     Raises
     ------

@@ -73,6 +73,16 @@ def conv_transpose2d_backward(
 
     Arguments and errors as of the forward call.
 
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        The last is None where there was no bias.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`conv_transpose2d`, and if ``grad_output`` has another shape than the result.
+
     Examples
     --------
     >>> import numpy as np
@@ -100,6 +110,25 @@ def conv_transpose1d(
 ) -> Array:
     """Return the transposed convolution of signals (N, C, L): :func:`conv_transpose2d` in one dimension.
 
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, L), float32 or float64
+    weight : ndarray of shape (C, K/groups, S), same dtype
+    bias : ndarray of shape (K,), optional
+        Added last.
+    stride, dilation : int
+    padding : int
+        Elements left out at each end.
+    output_padding : int
+        Elements added at the right; below stride or dilation.
+    groups : int
+    out : ndarray of shape (N, K, Q), optional
+
+    Returns
+    -------
+    ndarray of shape (N, K, Q)
+        ``Q = (L - 1) * stride - 2 * padding + dilation * (S - 1) + output_padding + 1``.
+
     Raises
     ------
     ValueError, TypeError
@@ -124,6 +153,16 @@ def conv_transpose1d_backward(
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> tuple[Array | None, ...]:  # fmt: skip
     """Return the gradients of :func:`conv_transpose1d`; arguments and errors as of the forward call.
+
+    Returns
+    -------
+    grad_input, grad_weight, grad_bias
+        The last is None where there was no bias.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`conv_transpose2d`, and if ``grad_output`` has another shape than the result.
 
     Examples
     --------
