@@ -1,6 +1,9 @@
 /* A linear layer of few rows: weights are read where they lie, once, instead of being packed to be read once. Four terms
  * at a time change places with a vector of channels. Chains are those of rows.inc.h, in the order of the terms. */
 
+/* Rows of weights that are read side by side, at most: more streams than that no hardware fetches ahead */
+enum { FC(THIN_ROWS) = 16 };
+
 /* The terms [first, last) of mr rows and nv vectors of channels from k on, n of the last vector's lanes */
 FC_INLINE void FC(thin_terms)(const fc_thin *a, ptrdiff_t row, ptrdiff_t k, ptrdiff_t first, ptrdiff_t last,
                               ptrdiff_t n, VEC acc[4][4], const int mr, const int nv)
@@ -62,7 +65,8 @@ static void FC(thin)(const fc_thin *a)
     const FC(stages) stages = FC(stages_of)(&a->e);
     for (ptrdiff_t row = 0; row < a->rows;) {
         const ptrdiff_t mr = a->rows - row < 4 ? a->rows - row : 4;
-        const ptrdiff_t most = (mr <= 2 ? 4 : 2) * LANES; /* eight sums or fewer stay in registers */
+        /* eight sums or fewer stay in registers */
+        const ptrdiff_t held = (mr <= 2 ? 4 : 2) * LANES, most = held < FC(THIN_ROWS) ? held : FC(THIN_ROWS);
         for (ptrdiff_t k = 0; k < a->channels; k += most) {
             const ptrdiff_t n = a->channels - k < most ? a->channels - k : most;
 #define FC_CASE(M, NV) case 8 * M + NV: FC(thin_tile)(a, &stages, row, k, n, M, NV); break;
