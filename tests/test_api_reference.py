@@ -56,6 +56,17 @@ def test_every_public_name_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", listed())
+def test_signatures_are_those_of_constructors(name):
+    """Editors, help and Sphinx ask for them in different ways: Sphinx would take that of ``__new__``."""
+    for public, value in callables(name):
+        if inspect.isclass(value) and inspect.isfunction(vars(value).get("__init__")):
+            own = list(inspect.signature(value.__init__).parameters)[1:]
+            assert list(inspect.signature(value).parameters) == own, public
+            made = inspect.isfunction(value.__new__)
+            assert not made or list(value.__signature__.parameters) == own, public
+
+
+@pytest.mark.parametrize("name", listed())
 def test_parameters_of_a_docstring_are_those_of_its_function(name):
     module = imported(name)
     for public in module.__all__:
@@ -142,7 +153,7 @@ def test_every_parameter_is_described(name):
         assert said, f"{name}.{public} says nothing"
         if inspect.isclass(value) and not inspect.isfunction(value.__init__):  # it takes nothing, or a message
             continue
-        taken = [p for p in inspect.signature(value).parameters if p not in ("self", "cls", "_", "given")]
+        taken = [p for p in inspect.signature(value).parameters if p not in ("self", "cls")]
         missing = [p for p in taken if p not in (sections(said, "Parameters", "Attributes") or ())]
         assert not missing, f"{name}.{public} does not describe {', '.join(missing)}"
 

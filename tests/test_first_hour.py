@@ -1,5 +1,7 @@
 """What people write from habit in their first hour, and what comes: it works, or says how."""
 
+import inspect
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -147,11 +149,29 @@ def test_names_that_people_look_for():
         (lambda: optim.Adam(net(), weight_deca=0.1), r"Adam: no argument 'weight_deca'; did you mean 'weight_decay'\?"),
         (lambda: train.Patience(epoch=3), r"Patience: no argument 'epoch'; did you mean 'epochs'\?"),
         (lambda: trainer(clipnorm=1), r"Trainer: no argument 'clipnorm'; did you mean 'clip_norm'\?"),
+        (lambda: nn.LeakyReLU(0.1, inplace=True), "LeakyReLU: no argument 'inplace'; leave it out"),
     ],
 )
 def test_a_wrong_keyword_names_the_class_and_the_nearest_argument(make, words):
     with pytest.raises(TypeError, match=words):
         make()
+
+
+PLAIN = [
+    value
+    for value in (*vars(nn).values(), *vars(train).values())
+    if inspect.isclass(value) and issubclass(value, (nn.Module, train.Callback)) and value.__init__ is object.__init__
+]
+
+
+@pytest.mark.parametrize("owner", PLAIN)
+def test_a_class_that_takes_nothing_refuses_everything(owner):
+    with pytest.raises(TypeError, match=f"^{owner.__name__}: takes no arguments, got 3$"):
+        owner(3)
+    with pytest.raises(TypeError, match=f"^{owner.__name__}: no argument 'size'; it has none$"):
+        owner(size=3)
+    owner()
+    assert not inspect.signature(owner).parameters
 
 
 def test_a_misspelt_name_brings_the_nearest():

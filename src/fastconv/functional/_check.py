@@ -341,6 +341,8 @@ def _shape_given(where: str, input_shape: Any, axes: tuple[str, ...]) -> tuple[i
 @functools.cache
 def _keywords(owner: Any) -> tuple[str, ...] | None:
     """Return what a class is called with by name, None where that may be anything."""
+    if owner.__init__ is object.__init__:
+        return ()
     parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
@@ -361,10 +363,25 @@ def unknown(what: str, name: Any, known: Iterable[str | None]) -> str:
     return f"unknown {what} {name!r}; known are {', '.join(names)}{nearest(name, names)}"
 
 
+class _Signature:
+    """What a class is called with, for help, editors and the reference: that of its constructor, not of ``__new__``."""
+
+    def __get__(self, instance: object, owner: Any) -> inspect.Signature:
+        if instance is not None:  # an instance that may be called has the signature of its call
+            raise AttributeError("__signature__")
+        whole = inspect.signature(owner.__init__)
+        own = [] if owner.__init__ is object.__init__ else list(whole.parameters.values())[1:]
+        return whole.replace(parameters=own, return_annotation=inspect.Signature.empty)
+
+
 class Keywords:
     """Base of classes that people make: a keyword that one does not know is refused by its name, with the nearest."""
 
-    def __new__(cls, *_: Any, **given: Any) -> Self:
+    __signature__ = _Signature()
+
+    def __new__(cls, *values: Any, **given: Any) -> Self:
+        if values and cls.__init__ is object.__init__:  # which takes anything from a class with a __new__
+            raise TypeError(f"{cls.__name__}: takes no arguments, got {values[0]!r}")
         known: tuple[str, ...] | None = _keywords(cls) if given else None  # type: ignore[arg-type]
         for name in given:
             if known is not None and name not in known:
@@ -372,6 +389,8 @@ class Keywords:
 
                 near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.startswith(name)]
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+                if name == "inplace":
+                    hint = "leave it out: what can run in place does"
                 raise TypeError(f"{cls.__name__}: no argument {name!r}; {hint}")
         return super().__new__(cls)
 
