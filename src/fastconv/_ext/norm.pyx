@@ -117,10 +117,45 @@ def evaluate(
     cdef real *coef = <real *>&arena[0]
     epilogue.check(sizeof(real), m, c)
     cdef fc_epilogue e = epilogue.e
+    if c == 0:
+        return
+    cdef const real *w = NULL if weight is None else &weight[0]
+    cdef const real *b = NULL if bias is None else &bias[0]
     with nogil:
-        known_coefficients[real](weight, bias, mean, var, eps, c, coef, saved)
+        known_coefficients[real](w, b, &mean[0], &var[0], eps, c, coef, &saved[0, 0], &saved[1, 0])
         if m > 0:
             scale_shift(&x[0, 0], x_row, m, c, coef, e, &y[0, 0], y_row, epilogue.cost)
+
+
+cdef class Coefficients:
+    """The scale and shift that `evaluate` applies, of arrays that stay where they are: a call without arguments.
+
+    Short as the arrays are, looking at seven of them would take most of a call.
+    """
+
+    cdef tuple arrays   # kept alive
+    cdef const void *weight
+    cdef const void *bias
+    cdef const void *mean
+    cdef const void *var
+    cdef void *coef
+    cdef void *saved_mean
+    cdef void *saved_invstd
+    cdef double eps
+    cdef Py_ssize_t c
+    cdef bint single
+
+    def __call__(self):
+        """Set coef (2, C), saved the mean and the inverse standard deviation."""
+        with nogil:
+            if self.single:
+                known_coefficients(<const float *>self.weight, <const float *>self.bias, <const float *>self.mean,
+                                   <const float *>self.var, self.eps, self.c, <float *>self.coef,
+                                   <float *>self.saved_mean, <float *>self.saved_invstd)
+            else:
+                known_coefficients(<const double *>self.weight, <const double *>self.bias, <const double *>self.mean,
+                                   <const double *>self.var, self.eps, self.c, <double *>self.coef,
+                                   <double *>self.saved_mean, <double *>self.saved_invstd)
 
 
 def coefficients(
@@ -132,14 +167,23 @@ def coefficients(
     real[:, ::1] coef,
     real[:, ::1] saved,
 ):
-    """Set coef (2, C) to the scale and shift that `evaluate` applies."""
-    if coef.shape[1] > 0:
-        known_coefficients[real](weight, bias, mean, var, eps, coef.shape[1], &coef[0, 0], saved)
+    """Return `Coefficients` of these arrays; weight and bias may be None."""
+    cdef Coefficients made = Coefficients()
+    made.arrays = (weight, bias, mean, var, coef, saved)
+    made.eps, made.c, made.single = eps, coef.shape[1], sizeof(real) == sizeof(float)
+    made.weight = made.bias = made.mean = made.var = NULL
+    made.coef = made.saved_mean = made.saved_invstd = NULL
+    if made.c > 0:
+        made.weight = NULL if weight is None else &weight[0]
+        made.bias = NULL if bias is None else &bias[0]
+        made.mean, made.var, made.coef = &mean[0], &var[0], &coef[0, 0]
+        made.saved_mean, made.saved_invstd = &saved[0, 0], &saved[1, 0]
+    return made
 
 
 cdef void known_coefficients(
-    const real[::1] weight, const real[::1] bias, const real[::1] mean, const real[::1] var, double eps, Py_ssize_t c,
-    real *coef, real[:, ::1] saved
+    const real *weight, const real *bias, const real *mean, const real *var, double eps, Py_ssize_t c, real *coef,
+    real *saved_mean, real *saved_invstd
 ) noexcept nogil:
     # channel_coefficients by given statistics, to the bit: loops of one kind of work, which compilers turn into vectors
     cdef double invstd[64]
@@ -151,16 +195,16 @@ cdef void known_coefficients(
     cdef double scale
     for first in range(0, c, 64):
         n = min(64, c - first)
-        v, m = &var[first], &mean[first]
-        if weight is not None:
-            w = &weight[first]
-        if bias is not None:
-            b = &bias[first]
+        v, m = var + first, mean + first
+        if weight != NULL:
+            w = weight + first
+        if bias != NULL:
+            b = bias + first
         for i in range(n):
             invstd[i] = 1 / sqrt(v[i] + eps)
         for i in range(n):
-            saved[0, first + i] = m[i]
-            saved[1, first + i] = <real>invstd[i]
+            saved_mean[first + i] = m[i]
+            saved_invstd[first + i] = <real>invstd[i]
         if w != NULL:
             for i in range(n):
                 invstd[i] = w[i] * invstd[i]

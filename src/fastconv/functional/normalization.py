@@ -201,7 +201,7 @@ def batch_norm_coefficients(
         eps,
         coefficients,
         saved,
-    )
+    )()
     return coefficients
 
 

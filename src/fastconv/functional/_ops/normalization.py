@@ -118,7 +118,7 @@ class BatchNorm(Operation):
         (weight, bias, mean, var), calls = _vectors(*f.x[1:5])
         yield from calls
         [out], [saved] = f.y, f.saved
-        yield _coefficients[out.dtype], (weight, bias, mean, var, self.eps, out, saved)
+        yield _coefficients[out.dtype](weight, bias, mean, var, self.eps, out, saved), ()
 
     def backward(self, f: Frame) -> Iterator[Call]:
         x, weight, [saved], [gy] = f.x[0], f.x[1], f.saved, f.gy
