@@ -4,6 +4,7 @@ import gc
 import inspect
 import math
 import pickle
+import re
 import weakref
 
 import numpy as np
@@ -485,3 +486,18 @@ def test_a_loss_that_has_lost_its_way_says_so():
         held.backward()
     with pytest.raises(RuntimeError, match=r"call model\.backward\(loss\.backward\(\)\)"):
         criterion(model(x) * 2, y).backward()
+
+
+@pytest.mark.parametrize("name", ["weight", "pos_weight"])
+@given(st.integers(0, 3), st.floats(-9, -0.25), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_a_weight_that_is_none_is_named_by_its_place(name, rank, wrong, seed):
+    """A single number has no place."""
+    rng = np.random.default_rng(seed)
+    weight = np.ones((2, 3, 4)[3 - rank :])
+    place = tuple(int(i) for i in rng.integers(0, weight.shape))
+    weight[place] = wrong
+    x = np.zeros((2, 3, 4))
+    named = f"{name}[{', '.join(map(str, place))}]" if rank else name
+    with pytest.raises(ValueError, match=rf"logits: {re.escape(f'{named} is {wrong}, but weights')}"):
+        F.binary_cross_entropy_with_logits(x, x, **{name: weight})

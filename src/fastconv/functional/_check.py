@@ -139,6 +139,11 @@ def same_dtype(where: str, optional: Mapping[str, Array | None] | None = None, /
     return dtype
 
 
+def element(name: str, place: tuple[Any, ...]) -> str:
+    """Return the name of an element of an array, for an error message; that of a single number is the array's."""
+    return f"{name}[{', '.join(map(str, place))}]" if place else name
+
+
 def as_labels(where: str, name: str, a: Any, booleans: bool = True) -> Array:
     """Return class numbers of any integer dtype as int64; booleans are the numbers of two classes.
 
@@ -157,7 +162,7 @@ def as_labels(where: str, name: str, a: Any, booleans: bool = True) -> Array:
     check_array(where, name, a)
     if a.dtype.kind == "u" and a.dtype.itemsize == 8 and a.size and int(a.max()) >= 2**63:
         place = np.unravel_index(int(a.argmax()), a.shape)
-        raise ValueError(f"{where}: {name}[{', '.join(map(str, place))}] is {a[place]}, but labels must be below 2**63")
+        raise ValueError(f"{where}: {element(name, place)} is {a[place]}, but labels must be below 2**63")
     return a.astype(np.int64, copy=False)
 
 

@@ -11,6 +11,7 @@ from fastconv.functional._check import (
     by_dtype,
     check_array,
     check_shape,
+    element,
     number,
     same_dtype,
     whole,
@@ -67,7 +68,7 @@ def target_of(
         if not (target >= 0).all():
             place = np.unravel_index(int(np.argmin(target >= 0)), target.shape)
             raise ValueError(
-                f"{where}: target[{', '.join(map(str, place))}] is {target[place]}, but probabilities are at least 0"
+                f"{where}: {element('target', place)} is {target[place]}, but probabilities are at least 0"
             )
         count = float(input.shape[0] * int(np.prod(shape[1:]))) if sample is None else total(sample)
         return Target(None, rows(target, 1), weight, sample, smoothing, count)

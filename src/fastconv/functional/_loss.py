@@ -19,6 +19,7 @@ from fastconv.functional._check import (
     check_out,
     check_rank,
     check_shape,
+    element,
     number,
     same_dtype,
     scratch,
@@ -57,7 +58,7 @@ def labels_and_gaps(
     if first >= 0:
         place = np.unravel_index(first, target.shape)
         raise ValueError(
-            f"{where}: target[{', '.join(map(str, place))}] is {target[place]}, but labels must lie in [0, {classes})"
+            f"{where}: {element('target', place)} is {target[place]}, but labels must lie in [0, {classes})"
         )
     return (np.where(labels == ignore, -1, labels) if gaps else labels), gaps
 
@@ -141,8 +142,8 @@ def amounts(where: str, name: str, weight: Array, dtype: np.dtype) -> Array:
         good = (weight >= 0) & (weight < np.inf)
         if not good.all():
             place = np.unravel_index(int(np.argmin(good)), weight.shape)
-            spot = f"{name}[{', '.join(map(str, place))}]"
-            raise ValueError(f"{where}: {spot} is {weight[place]}, but weights are finite and at least 0")
+            spot, value = element(name, place), weight[place]
+            raise ValueError(f"{where}: {spot} is {value}, but weights are finite and at least 0")
     return as_contiguous(weight)
 
 

@@ -61,6 +61,11 @@ class LeakyReLU(Module):
     ----------
     negative_slope : float
 
+    Raises
+    ------
+    TypeError
+        If the slope is no number.
+
     Examples
     --------
     >>> import numpy as np
@@ -393,6 +398,13 @@ class Softmax(_AlongAxis):
     ----------
     axis : int
 
+    Raises
+    ------
+    TypeError
+        If `axis` is no int.
+    ValueError
+        In forward, if the input has no such axis.
+
     Examples
     --------
     >>> import numpy as np
@@ -415,6 +427,13 @@ class LogSoftmax(_AlongAxis):
     Parameters
     ----------
     axis : int
+
+    Raises
+    ------
+    TypeError
+        If `axis` is no int.
+    ValueError
+        In forward, if the input has no such axis.
 
     Examples
     --------

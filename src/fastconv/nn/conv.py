@@ -274,6 +274,11 @@ class ConvTranspose1d(_ConvTranspose):
     kernel_size, stride, padding, output_padding, dilation : int
     bias : bool
 
+    Raises
+    ------
+    ValueError
+        As `ConvTranspose2d`.
+
     Examples
     --------
     >>> import numpy as np

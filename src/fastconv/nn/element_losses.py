@@ -39,6 +39,11 @@ class MSELoss(_ElementLoss):
     ----------
     reduction : "mean", "sum" or "none"
 
+    Raises
+    ------
+    ValueError
+        If `reduction` is another word; when it is called, if the shapes differ.
+
     Examples
     --------
     >>> import numpy as np
@@ -59,6 +64,11 @@ class L1Loss(_ElementLoss):
     Parameters
     ----------
     reduction : "mean", "sum" or "none"
+
+    Raises
+    ------
+    ValueError
+        If `reduction` is another word; when it is called, if the shapes differ.
 
     Examples
     --------
@@ -154,6 +164,13 @@ class BCEWithLogitsLoss(_ElementLoss):
         Multiplies the losses; it goes with the output's shape by NumPy's rules.
     pos_weight : number or array, optional
         What a yes weighs beside a no.
+
+    Raises
+    ------
+    ValueError
+        If `reduction` is another word; when it is called, if shapes do not fit, or a weight is negative or not finite.
+    TypeError
+        If a weight is no number.
 
     Examples
     --------

@@ -21,6 +21,8 @@ class _Affine(Module):
 class GroupNorm(_Affine):
     """Normalise groups of channels of each sample: see :func:`fastconv.functional.group_norm`.
 
+    Inputs are (N, C), (N, C, L) or (N, C, H, W).
+
     Parameters
     ----------
     num_groups : int
@@ -124,6 +126,11 @@ class InstanceNorm2d(_InstanceNorm):
     ----------
     num_features, eps, affine
         As of `InstanceNorm1d`.
+
+    Raises
+    ------
+    ValueError
+        As `InstanceNorm1d`.
 
     Examples
     --------
@@ -244,11 +251,20 @@ class LayerNorm2d(_Affine):
 class LocalResponseNorm(Module):
     """Divide by a power of neighbouring channels' mean square: see :func:`fastconv.functional.local_response_norm`.
 
+    Inputs are (N, C, L) or (N, C, H, W).
+
     Parameters
     ----------
     size : int
         Channels of a window.
     alpha, beta, k : float
+
+    Raises
+    ------
+    ValueError
+        If `size` is below 1; in forward, if the input has another rank.
+    TypeError
+        If an argument is no number.
 
     Examples
     --------

@@ -314,6 +314,8 @@ class CrossEntropyLoss(Loss):
 class MultiMarginLoss(Loss):
     """The multi-class hinge: see :func:`fastconv.functional.multi_margin_loss`.
 
+    It is called with scores (N, C), (N, C, L) or (N, C, H, W) and integer labels (N,), (N, L) or (N, H, W).
+
     K. Crammer and Y. Singer, JMLR 2001, whose hinge takes the worst class; the mean of all is PyTorch's.
 
     Parameters
@@ -321,6 +323,13 @@ class MultiMarginLoss(Loss):
     margin : float
         How far the score of the label must be ahead.
     reduction : "mean", "sum" or "none"
+
+    Raises
+    ------
+    ValueError
+        If `reduction` is another word; when it is called, if shapes do not fit, or a label is out of range.
+    TypeError
+        If `margin` is no number; when it is called with a sample_weight.
 
     Examples
     --------
@@ -354,6 +363,9 @@ class MultiMarginLoss(Loss):
 
 class DiceLoss(Loss):
     """What output and target do not overlap, of each sample and class: see :func:`fastconv.functional.dice_loss`.
+
+    It is called with scores (N, C), (N, C, L) or (N, C, H, W) and integer labels (N,), (N, L) or (N, H, W), or masks of
+    the scores' shape.
 
     Parameters
     ----------

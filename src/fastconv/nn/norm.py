@@ -97,6 +97,11 @@ class BatchNorm2d(_BatchNorm):
     num_features, eps, momentum, affine
         As of `BatchNorm1d`.
 
+    Raises
+    ------
+    ValueError
+        As `BatchNorm1d`.
+
     Examples
     --------
     >>> import numpy as np

@@ -12,7 +12,7 @@ Border = Size | tuple[tuple[int, int], tuple[int, int]]
 
 
 class MaxPool2d(Module):
-    """The largest element of each window: see :func:`fastconv.functional.max_pool2d`.
+    """The largest element of each window of images (N, C, H, W): see :func:`fastconv.functional.max_pool2d`.
 
     Parameters
     ----------
@@ -26,6 +26,12 @@ class MaxPool2d(Module):
         Round the output size up.
     return_indices : bool
         Return the indices ``h * W + w`` of the maxima, too, as :class:`MaxUnpool2d` takes them.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range; in forward, if padding is not smaller than the kernel, the input has another
+        rank, or a window is larger than the padded input.
 
     Examples
     --------
@@ -59,7 +65,7 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """The mean of each window: see :func:`fastconv.functional.avg_pool2d`.
+    """The mean of each window of images (N, C, H, W): see :func:`fastconv.functional.avg_pool2d`.
 
     Parameters
     ----------
@@ -73,6 +79,12 @@ class AvgPool2d(Module):
     count_include_pad : bool
         Whether padding counts in the divisor.
     dilation : int or pair of int
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range; in forward, if padding is not smaller than the kernel, the input has another
+        rank, or a window is larger than the padded input.
 
     Examples
     --------
@@ -119,6 +131,13 @@ class MaxUnpool2d(Module):
         The kernel size by default.
     padding : int or pair of int
 
+    Raises
+    ------
+    ValueError
+        If a number is out of its range; in forward, if shapes do not fit, or an index lies outside of the image.
+    TypeError
+        In forward, if the indices are not int64.
+
     Examples
     --------
     >>> import numpy as np
@@ -140,7 +159,7 @@ class MaxUnpool2d(Module):
 
 
 class MaxPool1d(Module):
-    """The largest element of each window of a signal: see :func:`fastconv.functional.max_pool1d`.
+    """The largest element of each window of signals (N, C, L): see :func:`fastconv.functional.max_pool1d`.
 
     Parameters
     ----------
@@ -154,6 +173,12 @@ class MaxPool1d(Module):
         Round the output size up.
     return_indices : bool
         Return the places of the maxima, too.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range; in forward, if padding is not smaller than the kernel, the input has another
+        rank, or a window is larger than the padded input.
 
     Examples
     --------
@@ -184,7 +209,7 @@ class MaxPool1d(Module):
 
 
 class AvgPool1d(Module):
-    """The mean of each window of a signal: see :func:`fastconv.functional.avg_pool1d`.
+    """The mean of each window of signals (N, C, L): see :func:`fastconv.functional.avg_pool1d`.
 
     Parameters
     ----------
@@ -197,6 +222,12 @@ class AvgPool1d(Module):
         Round the output size up.
     count_include_pad : bool
         Whether padding counts in the divisor.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range; in forward, if padding is not smaller than the kernel, the input has another
+        rank, or a window is larger than the padded input.
 
     Examples
     --------
@@ -225,12 +256,19 @@ class AvgPool1d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """Means over windows that divide the image into `output_size`, an int or a pair (None keeps a side).
+    """Means over windows that divide the images (N, C, H, W) into `output_size`.
+
+    See :func:`fastconv.functional.adaptive_avg_pool2d`.
 
     Parameters
     ----------
     output_size : int or pair of int or None
         Rows and columns of the result; None keeps the input's.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1; in forward, if the input has another rank.
 
     Examples
     --------
@@ -252,16 +290,21 @@ class AdaptiveAvgPool2d(Module):
 
 
 class AdaptiveMaxPool2d(Module):
-    """The largest elements of windows that divide the image into `output_size`, an int or a pair (None keeps a side).
+    """The largest elements of windows that divide the images (N, C, H, W) into `output_size`.
 
-    With `return_indices` their indices ``h * W + w`` are returned, too.
+    See :func:`fastconv.functional.adaptive_max_pool2d`.
 
     Parameters
     ----------
     output_size : int or pair of int or None
         Rows and columns of the result; None keeps the input's.
     return_indices : bool
-        Also return where the maxima lie.
+        Return the indices ``h * W + w`` of the maxima, too.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1; in forward, if the input has another rank.
 
     Examples
     --------

@@ -17,6 +17,13 @@ class PixelShuffle(Module):
     upscale_factor : int
         r; its square divides the number of channels.
 
+    Raises
+    ------
+    ValueError
+        If the factor is below 1; in forward, if its square does not divide the channels.
+    TypeError
+        If it is no whole number.
+
     Examples
     --------
     >>> import numpy as np
@@ -38,10 +45,19 @@ class PixelShuffle(Module):
 class ChannelShuffle(Module):
     """The channels of several groups, dealt out in turns: see :func:`fastconv.functional.channel_shuffle`.
 
+    Inputs are (N, C), (N, C, L) or (N, C, H, W).
+
     Parameters
     ----------
     groups : int
         Divides the number of channels.
+
+    Raises
+    ------
+    ValueError
+        If `groups` is below 1; in forward, if it does not divide the channels.
+    TypeError
+        If it is no whole number.
 
     Examples
     --------
@@ -59,12 +75,17 @@ class ChannelShuffle(Module):
 
 
 class ZeroPad2d(Module):
-    """Zeros around images; `padding` is an int or (left, right, top, bottom), and negative numbers cut.
+    """Zeros around images (N, C, H, W): see :func:`fastconv.functional.pad`.
 
     Parameters
     ----------
     padding : int or (left, right, top, bottom)
         Pixels; negative numbers cut off.
+
+    Raises
+    ------
+    ValueError
+        If `padding` is no int or four; in forward, if the input has another rank, or more is cut than there is.
 
     Examples
     --------
@@ -87,9 +108,7 @@ class ZeroPad2d(Module):
 
 
 class ReflectionPad2d(Module):
-    """A border that mirrors the image: see :func:`fastconv.functional.reflection_pad2d`.
-
-    `padding` is an int or (left, right, top, bottom), smaller than the image.
+    """A border that mirrors the images (N, C, H, W): see :func:`fastconv.functional.reflection_pad2d`.
 
     Parameters
     ----------

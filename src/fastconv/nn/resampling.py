@@ -8,7 +8,7 @@ from fastconv.nn.base import Module
 
 
 class Upsample(Module):
-    """Images in another size: see :func:`fastconv.functional.interpolate`.
+    """Images (N, C, H, W) in another size: see :func:`fastconv.functional.interpolate`.
 
     Parameters
     ----------

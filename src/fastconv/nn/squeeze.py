@@ -9,7 +9,7 @@ from fastconv.nn.pooling import AdaptiveAvgPool2d
 
 
 class SqueezeExcitation(Module):
-    """Scale each channel of an image by a number that a small net makes of all channels' means.
+    """Scale each channel of images (N, C, H, W) by a number that a small net makes of all channels' means.
 
     J. Hu, L. Shen and G. Sun, "Squeeze-and-excitation networks", CVPR 2018.
 
