@@ -122,6 +122,7 @@ def test_from_the_command_line(folder):
     told = json.loads(tested.output.splitlines()[-1])
     assert told["test_accuracy"] == 1.0
     assert told["by_class"]["dark"]["recall"] == 1.0
+    assert told["samples"] == sum(found["samples"] for found in told["by_class"].values())
     guessed = CliRunner().invoke(main, ["predict", str(run), str(folder / "light" / "1.png"), "--json"])
     assert json.loads(guessed.output)["predictions"][0]["class"] == "light"
     listed = CliRunner().invoke(main, ["runs", "list", str(folder.parent)])

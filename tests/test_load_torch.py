@@ -98,3 +98,10 @@ def test_without_torch_its_files_say_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "net.pth").write_bytes(b"PK")
     with pytest.raises(ImportError, match="safetensors"):
         serialize.load_torch(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n", b"weights\n"])
+def test_what_torch_never_wrote_does_not_ask_for_torch(tmp_path, content):
+    (tmp_path / "cat.png").write_bytes(content)
+    with pytest.raises(serialize.ModelFileError, match="it is no file of weights"):
+        serialize.load_torch(tmp_path / "cat.png")

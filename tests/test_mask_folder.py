@@ -350,6 +350,7 @@ def test_what_a_net_is_tested_by(scenes, run):
     ious = [figures["iou"] for figures in tested["by_class"].values()]
     assert np.mean(ious) == pytest.approx(tested["test_iou"])
     assert "mean IoU" in call("eval", out)
+    assert tested["samples"] < tested["by_class"]["ground"]["samples"]  # images, and pixels of theirs
 
 
 def test_masks_are_written(scenes, run, tmp_path):
@@ -396,7 +397,7 @@ def test_the_report_shows_masks(run):
 
     out, _ = run
     sheet = sheet_of(out / "test.json")
-    assert sheet["pixels"]
+    assert sheet["samples"] == "pixels"
     assert sheet["worst"]
     assert all(w["width"] == 3 * w["height"] for w in sheet["worst"])
 

@@ -24,7 +24,7 @@ def test_precision_and_recall_are_counted(pairs):
     for k, found in enumerate(by_class(confusion)):
         own, said = [p for p in pairs if p[0] == k], [p for p in pairs if p[1] == k]
         both = len([p for p in own if p[1] == k])
-        assert (found["images"], found["right"]) == (len(own), both)
+        assert (found["samples"], found["right"]) == (len(own), both)
         assert found["recall"] == (both / len(own) if own else None)
         assert found["precision"] == (both / len(said) if said else None)
 
@@ -78,6 +78,11 @@ def test_told_and_shown(tmp_path, shape, dtype, levels):
     sheet = sheet_of(tmp_path / "test.json")
     assert sheet["confusion"] == found.confusion.tolist()
     assert [row[0] for row in sheet["rows"]] == list("abcde")
+    assert [row[1] for row in sheet["rows"]] == found.confusion.sum(axis=1).tolist()
+    for one in value["by_class"]:
+        one["images"] = one.pop("samples")
+    (tmp_path / "test.json").write_text(json.dumps(value))  # as runs of earlier versions have it
+    assert sheet_of(tmp_path / "test.json") == sheet
     first, mistake = value["worst"][0], mistakes.worst[0]
     height, width, channels = first["shape"]
     pixels = np.frombuffer(base64.b64decode(first["pixels"]), np.uint8).reshape(height, width, channels)
@@ -89,6 +94,7 @@ def test_told_and_shown(tmp_path, shape, dtype, levels):
 
 @pytest.mark.parametrize(("spoil", "said"), [
     (lambda v: v["classes"].pop(), "4 classes, but figures of another number"),
+    (lambda v: v["by_class"][1].pop("samples"), "does not say how many samples each class has"),
     (lambda v: v["confusion"][0].pop(), "5 classes, but figures"),
     (lambda v: v["worst"][0].update(label=5), "between classes 5"),
     (lambda v: v["worst"][0].update(pixels="AAAA"), "3 bytes for an image of"),

@@ -124,7 +124,7 @@ def test_lenet5_on_mnist_is_healthy(data_root):
     report = check(s.model, s.train, s.validation, loss=s.loss, optimizer=s.trainer.optimizer)
     print(f"\nlenet5 on MNIST: {report.closing()}")
     assert report.verdict < Verdict.WRONG, report
-    assert report["data"].figures["training"]["images"] == 54_000
+    assert report["data"].figures["training"]["samples"] == 54_000
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])

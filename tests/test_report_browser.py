@@ -187,8 +187,8 @@ class TestBrowser:
 
     def test_one_run_has_the_page_to_itself(self, opened, tmp_path):
         folder = write_run(tmp_path / "runs" / "alone", steps=10)
-        classes = [{"images": 4, "right": 3, "precision": 1.0, "recall": 0.75},
-                   {"images": 4, "right": 4, "precision": 0.8, "recall": 1.0}]  # fmt: skip
+        classes = [{"samples": 4, "right": 3, "precision": 1.0, "recall": 0.75},
+                   {"samples": 4, "right": 4, "precision": 0.8, "recall": 1.0}]  # fmt: skip
         worst = {"image": "<b>0</b>", "label": 0, "taken": 1, "own": 0.1, "chance": 0.9, "shape": [1, 2, 1]}
         test = {"classes": ["cat", "dog"], "confusion": [[3, 1], [0, 4]], "by_class": classes}
         write(folder / "test.json", {**test, "worst": [{**worst, "pixels": "AP8="}]})

@@ -257,6 +257,8 @@ def test_numbers_from_training_to_the_page(houses, tmp_path):
     assert tested["test_mae"] == pytest.approx(result["test_mae"], rel=1e-5)
     assert tested["test_r2"] == pytest.approx(result["test_r2"], rel=1e-5)
     assert tested["test_mae"] < 0.3 * tested["test_mae_of_mean"]
+    assert tested["samples"] == 48
+    assert "on 48 test rows of" in ran("eval", out)
 
     # whoever predicts needs no targets, and may have the columns in another order
     table = read_table(houses)
@@ -291,10 +293,15 @@ def test_classes_from_training_to_predictions(flowers, tmp_path):
     tested = json.loads(ran("eval", out, "--json").splitlines()[-1])
     assert tested["test_accuracy"] > 0.9
     assert set(tested["by_class"]) == {"rose", "daisy", "tulip"}
+    assert tested["samples"] == sum(found["samples"] for found in tested["by_class"].values()) == 30
+    assert all(set(one) == {"row", "class", "taken_for", "own", "chance"} for one in tested["worst"])
     assert "rows  right" in ran("eval", out)
+    from fastconv.viz.report.content import describe
+
+    assert describe(out, "run")[1]["test"]["samples"] == "rows"
     other = written(tmp_path / "other.csv", [["0", "0", "0", "0", "rose"], ["6", "6", "6", "6", "tulip"]])
     whole = json.loads(ran("eval", out, "--dataset", other, "--json").splitlines()[-1])
-    assert (whole["test_accuracy"], whole["by_class"]["daisy"]["images"]) == (1.0, 0)
+    assert (whole["test_accuracy"], whole["by_class"]["daisy"]["samples"]) == (1.0, 0)
     for path in (other, written(tmp_path / "bare.csv", [["0"] * 4, ["6"] * 4])):
         rows = json.loads(ran("predict", out, path, "--json", "--top", 2).splitlines()[-1])["predictions"]
         assert [row["class"] for row in rows] == ["rose", "tulip"]

@@ -192,7 +192,8 @@ def saved(tmp_path, arrays):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: s.pop("0.weight"), "not the weights of this net: 1 of its 8 arrays are missing, as 0.weight"),
+        (lambda s: s.pop("0.weight"), "not the weights of mnist-small: 1 of its 8 arrays are missing, as 0.weight"),
+        (lambda s: s.pop("0.weight"), "model has to be the net that they are of, instead of mnist-small"),
         (lambda s: s.update({"0.weight": np.zeros((2, 2), np.float32)}), r"0.weight has shape \(2, 2\) there"),
         (lambda s: s["0.weight"].fill(np.nan), "0.weight holds numbers that are not finite"),
         (lambda s: s.clear(), "holds no weights"),

@@ -104,7 +104,8 @@ def by_class(figures: list[dict[str, Any]], confusion: np.ndarray, classes: tupl
         counts = confusion[label].copy()
         counts[label] = 0
         mistaken = int(counts.argmax())
-        share = counts[mistaken] / found["images"] if found["images"] else 0.0
+        share = counts[mistaken] / found["samples"] if found["samples"] else 0.0
         wrong = f"{classes[mistaken]} ({percent(share)})" if share else ""
-        rows.append((name, f"{found['images']:,}", *(percent(found[k]) for k in ("iou", "precision", "recall")), wrong))
+        shares = (percent(found[k]) for k in ("iou", "precision", "recall"))
+        rows.append((name, f"{found['samples']:,}", *shares, wrong))
     return table(rows, numbers=frozenset({1, 2, 3, 4}))

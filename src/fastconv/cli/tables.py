@@ -129,9 +129,9 @@ def _name(one: dict[str, Any], several: bool) -> tuple[str, ...]:
     return (*((one["file"],) if several else ()), str(one["row"]))
 
 
-def figures(found: dict[str, float], target: str, rows: int) -> str:
-    """Return for people how far predicted numbers are off."""
-    lines = [(f"test of {target}", f"{rows:,} rows")]
+def figures(found: dict[str, float], target: str, tested: str) -> str:
+    """Return for people how far predicted numbers are off, on how many samples."""
+    lines = [(f"test of {target}", tested)]
     lines += [(text, f"{found[name]:.5g}") for name, text in FIGURES.items()]
     return table(lines, numbers=frozenset({1}))
 

@@ -329,8 +329,8 @@ def _closing(result: dict[str, Any], found: Evaluation, dataset: Dataset, test: 
     digest = f"\nstate sha256   {result['state_sha256']}"
     if found.accuracy is None:
         figures = "" if test is None else tables.one_line(test["figures"])
-        return f"{trained}\n{'test':<14} {figures}, loss {found.loss:.4f} on {found.samples:,} rows{digest}"
-    share = f"{round(found.accuracy * found.samples):,} of {found.samples:,} {'rows' if dataset.columns else 'images'}"
+        return f"{trained}\n{'test':<14} {figures}, loss {found.loss:.4f} on {found.samples:,} {dataset.noun}s{digest}"
+    share = f"{round(found.accuracy * found.samples):,} of {found.samples:,} {dataset.noun}s"
     if dataset.per_pixel and found.confusion is not None:
         share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} pixels"
     return (

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fastconv.data import Dataset
+    from fastconv.train import Evaluation
+    from fastconv.train.mistakes import Mistakes
     from fastconv.train.usable import Usable
 
 _AT_A_TIME = 64  # images
@@ -64,7 +66,7 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
         from fastconv import config
         from fastconv.train import evaluate as run_over
         from fastconv.train import read_record, state_sha256
-        from fastconv.train.mistakes import Mistakes, by_class, name, residuals
+        from fastconv.train.mistakes import Mistakes
         from fastconv.train.setup import evaluation_batches, loss_of
         from fastconv.train.usable import load_usable
 
@@ -73,63 +75,65 @@ def evaluate(net: Path, dataset: str | None, normalize: str | None, threads: int
         samples = tables.tested_on(usable, dataset) if usable.columns else _tested_on(usable, dataset)
         batches = evaluation_batches(samples.test, usable.standardizer, usable.scale)
         mistakes = Mistakes()
-        pixels = usable.per_pixel
         found = run_over(
             usable.model, loss_of(samples), batches, confusion=None if usable.scale else True, watch=mistakes,
-            metrics="iou" if pixels else None,
+            metrics="iou" if usable.per_pixel else None,
         )  # fmt: skip
-    model = usable.name
-    about = {
-        "train_seconds": result.get("train_seconds"), "steps": result.get("steps"), "isa": config.isa(),
-        "threads": config.threads(), "state_sha256": state_sha256(usable.model),
-    }  # fmt: skip
-    if usable.scale is not None:
-        true, predicted = samples.test.labels, usable.numbers(samples.test.images)
-        off = residuals(true, predicted)
-        if as_json:
-            named = {f"test_{name}": value for name, value in off.items()}
-            print_json({"dataset": samples.name, "model": model, "test_loss": found.loss, **named, **about})
-            return
-        click.echo(f"{printable(model)} on {found.samples:,} rows of {printable(samples.name)}\n")
-        click.echo(f"{tables.figures(off, samples.target, found.samples)}\n\n{tables.worst(true, predicted)}")
-        click.echo(f"\nstate sha256   {about['state_sha256']}")
-        return
-    assert found.confusion is not None
-    assert found.accuracy is not None
+        told, shown = _numbers(usable, samples, found) if usable.scale else _classes(samples, found, mistakes)
+    sha256 = state_sha256(usable.model)
     if as_json:
         print_json({
-            "dataset": samples.name,
-            "model": model,
-            "test_accuracy": found.accuracy,
-            "test_loss": found.loss,
-            **{f"test_{name}": value for name, value in found.metrics.items()},
-            **about,
-            "by_class": dict(zip(samples.classes, by_class(found.confusion), strict=True)),
-            "worst": [
-                {"image": name(samples.test.images, m.row), "class": samples.classes[m.label],
-                 "taken_for": samples.classes[m.taken], "own": m.own, "chance": m.chance}
-                for m in mistakes.worst
-            ],
+            "dataset": samples.name, "model": usable.name, "samples": found.samples, "test_loss": found.loss, **told,
+            "train_seconds": result.get("train_seconds"), "steps": result.get("steps"), "isa": config.isa(),
+            "threads": config.threads(), "state_sha256": sha256,
         })  # fmt: skip
         return
-    what = "rows" if samples.columns else "images"
-    click.echo(f"{printable(model)} on {found.samples:,} test {what} of {printable(samples.name)}\n")
-    figures = masks.by_class if pixels else partial(_by_class, what)
-    click.echo(figures(by_class(found.confusion), found.confusion, samples.classes))
+    click.echo(
+        f"{printable(usable.name)} on {found.samples:,} test {samples.noun}s of {printable(samples.name)}\n\n{shown}\n"
+        f"state sha256   {sha256}"
+    )
+
+
+def _numbers(usable: Usable, samples: Dataset, found: Evaluation) -> tuple[dict[str, Any], str]:
+    """Return how far predicted numbers are off, for JSON and for people."""
+    from fastconv.train.mistakes import residuals
+
+    true, predicted = samples.test.labels, usable.numbers(samples.test.images)
+    off = residuals(true, predicted)
+    figures = tables.figures(off, samples.target, f"{len(true):,} {samples.noun}s")
+    shown = f"{figures}\n\n{tables.worst(true, predicted)}\n\n{'test loss':<14} {found.loss:.4f}"
+    return {f"test_{name}": value for name, value in off.items()}, shown
+
+
+def _classes(samples: Dataset, found: Evaluation, mistakes: Mistakes) -> tuple[dict[str, Any], str]:
+    """Return which classes are taken for which, for JSON and for people."""
+    from fastconv.train.mistakes import by_class, name
+
+    assert found.confusion is not None
+    assert found.accuracy is not None
+    pixels, classes, figures = samples.per_pixel, samples.classes, by_class(found.confusion)
+    told = {
+        "test_accuracy": found.accuracy,
+        **{f"test_{name}": value for name, value in found.metrics.items()},
+        "by_class": dict(zip(classes, figures, strict=True)),
+        "worst": [
+            {samples.noun: name(samples.test.images, m.row), "class": classes[m.label], "taken_for": classes[m.taken],
+             "own": m.own, "chance": m.chance}
+            for m in mistakes.worst
+        ],
+    }  # fmt: skip
+    table_of = masks.by_class if pixels else partial(_by_class, f"{samples.noun}s")
+    shown = table_of(figures, found.confusion, classes) + "\n"
     if mistakes.worst:
         rows = [("worst mistakes", "class", "taken for", "wrong pixels" if pixels else "probability")]
         rows += [
-            (name(samples.test.images, m.row), samples.classes[m.label], samples.classes[m.taken], percent(m.chance))
+            (name(samples.test.images, m.row), classes[m.label], classes[m.taken], percent(m.chance))
             for m in mistakes.worst[:_WORST]
         ]
-        click.echo("\n" + table(rows, numbers=frozenset({3})))
-    what = "pixels" if pixels else what
-    share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} {what}"
-    iou = f"\n{'mean IoU':<14} {percent(found.metrics['iou'])}" if pixels else ""
-    click.echo(
-        f"{iou}\ntest accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
-        f"\nstate sha256   {about['state_sha256']}"
-    )
+        shown += "\n" + table(rows, numbers=frozenset({3})) + "\n"
+    share = f"{int(found.confusion.trace()):,} of {int(found.confusion.sum()):,} {'pixel' if pixels else samples.noun}s"
+    iou = f"{'mean IoU':<14} {percent(found.metrics['iou'])}\n" if pixels else ""
+    return told, f"{shown}\n{iou}test accuracy  {percent(found.accuracy)} ({share}), loss {found.loss:.4f}"
 
 
 def _tested_on(usable: Usable, dataset: str | None) -> Dataset:
@@ -170,7 +174,7 @@ def _by_class(what: str, figures: list[dict[str, Any]], confusion: np.ndarray, c
         mistaken = int(counts.argmax())
         wrong = f"{classes[mistaken]} ({counts[mistaken]}×)" if counts[mistaken] else ""
         shares = (percent(found[share]) for share in ("precision", "recall"))
-        rows.append((name, f"{found['images']:,}", f"{found['right']:,}", *shares, wrong))
+        rows.append((name, f"{found['samples']:,}", f"{found['right']:,}", *shares, wrong))
     return table(rows, numbers=frozenset({1, 2, 3, 4}))
 
 

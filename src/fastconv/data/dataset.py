@@ -119,7 +119,7 @@ class Dataset:
                 check_labels(labels[labels != IGNORED] if masks else labels, len(self.classes), where)
             if images.shape[1:] != self.train.images.shape[1:]:
                 raise ValueError(
-                    f"Dataset {self.name}: images of train and {part} differ in shape: "
+                    f"Dataset {self.name}: {self.noun}s of train and {part} differ in shape: "
                     f"{self.train.images.shape[1:]} and {images.shape[1:]}"
                 )
 
@@ -135,6 +135,11 @@ class Dataset:
         return self.train.labels.ndim == 3
 
     @property
+    def noun(self) -> str:
+        """What a sample is called: a "row" of a table, else an "image"."""
+        return "row" if self.columns else "image"
+
+    @property
     def numbers(self) -> bool:
         """Whether what is told of a sample is a number, rather than a class."""
         return self.train.labels.dtype.kind == "f"
@@ -147,7 +152,7 @@ class Dataset:
     def __repr__(self) -> str:
         """Name, sizes and shape; never the pixels."""
         told = f"numbers {self.target}" if self.numbers else f"{len(self.classes)} classes"
-        kind = f"rows of {len(self.columns)} columns" if self.columns else f"images of {self.shape}"
+        kind = f"{self.noun}s of " + (f"{len(self.columns)} columns" if self.columns else f"{self.shape}")
         return (
             f"Dataset({self.name!r}, {told}, {len(self.train.labels)} training and {len(self.test.labels)} test {kind})"
         )

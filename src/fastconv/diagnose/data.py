@@ -13,7 +13,7 @@ import numpy as np
 from fastconv import functional as F
 from fastconv.diagnose.expected import against_statistics
 from fastconv.diagnose.numbers import numbers_in_order
-from fastconv.diagnose.report import Finding
+from fastconv.diagnose.report import ROWS, Finding
 from fastconv.diagnose.subject import Inputs, Subject
 
 __all__ = ["check_data"]
@@ -44,7 +44,7 @@ _COLUMNS = 4096  # pixels compared at most
 
 def check_data(subject: Subject) -> Finding:
     """Look at every image and label: shapes, ranges, balance, copies, and whether labels follow images."""
-    finding = Finding("data", "Data")
+    finding = subject.finding("data", "Data")
     parts = {"training": subject.train}
     if subject.validation is not None:
         parts["validation"] = subject.validation
@@ -70,7 +70,7 @@ def check_data(subject: Subject) -> Finding:
     against_statistics(finding, subject)
     if not finding.remarks:
         finding.good(
-            "Standardised, balanced, without copies or damaged values; labels follow the images: "
+            f"Standardised, balanced, without copies or damaged values; labels follow the {finding.sample}s: "
             f"{finding.figures['neighbour_agreement']:.0%} share their nearest neighbour's."
             if "neighbour_agreement" in finding.figures
             else "Standardised, without copies or damaged values."
@@ -133,17 +133,17 @@ def _measure(inputs: Inputs) -> _Measured:
 def _sizes(finding: Finding, subject: Subject, measured: dict[str, _Measured]) -> None:
     train = measured["training"]
     shape = subject.train.images.shape[1:]
-    size = f"of {shape[0]} pixels" if subject.train.rows else "×".join(map(str, shape))
+    size = f"of {shape[0]} {finding.words.value}s" if finding.words is ROWS else "×".join(map(str, shape))
     aside = "" if subject.validation is None else f", {len(subject.validation):,} for validation"
     classes = "" if subject.classes is None else f", {subject.classes} classes"
     finding.summary = (
-        f"{len(subject.train):,} training images {size}{aside}{classes}\n"
+        f"{len(subject.train):,} training {finding.sample}s {size}{aside}{classes}\n"
         f"values {train.low:.3g} to {train.high:.3g}, mean {train.mean:.3f}, deviation {train.deviation:.3f}; "
-        f"{train.constant} of {train.pixels} pixels never change"
+        f"{train.constant} of {train.pixels} {finding.words.value}s never change"
     )
     finding.figures |= {"shape": shape, "classes": subject.classes} | {
         name: {
-            "images": m.count, "low": m.low, "high": m.high, "mean": m.mean, "deviation": m.deviation,
+            "samples": m.count, "low": m.low, "high": m.high, "mean": m.mean, "deviation": m.deviation,
             "constant_pixels": m.constant, "blank_images": m.blank,
         }
         for name, m in measured.items()
@@ -154,9 +154,9 @@ def _finite(finding: Finding, name: str, inputs: Inputs) -> None:
     bad = np.flatnonzero(~inputs.finite)
     if len(bad):
         finding.wrong(
-            f"{len(bad)} {name} {'image holds' if len(bad) == 1 else 'images hold'} NaN or infinity, "
+            f"{len(bad)} {name} {finding.sample}{' holds' if len(bad) == 1 else 's hold'} NaN or infinity, "
             f"the first is number {bad[0]}: one of them makes every weight NaN.",
-            "Leave these images out, or mend what makes them.",
+            f"Leave these {finding.sample}s out, or mend what makes them.",
         )
     if inputs.targets.dtype.kind == "f" and not np.isfinite(inputs.targets).all():
         finding.wrong(f"Some {name} targets are NaN or infinite.", "Leave these samples out.")
@@ -164,10 +164,11 @@ def _finite(finding: Finding, name: str, inputs: Inputs) -> None:
 
 def _scale(finding: Finding, train: _Measured) -> None:
     size = math.hypot(train.mean, train.deviation)
-    advice = "Standardise: subtract the training images' mean, divide by their deviation (data.Standardizer)."
+    images = f"{finding.sample}s"
+    advice = f"Standardise: subtract the training {images}' mean, divide by their deviation (data.Standardizer)."
     if train.deviation == 0:
-        finding.wrong(f"Every value of every training image is {train.low:.3g}: there is nothing to learn from.",
-                      "Look at how the images are read.")  # fmt: skip
+        finding.wrong(f"Every value of all training {images} is {train.low:.3g}: there is nothing to learn from.",
+                      f"Look at how the {images} are read.")  # fmt: skip
         return
     strayed = max(size, 1 / size)
     if strayed > STRAYED:
@@ -189,12 +190,14 @@ def _scale(finding: Finding, train: _Measured) -> None:
 def _constant(finding: Finding, train: _Measured) -> None:
     if 2 * train.constant > train.pixels and train.deviation > 0:
         finding.suspicious(
-            f"{train.constant} of {train.pixels} pixels are the same in all images: more than half tell nothing.",
-            "Look at a few images; crop them if only the middle is used.",
+            f"{train.constant} of {train.pixels} {finding.words.value}s are the same in all {finding.sample}s: more "
+            "than half tell nothing.",
+            f"Look at a few {finding.sample}s; leave out what never changes, or crop to the middle.",
         )
     if 0 < train.count < 100 * train.blank and train.deviation > 0:
         finding.suspicious(
-            f"{train.blank} training images are of one value all over.", "Look at how the images are read."
+            f"{train.blank} training {finding.sample}s are of one value all over.",
+            f"Look at how the {finding.sample}s are read.",
         )
 
 
@@ -210,9 +213,10 @@ def _same_scale(finding: Finding, train: _Measured, other: _Measured) -> None:
     if shift > max(error, 0.1) or not 1 / (1.1 + error) < stretch < 1.1 + error:
         remark = finding.wrong if shift > 1 or not 0.5 < stretch < 2 else finding.suspicious
         remark(
-            f"Validation images have mean {other.mean:.3g} and deviation {other.deviation:.3g}, training images "
-            f"{train.mean:.3g} and {train.deviation:.3g}: the net is judged on another kind of input.",
-            "Standardise both with the training images' figures.",
+            f"Validation {finding.sample}s have mean {other.mean:.3g} and deviation {other.deviation:.3g}, training "
+            f"{finding.sample}s {train.mean:.3g} and {train.deviation:.3g}: the net is judged on another kind of "
+            "input.",
+            f"Standardise both with the training {finding.sample}s' figures.",
         )
 
 
@@ -242,7 +246,7 @@ def _balance(finding: Finding, subject: Subject, classes: int) -> None:
         tested = held is not None and bool(held[missing].any())
         remark = finding.wrong if tested else finding.suspicious
         remark(
-            f"No training image of class {_listed(missing)}"
+            f"No training {finding.sample} of class {_listed(missing)}"
             + (", but validation has some: the net is tested on what it never saw." if tested else "."),
             "Look at how the set was parted; shuffle before parting." if tested
             else "Labels count from 0; give the model no score for classes that never occur.",
@@ -250,8 +254,9 @@ def _balance(finding: Finding, subject: Subject, classes: int) -> None:
     present = counts[counts > 0]
     if present.max() > IMBALANCE * present.min():
         finding.suspicious(
-            f"Class {counts.argmax()} has {counts.max():,} images, class {np.flatnonzero(counts == present.min())[0]} "
-            f"has {present.min():,}: answering with the former alone is right for {counts.max() / counts.sum():.0%}.",
+            f"Class {counts.argmax()} has {counts.max():,} {finding.sample}s, class "
+            f"{np.flatnonzero(counts == present.min())[0]} has {present.min():,}: answering with the former alone is "
+            f"right for {counts.max() / counts.sum():.0%}.",
             "Judge by accuracy class by class; draw rare classes more often or gather more of them.",
         )
     if held is not None and held.sum() and not len(missing) and _unlike(counts, held):
@@ -316,12 +321,12 @@ def _copies(finding: Finding, parts: dict[str, Inputs]) -> None:
     if 100 * repeated > len(train):
         often = Counter(train).most_common(1)[0][1]
         finding.suspicious(
-            f"{repeated:,} of {len(train):,} training images are copies of others (one occurs {often} times): they "
-            "weigh double, and a random part set aside holds copies of what was trained on.",
+            f"{repeated:,} of {len(train):,} training {finding.sample}s are copies of others (one occurs {often} "
+            "times): they weigh double, and a random part set aside holds copies of what was trained on.",
             "Leave the copies out before parting the set.",
         )
     if conflicts:
-        finding.suspicious(f"{conflicts:,} images occur under two labels: no net can tell them apart.",
+        finding.suspicious(f"{conflicts:,} {finding.sample}s occur under two labels: no net can tell them apart.",
                            "Look at these labels.")  # fmt: skip
     if "validation" not in seen or not seen["validation"]:
         return
@@ -333,8 +338,9 @@ def _copies(finding: Finding, parts: dict[str, Inputs]) -> None:
         share, error = leaked / len(held), 0.5 / math.sqrt(len(held))
         remark = finding.wrong if share > error else finding.suspicious
         remark(
-            f"{leaked:,} of {len(held):,} validation images ({share:.1%}) are among the training images: validation "
-            f"rewards learning by heart{f', by more than its own standard error ({error:.1%})' * (share > error)}.",
+            f"{leaked:,} of {len(held):,} validation {finding.sample}s ({share:.1%}) are among the training "
+            f"{finding.sample}s: validation rewards learning by heart"
+            f"{f', by more than its own standard error ({error:.1%})' * (share > error)}.",
             "Part the set after leaving out copies, and before anything else is done with it.",
         )
 
@@ -374,15 +380,15 @@ def _neighbours(finding: Finding, subject: Subject, classes: int) -> None:
     follows = agreement > chance + SIGMAS * error
     if not follows and chance < 1:
         finding.suspicious(
-            f"Labels do not follow the images: {agreement:.1%} of {len(y)} images share the label of their nearest "
-            f"neighbour, chance gives {chance:.1%} ± {error:.1%}.",
-            "Look at images with their labels: were the two shuffled apart?",
+            f"Labels do not follow the {finding.sample}s: {agreement:.1%} of {len(y)} {finding.sample}s share the "
+            f"label of their nearest neighbour, chance gives {chance:.1%} ± {error:.1%}.",
+            f"Look at {finding.sample}s with their labels: were the two shuffled apart?",
         )
     elif contradicted > MISLABELLED:
         finding.suspicious(
             f"{contradicted:.1%} of the labels contradict at least {_OF_ONE_MIND} of their {_NEIGHBOURS} nearest "
             f"neighbours, who agree among themselves: wrong labels, by the look of it.",
-            "Look at these images with their labels.",
+            f"Look at these {finding.sample}s with their labels.",
         )
     if subject.validation is None or not subject.validation.labelled or not follows:
         return
@@ -403,10 +409,10 @@ def _neighbours(finding: Finding, subject: Subject, classes: int) -> None:
     # Nearer to chance than to training: another meaning; otherwise perhaps only other images.
     remark = finding.wrong if across < 0.5 * (agreement + chance) else finding.suspicious
     remark(
-        f"Validation is unlike training: {across:.1%} of its labels agree with the nearest training image, within "
-        f"training {agreement:.1%} do."
+        f"Validation is unlike training: {across:.1%} of its labels agree with the nearest training {finding.sample}, "
+        f"within training {agreement:.1%} do."
         + (f" With {shift} taken from them, {best / len(rows):.1%} would." if best > 2 * across * len(rows) else ""),
-        "Prepare images and number classes in the same way in both sets, and part them at random.",
+        f"Prepare {finding.sample}s and number classes in the same way in both sets, and part them at random.",
     )
 
 

@@ -56,11 +56,11 @@ def against_statistics(finding: Finding, subject: Subject) -> None:
         return
     finding.suspicious(
         f"What comes to {name} is not what its running statistics say: the divergence is {misfit:.2f} nats per "
-        f"channel, up to {MISFIT[0]:g} is usual. The weights expect images that are normalised otherwise, or of "
-        "another kind.",
+        f"channel, up to {MISFIT[0]:g} is usual. The weights expect {finding.sample}s that are normalised otherwise, "
+        "or of another kind.",
         f"Try --normalize {best}, which fits {misfit / others[best]:.0f} times better ({others[best]:.2f} nats)."
         if fits and best is not None
-        else "Normalise images as those were that the weights were trained on (--normalize).",
+        else f"Normalise {finding.sample}s as those were that the weights were trained on (--normalize).",
     )
 
 

@@ -83,7 +83,7 @@ class _Probe:
 
 def check_gradients(subject: Subject) -> Finding:
     """Compare a direction through each parameter array, then single entries, while there is time."""
-    finding = Finding("gradients", "Gradients")
+    finding = subject.finding("gradients", "Gradients")
     probe = _Probe(subject)
     named = dict(probe.model.named_parameters())
     frozen = [name for name, param in named.items() if not param.requires_grad]
@@ -94,7 +94,7 @@ def check_gradients(subject: Subject) -> Finding:
         return finding
     first = probe.value()
     if not math.isfinite(first):
-        finding.wrong(f"The loss of the {len(probe.y)} images is {first}: no gradient to compare.")
+        finding.wrong(f"The loss of the {len(probe.y)} {finding.sample}s is {first}: no gradient to compare.")
         return finding
     probe.model.zero_grad()
     probe.backward()
@@ -264,7 +264,7 @@ def _guess(entry: _Compared) -> str:
 def _silent(finding: Finding, silent: list[str], total: int) -> None:
     remark = finding.wrong if 2 * len(silent) > total else finding.suspicious
     remark(
-        f"The gradient of {len(silent)} of {total} arrays is exactly 0 on these images: {_listed(silent)}.",
+        f"The gradient of {len(silent)} of {total} arrays is exactly 0 on these {finding.sample}s: {_listed(silent)}.",
         "Nothing is learned there: see the layers' signal.",
     )
 

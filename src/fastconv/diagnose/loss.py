@@ -38,13 +38,13 @@ _CONFINING = (ReLU, Sigmoid, Softsign, Tanh)
 
 def check_loss(subject: Subject) -> Finding:
     """Compare the loss of the untrained net with that of equal chances, without and with a penalty."""
-    finding = Finding("loss", "Loss before training")
+    finding = subject.finding("loss", "Loss before training")
     x, y = subject.sample(subject.affordable(_SAMPLES, _PASSES), "loss")
     model, loss = subject.calm(), subject.fresh_loss()
     scores = np.array(model(x))
     value = float(loss(scores, y))
     finding.figures |= {"loss": value, "samples": len(y)}
-    finding.summary = f"loss {value:.4f} on {len(y)} images"
+    finding.summary = f"loss {value:.4f} on {len(y)} {finding.sample}s"
     if not math.isfinite(value):
         finding.wrong(f"The loss is {value} before the first step.",
                       "See the layers' signal below; look for a logarithm of 0 in a loss of your own.")  # fmt: skip
@@ -96,7 +96,7 @@ def _against_chance(
         remark(
             f"The loss is not the mean cross-entropy, which is {mean:.4f}{what}: the best learning rate and the "
             "weight of a penalty move by the same factor.",
-            "Average over the images of a batch (reduction='mean'), neither sum nor divide twice.",
+            f"Average over the {finding.sample}s of a batch (reduction='mean'), neither sum nor divide twice.",
         )
         return
     last = list(subject.model.modules())[-1]
@@ -133,7 +133,7 @@ def _against_chance(
                            "Look at the loss function and at the labels it is given.")  # fmt: skip
     elif scores.std(axis=0).max() == 0:
         finding.suspicious(
-            "All images get the same scores" + (", all zero." if not scores.any() else "."),
+            f"All {finding.sample}s get the same scores" + (", all zero." if not scores.any() else "."),
             "Draw the weights at random: units with equal weights stay equal for ever.",
         )
 

@@ -64,7 +64,7 @@ class _Trial:
 
 def check_overfit(subject: Subject) -> Finding:
     """Train copies on twenty images without regularisation until one knows them by heart."""
-    finding = Finding("overfit", f"Overfitting {IMAGES} images")
+    finding = subject.finding("overfit", f"Overfitting {IMAGES} {subject.train.words.sample}s")
     x, y = _few(subject)
     late = subject.deadline()
     trials: list[_Trial] = []
@@ -74,13 +74,14 @@ def check_overfit(subject: Subject) -> Finding:
             break
     best = min(trials, key=lambda trial: trial.last)
     finding.figures |= {
-        "images": len(y), "reached": best.reached, "steps": len(best.losses), "rate": best.rate,
+        "samples": len(y), "reached": best.reached, "steps": len(best.losses), "rate": best.rate,
         "accuracy": best.accuracy, "losses": best.losses,
     }  # fmt: skip
     course = f"loss {best.losses[0]:.3f} → {best.losses[-1]:.3g}" if best.losses else "no step was possible"
     right = "" if best.accuracy is None else f"accuracy {best.accuracy:.0%}, "
     finding.summary = (
-        f"{len(y)} images, no dropout, no penalty, Adam {best.rate:g}: {right}{course} in {len(best.losses)} steps"
+        f"{len(y)} {finding.sample}s, no dropout, no penalty, Adam {best.rate:g}: {right}{course} in "
+        f"{len(best.losses)} steps"
     )
     if best.reached:
         _evaluated(finding, subject, best, x, y)
@@ -149,7 +150,7 @@ def _evaluated(finding: Finding, subject: Subject, trial: _Trial, x: Array, y: A
         remark = finding.wrong if lost and not late() else finding.suspicious
         short = " There was no time for running statistics to follow: give the check more (seconds)." * late()
         remark(
-            f"In evaluation mode the same net and images have {right}loss {found.loss:.3g}.{short}",
+            f"In evaluation mode the same net and {finding.sample}s have {right}loss {found.loss:.3g}.{short}",
             "Running statistics of batch normalisation do not follow: momentum is the share of the new batch here, 0.1 "
             "by default. Or a layer of your own does something else in evaluation.",
         )
@@ -187,14 +188,14 @@ def _stopped(
                            "Give the check more time, or look at the signal above.")  # fmt: skip
     else:
         some = f", and no gradient reaches {', '.join(silent[:4])}" if silent else ""
-        finding.wrong(f"The loss rests at {best.last:.3f}{some}: the net cannot tell these images apart.",
+        finding.wrong(f"The loss rests at {best.last:.3f}{some}: the net cannot tell these {finding.sample}s apart.",
                       "Is the net too small, or a layer cut off? See gradients and signal above.")  # fmt: skip
 
 
-_FREQUENCIES = "what knowing the classes' shares and nothing of the images gives"
+_FREQUENCIES = "what knowing the classes' shares and nothing of the inputs gives"
 _TWICE = "the floor of a softmax taken twice"
 _ADVICE = {
-    _FREQUENCIES: "Only the last biases learn. See the signal above: dead, saturated, or the same for all images?",
+    _FREQUENCIES: "Only the last biases learn. See the signal above: dead, saturated, or the same for all inputs?",
     _TWICE: "Leave out the last Softmax layer: the loss takes scores.",
 }
 

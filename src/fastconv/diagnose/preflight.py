@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from fastconv.diagnose.gradients import check_gradients
 from fastconv.diagnose.loss import check_loss
 from fastconv.diagnose.overfit import check_overfit
 from fastconv.diagnose.rates import RangeTest, check_rates, find_range
-from fastconv.diagnose.report import Finding, Remark, Report
+from fastconv.diagnose.report import Finding, Report
 from fastconv.diagnose.signal import check_signal
 from fastconv.diagnose.subject import Inputs, Subject
 from fastconv.nn import CrossEntropyLoss, Module
@@ -191,45 +190,26 @@ def _take(name: str, subject: Subject) -> tuple[Finding, bool]:
         try:
             _ = subject.scores
         except Exception as error:
-            finding, ended = Finding(name, name.capitalize()), True
-            finding.wrong(f"The model cannot take the images, {subject.train.images.shape[1:]} each: {_said(error)}",
-                          "The steps that follow need a model that runs.")  # fmt: skip
+            finding, ended = subject.finding(name, name.capitalize()), True
+            finding.wrong(
+                f"The model cannot take the {finding.sample}s, {subject.train.images.shape[1:]} each: {_said(error)}",
+                "The steps that follow need a model that runs.",
+            )
         else:
             try:
                 enough = name == "data" or len(subject.usable) >= FEWEST
                 finding = STEPS[name](subject) if enough else _too_few(subject, name)
             except Exception as error:
-                finding = Finding(name, name.capitalize())
+                finding = subject.finding(name, name.capitalize())
                 finding.wrong(f"This step could not be taken: {_said(error)}")
-    if subject.train.rows:
-        _of_rows(finding)
     finding.seconds = time.perf_counter() - started
     return finding, ended
 
 
-_WORDS = {"image": "row", "images": "rows", "pixel": "column", "pixels": "columns"}
-_SPOKEN = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
-
-
-def _of_rows(finding: Finding) -> None:
-    """Have a finding speak of rows and columns: the steps speak of images and pixels, whatever samples are."""
-
-    def said(text: str) -> str:
-        return _SPOKEN.sub(lambda found: _cased(_WORDS[found[0].lower()], found[0]), text)
-
-    finding.title, finding.summary = said(finding.title), said(finding.summary)
-    finding.remarks[:] = [Remark(r.verdict, said(r.text), said(r.advice)) for r in finding.remarks]
-    finding.table[:2] = [tuple(map(said, row)) for row in finding.table[:2]]
-
-
-def _cased(word: str, like: str) -> str:
-    return word.capitalize() if like[0].isupper() else word
-
-
 def _too_few(subject: Subject, name: str) -> Finding:
-    finding = Finding(name, name.capitalize())
-    finding.suspicious(f"Only {len(subject.usable)} of {len(subject.train)} training images can be used: too few for "
-                       "this step.")  # fmt: skip
+    finding = subject.finding(name, name.capitalize())
+    finding.suspicious(f"Only {len(subject.usable)} of {len(subject.train)} training {finding.sample}s can be used: "
+                       "too few for this step.")  # fmt: skip
     return finding
 
 

@@ -133,7 +133,8 @@ def find_range(subject: Subject) -> RangeTest:
     weights that lower ones left.
     """
     if len(subject.usable) < _FEWEST:
-        return RangeTest(math.nan, math.nan, reason=f"only {len(subject.usable)} images can be used")
+        few = f"only {len(subject.usable)} {subject.train.words.sample}s can be used"
+        return RangeTest(math.nan, math.nan, reason=few)
     return _Walk(subject).result()
 
 
@@ -274,7 +275,7 @@ def _suggest(test: RangeTest) -> None:
 
 def check_rates(subject: Subject) -> Finding:
     """Run the range test, and judge the rate that training would start with."""
-    finding = Finding("rates", "Learning rates")
+    finding = subject.finding("rates", "Learning rates")
     test = find_range(subject)
     finding.figures |= {
         "first_loss": test.first_loss, "first_accuracy": test.first_accuracy, "steps": test.steps,
@@ -283,7 +284,8 @@ def check_rates(subject: Subject) -> Finding:
     finding.table = _table(test, subject)
     finding.summary = f"{test.steps} updates at each rate, from the same start; loss {test.first_loss:.3f} before"
     if 0 < test.images < subject.batch_size and test.steps < _STEPS[1]:
-        finding.summary += f"; of {test.images} images each, as {subject.seconds:g} s allow no more (--seconds)"
+        each = f"{test.images} {finding.sample}s each"
+        finding.summary += f"; of {each}, as {subject.seconds:g} s allow no more (--seconds)"
     _creeping(finding, test)
     if test.suggestion is None:
         remark = finding.suspicious if "barely" in test.reason else finding.wrong
@@ -332,7 +334,7 @@ def _at_chance(finding: Finding, subject: Subject, test: RangeTest) -> None:
     if min(test.losses) > (1 - BARELY) * level:
         finding.suspicious(
             f"At the best rate the loss comes down to {min(test.losses):.3f}; the classes' shares alone give "
-            f"{level:.3f}: nothing of the images is learned.",
+            f"{level:.3f}: nothing of the {finding.sample}s is learned.",
             "See the steps above: labels, gradients, signal.",
         )
 

@@ -74,6 +74,17 @@ class Remark:
     advice: str = ""
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a sample is called, and what it is made of; both take an "s" where there are more."""
+
+    sample: str
+    value: str
+
+
+IMAGES, ROWS = Words("image", "pixel"), Words("row", "column")
+
+
 @dataclass
 class Finding:
     """What one step found.
@@ -92,6 +103,8 @@ class Finding:
         Rows to be shown between summary and remarks, the first of them the heading.
     seconds : float
         What the step took.
+    words : Words
+        What samples are called: images of pixels, or the rows of a table and their columns.
 
     Examples
     --------
@@ -116,6 +129,12 @@ class Finding:
     figures: dict[str, Any] = field(default_factory=dict)
     table: list[tuple[str, ...]] = field(default_factory=list)
     seconds: float = 0.0
+    words: Words = IMAGES
+
+    @property
+    def sample(self) -> str:
+        """What a sample is called; with an "s" it is several."""
+        return self.words.sample
 
     @property
     def verdict(self) -> Verdict:

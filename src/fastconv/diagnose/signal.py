@@ -58,7 +58,7 @@ class _Layer:
 
 def check_signal(subject: Subject) -> Finding:
     """Send a batch forward and back through the fresh net, layer by layer."""
-    finding = Finding("signal", "Signal through the layers")
+    finding = subject.finding("signal", "Signal through the layers")
     x, y = subject.sample(subject.affordable(_SAMPLES, _PASSES), "signal")
     model = subject.calm()
     layers = _look(model, x)
@@ -71,11 +71,12 @@ def check_signal(subject: Subject) -> Finding:
         },
         "relative_gradients": relative,
     }
-    finding.table = _table(layers, relative)
+    finding.table = _table(layers, relative, finding.sample)
     if layers:
         last = layers[-1]
         finding.summary = (
-            f"{len(x)} images; their differences: {given:.3g} at the input, {last.difference:.3g} at the output"
+            f"{len(x)} {finding.sample}s; their differences: {given:.3g} at the input, {last.difference:.3g} at the "
+            "output"
         )
     _judge(finding, layers, relative, given)
     if finding.verdict > Verdict.GOOD:
@@ -124,7 +125,7 @@ def _norm(a: Array) -> float:
     return math.sqrt(float(np.square(a, dtype=np.float64).sum()))
 
 
-def _table(layers: list[_Layer], relative: dict[str, float]) -> list[tuple[str, ...]]:
+def _table(layers: list[_Layer], relative: dict[str, float], sample: str) -> list[tuple[str, ...]]:
     """One row for each layer with weights, up to the nonlinearity behind it."""
     groups: list[list[_Layer]] = []
     for layer in layers:
@@ -133,8 +134,8 @@ def _table(layers: list[_Layer], relative: dict[str, float]) -> list[tuple[str, 
             groups.append([])
         groups[-1].append(layer)
     rows: list[tuple[str, ...]] = [
-        ("layer", "", "mean", "deviation", "from image", "zeros", "saturated", "dead", "gradient"),
-        ("", "", "", "", "to image", "", "", "", "/ weight"),
+        ("layer", "", "mean", "deviation", f"from {sample}", "zeros", "saturated", "dead", "gradient"),
+        ("", "", "", "", f"to {sample}", "", "", "", "/ weight"),
     ]
     for group in groups:
         head = group[0]
@@ -182,9 +183,10 @@ def _sameness(finding: Finding, layers: list[_Layer]) -> bool:
             if layer.difference <= limit * layer.size:
                 share = layer.difference / layer.size if layer.size else 0.0
                 remark(
-                    f"From {_named(layer)} on all images look the same: they differ by {share:.1g} of the values."
+                    f"From {_named(layer)} on all {finding.sample}s look the same: they differ by {share:.1g} of the "
+                    "values."
                     if share
-                    else f"{_named(layer)} puts out the same for every image"
+                    else f"{_named(layer)} puts out the same for every {finding.sample}"
                     + (": zeros." if not layer.size else ", whatever it shows."),
                     "The signal has died out before it; weights are too small, or biases outweigh them.",
                 )
@@ -199,11 +201,11 @@ def _gain(finding: Finding, layers: list[_Layer], given: float) -> None:
         for layer in layers:
             gain = layer.difference / given
             if gain > limit:
-                remark(f"The signal grows: {gain:.2g} times that of the images at {_named(layer)}.",
+                remark(f"The signal grows: {gain:.2g} times that of the {finding.sample}s at {_named(layer)}.",
                        "Start from smaller weights.")  # fmt: skip
                 return
             if gain * limit < 1:
-                remark(f"The signal dies out: {gain:.1g} of that of the images at {_named(layer)}.",
+                remark(f"The signal dies out: {gain:.1g} of that of the {finding.sample}s at {_named(layer)}.",
                        "Start from larger weights.")  # fmt: skip
                 return
 
@@ -215,13 +217,13 @@ def _blocked(finding: Finding, layers: list[_Layer]) -> None:
             how = "silent" if layer.statistics.layer == ReLU.__name__ else "saturated"
             if dead == 1:
                 finding.wrong(
-                    f"All units of {_named(layer)} are {how} for every image: no gradient passes.",
+                    f"All units of {_named(layer)} are {how} for every {finding.sample}: no gradient passes.",
                     "Raise the biases before it to 0 or above, start from weights of the right size, or use LeakyReLU."
                     if how == "silent"
                     else "Start from smaller weights; standardise the inputs.",
                 )
                 return
-            finding.suspicious(f"{dead:.0%} of the units of {_named(layer)} are {how} for every image.",
+            finding.suspicious(f"{dead:.0%} of the units of {_named(layer)} are {how} for every {finding.sample}.",
                                "Look at the biases and the size of the weights before it.")  # fmt: skip
     saturating = [layer for layer in layers if layer.statistics.saturated > 0]
     left = math.prod(1 - layer.statistics.saturated for layer in saturating)

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastconv import random
 from fastconv.data import IGNORED, Batches, Masks, Standardizer
+from fastconv.diagnose.report import IMAGES, ROWS, Finding, Words
 from fastconv.functional._check import as_labels, unmasked
 from fastconv.nn import (
     CrossEntropyLoss,
@@ -86,9 +87,9 @@ class Inputs:
         return self.targets.ndim == 3 and self.targets.dtype.kind in "iu"
 
     @property
-    def rows(self) -> bool:
-        """Whether the samples are rows of numbers, (N, columns) or images of one pixel."""
-        return self.images.ndim == 2 or self.images.shape[2:] == (1, 1)
+    def words(self) -> Words:
+        """What samples are called: rows where they are numbers, (N, columns), or images of one pixel."""
+        return ROWS if self.images.ndim == 2 or self.images.shape[2:] == (1, 1) else IMAGES
 
     def class_counts(self, classes: int) -> np.ndarray:
         """Return how many images, or pixels where these have classes, are of each class."""
@@ -195,6 +196,10 @@ class Subject:
         if isinstance(loss, CrossEntropyLoss):
             loss.label_smoothing = 0.0
         return loss
+
+    def finding(self, step: str, title: str) -> Finding:
+        """Return what a step found, nothing so far; it calls samples what they are."""
+        return Finding(step, title, words=self.train.words)
 
     @cached_property
     def dtype(self) -> np.dtype:

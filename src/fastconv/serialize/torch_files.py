@@ -1,6 +1,5 @@
 """Weights that PyTorch wrote: safetensors, and its own files through torch itself, which runs no code of theirs."""
 
-import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,17 +84,20 @@ def _plain(array: Array) -> Array:
     return np.array(array, dtype, order="C")
 
 
+_MARKS = (b"PK", b"\x80")  # a zip archive, a pickle
+"""How files that torch.save wrote begin."""
+
+
 def _pickled(path: Path) -> dict[str, Array]:
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+    with path.open("rb") as file:  # what cannot be read is an OSError, whatever torch makes of it
+        if not file.read(4).startswith(_MARKS):
+            raise ModelFileError(f"{path}: it is no file of weights: no .safetensors, and not from torch.save")
     try:
         import torch
     except ImportError as error:
         raise ImportError(
             f"{path}: files that torch.save wrote need torch to be read (weights only); a .safetensors file does not"
         ) from error
-    with path.open("rb"):  # what cannot be read is an OSError, whatever torch makes of it
-        pass
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own and pickle's, which share no base

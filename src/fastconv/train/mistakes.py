@@ -90,7 +90,7 @@ def _of_pixels(scores: np.ndarray, labels: np.ndarray) -> Iterator[Mistake]:
 
 
 def by_class(confusion: np.ndarray) -> list[dict[str, Any]]:
-    """Return images (or pixels), right ones, precision, recall and IoU of each class; None where nothing was counted.
+    """Return samples (or pixels), right ones, precision, recall and IoU of each class; None where nothing was counted.
 
     Precision is the share of those taken for the class that are of it, recall the share of its own that are found; IoU
     is the share of the right ones among all that are of the class or taken for it.
@@ -98,13 +98,13 @@ def by_class(confusion: np.ndarray) -> list[dict[str, Any]]:
     Examples
     --------
     >>> by_class(np.array([[3, 1], [0, 4]]))[0]
-    {'images': 4, 'right': 3, 'precision': 1.0, 'recall': 0.75, 'iou': 0.75}
+    {'samples': 4, 'right': 3, 'precision': 1.0, 'recall': 0.75, 'iou': 0.75}
     """
     found = []
     for label, row in enumerate(confusion):
         total, right, taken = int(row.sum()), int(row[label]), int(confusion[:, label].sum())
         found.append({
-            "images": total, "right": right,
+            "samples": total, "right": right,
             "precision": right / taken if taken else None, "recall": right / total if total else None,
             "iou": right / (total + taken - right) if total or taken else None,
         })  # fmt: skip
@@ -178,7 +178,7 @@ def told(
         "classes": list(dataset.classes),
         "by_class": by_class(confusion),
         "confusion": confusion.tolist() if len(confusion) <= _CONFUSED else None,
-        "per_pixel": dataset.per_pixel,
+        "per_pixel": dataset.per_pixel, "noun": dataset.noun,
         "worst": [
             {
                 "image": name(images, mistake.row), "label": mistake.label, "taken": mistake.taken,

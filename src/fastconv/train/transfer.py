@@ -124,7 +124,8 @@ def start(
             made_of["head"] = {"replaced": list(head), "outputs": outputs}
     if origins.weights is not None:
         rename = models.ZOO[name].renamed if origins.layers is None else str
-        new = _fill(model, head, {rename(key): a for key, a in origins.weights.state.items()}, origins.weights)
+        state = {rename(key): a for key, a in origins.weights.state.items()}
+        new = _fill(model, head, state, origins.weights, name if origins.layers is None else origins.layers.name)
         notes["weights"] = f"those of {origins.weights.name}"
         made_of["weights"] = _entry(origins.weights)
         if new:
@@ -219,23 +220,27 @@ def _replace(model: Module, head: tuple[str, ...], classes: int, where: str) -> 
             setattr(owner, last, new)
 
 
-def _fill(model: Module, head: tuple[str, ...], state: Mapping[str, np.ndarray], origin: Origin) -> str:
-    """Copy weights into a net, all but those of a head with other outputs; return why the head keeps its own, or ""."""
+def _fill(
+    model: Module, head: tuple[str, ...], state: Mapping[str, np.ndarray], origin: Origin, name: str
+) -> str:  # fmt: skip
+    """Copy weights into a net, all but those of a head with other outputs; return why it keeps its own, or ""."""
     own = dict(model.named_state())
     top = {name for name in own if name.rpartition(".")[0] in head}
     fits = {name: state[name].shape == own[name].shape for name in own if name in state}
     missing = [n for n in own if n not in fits and n not in top and not n.endswith("num_batches_tracked")]
     other = [name for name, same in fits.items() if not same and name not in top]
     if missing:
+        itself = " or that file itself," if origin.path.suffix == ".onnx" else ""
         raise ValueError(
-            f"{origin.path}: not the weights of this net: {len(missing)} of its {len(own)} arrays are missing, as "
-            f"{', '.join(missing[:_SHOWN])}; the file has {', '.join(list(state)[:_SHOWN])}, ..."
+            f"{origin.path}: not the weights of {name}: {len(missing)} of its {len(own)} arrays are missing, as "
+            f"{', '.join(missing[:_SHOWN])}; the file has {', '.join(list(state)[:_SHOWN])}, ...; "
+            f"model has to be the net that they are of,{itself} instead of {name}"
         )
     if other:
-        name = other[0]
+        one = other[0]
         raise ValueError(
-            f"{origin.path}: not the weights of this net: {name} has shape {state[name].shape} there, "
-            f"{own[name].shape} here" + (f", and {len(other) - 1} more differ" if len(other) > 1 else "")
+            f"{origin.path}: not the weights of {name}: {one} has shape {state[one].shape} there, "
+            f"{own[one].shape} here" + (f", and {len(other) - 1} more differ" if len(other) > 1 else "")
         )
     whole = all(fits.get(name, False) for name in top)
     try:

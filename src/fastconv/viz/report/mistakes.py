@@ -35,13 +35,16 @@ def sheet_of(path: Path) -> dict[str, Any]:
     square = confusion is None or (len(confusion) == count and all(len(row) == count for row in confusion))
     if len(told["by_class"]) != count or not square:
         raise ValueError(f"{path}: {count} classes, but figures of another number")
+    samples = [found.get("samples", found.get("images")) for found in told["by_class"]]
+    if None in samples:
+        raise ValueError(f"{path}: by_class does not say how many samples each class has")
     rows = [
-        [name, found["images"], found["right"], found["precision"], found["recall"], found.get("iou")]
-        for name, found in zip(classes, told["by_class"], strict=True)
+        [name, count, found["right"], found["precision"], found["recall"], found.get("iou")]
+        for name, count, found in zip(classes, samples, told["by_class"], strict=True)
     ]
     return {
         "rows": rows,
-        "pixels": told.get("per_pixel", False),
+        "samples": "pixels" if told.get("per_pixel", False) else "rows" if told.get("noun") == "row" else "images",
         "confusion": confusion if count <= MOST else None,
         "worst": [_picture(path, mistake, classes) for mistake in told["worst"]],
     }

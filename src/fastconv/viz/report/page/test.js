@@ -1,13 +1,13 @@
 // What a test told of a run: classes, confusions, the worst mistakes; or how far predicted numbers are off.
 
-function classesTable(rows, pixels) {
-  const head = ["class", pixels ? "pixels" : "images", "right", "precision", "recall", ...(pixels ? ["IoU"] : [])];
+function classesTable(rows, samples) {
+  const pixels = samples === "pixels", head = ["class", samples, "right", "precision", "recall", ...(pixels ? ["IoU"] : [])];
   const share = (value) => (value === null ? "–" : percent(value));
   return el("table", { "aria-label": "Classes" },
     el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
-    el("tbody", {}, ...rows.map(([name, images, right, precision, recall, iou]) => el("tr", {},
+    el("tbody", {}, ...rows.map(([name, count, right, precision, recall, iou]) => el("tr", {},
       el("th", { scope: "row" }, name),
-      ...[figure(images), figure(right), share(precision), share(recall), ...(pixels ? [share(iou)] : [])]
+      ...[figure(count), figure(right), share(precision), share(recall), ...(pixels ? [share(iou)] : [])]
         .map((text) => el("td", {}, text))))));
 }
 
@@ -24,12 +24,13 @@ function confusionTable(counts, names) {
       ...row.map((count, j) => cell(count, i === j, `${names[i]}, taken for ${names[j]}`))))));
 }
 
-function mistakePicture(mistake, pixels) {
+function mistakePicture(mistake, samples) {
+  const row = samples === "rows";  // of which there is no picture
   return el("figure", {},
-    el("img", { src: mistake.uri, width: mistake.width, height: mistake.height, title: mistake.image,
+    row ? null : el("img", { src: mistake.uri, width: mistake.width, height: mistake.height, title: mistake.image,
       alt: `${mistake.image}: ${mistake.label}, taken for ${mistake.taken}` }),
-    el("figcaption", {}, el("b", {}, mistake.label), ` taken for ${mistake.taken}, ${percent(mistake.chance)}`
-      + (pixels ? " of the pixels wrong" : "")));
+    el("figcaption", {}, row ? `${mistake.image}: ` : "", el("b", {}, mistake.label),
+      ` taken for ${mistake.taken}, ${percent(mistake.chance)}` + (samples === "pixels" ? " of the pixels wrong" : "")));
 }
 
 const NUMBERS = [["r2", "R²"], ["mae", "mean absolute error"], ["rmse", "root mean square error"], ["bias", "mean error"],
@@ -68,11 +69,12 @@ function testPanels(test) {
   const scroll = (...parts) => el("div", { class: "scroll" }, ...parts), names = test.rows.map(([name]) => name);
   return [
     test.confusion === null ? null : panel("Test: which class is taken for which", scroll(confusionTable(test.confusion, names)),
-      note(`A row is a class, a column what its ${test.pixels ? "pixels" : "images"} were taken for.`)),
-    panel("Test: precision and recall", scroll(classesTable(test.rows, test.pixels))),
+      note(`A row is a class, a column what its ${test.samples} were taken for.`)),
+    panel("Test: precision and recall", scroll(classesTable(test.rows, test.samples))),
     test.worst.length
       ? widePanel("Test: the worst mistakes",
-        el("div", { class: test.pixels ? "mistakes wide" : "mistakes" }, ...test.worst.map((one) => mistakePicture(one, test.pixels))),
-        test.pixels ? note("The image, its mask, and the mask that the net gives; pale yellow is of no class.") : null) : null,
+        el("div", { class: test.samples === "pixels" ? "mistakes wide" : "mistakes" },
+          ...test.worst.map((one) => mistakePicture(one, test.samples))),
+        test.samples === "pixels" ? note("The image, its mask, and the mask that the net gives; pale yellow is of no class.") : null) : null,
   ].filter(Boolean);
 }
