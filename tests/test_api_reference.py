@@ -115,6 +115,21 @@ def test_every_public_name_has_an_example(name):
     assert not [public for public, value in callables.items() if ">>>" not in (value.__doc__ or "")]
 
 
+HELD = {
+    "fastconv.data": ["Batches", "Standardizer"],
+    "fastconv.optim": ["EMA", "Optimizer"],
+    "fastconv.sklearn": ["ConvClassifier", "ConvRegressor"],
+    "fastconv.train": ["History", "Trainer"],
+}
+"""Classes that everybody calls: each of their public methods has an example, too."""
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_every_method_of_the_main_classes_has_an_example(name):
+    methods = [(public, value) for public, value in callables(name) if public.partition(".")[0] in HELD[name]]
+    assert not [public for public, value in methods if ">>>" not in (value.__doc__ or "")]
+
+
 def sections(said, *names):
     """Return the entries' names in some sections of a docstring; None where it has none of them."""
     found = None

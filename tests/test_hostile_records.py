@@ -224,7 +224,7 @@ def test_records_of_deep_nets(deep, data):
 
 
 def test_a_head_takes_no_memory_before_its_length_is_right(deep):
-    from fastconv.deep.training import evaluate
+    from fastconv.deep.evaluation import evaluate
 
     before = deep.record.read_text()
     samples = Samples(np.zeros((2, 1, 3, 4), np.uint8), np.zeros(2, np.int64))

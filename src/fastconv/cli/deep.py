@@ -353,7 +353,7 @@ def inspect(file: Path, ranges: int, as_json: bool) -> None:
     """Tell what a net is, and norms and ranges of its layers."""
     set_threads(None)
     with usage_errors():
-        from fastconv.deep.training import inspect as look
+        from fastconv.deep.evaluation import inspect as look
 
         found = look(_paths(file, None), ranges)
     if as_json:

@@ -52,9 +52,17 @@ class Augment:
     Examples
     --------
     >>> import numpy as np
-    >>> image = np.arange(9, dtype=np.uint8).reshape(1, 1, 3, 3)
-    >>> Augment(shift=1)(image, samples=[5], seed=0, epoch=2).shape
-    (1, 1, 3, 3)
+    >>> from fastconv import data
+    >>> image = np.arange(1, 10, dtype=np.uint8).reshape(1, 1, 3, 3)
+    >>> augment = data.Augment(shift=1, flip=True, fill=0)
+    >>> augment(image, samples=[5], seed=0, epoch=2)[0, 0]
+    array([[0, 3, 2],
+           [0, 6, 5],
+           [0, 9, 8]], dtype=uint8)
+    >>> augment(image, samples=[5], seed=0, epoch=3)[0, 0]  # in another epoch
+    array([[2, 3, 0],
+           [5, 6, 0],
+           [8, 9, 0]], dtype=uint8)
     """
 
     shift: int = 0

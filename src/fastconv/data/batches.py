@@ -196,7 +196,17 @@ class Batches:
         self._position = (epoch + 1, 0)
 
     def whole(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """Give all batches of the epoch at hand, from its first; `position` stays."""
+        """Give all batches of the epoch at hand, from its first; `position` stays.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import data
+        >>> batches = data.Batches(np.zeros((10, 3)), np.arange(10), batch_size=4)
+        >>> _ = next(iter(batches))
+        >>> [len(labels) for _, labels in batches.whole()], batches.position
+        ([4, 4, 2], (0, 1))
+        """
         epoch = self._position[0]
         for index in range(len(self)):
             yield self.batch(epoch, index)
@@ -213,6 +223,14 @@ class Batches:
         ------
         IndexError
             If an epoch has no such batch.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import data
+        >>> batches = data.Batches(np.zeros((6, 3)), np.arange(6), batch_size=4, seed=1)
+        >>> batches.indices(epoch=0, index=0), batches.indices(epoch=1, index=0)
+        (array([1, 0, 5, 3]), array([1, 3, 0, 2]))
         """
         if not 0 <= index < len(self):
             raise IndexError(f"Batches: an epoch has batches 0..{len(self) - 1}, got {index}")
@@ -259,6 +277,16 @@ class Batches:
         ------
         IndexError
             If an epoch has no batch ``index``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import data
+        >>> batches = data.Batches(np.arange(6)[:, np.newaxis] * 10, np.arange(6), batch_size=4, seed=1)
+        >>> x, y = batches.batch(epoch=0, index=1)  # again at any time, without those before it
+        >>> x, y
+        (array([[40.],
+               [20.]], dtype=float32), array([4, 2]))
         """
         rows = self.indices(epoch, index)
         n = len(rows)

@@ -76,6 +76,16 @@ class Standardizer:
             If there are no images, the shape is not 4-d, or ``per`` is another word.
         TypeError
             If the dtype is neither uint8 nor floating, or the array is masked.
+
+        Examples
+        --------
+        >>> from fastconv import data
+        >>> images = data.load("digits").train.images
+        >>> standardizer = data.Standardizer.fit(images)
+        >>> standardizer.mean.round(2).ravel(), standardizer.deviation.round(2).ravel()  # grey levels of 0..16
+        (array([4.89]), array([6.02]))
+        >>> data.Standardizer.fit(images, per="pixel").mean.round()[0, 3]  # a row of the mean digit
+        array([ 0.,  2.,  9.,  9., 10.,  8.,  2.,  0.])
         """
         unmasked("Standardizer.fit", "images", images)
         if per not in ("channel", "pixel"):
@@ -132,6 +142,13 @@ class Standardizer:
         ------
         ValueError
             If the shape does not fit the statistics.
+
+        Examples
+        --------
+        >>> from fastconv import data
+        >>> mean, factor = data.Standardizer([[[4.0]]], [[[2.0]]]).expand((1, 2, 3), "float32")
+        >>> mean.shape, mean[0, 0], factor[0, 0]
+        ((2, 3, 1), array([4.], dtype=float32), array([0.5], dtype=float32))
         """
         fits = self.mean.shape == shape if self.per == "pixel" else self.mean.shape[0] == shape[0]
         if not fits:
@@ -144,7 +161,14 @@ class Standardizer:
         return full[0].astype(dtype, order="C"), full[1].astype(dtype, order="C")
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return the statistics as plain lists, fit for JSON; `from_dict` restores them to the bit."""
+        """Return the statistics as plain lists, fit for JSON; `from_dict` restores them to the bit.
+
+        Examples
+        --------
+        >>> from fastconv import data
+        >>> data.Standardizer([[[4.0]]], [[[2.0]]]).to_dict()
+        {'mean': [[[4.0]]], 'deviation': [[[2.0]]]}
+        """
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
     @classmethod
@@ -164,6 +188,14 @@ class Standardizer:
         ------
         ValueError
             If a key is missing or the values are not what the constructor takes.
+
+        Examples
+        --------
+        >>> import json
+        >>> from fastconv import data
+        >>> text = json.dumps(data.Standardizer([[[4.0]]], [[[2.0]]]).to_dict())
+        >>> data.Standardizer.from_dict(json.loads(text)).mean
+        array([[[4.]]])
         """
         missing = [key for key in ("mean", "deviation") if key not in state]
         if missing:

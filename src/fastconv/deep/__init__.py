@@ -4,11 +4,12 @@ Weights live in memory or in a mapped file that may be larger than memory; train
 either way. A net on disk is a file of layers, a file of the head and a record beside them (`files`).
 """
 
+from fastconv.deep.evaluation import evaluate, inspect
 from fastconv.deep.files import Paths, Record, TornError
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet
 from fastconv.deep.run import DeepRun
-from fastconv.deep.training import Training, create, evaluate, inspect
+from fastconv.deep.training import Training, create
 from fastconv.steps import Report
 
 __all__ = [

@@ -198,6 +198,17 @@ class Finding:
             Characters per line.
         paint : callable, optional
             ``paint(text, verdict)`` returns a text with its colour.
+
+        Examples
+        --------
+        >>> from fastconv.diagnose import Finding
+        >>> finding = Finding("data", "Data", "100 images")
+        >>> finding.wrong("Labels are not whole numbers.", "Give classes as integers from 0.")
+        >>> print(finding.text(number=1, width=60))
+        1  Data ────────────────────────────────────────────── WRONG
+           100 images
+           ✗ Labels are not whole numbers.
+             → Give classes as integers from 0.
         """
         paint = paint or _unpainted
         word = f"{self.verdict}".upper() if self.verdict == Verdict.WRONG else str(self.verdict)
@@ -269,7 +280,17 @@ class Report:
         raise KeyError(f"{step!r}; this report has {', '.join(f.step for f in self.findings)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, fit for JSON."""
+        """Return everything as plain values, fit for JSON.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import diagnose, nn
+        >>> x, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+        >>> told = diagnose.check(nn.Linear(4, 2), (x, y), steps=["data"]).to_dict()
+        >>> told["verdict"], [finding["step"] for finding in told["findings"]]
+        ('good', ['data'])
+        """
         return {
             "verdict": str(self.verdict),
             "findings": [finding.to_dict() for finding in self.findings],

@@ -13,8 +13,9 @@ one, one that is frozen for a while goes on from where it was.
 
 from fastconv.optim.averaging import EMA
 from fastconv.optim.clipping import clip_grad_norm_, clip_grad_value_
+from fastconv.optim.groups import ParamGroup
 from fastconv.optim.methods import SGD, Adagrad, Adam, AdamW, RMSprop
-from fastconv.optim.optimizer import Optimizer, ParamGroup
+from fastconv.optim.optimizer import Optimizer
 
 __all__ = [
     "EMA", "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "ParamGroup", "RMSprop", "clip_grad_norm_",

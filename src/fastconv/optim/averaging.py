@@ -66,6 +66,19 @@ class EMA:
         ------
         RuntimeError
             Inside of `applied`, where the model holds the averages.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> ema = optim.EMA(model, decay=0.5)
+        >>> for value in (4.0, 0.0, 0.0):
+        ...     model.weight.data[...] = value
+        ...     ema.update()
+        ...     print(ema.state_dict()["weight"].item())
+        4.0
+        2.0
+        1.0
         """
         if self._inside:
             raise RuntimeError("EMA.update: the model holds its averages (inside of applied())")
@@ -88,6 +101,20 @@ class EMA:
         ------
         RuntimeError
             If they are applied already.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> ema = optim.EMA(model, decay=0.5)
+        >>> for value in (4.0, 0.0):
+        ...     model.weight.data[...] = value
+        ...     ema.update()
+        >>> with ema.applied():  # validate here
+        ...     print(model.weight.data.item())
+        2.0
+        >>> model.weight.data.item()
+        0.0
         """
         if self._inside:
             raise RuntimeError("EMA.applied: the model holds its averages already")
@@ -107,11 +134,32 @@ class EMA:
         Parameters
         ----------
         model : Module
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> model, other = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        >>> ema = optim.EMA(model, decay=0.5)
+        >>> for value in (4.0, 0.0):
+        ...     model.weight.data[...] = value
+        ...     ema.update()
+        >>> ema.copy_to(other)
+        >>> other.weight.data.item()
+        2.0
         """
         _write(model, self._averages)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return copies of the averages by the names of the parameters, and ``steps``."""
+        """Return copies of the averages by the names of the parameters, and ``steps``.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> ema = optim.EMA(nn.Linear(2, 1))
+        >>> ema.update()
+        >>> sorted(ema.state_dict())
+        ['bias', 'steps', 'weight']
+        """
         return {**{name: a.copy() for name, a in self._averages.items()}, "steps": np.array(self.steps, np.int64)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -125,6 +173,15 @@ class EMA:
         ------
         ValueError
             If names, shapes or dtypes are not those of the model's parameters; nothing is changed then.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> first, second = optim.EMA(nn.Linear(2, 1)), optim.EMA(nn.Linear(2, 1))
+        >>> first.update()
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.steps
+        1
         """
         arrays = {name: np.asarray(a) for name, a in state.items() if name != "steps"}
         params = dict(self.model.named_parameters())

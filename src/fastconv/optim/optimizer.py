@@ -1,7 +1,7 @@
 """What all optimisers share: parameters side by side in memory, in groups, and runs of them updated in one pass."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import is_
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from fastconv.functional._optim import Arrays, arrays_of
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
 from fastconv.nn._settings import latest
+from fastconv.optim.groups import ParamGroup
 from fastconv.optim.layers import Leading
 
 Array = np.ndarray
@@ -42,64 +43,6 @@ class _Run:
             if np.may_share_memory(found.grad, self.grad):
                 self.checked = found
         return found
-
-
-class ParamGroup(MutableMapping[str, Any]):
-    """One group of an optimiser's parameters, as a mapping: ``params``, and its settings, which may be set.
-
-    A setting that a group was not given is the optimiser's own. The rate of a group that has one keeps its ratio to
-    the optimiser's, whatever a schedule makes of that.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    index : int
-        From 0, in the order in which groups were added.
-
-    Examples
-    --------
-    >>> from fastconv import nn, optim
-    >>> body, head = nn.Linear(4, 4), nn.Linear(4, 2)
-    >>> optimizer = optim.SGD([{"params": body, "lr": 0.01}, {"params": head}], lr=0.1)
-    >>> optimizer.param_groups[0]
-    ParamGroup(2 parameters, lr=0.01, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)
-    >>> optimizer.lr = 1.0  # as a schedule does
-    >>> [round(group["lr"], 6) for group in optimizer.param_groups]
-    [0.1, 1.0]
-    """
-
-    def __init__(self, optimizer: "Optimizer", index: int) -> None:
-        self._optimizer, self._index = optimizer, index
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "params":
-            return [p for p, k in zip(self._optimizer.params, self._optimizer._group_of, strict=True)
-                    if k == self._index]  # fmt: skip
-        if name not in self._optimizer._hyper:
-            raise KeyError(name)
-        return self._optimizer._settings(self._optimizer._groups[self._index])[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        optimizer = self._optimizer
-        if len(optimizer._groups) == 1 and name in optimizer._hyper:
-            optimizer._groups[0].pop(name, None)
-            optimizer._check_settings({**optimizer._settings({}), name: value})
-            setattr(optimizer, name, value)
-        else:
-            optimizer._groups[self._index] |= optimizer._overrides({name: value}, optimizer._groups[self._index])
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError(f"{type(self._optimizer).__name__}: a setting of a group cannot be deleted")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("params", *self._optimizer._hyper))
-
-    def __len__(self) -> int:
-        return 1 + len(self._optimizer._hyper)
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={self[name]!r}" for name in self._optimizer._hyper)
-        return f"ParamGroup({len(self['params'])} parameters, {settings})"
 
 
 class Optimizer(Keywords, Leading):
@@ -269,6 +212,15 @@ class Optimizer(Keywords, Leading):
         ------
         TypeError, ValueError
             As the constructor; nothing is changed then.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> body, head = nn.Linear(4, 4), nn.Linear(4, 2)
+        >>> optimizer = optim.SGD(head, lr=0.1)
+        >>> optimizer.add_param_group({"params": body, "lr": 0.01})  # when the head has learned something
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.1, 0.01]
         """
         if not isinstance(group, Mapping):
             raise TypeError(f"{type(self).__name__}: a parameter group must be a dictionary, got {group!r:.80}")
@@ -298,6 +250,14 @@ class Optimizer(Keywords, Leading):
             As many as this one's; None leaves one out.
         lr : float
             Rates that groups have of their own keep their ratio to it.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> model, copy = nn.Linear(2, 1), nn.Linear(2, 1)
+        >>> optimizer = optim.SGD(model, lr=0.1, momentum=0.9)
+        >>> optimizer.rebuilt(list(copy.parameters()), lr=0.5)
+        SGD(lr=0.5, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)
         """
         groups = []
         for index, own in enumerate(self._groups):
@@ -360,7 +320,24 @@ class Optimizer(Keywords, Leading):
         self._states[name] = [views[id(param)] for param in self.params]
 
     def step(self) -> None:
-        """Update every trained parameter in place from its gradient."""
+        """Update every trained parameter in place from its gradient.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> model, loss = nn.Linear(1, 1, bias=False), nn.MSELoss()
+        >>> model.weight.data[...] = 1.0
+        >>> optimizer, x = optim.SGD(model, lr=0.25), np.ones((1, 1), np.float32)
+        >>> for _ in range(3):
+        ...     optimizer.zero_grad()
+        ...     print(float(loss(model(x), 0 * x)))
+        ...     _ = model.backward(loss.backward())
+        ...     optimizer.step()
+        1.0
+        0.25
+        0.0625
+        """
         self.steps += 1
         self._look()
         for run in self._runs:
@@ -372,7 +349,23 @@ class Optimizer(Keywords, Leading):
         raise NotImplementedError
 
     def zero_grad(self) -> None:
-        """Set the gradients of all parameters to zero."""
+        """Set the gradients of all parameters to zero.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> model, x = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32)
+        >>> optimizer = optim.SGD(model)
+        >>> for _ in range(2):  # gradients add up
+        ...     _ = model.backward(np.ones_like(model(x)))
+        ...     print(model.weight.grad.item())
+        1.0
+        2.0
+        >>> optimizer.zero_grad()
+        >>> model.weight.grad.item()
+        0.0
+        """
         self._look()
         for block in self._blocks:
             block.grad.fill(0)
@@ -427,7 +420,14 @@ class Optimizer(Keywords, Leading):
         return updates
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of everything a resumed run needs, as a flat dictionary of arrays."""
+        """Return copies of everything a resumed run needs, as a flat dictionary of arrays.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> sorted(optim.SGD(nn.Linear(2, 1), momentum=0.9).state_dict())
+        ['lr', 'momentum_buffer.0', 'momentum_buffer.1', 'step', 'updates']
+        """
         state = {"step": np.array(self.steps, np.int64), "lr": np.array(self.lr, np.float64)}
         for name, arrays in self._states.items():
             state |= {f"{name}.{index}": array.copy() for index, array in enumerate(arrays)}
@@ -450,6 +450,16 @@ class Optimizer(Keywords, Leading):
         ValueError
             If names, shapes or kinds of dtype are not those of this optimiser's own state, or counts or the learning
             rate are out of range; nothing is changed then.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> model = nn.Linear(2, 1)
+        >>> first, second = optim.Adam(model, lr=0.1), optim.Adam(nn.Linear(2, 1), lr=0.5)
+        >>> first.step()
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.lr, int(second.state_dict()["step"])
+        (0.1, 1)
         """
         where, own = type(self).__name__, self.state_dict()
         if not isinstance(state, Mapping):

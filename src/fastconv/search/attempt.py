@@ -91,6 +91,17 @@ class Attempt:
             If the search's pruner gives the trial up.
         KeyboardInterrupt
             As `safe_point`.
+
+        Examples
+        --------
+        >>> from fastconv.search import search
+        >>> def objective(attempt):
+        ...     for step in range(1, 11):
+        ...         attempt.report(attempt["x"] * step, step)
+        ...     return attempt["x"] * step
+        >>> found = search(objective, {"x": "0.1:1"}, trials=12, pruner="median", progress=False)
+        >>> "cut" in [trial["status"] for trial in found.trials]  # one that went worse than most before it
+        True
         """
         self.safe_point()
         if self._report(float(value), int(step)):

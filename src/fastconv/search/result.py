@@ -59,6 +59,13 @@ class SearchResult:
         """Return the trials as flat rows, hyperparameters beside figures: what `fastconv.viz.search` draws.
 
         Every row says in which ``direction`` values are better.
+
+        Examples
+        --------
+        >>> from fastconv.search import search
+        >>> found = search(lambda attempt: attempt["x"], {"x": [1, 2]}, sampler="grid", trials=2, progress=False)
+        >>> [(row["number"], row["x"], row["value"], row["status"]) for row in found.table()]
+        [(1, 1, 1.0, 'finished'), (2, 2, 2.0, 'finished')]
         """
         return [
             {"direction": self.direction, **{key: v for key, v in row.items() if key != "params"}, **row["params"]}

@@ -370,6 +370,17 @@ class ConvClassifier(ClassifierMixin, _Conv):
         ------
         ValueError
             If the first call does not tell the classes, or data do not fit those before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv.sklearn import ConvClassifier
+        >>> X, y = np.array([[0.0], [1.0]] * 20), np.array(["low", "high"] * 20)
+        >>> net = ConvClassifier("linear", optimizer__lr=0.1, random_state=0)
+        >>> for _ in range(5):  # five parts of a set that does not fit into memory, say
+        ...     _ = net.partial_fit(X, y, classes=["high", "low"])
+        >>> net.predict([[0.0], [1.0]])
+        array(['low', 'high'], dtype='<U4')
         """
         where = type(self).__name__
         if isinstance(self.class_weight, str):
@@ -385,6 +396,17 @@ class ConvClassifier(ClassifierMixin, _Conv):
         ----------
         X : array_like of shape (N, ...)
             As `fit` takes it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv.sklearn import ConvClassifier
+        >>> X, y = np.array([[0.0], [1.0]] * 20), np.array(["low", "high"] * 20)
+        >>> net = ConvClassifier("linear", optimizer__lr=0.1, random_state=0).fit(X, y)
+        >>> net.classes_, net.predict_proba([[0.0], [0.5], [1.0]]).round(1)
+        (array(['high', 'low'], dtype='<U4'), array([[0.1, 0.9],
+               [0.5, 0.5],
+               [0.9, 0.1]]))
         """
         return F.softmax(self._raw(X), axis=1)
 
@@ -395,6 +417,14 @@ class ConvClassifier(ClassifierMixin, _Conv):
         ----------
         X : array_like of shape (N, ...)
             As `fit` takes it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv.sklearn import ConvClassifier
+        >>> X, y = np.array([[0.0], [1.0]] * 20), np.array(["low", "high"] * 20)
+        >>> ConvClassifier("linear", optimizer__lr=0.1, random_state=0).fit(X, y).predict([[0.2], [0.9]])
+        array(['low', 'high'], dtype='<U4')
         """
         found = self.predict_proba(X)
         return self.classes_[found.argmax(axis=1)]
@@ -511,6 +541,17 @@ class ConvRegressor(RegressorMixin, _Conv):
         ------
         ValueError
             If data do not fit those before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv.sklearn import ConvRegressor
+        >>> X = np.linspace(-1, 1, 64)[:, np.newaxis]
+        >>> net = ConvRegressor("linear", optimizer__lr=0.2, random_state=0)
+        >>> for _ in range(60):
+        ...     _ = net.partial_fit(X, 3 * X[:, 0] + 1)
+        >>> net.predict([[0.0], [1.0]]).round(1)
+        array([1., 4.])
         """
         return self._fit_once(X, y, sample_weight)
 
@@ -521,6 +562,17 @@ class ConvRegressor(RegressorMixin, _Conv):
         ----------
         X : array_like of shape (N, ...)
             As `fit` takes it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv.sklearn import ConvRegressor
+        >>> X = np.linspace(-1, 1, 64)[:, np.newaxis]
+        >>> y = np.hstack([X, 2 * X])  # two numbers to predict
+        >>> net = ConvRegressor("linear", epochs=100, optimizer__lr=0.2, random_state=0).fit(X, y)
+        >>> net.predict([[0.5], [1.0]]).round(1)
+        array([[0.5, 1. ],
+               [1. , 2. ]])
         """
         found = self._raw(X)
         return found[:, 0] if self._flat else found

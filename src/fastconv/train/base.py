@@ -88,6 +88,21 @@ class Callback(Keywords):
         Parameters
         ----------
         trainer : Trainer
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Callback, Trainer
+        >>> class Freeze(Callback):
+        ...     def on_gradients(self, trainer):
+        ...         trainer.model.bias.grad[...] = 0.0
+        >>> model, x = nn.Linear(1, 1), np.ones((4, 1), np.float32)
+        >>> before = model.bias.data.copy(), model.weight.data.copy()
+        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.1), callbacks=[Freeze()], progress=False)
+        >>> _ = trainer.fit(x, 9 * x, epochs=2)
+        >>> bool(model.bias.data == before[0]), bool(model.weight.data == before[1])
+        (True, False)
         """
 
     def on_step_end(self, trainer: Trainer) -> None:
@@ -96,6 +111,21 @@ class Callback(Keywords):
         Parameters
         ----------
         trainer : Trainer
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Callback, Trainer
+        >>> class Show(Callback):
+        ...     def on_step_end(self, trainer):
+        ...         print(trainer.step, trainer.batch_loss)
+        >>> model, x = nn.Linear(1, 1, bias=False), np.ones((4, 1), np.float32)
+        >>> model.weight.data[...] = 1.0
+        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.25), callbacks=[Show()], progress=False)
+        >>> _ = trainer.fit(x, 0 * x, epochs=1, batch_size=2)
+        1 1.0
+        2 0.25
         """
 
     def on_non_finite(self, trainer: Trainer, batch: Batch | None) -> None:

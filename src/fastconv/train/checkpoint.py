@@ -334,6 +334,17 @@ class Checkpoint(Callback):
         Parameters
         ----------
         trainer : Trainer
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Checkpoint, Trainer
+        >>> model = nn.Linear(1, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     keep = Checkpoint(folder)
+        ...     keep.save(Trainer(model, nn.MSELoss(), optim.SGD(model), callbacks=[keep], progress=False)).name
+        'step-00000000.safetensors'
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.step:08}.safetensors"

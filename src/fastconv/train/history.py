@@ -43,6 +43,15 @@ class History:
         Parameters
         ----------
         record : dict
+
+        Examples
+        --------
+        >>> from fastconv.train import History
+        >>> history = History()
+        >>> history.append({"epoch": 1, "loss": 0.9})
+        >>> history.append({"epoch": 2, "loss": 0.4, "validation_loss": 0.5})
+        >>> history["loss"], history["validation_loss"]
+        ([0.9, 0.4], [None, 0.5])
         """
         self.records.append(record)
 
@@ -58,6 +67,13 @@ class History:
         ------
         ValueError
             If no record has that figure.
+
+        Examples
+        --------
+        >>> from fastconv.train import History
+        >>> history = History({"epoch": i, "accuracy": value} for i, value in enumerate((0.7, 0.9, 0.8), 1))
+        >>> history.best("accuracy", highest=True)
+        {'epoch': 2, 'accuracy': 0.9}
         """
         having = [record for record in self.records if record.get(key) is not None]
         if not having:

@@ -191,6 +191,22 @@ class Trainer(Keywords):
             If there is nothing to train on, or to validate with.
         RuntimeError
             If another fit, in another thread, trains this model, or uses these batches or callbacks.
+
+        Examples
+        --------
+        >>> import numpy as np, fastconv
+        >>> from fastconv import data, nn, optim
+        >>> from fastconv.train import Trainer
+        >>> digits = data.load("digits")
+        >>> (x, y), validation = ((images / np.float32(16), labels) for images, labels in (digits.train, digits.test))
+        >>> fastconv.manual_seed(0)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+        >>> trainer = Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model, lr=0.01), progress=False)
+        >>> history = trainer.fit(x, y, validation=validation, epochs=3)
+        >>> [round(accuracy, 3) for accuracy in history["validation_accuracy"]]
+        [0.819, 0.903, 0.928]
+        >>> len(trainer.fit(x, y, epochs=2))  # two epochs more
+        5
         """
         epochs = whole("Trainer.fit: epochs", epochs)
         batches = self._cut(*parted(train, more, validation), epochs, batch_size, seed)
@@ -227,6 +243,30 @@ class Trainer(Keywords):
             If an epoch has not as many batches as before.
         RuntimeError
             As in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Callback, Trainer
+        >>> class PowerCut(Callback):
+        ...     def on_safe_point(self, trainer):
+        ...         if trainer.step == 5:
+        ...             self.state = trainer.state_dict()
+        ...             raise RuntimeError("the power is cut")
+        >>> def make(*callbacks):
+        ...     model = nn.Linear(1, 1)
+        ...     return Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.1), callbacks=callbacks, progress=False)
+        >>> x, cut = np.arange(8, dtype=np.float32)[:, np.newaxis], PowerCut()
+        >>> try:
+        ...     make(cut).fit(x, x, epochs=4, batch_size=2)
+        ... except RuntimeError:
+        ...     trainer = make()
+        ...     trainer.load_state_dict(cut.state)
+        >>> trainer.epoch, trainer.batch  # of the second epoch one update is done
+        (1, 1)
+        >>> len(trainer.resume(x, x, batch_size=2))
+        4
         """
         before = self.steps_per_epoch
         batches = self._cut(*parted(train, more, validation), self.epochs - self.epoch, batch_size, seed)
@@ -330,6 +370,20 @@ class Trainer(Keywords):
         Parameters
         ----------
         reason : str
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Trainer
+        >>> def enough(trainer):
+        ...     if trainer.history[-1]["loss"] < 0.1:
+        ...         trainer.stop("good enough")
+        >>> model, x = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32)
+        >>> model.weight.data[...] = 1.0
+        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.25), callbacks=[enough], progress=False)
+        >>> trainer.fit(x, 0 * x, epochs=100)["loss"], trainer.stop_reason
+        ([1.0, 0.25, 0.0625], 'good enough')
         """
         self.stop_reason = reason
 
@@ -338,6 +392,15 @@ class Trainer(Keywords):
 
         Taken at a safe point (`Callback.on_safe_point`), a trainer made alike goes on from it to the same bits:
         see `load_state_dict` and `resume`. Outside of `fit` it lacks the position of the batches.
+
+        Examples
+        --------
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Trainer
+        >>> model = nn.Linear(2, 1)
+        >>> state = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.1), progress=False).state_dict()
+        >>> state["step"], sorted(state["model"]), state["optimizer"]["lr"].item()
+        (0, ['bias', 'weight'], 0.1)
         """
         return state_of(self)
 
@@ -354,11 +417,43 @@ class Trainer(Keywords):
         ------
         ValueError
             If model, optimiser or callbacks are not like those of the state; the trainer is then good for nothing.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Trainer
+        >>> def make():
+        ...     model = nn.Linear(1, 1)
+        ...     return Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.1), progress=False)
+        >>> x, first, second = np.ones((4, 1), np.float32), make(), make()
+        >>> _ = first.fit(x, x, epochs=2)
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.step, bool(second.model.weight.data == first.model.weight.data)
+        (2, True)
+        >>> second.fit(x, x, epochs=1)[-1]["epoch"]  # goes on counting
+        3
         """
         restore(self, state)
 
     def validated_state(self) -> dict[str, np.ndarray]:
-        """Return the state that validation sees: the model's own, or with its averages."""
+        """Return the state that validation sees: the model's own, or with its averages.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Trainer
+        >>> def show(trainer):
+        ...     print(trainer.model.weight.data.item(), trainer.validated_state()["weight"].item())
+        >>> model, x = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32)
+        >>> model.weight.data[...] = 1.0
+        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.25), ema=0.5, callbacks=[show], progress=False)
+        >>> _ = trainer.fit(x, 0 * x, epochs=3)  # the average lags behind
+        0.5 0.5
+        0.25 0.375
+        0.125 0.25
+        """
         with self._averaged():
             return self.model.state_dict()
 
@@ -383,6 +478,21 @@ class Trainer(Keywords):
         record : dict
             ``kind`` says what it is: "epoch" (the trainer's own, as in the history), "step" (figures of one step:
             ``step``, ``loss``, ``lr``, ...) or "event" (``step``, ``event``, ``text``).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Callback, Trainer
+        >>> class Print(Callback):
+        ...     def on_record(self, trainer, record):
+        ...         print({key: record[key] for key in record if key in ("kind", "step", "event", "text")})
+        >>> model, x = nn.Linear(1, 1), np.ones((4, 1), np.float32)
+        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model), callbacks=[Print()], progress=False)
+        >>> trainer.log({"kind": "event", "step": 0, "event": "note", "text": "new data"})  # a RunWriter keeps it
+        {'kind': 'event', 'step': 0, 'event': 'note', 'text': 'new data'}
+        >>> _ = trainer.fit(x, x, epochs=1)  # its own record
+        {'kind': 'epoch'}
         """
         for callback in self.callbacks:
             callback.on_record(self, record)
@@ -472,6 +582,21 @@ class Trainer(Keywords):
         ------
         Diverged
             If the loss is not finite; nothing was updated then.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastconv import nn, optim
+        >>> from fastconv.train import Trainer
+        >>> model, x = nn.Linear(1, 1, bias=False), np.ones((1, 1), np.float32)
+        >>> model.weight.data[...] = 1.0
+        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.25), progress=False)
+        >>> for _ in range(3):  # a loop of your own
+        ...     trainer.take_step(x, 0 * x)
+        ...     print(trainer.step, trainer.batch_loss, model.weight.data.item())
+        1 1.0 0.5
+        2 0.25 0.25
+        3 0.0625 0.125
         """
         right = self._train_step(x, y, (), begins=True)
         self._update(1, len(x))

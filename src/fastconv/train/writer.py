@@ -109,6 +109,20 @@ class RunWriter(Callback):
             If it is there already with something in it, cannot be made, or the disk has not as much room.
         TypeError, ValueError
             If ``config`` has no JSON form, or ``model`` cannot be saved, see `fastconv.serialize.save`.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from fastconv.train import RunWriter
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     with RunWriter.start(f"{root}/first", {"lr": 0.1}) as run:
+        ...         print(sorted(os.listdir(run.folder)))
+        ...     try:
+        ...         RunWriter.start(f"{root}/first", {"lr": 0.2})
+        ...     except FileExistsError as error:
+        ...         print(str(error).replace(root, ""))
+        ['config.json', 'env.json', 'metrics.jsonl']
+        /first is there already and not an empty folder
         """
         folder = expand(folder)
         if model is not None:
@@ -170,6 +184,20 @@ class RunWriter(Callback):
         OSError, ValueError
             If it is no run, is damaged, leads elsewhere by a link, another process is at it, or the disk is full;
             nothing is changed then.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from fastconv.train import RunWriter, read_record
+        >>> first, second = ({"kind": "epoch", "epoch": i, "steps": 10 * i, "loss": 1 / i} for i in (1, 2))
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     with RunWriter.start(f"{root}/run", {}) as run:
+        ...         run.write(first)
+        ...         run.write(second)
+        ...     with RunWriter.resume(f"{root}/run", step=10, history=[first]) as run:  # epoch 2 anew
+        ...         run.write({**second, "loss": 0.4})
+        ...     read_record(f"{root}/run").history["loss"]
+        [1.0, 0.4]
         """
         folder, history = expand(folder), list(history)
         if not is_run(folder):

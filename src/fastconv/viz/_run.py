@@ -106,6 +106,18 @@ class RunPictures:
             If there is no such picture.
         Missing
             If the run, as it is, has nothing to draw there.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from fastconv import viz
+        >>> from fastconv.train import RunWriter
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     with RunWriter.start(f"{root}/run", {}) as run:
+        ...         run.write({"kind": "step", "step": 1, "update_ratio": {"0.weight": 1e-3}})
+        ...     figure = viz.RunPictures(f"{root}/run").draw("updates")
+        >>> figure.axes[0].get_ylabel()
+        '|update| / |weight|'
         """
         if name not in _PICTURES:
             raise ValueError(unknown("picture", name, RUN_PICTURES))

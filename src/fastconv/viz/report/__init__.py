@@ -88,6 +88,17 @@ class Report:
             If the folder does not exist, or there is no run in it.
         OSError
             If the page cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from fastconv.train import RunWriter
+        >>> from fastconv.viz.report import Report
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     RunWriter.start(f"{root}/first", {}).close()
+        ...     report = Report(root)
+        ...     report.write(f"{root}/report.html"), report.write(f"{root}/report.html")  # nothing has changed
+        (1, None)
         """
         self._runs.look()
         state = (expand(path), reload, self._runs.version)
