@@ -217,6 +217,13 @@ def test_every_function_tells_what_it_takes_returns_and_refuses():
         assert not missing, (public, missing)
 
 
+def test_every_layer_that_takes_settings_tells_its_errors():
+    """But `Identity`, which takes anything."""
+    for public, kind in callables("fastconv.nn"):
+        if inspect.isclass(kind) and sections(inspect.cleandoc(kind.__doc__), "Parameters") and public != "Identity":
+            assert re.search(r"^Raises\n-+$", inspect.cleandoc(kind.__doc__), re.M), public
+
+
 def test_functions_of_signals_do_not_speak_of_images():
     for public, function in callables("fastconv.functional"):
         if "1d" in public:
