@@ -7,6 +7,8 @@ trust it. Arrays are float32 or float64; 4-d arrays have NCHW shape, and results
 
 Functions that a model's forward calls take values (`fastconv.graph.value.Value`) and parameters in the place of arrays
 too, and then write down what is to be done.
+
+The examples call the functions by their bare names, as after ``from fastconv.functional import *``.
 """
 
 import fastconv.config  # noqa: F401  (reads FASTCONV_ISA and the thread settings before the first kernel runs)
