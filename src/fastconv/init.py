@@ -335,8 +335,8 @@ def lsuv(model: nn.Module, batch: np.ndarray, seed: int = 0, *, tolerance: float
     ----------
     model : Module
         Changed in place; every module that holds a ``weight`` of two or more dimensions is such a layer.
-    batch : ndarray
-        Some hundred training inputs, prepared as for training.
+    batch : ndarray, shape (N, ...)
+        Some hundred training inputs, as the model takes them, prepared as for training.
     seed : int
         0 <= seed < 2**64.
     tolerance : float

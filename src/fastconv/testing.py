@@ -140,7 +140,7 @@ def numerical_gradient(
     ----------
     function : callable
         From an array of x's shape to a float.
-    x : ndarray of float64
+    x : ndarray of float64, any shape
         Changed in place while the function runs, then put back.
     step : float
     indices : sequence of int, optional

@@ -162,8 +162,8 @@ class Augment:
         ----------
         source : ndarray of shape (N, H, W, C)
         rows : ndarray of int, shape (n,)
-        drawn : ndarray
-            The rows of `draws` for these samples.
+        drawn : ndarray of int64, shape (draws, n)
+            The columns of `draws` for these samples.
         out : ndarray of shape (n, H, W, C)
             Written over.
         """
@@ -187,8 +187,8 @@ class Augment:
         ----------
         source : ndarray of shape (N, H, W)
         rows : ndarray of int, shape (n,)
-        drawn : ndarray
-            The rows of `draws` for these samples.
+        drawn : ndarray of int64, shape (draws, n)
+            The columns of `draws` for these samples.
         out : ndarray of shape (n, H, W)
             Written over.
         ignored : int

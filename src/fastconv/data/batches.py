@@ -271,7 +271,7 @@ class Batches:
         labels : ndarray
             (n,) int64 or (n, ...) floating; with `mixup` probabilities (n, classes).
         weights : ndarray
-            What they weigh, where the samples have weights.
+            Where the samples have weights: what these weigh, (n,) or of the labels' shape.
 
         Raises
         ------

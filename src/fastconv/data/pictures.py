@@ -176,15 +176,15 @@ class Pictures:
     ----------
     files : object
         Where the images are and how they come to one size.
-    rows : ndarray of int
+    rows : ndarray of int, shape (N,)
         Which of them, in what order.
 
     Attributes
     ----------
     shape : tuple of int
     dtype : numpy.dtype
-    sums, squares : ndarray
-        As `Survey` has them.
+    sums, squares : ndarray of int64, shape (N, C)
+        Of each image's pixels and of their squares: mean and deviation of any part follow without decoding.
 
     Examples
     --------
@@ -321,8 +321,8 @@ class Masks:
 
     Parameters
     ----------
-    counts : ndarray of int
-        Pixels of each class, by image.
+    counts : ndarray of int64, shape (M, 3)
+        Number of an image, a class, and how many of its pixels have that.
 
     Attributes
     ----------

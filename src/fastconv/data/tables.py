@@ -65,7 +65,7 @@ class Table:
     classes : tuple of str
         Empty where targets are numbers.
     test : pair of ndarray, or None
-        Rows and targets to test on, where the file sets them apart.
+        Rows (M, columns) and targets (M,) to test on, where the file sets them apart.
 
     Examples
     --------

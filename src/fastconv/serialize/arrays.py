@@ -50,6 +50,7 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
     path : path-like
         Replaced if it exists; a symbolic link is followed.
     arrays : mapping of str to ndarray of float32, float64 or int64
+        Of any shape.
     metadata : mapping of str to str, optional
 
     Raises

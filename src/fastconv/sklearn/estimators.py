@@ -290,7 +290,7 @@ class ConvClassifier(ClassifierMixin, _Conv):
     """A net that tells classes, as an estimator of scikit-learn.
 
     PARAMETERS
-    classes_ : ndarray
+    classes_ : ndarray, shape (classes,)
         The labels, sorted.
 
     Examples

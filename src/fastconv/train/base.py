@@ -137,7 +137,7 @@ class Callback(Keywords):
         ----------
         trainer : Trainer
         batch : tuple of ndarray, or None
-            Input and target.
+            Input (n, ...) and target (n, ...), and what the samples weigh where they do.
         """
 
     def on_epoch_end(self, trainer: Trainer) -> None:

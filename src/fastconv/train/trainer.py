@@ -574,9 +574,9 @@ class Trainer(Keywords):
         Parameters
         ----------
         x : ndarray, or what the model takes
-            The batch's input.
+            The batch's input (n, ...).
         y : ndarray
-            Its target.
+            Its target, (n,) labels or as the loss takes it.
 
         Raises
         ------
