@@ -94,15 +94,15 @@ class Callback(Keywords):
         >>> import numpy as np
         >>> from fastconv import nn, optim
         >>> from fastconv.train import Callback, Trainer
-        >>> class Freeze(Callback):
+        >>> class FreezeBias(Callback):
         ...     def on_gradients(self, trainer):
         ...         trainer.model.bias.grad[...] = 0.0
         >>> model, x = nn.Linear(1, 1), np.ones((4, 1), np.float32)
-        >>> before = model.bias.data.copy(), model.weight.data.copy()
-        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.1), callbacks=[Freeze()], progress=False)
+        >>> model.bias.data[...] = 0.5
+        >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model), callbacks=[FreezeBias()], progress=False)
         >>> _ = trainer.fit(x, 9 * x, epochs=2)
-        >>> bool(model.bias.data == before[0]), bool(model.weight.data == before[1])
-        (True, False)
+        >>> model.bias.data
+        array([0.5], dtype=float32)
         """
 
     def on_step_end(self, trainer: Trainer) -> None:

@@ -103,21 +103,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from fastconv.serialize import ModelFileError
     >>> from fastconv.train import load_checkpoint, save_checkpoint
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "state.safetensors")
-    ...     save_checkpoint(path, {"step": 7, "weights": np.arange(3.0)})
-    ...     print(load_checkpoint(path)["step"])
-    ...     _ = path.write_bytes(path.read_bytes()[:-1] + b"?")
-    ...     try:
-    ...         load_checkpoint(path)
-    ...     except ModelFileError as error:
-    ...         print(str(error).removeprefix(str(path)))
-    7
-    : damaged: its contents do not have the SHA-256 it names
+    ...     save_checkpoint(f"{folder}/state.safetensors", {"step": 7, "rates": (0.1, 0.01)})
+    ...     load_checkpoint(f"{folder}/state.safetensors")  # the tuple is a list now
+    {'step': 7, 'rates': [0.1, 0.01]}
     """
     arrays, strings = load_arrays(path)
     text = strings.get(_STATE)

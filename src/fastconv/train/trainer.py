@@ -246,27 +246,18 @@ class Trainer(Keywords):
 
         Examples
         --------
+        >>> import tempfile
         >>> import numpy as np
         >>> from fastconv import nn, optim
-        >>> from fastconv.train import Callback, Trainer
-        >>> class PowerCut(Callback):
-        ...     def on_safe_point(self, trainer):
-        ...         if trainer.step == 5:
-        ...             self.state = trainer.state_dict()
-        ...             raise RuntimeError("the power is cut")
-        >>> def make(*callbacks):
-        ...     model = nn.Linear(1, 1)
-        ...     return Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.1), callbacks=callbacks, progress=False)
-        >>> x, cut = np.arange(8, dtype=np.float32)[:, np.newaxis], PowerCut()
-        >>> try:
-        ...     make(cut).fit(x, x, epochs=4, batch_size=2)
-        ... except RuntimeError:
-        ...     trainer = make()
-        ...     trainer.load_state_dict(cut.state)
-        >>> trainer.epoch, trainer.batch  # of the second epoch one update is done
-        (1, 1)
-        >>> len(trainer.resume(x, x, batch_size=2))
-        4
+        >>> from fastconv.train import Checkpoint, Trainer, load_latest
+        >>> model, x = nn.Linear(1, 1), np.arange(8, dtype=np.float32)[:, np.newaxis]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = {"callbacks": [Checkpoint(folder, steps=5)], "progress": False}
+        ...     trainer = Trainer(model, nn.MSELoss(), optim.SGD(model, lr=0.01), **options)
+        ...     losses = trainer.fit(x, x, epochs=2, batch_size=2)["loss"]  # eight updates
+        ...     trainer.load_state_dict(load_latest(folder)[0])  # back to after the fifth
+        ...     print(trainer.epoch, trainer.batch, trainer.resume(x, x, batch_size=2)["loss"] == losses)
+        1 1 True
         """
         before = self.steps_per_epoch
         batches = self._cut(*parted(train, more, validation), self.epochs - self.epoch, batch_size, seed)
