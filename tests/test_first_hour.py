@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 import fastconv
 from fastconv import data, nn, optim, train
 from fastconv.train import Trainer, evaluate
+from fastconv.train.setup import fill
 
 X = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 Y = (X[:, 0] > X[:, 1]).astype(np.int64)
@@ -149,6 +150,7 @@ def test_names_that_people_look_for():
         (lambda: optim.Adam(net(), weight_deca=0.1), r"Adam: no argument 'weight_deca'; did you mean 'weight_decay'\?"),
         (lambda: train.Patience(epoch=3), r"Patience: no argument 'epoch'; did you mean 'epochs'\?"),
         (lambda: trainer(clipnorm=1), r"Trainer: no argument 'clipnorm'; did you mean 'clip_norm'\?"),
+        (lambda: fill("digits", epoch=3), r"fill: no option 'epoch'; did you mean 'epochs'\?"),
         (lambda: nn.LeakyReLU(0.1, inplace=True), "LeakyReLU: no argument 'inplace'; leave it out"),
     ],
 )
@@ -176,7 +178,6 @@ def test_a_class_that_takes_nothing_refuses_everything(owner):
 
 def test_a_misspelt_name_brings_the_nearest():
     from fastconv import models
-    from fastconv.train.setup import fill
 
     for wrong, words in (
         (lambda: models.build("resnet21", (3, 32, 32), 10), "no model 'resnet21'; .*did you mean 'resnet20'"),

@@ -86,8 +86,8 @@ class SearchResult:
         }
 
     def __repr__(self) -> str:
-        best = None if self.best is None else (self.best["value"], self.best["params"])
-        return f"SearchResult({len(self.trials)} of {self.asked} trials, best {best})"
+        best = "none finished" if self.best is None else f"best {self.best['value']:g} with {self.best['params']}"
+        return f"SearchResult({len(self.trials)} of {self.asked} trials, {best})"
 
 
 def summary(

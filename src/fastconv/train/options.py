@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fastconv import data, models, optim
 from fastconv.choices import ALGORITHMS, INITIALISATIONS, METRICS, SCHEDULES, TASKS
-from fastconv.functional._check import unknown
+from fastconv.functional._check import nearest, unknown
 from fastconv.train import origins, shapes, transfer
 from fastconv.train.looks import AUGMENTATION, size
 
@@ -170,6 +170,8 @@ def fill(dataset: str, **given: Any) -> Options:
 
     Raises
     ------
+    TypeError
+        If there is no such option.
     ValueError
         If the data set or a name among the options is unknown, or options do not go together.
 
@@ -178,6 +180,10 @@ def fill(dataset: str, **given: Any) -> Options:
     >>> fill("digits", epochs=2).model
     'mnist-small'
     """
+    known = [f.name for f in fields(Options)]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"fill: no option {name!r}{nearest(name, known) or '; known are ' + ', '.join(known)}")
     dataset = data.resolve(dataset)
     asked = {"dataset": dataset, **_usual(dataset)}
     asked |= {name: value for name, value in given.items() if value is not None}
