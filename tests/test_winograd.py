@@ -60,7 +60,8 @@ def drawn_here(taps, seed, n, c, k, h, w, padding, dtype=np.float32):
 
 
 # n, c, k, h, w, padding: channel and lane tails, channels in several chains, images smaller than a tile, of one row,
-# with more border than image, unequal borders, fewer tiles than filters, more shards and chains of tiles than one
+# with more border than image, unequal borders, fewer tiles than filters, more shards and chains of tiles than one,
+# rows of many tiles, some of them wholly in the border
 SHAPES = [
     (2, 8, 16, 8, 8, 1),
     (2, 17, 29, 6, 5, 1),
@@ -72,6 +73,8 @@ SHAPES = [
     (1, 5, 3, 1, 9, 1),
     (50, 9, 12, 8, 8, 1),
     (3, 4, 6, 27, 21, 1),
+    (2, 5, 9, 6, 37, 1),
+    (1, 4, 3, 4, 3, 19),
 ]
 
 

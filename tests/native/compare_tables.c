@@ -86,7 +86,8 @@ static char *run_norm(const fc_ops *ops, const void *x, const void *w, const voi
 static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const void *g, char *out, int taps)
 {
     enum { TILES = 2 * 5, CV = 16, KV = 32, VALUES = 36 };
-    static char v[VALUES * TILES * CV * 8], gv[VALUES * TILES * KV * 8], m[VALUES * TILES * KV * 8], zeros[6 * K * 8];
+    static char v[VALUES * TILES * CV * 8], gv[VALUES * TILES * KV * 8], m[VALUES * TILES * KV * 8];
+    static char zeros[FC_RUN_COLUMNS * (C > K ? C : K) * 8];
     const ptrdiff_t size = ops->size;
     memset(v, 0, sizeof v); /* vectors differ in how far they reach beyond the channels */
     memset(gv, 0, sizeof gv);

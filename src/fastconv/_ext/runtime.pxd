@@ -181,6 +181,8 @@ cdef extern from "kernels.h" nogil:
         void *dw
         Py_ssize_t dw_row
 
+    enum: FC_RUN_COLUMNS
+
     ctypedef struct fc_winograd:
         void *x
         Py_ssize_t x_image
@@ -221,6 +223,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t depth
         Py_ssize_t block
         bint more
+        const void *ahead[2]
+        Py_ssize_t ahead_bytes[2]
 
     ctypedef struct fc_sgd:
         void *param

@@ -156,6 +156,9 @@ typedef struct fc_depthwise_outer {
     ptrdiff_t dw_row;
 } fc_depthwise_outer;
 
+/* Tiles whose columns of pixels are taken together, and those columns at most */
+enum { FC_RUN = 4, FC_RUN_COLUMNS = 4 * FC_RUN + 2 };
+
 /* Winograd convolution F(4 x 4, 3 x 3) or F(2 x 2, 5 x 5): between the pixels of images and the 36 values of each of
  * their tiles, numbered through all images, row by row (winograd.inc.h). */
 typedef struct fc_winograd {
@@ -167,7 +170,7 @@ typedef struct fc_winograd {
     ptrdiff_t rows, cols;      /* tiles of an image */
     ptrdiff_t first, tiles;    /* the tiles first, first + 1, ... */
     ptrdiff_t channels;
-    const void *zeros;         /* IN (6 * x_col): a row of pixels outside; of no use to the output */
+    const void *zeros;         /* IN (FC_RUN_COLUMNS * x_col): a row of pixels outside; of no use to the output */
     void *v;                   /* OUT or IN: value e of the t-th tile at v + e * v_plane + t * v_tile, whole vectors */
     ptrdiff_t v_plane, v_tile;
     fc_epilogue e;             /* of the output; add_image and so on as for x */
@@ -185,6 +188,8 @@ typedef struct fc_winograd_products {
     ptrdiff_t planes, rows, lanes, depth; /* lanes: whole vectors */
     ptrdiff_t block;                   /* of depth: the chains' lengths */
     int more;
+    const void *ahead[2];              /* what will be needed behind the products, fetched meanwhile; any address */
+    ptrdiff_t ahead_bytes[2];          /* so much of it, or 0 */
 } fc_winograd_products;
 
 /* One optimiser step: param and the state are IN OUT, elementwise with grad; an absent state is NULL. */

@@ -13,6 +13,7 @@
 #include "depthwise.inc.h"
 #include "sums.inc.h"
 #include "winograd.inc.h"
+#include "winograd_products.inc.h"
 #include "norm.inc.h"
 #include "rownorm.inc.h"
 #include "optim.inc.h"

@@ -128,115 +128,152 @@ FC_INLINE void FC(winograd_sums)(const vf64 *m, vf64 *w, const int taps)
     w[4] = f64_add(f64_add(FC(times)(0.152587890625, sa), FC(times)(5.0625, sb)), m[5]);
 }
 
-/* What of a tile lies on its image: rows [i0, i1), columns [j0, j1) of `reach` by `reach` pixels; and where */
-typedef struct FC(patch) {
-    ptrdiff_t n, row, col; /* the image; the pixel the tile begins at, which may be outside */
+/* Some tiles that follow each other in a row of an image, and what of their pixels lies on the image: rows [i0, i1) of
+ * `reach`, columns [j0, j1) of `columns` */
+typedef struct FC(run) {
+    ptrdiff_t tiles, columns;
+    ptrdiff_t n, row, col; /* the image; the pixel the run begins at, which may be outside */
     ptrdiff_t i0, i1, j0, j1;
-} FC(patch);
+} FC(run);
 
-FC_INLINE FC(patch) FC(patch_of)(const fc_winograd *a, ptrdiff_t tile, ptrdiff_t reach)
+/* At most so many tiles from the t-th on; a tile reads or writes reach x reach pixels */
+FC_INLINE FC(run) FC(run_of)(const fc_winograd *a, ptrdiff_t t, ptrdiff_t most, const ptrdiff_t reach,
+                             const ptrdiff_t side)
 {
-    const ptrdiff_t of_image = a->rows * a->cols, n = tile / of_image, i = tile % of_image / a->cols;
-    FC(patch) p = {.n = n, .row = a->side * i - a->top, .col = a->side * (tile % a->cols) - a->left};
+    const ptrdiff_t tile = a->first + t, of_image = a->rows * a->cols, n = tile / of_image;
+    const ptrdiff_t i = tile % of_image / a->cols, j = tile % a->cols;
+    FC(run) p = {.n = n, .row = side * i - a->top, .col = side * j - a->left};
+    p.tiles = a->cols - j < a->tiles - t ? a->cols - j : a->tiles - t;
+    p.tiles = p.tiles < most ? p.tiles : most;
+    p.columns = side * (p.tiles - 1) + reach;
     p.i0 = p.row < 0 ? -p.row : 0;
     p.j0 = p.col < 0 ? -p.col : 0;
     p.i1 = a->h - p.row < reach ? a->h - p.row : reach;
-    p.j1 = a->w - p.col < reach ? a->w - p.col : reach;
+    p.j1 = a->w - p.col < p.columns ? a->w - p.col : p.columns;
     if (p.i0 >= p.i1 || p.j0 >= p.j1) /* wholly in the border */
         p.i0 = p.i1 = p.j0 = p.j1 = 0;
     return p;
 }
 
-/* The values of all tiles: reach x reach pixels in, 36 values out, whole vectors of them. A row of pixels outside the
- * image is read from a->zeros. Loops over columns and rows stay loops: taken apart, they are too many values at once.
- */
-FC_INLINE void FC(winograd_to_tiles)(const fc_winograd *a, void (*step)(const VEC *x, VEC *v), const int reach)
+/* One vector of channels, or `part` of it: n columns of `reach` pixels become columns of six values */
+FC_INLINE void FC(winograd_columns)(const T *const *rows, ptrdiff_t x_col, VEC (*half)[6], ptrdiff_t n, ptrdiff_t part,
+                                    void (*step)(const VEC *x, VEC *v), const int reach)
 {
+    for (ptrdiff_t j = 0, at = 0; j < n; j++, at += x_col) {
+        VEC x[6];
+        FC_UNROLL for (int i = 0; i < reach; i++)
+            x[i] = FC(get)(rows[i] + at, part);
+        step(x, half[j]);
+    }
+}
+
+/* The values of all tiles: reach x reach pixels in, 36 values out, whole vectors of them. The columns of a run are
+ * taken first, so that those of two tiles are taken once. A row of pixels outside the image is read from a->zeros. The
+ * loop over six rows stays a loop: taken apart, they are too many values at once. */
+FC_INLINE void FC(winograd_to_tiles)(const fc_winograd *a, void (*step)(const VEC *x, VEC *v), const int reach,
+                                     const int side)
+{
+    const ptrdiff_t v_plane = a->v_plane, x_col = a->x_col;
     ptrdiff_t six = 6;
     FC_AGAIN(six);
-    for (ptrdiff_t t = 0; t < a->tiles; t++) {
-        const FC(patch) p = FC(patch_of)(a, a->first + t, reach);
+    for (ptrdiff_t t = 0; t < a->tiles;) {
+        const FC(run) p = FC(run_of)(a, t, FC_RUN, reach, side);
         const T *rows[6];
         for (int i = 0; i < reach; i++)
             rows[i] = i < p.i0 || i >= p.i1 ? a->zeros
                                             : (const T *)a->x + p.n * a->x_image + (p.row + i) * a->x_row +
-                                                  (p.col + p.j0) * a->x_col;
-        T *v = (T *)a->v + t * a->v_tile;
-        VEC half[6][6];
-        for (ptrdiff_t j = 0; j < reach; j++)
+                                                  (p.col + p.j0) * x_col;
+        VEC half[FC_RUN_COLUMNS][6];
+        for (ptrdiff_t j = 0; j < p.columns; j++)
             if (j < p.j0 || j >= p.j1)
                 for (int i = 0; i < 6; i++)
-                    half[i][j] = V(set1)(0);
+                    half[j][i] = V(set1)(0);
         for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
             const ptrdiff_t part = a->channels - c < LANES ? a->channels - c : 0;
-            for (ptrdiff_t j = p.j0, at = c; j < p.j1; j++, at += a->x_col) {
-                VEC x[6], y[6];
-                for (int i = 0; i < reach; i++)
-                    x[i] = FC(get)(rows[i] + at, part);
-                step(x, y);
-                for (int i = 0; i < 6; i++)
-                    half[i][j] = y[i];
+            if (part)
+                FC(winograd_columns)(rows, x_col, half + p.j0, p.j1 - p.j0, part, step, reach);
+            else
+                FC(winograd_columns)(rows, x_col, half + p.j0, p.j1 - p.j0, 0, step, reach);
+            T *v = (T *)a->v + t * a->v_tile + c;
+            for (ptrdiff_t tile = 0; tile < p.tiles; tile++, v += a->v_tile) {
+                T *to = v;
+                for (ptrdiff_t i = 0; i < six; i++, to += 6 * v_plane) {
+                    VEC x[6], y[6];
+                    FC_UNROLL for (int j = 0; j < reach; j++)
+                        x[j] = half[side * tile + j][i];
+                    step(x, y);
+                    FC_UNROLL for (int j = 0; j < 6; j++)
+                        V(store)(to + j * v_plane, y[j]);
+                }
             }
-            T *to = v + c;
-            for (ptrdiff_t i = 0; i < six; i++) {
-                VEC y[6];
-                step(half[i], y);
-                for (int j = 0; j < 6; j++, to += a->v_plane)
-                    V(store)(to, y[j]);
-            }
+            for (int i = 0; i < reach; i++)
+                rows[i] += LANES;
         }
+        t += p.tiles;
     }
 }
 
 static void FC(winograd_input)(const fc_winograd *a)
 {
-    FC(winograd_to_tiles)(a, FC(winograd_pixels), 6);
+    if (a->side == 4)
+        FC(winograd_to_tiles)(a, FC(winograd_pixels), 6, 4);
+    else
+        FC(winograd_to_tiles)(a, FC(winograd_pixels), 6, 2);
 }
 
 static void FC(winograd_gradient)(const fc_winograd *a)
 {
     if (a->side == 4)
-        FC(winograd_to_tiles)(a, FC(winograd_gradients), 4);
+        FC(winograd_to_tiles)(a, FC(winograd_gradients), 4, 4);
     else
-        FC(winograd_to_tiles)(a, FC(winograd_two_gradients), 2);
+        FC(winograd_to_tiles)(a, FC(winograd_two_gradients), 2, 2);
 }
 
 /* side x side results from 36 sums a tile, with the epilogue of theirs */
 FC_INLINE void FC(winograd_from_tiles)(const fc_winograd *a, void (*step)(const VEC *m, VEC *y), const int side)
 {
     const FC(stages) stages = FC(stages_of)(&a->e);
-    const int act = stages.act;
+    const ptrdiff_t v_plane = a->v_plane, x_row = a->x_row, x_col = a->x_col;
     ptrdiff_t six = 6;
     FC_AGAIN(six);
-    for (ptrdiff_t t = 0; t < a->tiles; t++) {
-        const FC(patch) p = FC(patch_of)(a, a->first + t, side);
-        const ptrdiff_t at = p.n * a->x_image + p.row * a->x_row + p.col * a->x_col;
-        for (ptrdiff_t k = 0; k < a->channels; k += LANES) {
-            const ptrdiff_t part = a->channels - k < LANES ? a->channels - k : 0;
-            const T *m = (const T *)a->v + t * a->v_tile + k;
-            VEC half[4][6];
-            for (ptrdiff_t j = 0; j < six; j++, m += a->v_plane) {
-                VEC x[6], y[4];
-                for (int i = 0; i < 6; i++)
-                    x[i] = V(load)(m + 6 * i * a->v_plane);
-                step(x, y);
-                for (int i = 0; i < side; i++)
-                    half[i][j] = y[i];
-            }
-            T *to = (T *)a->x + at + k;
-            for (ptrdiff_t i = 0; i < p.i1; i++, to += a->x_row) {
-                VEC y[4];
-                step(half[i], y);
-                for (int j = 0; j < side; j++)
-                    if (j < p.j1)
-                        FC(put)(to + j * a->x_col, FC(finish_vec)(y[j], &a->e, act, k, part), part);
+    for (ptrdiff_t t = 0; t < a->tiles;) {
+        const FC(run) p = FC(run_of)(a, t, a->cols, side, side);
+        const ptrdiff_t at = p.n * a->x_image + p.row * x_row + p.col * x_col;
+        for (ptrdiff_t tile = 0; tile < p.tiles; tile++) {
+            const ptrdiff_t pixels = p.j1 - side * tile < side ? p.j1 - side * tile : side;
+            for (ptrdiff_t k = 0; k < a->channels; k += LANES) {
+                const ptrdiff_t part = a->channels - k < LANES ? a->channels - k : 0;
+                const T *m = (const T *)a->v + (t + tile) * a->v_tile + k;
+                VEC half[6][4];
+                for (ptrdiff_t j = 0; j < six; j++, m += v_plane) {
+                    VEC x[6];
+                    FC_UNROLL for (int i = 0; i < 6; i++)
+                        x[i] = V(load)(m + 6 * i * v_plane);
+                    step(x, half[j]);
+                }
+                T *to = (T *)a->x + at + side * tile * x_col + k;
+                for (ptrdiff_t i = 0; i < p.i1; i++, to += x_row) {
+                    VEC x[6], y[4];
+                    FC_UNROLL for (int j = 0; j < 6; j++)
+                        x[j] = half[j][i];
+                    step(x, y);
+                    FC(finish_sums)(y, side, 1, &a->e, stages.act, k, part);
+                    if (pixels == side && !part) {
+                        FC_UNROLL for (int j = 0; j < side; j++)
+                            V(store)(to + j * x_col, y[j]);
+                    } else
+                        FC_UNROLL for (int j = 0; j < side; j++)
+                            if (j < pixels)
+                                FC(put)(to + j * x_col, y[j], part);
+                }
             }
         }
         if (stages.later)
             for (ptrdiff_t i = 0; i < p.i1; i++)
-                FC(finish_later)(&stages, a->x, at + i * a->x_row, a->x_col,
+                FC(finish_later)(&stages, a->x, at + i * x_row, x_col,
                                  p.n * a->e.add_image + (p.row + i) * a->e.add_row + p.col * a->e.add_col,
                                  a->e.add_col, p.j1, 0, a->channels);
+        t += p.tiles;
     }
 }
 
@@ -320,106 +357,4 @@ static void FC(winograd_filter_gradient)(const void *m, ptrdiff_t m_plane, void 
         FC(winograd_from_values)(m, m_plane, w, w_plane, n, 3);
     else
         FC(winograd_from_values)(m, m_plane, w, w_plane, n, 5);
-}
-
-/* One tile of one plane: mr rows, nv vectors of lanes, depth in blocks. Each block is a chain of its own, from zero on,
- * added to the sum of those before. a's rows (across) or a's depth lie side by side. */
-FC_INLINE void FC(winograd_tile)(const fc_winograd_products *s, const T *a, const T *b, T *c, ptrdiff_t depth, int more,
-                                 const int across, const int mr, const int nv)
-{
-    const ptrdiff_t a_step = across ? s->a_depth : 1, b_depth = s->b_depth;
-    ptrdiff_t a_row[FC_HIGHEST];
-    for (int i = 0; i < mr; i++)
-        a_row[i] = across ? i : i * s->a_row;
-    for (ptrdiff_t d = 0; d < depth; more = 1) {
-        const ptrdiff_t end = depth - d < s->block ? depth : d + s->block;
-        VEC acc[FC_HIGHEST][FC_NV];
-        for (int i = 0; i < mr; i++)
-            for (int v = 0; v < nv; v++)
-                acc[i][v] = V(set1)(0);
-        for (; d < end; d++, a += a_step, b += b_depth) {
-            VEC w[FC_NV];
-            for (int v = 0; v < nv; v++) {
-                w[v] = V(load)(b + v * LANES);
-                if (nv > 2)
-                    FC_PIN(w[v]); /* loaded once, not with each multiply-add */
-            }
-            for (int i = 0; i < mr; i++) {
-                const VEC x = V(set1)(a[a_row[i]]);
-                for (int v = 0; v < nv; v++)
-                    acc[i][v] = V(fma)(x, w[v], acc[i][v]);
-            }
-        }
-        for (int i = 0; i < mr; i++)
-            for (int v = 0; v < nv; v++) {
-                T *to = c + i * s->c_row + v * LANES;
-                V(store)(to, more ? V(add)(V(load)(to), acc[i][v]) : acc[i][v]);
-            }
-    }
-}
-
-typedef void FC(winograd_tile_of)(const fc_winograd_products *s, const T *a, const T *b, T *c, ptrdiff_t depth,
-                                  int more);
-#define FC_TILE(M, NV)                                                                                               \
-    static FC_NOINLINE void FC(winograd_tile_##M##_##NV)(const fc_winograd_products *s, const T *a, const T *b, T *c,\
-                                                         ptrdiff_t depth, int more)                                  \
-    {                                                                                                                \
-        if (M <= FC_HEIGHT(NV))                                                                                      \
-            FC(winograd_tile)(s, a, b, c, depth, more, 0, M, NV);                                                    \
-    }                                                                                                                \
-    static FC_NOINLINE void FC(winograd_across_##M##_##NV)(const fc_winograd_products *s, const T *a, const T *b,    \
-                                                           T *c, ptrdiff_t depth, int more)                          \
-    {                                                                                                                \
-        if (M <= FC_HEIGHT(NV))                                                                                      \
-            FC(winograd_tile)(s, a, b, c, depth, more, 1, M, NV);                                                    \
-    }
-#define FC_TILES(NV) FC_EACH_HEIGHT(FC_TILE, NV)
-FC_EACH_NV(FC_TILES)
-#undef FC_TILE
-#undef FC_TILES
-#define FC_TILES(NV) {FC_EACH_HEIGHT(FC_TILE, NV)},
-static FC(winograd_tile_of) *const FC(winograd_tiles)[2][FC_NV][FC_HIGHEST] = {
-#define FC_TILE(M, NV) FC(winograd_tile_##M##_##NV),
-    {FC_EACH_NV(FC_TILES)},
-#undef FC_TILE
-#define FC_TILE(M, NV) FC(winograd_across_##M##_##NV),
-    {FC_EACH_NV(FC_TILES)},
-#undef FC_TILE
-};
-#undef FC_TILES
-
-/* One plane: rows and lanes by pieces whose sums stay in L1, depth by pieces that do, too */
-static void FC(winograd_plane)(const fc_winograd_products *s, const T *a, const T *b, T *c)
-{
-    enum { ROWS = 48, LANES_AT_ONCE = 256 / sizeof(T), DEPTH = 128 };
-    const ptrdiff_t piece = DEPTH / s->block * s->block > 0 ? DEPTH / s->block * s->block : s->block;
-    FC(winograd_tile_of) *const(*tiles)[FC_HIGHEST] = FC(winograd_tiles)[s->a_row == 1];
-    const ptrdiff_t group = LANES_AT_ONCE / s->nr > 0 ? LANES_AT_ONCE / s->nr * s->nr : s->nr;
-    for (ptrdiff_t r = 0; r < s->rows; r += ROWS)
-        for (ptrdiff_t g = 0; g < s->lanes; g += group)
-            for (ptrdiff_t d = 0; d < s->depth; d += piece) {
-                const ptrdiff_t last_row = s->rows - r < ROWS ? s->rows : r + ROWS;
-                const ptrdiff_t last = s->lanes - g < group ? s->lanes : g + group;
-                const ptrdiff_t depth = s->depth - d < piece ? s->depth - d : piece;
-                for (ptrdiff_t k = g; k < last; k += s->nr) {
-                    const ptrdiff_t n = last - k < s->nr ? last - k : s->nr, nv = (n + LANES - 1) / LANES;
-                    const ptrdiff_t most = nv == 1 ? FC_HEIGHT(1) : nv == 2 ? FC_HEIGHT(2) : nv == 3 ? FC_HEIGHT(3)
-                                                                                                     : FC_HEIGHT(4);
-                    const T *panel = b + k / s->nr * s->b_panel + d * s->b_depth;
-                    ptrdiff_t i = r;
-                    for (ptrdiff_t left = (last_row - r + most - 1) / most; left > 0; left--) { /* equal tiles */
-                        const ptrdiff_t mr = (last_row - i + left - 1) / left;
-                        tiles[nv - 1][mr - 1](s, a + i * s->a_row + d * s->a_depth, panel, c + i * s->c_row + k, depth,
-                                              s->more || d > 0);
-                        i += mr;
-                    }
-                }
-            }
-}
-
-static void FC(winograd_products)(const fc_winograd_products *s)
-{
-    for (ptrdiff_t e = 0; e < s->planes; e++)
-        FC(winograd_plane)(s, (const T *)s->a + e * s->a_plane, (const T *)s->b + e * s->b_plane,
-                           (T *)s->c + e * s->c_plane);
 }

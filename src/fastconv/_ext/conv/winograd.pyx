@@ -20,7 +20,7 @@ from fastconv._ext.conv.scratch cimport (
 )
 from fastconv._ext.epilogue cimport Epilogue, epilogue_at, pixel_pitch
 from fastconv._ext.runtime cimport (
-    fc_epilogue, fc_ops, fc_pack, fc_winograd, fc_winograd_products, ops, threads_for,
+    FC_RUN_COLUMNS, fc_epilogue, fc_ops, fc_pack, fc_winograd, fc_winograd_products, ops, threads_for,
 )
 
 ctypedef fused real:
@@ -31,6 +31,7 @@ cdef enum:              # of no influence on any bit
     LANES = 64          # filters whose sums are in a core's cache beside a block of tiles
     LAID_OUT = 32       # channels of filters that are laid out at a time, on their way to values
     DEPTH = 96          # channels of filters whose values are in the cache, where all tiles meet them
+    AHEAD = 1 << 18     # bytes of pixels, at most, that are fetched while products are computed
 
 
 cdef Py_ssize_t side_of(Py_ssize_t taps) noexcept nogil:
@@ -111,7 +112,7 @@ cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
     a.v = aligned(VALUES * a.source.v_plane * size)
     a.m = aligned(VALUES * a.result.v_plane * size)
     book(s, TAPS, a.taps * a.taps * sizeof(Py_ssize_t))
-    book(s, ZEROS, 6 * a.c * size)
+    book(s, ZEROS, FC_RUN_COLUMNS * a.c * size)
     book(s, WINDOWS, a.threads * a.laid_out)
     book(s, VALUES_OF_TILES, a.v if a.resident else a.threads * a.v)
     book(s, SUMS, a.threads * a.m)
@@ -155,10 +156,45 @@ cdef void values(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, char 
     a.table.winograd_input(&read)
 
 
-cdef void multiply(const Convolution *a, const char *v, Py_ssize_t tiles, const char *u, Py_ssize_t depth, bint more,
-                   Py_ssize_t lanes, char *m) noexcept nogil:
-    """Multiply the values of some tiles and filters, and sum over some channels."""
+cdef inline const char *reached(const fc_winograd *a, Py_ssize_t end, Py_ssize_t overlap,
+                                Py_ssize_t size) noexcept nogil:
+    """Return where the pixels end that tiles 0 .. end-1 lie on, and the tiles in a row with them.
+
+    Tiles reach so many rows into those below them as they ``overlap``.
+    """
+    cdef Py_ssize_t rows = ceil_div(end, a.cols), within = rows % a.rows
+    cdef Py_ssize_t pixels = max(0, min(a.h, a.side * within - a.top + overlap)) if within else 0
+    return <const char *>a.x + (rows // a.rows * a.x_image + pixels * a.x_row) * size
+
+
+cdef void fetch_nothing(fc_winograd_products *s) noexcept nogil:
+    s.ahead[0] = s.ahead[1] = NULL
+    s.ahead_bytes[0] = s.ahead_bytes[1] = 0
+
+
+cdef void fetch_pixels(fc_winograd_products *s, int which, const fc_winograd *a, Py_ssize_t first, Py_ssize_t end,
+                       Py_ssize_t overlap, Py_ssize_t size, Py_ssize_t *room) noexcept nogil:
+    """Let products fetch meanwhile the pixels of the tiles first .. end-1, if there is ``room`` for so many bytes."""
+    cdef const char *begin = reached(a, first, overlap, size)
+    cdef Py_ssize_t nbytes = reached(a, end, overlap, size) - begin
+    if nbytes <= room[0]:
+        s.ahead[which], s.ahead_bytes[which] = begin, nbytes
+        room[0] -= nbytes
+
+
+cdef void multiply(const Convolution *a, const char *v, Py_ssize_t first, Py_ssize_t tiles, const char *u,
+                   Py_ssize_t depth, bint more, Py_ssize_t lanes, char *m) noexcept nogil:
+    """Multiply the values of some tiles and filters, and sum over some channels.
+
+    Where ``first`` is a tile, not -1, the memory of the results from there on is fetched meanwhile, and the pixels of
+    the block of tiles behind.
+    """
     cdef fc_winograd_products s
+    cdef Py_ssize_t room = AHEAD, behind = first + tiles
+    fetch_nothing(&s)
+    if first >= 0:
+        fetch_pixels(&s, 0, &a.result, first, behind, 0, a.table.size, &room)
+        fetch_pixels(&s, 1, &a.source, behind, min(a.tiles, behind + tiles), a.taps - 1, a.table.size, &room)
     s.a, s.a_plane, s.a_row, s.a_depth = v, a.source.v_plane, a.source.v_tile, 1
     s.b, s.b_plane, s.b_panel, s.b_depth, s.nr = u, a.u_plane, a.panel, a.nr, a.nr
     s.c, s.c_plane, s.c_row = m, a.result.v_plane, a.result.v_tile
@@ -183,7 +219,7 @@ cdef void block_of_tiles(const Convolution *a, Py_ssize_t block, char *v, char *
     values(a, first, tiles, v)
     while k < a.k:
         lanes = min(a.group, a.k - k)
-        multiply(a, v, tiles, a.panels + k // a.nr * a.panel * a.table.size, a.c, False, lanes, m)
+        multiply(a, v, -1 if k else first, tiles, a.panels + k // a.nr * a.panel * a.table.size, a.c, False, lanes, m)
         results(a, first, tiles, k, lanes, m)
         k += lanes
 
@@ -196,7 +232,7 @@ cdef void group_of_filters(const Convolution *a, Py_ssize_t group, const char *v
         depth = min(<Py_ssize_t>DEPTH, a.c - c)
         for panel in range(ceil_div(lanes, a.nr)):
             filters(a, k // a.nr + panel, c, depth, laid_out, u + panel * a.panel * size)
-        multiply(a, v + c * size, a.tiles, u, depth, c > 0, lanes, m)
+        multiply(a, v + c * size, -1, a.tiles, u, depth, c > 0, lanes, m)
         c += depth
     results(a, 0, a.tiles, k, lanes, m)
 
@@ -209,7 +245,7 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
     cdef char *m = get(s, SUMS)
     cdef char *u = get(s, PANELS)
     a.source.zeros = get(s, ZEROS)
-    memset(get(s, ZEROS), 0, 6 * a.c * size)
+    memset(get(s, ZEROS), 0, FC_RUN_COLUMNS * a.c * size)
     if a.resident:
         for task in prange(ceil_div(a.tiles, BLOCK), schedule='static', num_threads=a.threads):
             values(a, task * BLOCK, min(<Py_ssize_t>BLOCK, a.tiles - task * BLOCK),

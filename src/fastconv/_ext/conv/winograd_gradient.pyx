@@ -17,8 +17,10 @@ from fastconv._ext.conv.packing cimport panel_lanes
 from fastconv._ext.conv.scratch cimport (
     SUMS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
 )
-from fastconv._ext.conv.winograd cimport BLOCK, VALUES, lay_tiles, plane_pitch, side_of, up_to
-from fastconv._ext.runtime cimport fc_ops, fc_winograd, fc_winograd_products, ops, threads_for
+from fastconv._ext.conv.winograd cimport (
+    BLOCK, VALUES, fetch_nothing, fetch_pixels, lay_tiles, plane_pitch, side_of, up_to,
+)
+from fastconv._ext.runtime cimport FC_RUN_COLUMNS, fc_ops, fc_winograd, fc_winograd_products, ops, threads_for
 from fastconv._ext.shards cimport add_tree
 
 ctypedef fused real:
@@ -30,6 +32,7 @@ cdef enum:
     SHARD = 64          # tiles of a shard, at least: part of the order
     ROWS = 48           # channels whose sums a task takes
     LANES = 64          # filters of them
+    AHEAD = 1 << 19     # bytes of pixels, at most, that are fetched while products are computed
     FEW = 2             # where values of all tiles are so many times as many as sums at most, they are kept
 
 
@@ -84,7 +87,7 @@ cdef void plan(WeightGradient *a, Scratch *s) noexcept nogil:
     a.each = a.g_first + ceil_div(a.k, a.lanes) * a.g_panel
     a.summed = aligned(a.shards * VALUES * a.s_plane * size)
     a.taken = aligned(a.taps * a.taps * a.back * a.s_row * size)
-    book(s, ZEROS, 6 * max(a.c, a.k) * size)
+    book(s, ZEROS, FC_RUN_COLUMNS * max(a.c, a.k) * size)
     book(s, VALUES_OF_TILES, a.each if a.shared else a.threads * a.each)
     book(s, SUMS, a.threads * a.summed if a.resident else a.summed)
     book(s, WINDOWS, a.threads * a.taken)
@@ -116,6 +119,7 @@ cdef void tile_values(const WeightGradient *a, Py_ssize_t first, Py_ssize_t tile
 cdef fc_winograd_products products_of(const WeightGradient *a, const char *x, const char *g, char *sums) noexcept nogil:
     """Return the products of all planes and rows of a panel of channels with one of filters."""
     cdef fc_winograd_products s
+    fetch_nothing(&s)
     s.a, s.a_plane, s.a_row, s.a_depth = x, a.x.v_plane, 1, a.x.v_tile
     s.b, s.b_plane, s.b_depth, s.b_panel, s.nr = g, a.g.v_plane, a.g.v_tile, a.nr, a.nr
     s.c, s.c_plane, s.c_row = sums, a.s_plane, a.s_row
@@ -133,11 +137,16 @@ cdef void sum_shard(const WeightGradient *a, Py_ssize_t shard, char *values, cha
     cdef Py_ssize_t begin = shard_begin(a, shard), end = shard_begin(a, shard + 1), first = begin
     cdef fc_winograd_products s = products_of(a, values, values + a.g_first,
                                               sums + shard * VALUES * a.s_plane * a.table.size)
+    cdef Py_ssize_t behind, room
     while first < end:
         s.depth, s.more = min(a.chunk, end - first), first > begin
         tile_values(a, first, s.depth, 0, values)
+        behind, room = first + s.depth, AHEAD
+        fetch_nothing(&s)
+        fetch_pixels(&s, 0, &a.g, behind, min(a.tiles, behind + a.chunk), 0, a.table.size, &room)
+        fetch_pixels(&s, 1, &a.x, behind, min(a.tiles, behind + a.chunk), a.taps - 1, a.table.size, &room)
         a.table.winograd_products(&s)
-        first += s.depth
+        first = behind
 
 
 cdef void shared_values(const WeightGradient *a, Py_ssize_t first, Py_ssize_t tiles, char *values) noexcept nogil:
@@ -241,5 +250,5 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     a.x.zeros = a.g.zeros = get(&s, ZEROS)
     cdef char *grad = <char *>&grad_weight[0, 0, 0, 0]
     with nogil:
-        memset(get(&s, ZEROS), 0, 6 * max(a.c, a.k) * a.table.size)
+        memset(get(&s, ZEROS), 0, FC_RUN_COLUMNS * max(a.c, a.k) * a.table.size)
         run(&a, get(&s, VALUES_OF_TILES), get(&s, SUMS), get(&s, WINDOWS), grad)
