@@ -322,6 +322,23 @@ def test_linear_is_exact_on_integers(n, d, k, every_setting):
             assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 128, 129, 257, 511, 512])
+def test_gradients_of_a_linear_weight_are_added_once_whatever_the_batch(rows, every_setting):
+    """A batch of one shard is added to the gradient at once, in one call or in several: whole sums, after the chain."""
+    rng = np.random.default_rng(rows)
+    d, k = (int(n) for n in rng.integers(1, 150, 2))
+    x, w, g = integers(rng, (rows, d)), integers(rng, (k, d)), integers(rng, (rows, k))
+    before = rng.standard_normal((k, d), dtype=np.float32)
+
+    def added(into):
+        return F.linear_backward(g, x, w, need_input_grad=False, grad_weight=into)[1]
+
+    sums = added(np.zeros_like(before))
+    assert_array_equal(sums, g.astype(np.float64).T @ x)
+    for got in every_setting(lambda: added(before.copy())).values():
+        assert_array_equal(got, before + sums)
+
+
 @pytest.mark.gradients
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)

@@ -447,3 +447,23 @@ def test_labels_that_change_between_the_loss_and_its_gradient(classes, label, pi
         with pytest.raises(ValueError, match=rf"a label is {label} by now, but labels must lie in \[0, {classes}\)"):
             loss.backward()
     assert np.isfinite(first).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(1, 20), st.sampled_from([np.float32, np.float64]), st.integers(0, 2**32 - 1))
+def test_labels_as_kernels_read_them_cost_what_others_cost(rows, classes, dtype, seed):
+    """The short way of scores and int64 labels that lie well has the bits, and the errors, of the long one."""
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.standard_normal((rows, classes)).astype(dtype), rng.integers(0, classes, rows)
+    found = []
+    for given_labels in (labels, labels.astype(np.int32), np.repeat(labels, 2)[::2]):
+        loss = nn.CrossEntropyLoss()
+        found.append((np.float64(loss(scores, given_labels)).tobytes(), loss.backward(0.7).tobytes()))
+    assert found[0] == found[1] == found[2]
+    if rows:
+        labels[rng.integers(rows)] = classes
+        with pytest.raises(ValueError, match=f"labels must lie in .0, {classes}"):
+            nn.CrossEntropyLoss()(scores, labels)
+        labels[labels == classes] = -100
+        ignored = nn.CrossEntropyLoss()(scores, labels)
+        assert np.isnan(ignored) if rows == 1 else np.isfinite(ignored) or (labels == -100).all()

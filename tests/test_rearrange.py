@@ -229,3 +229,19 @@ X = np.zeros((2, 6, 3, 2), np.float32)
 def test_wrong_arguments_are_refused_with_their_numbers(error, call, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 4), st.integers(1, 37), st.lists(st.integers(1, 9), min_size=1, max_size=2),
+       st.sampled_from([np.float32, np.float64]))  # fmt: skip
+def test_flatten_moves_every_element_and_its_gradient_back(n, channels, sizes, dtype):
+    """Channels last to C order and back, whatever fills the vectors; denormals, NaN and -0 are moved as they are."""
+    shape = (n, channels, *sizes)
+    x = np.arange(math.prod(shape), dtype=dtype).reshape(shape)
+    flat = x.reshape(-1)
+    flat[:4] = [np.nan, -0.0, np.finfo(dtype).smallest_subnormal, -np.inf][: flat.size]
+    layer = nn.Flatten()
+    y = layer.forward(x)
+    assert y.tobytes() == x.tobytes()
+    back = layer.backward(y.copy())
+    assert np.ascontiguousarray(back).tobytes() == x.tobytes()

@@ -162,9 +162,14 @@ static size_t run(const fc_ops *ops, int kind, char *out)
         out += ROWS * COLS * few * size;
     }
     memset(out, 0, TAPS * C * K * size);
-    fc_outer outer = {x, WIDTH * C, C, offsets, TAPS * C, g, COLS * K, K, ROWS, COLS, K, out, K};
+    fc_outer outer = {x, WIDTH * C, C, offsets, TAPS * C, g, COLS * K, K, ROWS, COLS, K, out, K, 0, NULL};
     ops->outer(&outer);
-    out += TAPS * C * K * size;
+    outer.fresh = 1; /* the same sums in other memory */
+    outer.dw = out + TAPS * C * K * size;
+    ops->outer(&outer);
+    outer.onto = out; /* and doubled */
+    ops->outer(&outer);
+    out += 2 * TAPS * C * K * size;
 
     ptrdiff_t lanes[TAPS] = {0, K, 2 * K};
     for (ptrdiff_t in_row = 3; in_row < 6; in_row++) /* 3 and 5 side by side are taken together */

@@ -1,4 +1,4 @@
-"""Maps over contiguous memory: exp, log, sums, differences. A kernel is given by its name."""
+"""Maps over contiguous memory: exp, log, sums, differences, a kernel being given by its name; matrices turned."""
 
 from cython.parallel cimport prange
 
@@ -64,3 +64,14 @@ def scaled(const real[::1] a, const real[::1] b, double s, real[::1] y, str name
     cdef int threads = threads_for(n * STRAIGHT)
     for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
         f(&a[begin], &b[begin], s, &y[begin], min(BLOCK, n - begin))
+
+
+def turn(const real[:, :, ::1] x, real[:, :, ::1] y):
+    """Write y (N, B, A): each matrix of x (N, A, B) transposed."""
+    cdef Py_ssize_t n = x.shape[0], rows = x.shape[1], cols = x.shape[2], i
+    if n * rows * cols == 0:
+        return
+    cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
+    cdef int threads = threads_for(2.0 * n * rows * cols)
+    for i in prange(n, nogil=True, schedule='static', num_threads=threads):
+        table.deinterleave(&x[i, 0, 0], rows, cols, &y[i, 0, 0], rows)

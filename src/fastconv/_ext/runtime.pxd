@@ -141,6 +141,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t channels
         void *dw
         Py_ssize_t dw_row
+        bint fresh
+        void *onto
 
     ctypedef struct fc_depthwise:
         const void *x

@@ -111,6 +111,8 @@ typedef struct fc_outer {
     ptrdiff_t rows, cols, channels;
     void *dw;                  /* IN OUT (m, dw_row), the first `channels` of each row */
     ptrdiff_t dw_row;
+    int fresh;                 /* sums begin at zero, not at what dw holds */
+    void *onto;                /* NULL, or IN OUT, laid out as dw: finished sums are added here, dw is not written */
 } fc_outer;
 
 /* The same in each lane for itself; offsets count vectors. */

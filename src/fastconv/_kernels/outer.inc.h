@@ -7,11 +7,16 @@ FC_INLINE void FC(outer_tile)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_
                               const int near, const int mr, const int nv)
 {
     VEC acc[FC_HIGHEST][FC_NV];
-    for (int i = 0; i < mr; i++)
-        for (int v = 0; v < nv; v++) {
-            const T *d = dw + i * a->dw_row + v * LANES;
-            acc[i][v] = v == nv - 1 && tail ? V(load_n)(d, tail) : V(load)(d);
-        }
+    if (a->fresh) {
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            FC_UNROLL for (int v = 0; v < nv; v++)
+                acc[i][v] = V(set1)(0);
+    } else
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            FC_UNROLL for (int v = 0; v < nv; v++) {
+                const T *d = dw + i * a->dw_row + v * LANES;
+                acc[i][v] = v == nv - 1 && tail ? V(load_n)(d, tail) : V(load)(d);
+            }
     for (ptrdiff_t r = 0; r < a->rows; r++) {
         const T *x = (const T *)a->x + r * a->x_row + (near ? taps[0] : 0);
         const T *g = (const T *)a->g + r * a->g_row + k;
@@ -26,8 +31,16 @@ FC_INLINE void FC(outer_tile)(const fc_outer *a, const ptrdiff_t *taps, ptrdiff_
             }
         }
     }
-    for (int i = 0; i < mr; i++)
-        for (int v = 0; v < nv; v++) {
+    if (a->onto) {
+        dw = (T *)a->onto + (dw - (const T *)a->dw);
+        FC_UNROLL for (int i = 0; i < mr; i++)
+            FC_UNROLL for (int v = 0; v < nv; v++) {
+                const T *d = dw + i * a->dw_row + v * LANES;
+                acc[i][v] = V(add)(v == nv - 1 && tail ? V(load_n)(d, tail) : V(load)(d), acc[i][v]);
+            }
+    }
+    FC_UNROLL for (int i = 0; i < mr; i++)
+        FC_UNROLL for (int v = 0; v < nv; v++) {
             T *d = dw + i * a->dw_row + v * LANES;
             if (v == nv - 1 && tail)
                 V(store_n)(d, acc[i][v], tail);

@@ -8,7 +8,7 @@
  * which is written afterwards: few channels need no masks, but near the end of a block.
  *
  * Order of sums: a mean adds each row of its window from left to right, then the rows from top to bottom, and
- * divides (a true division); a gradient adds its windows in the order (p, q).
+ * divides (with the bits of a true division); a gradient adds its windows in the order (p, q).
  */
 
 /* A window on registers: stores to memory could alias the structs that describe the pooling. */
@@ -19,15 +19,23 @@ typedef struct FC(window) {
     ptrdiff_t old_rows, old_cols; /* the first ones, which earlier windows have too */
     ptrdiff_t channels;
     int whole;                 /* the last vector may spill */
-    T divisor;
+    T divisor, factor;         /* its reciprocal where that is exact, else 0 */
 } FC(window);
 
 FC_INLINE FC(window) FC(window_of)(const fc_pool *a, const fc_span *h, const fc_span *w, int whole)
 {
+    const ptrdiff_t size = h->size * w->size;
+    const int exact = size > 0 && size <= 1 << 20 && (size & (size - 1)) == 0;
     FC(window) v = {h->count, w->count, a->h.step * a->w.inputs * a->x_pitch, a->w.step * a->x_pitch,
                     h->tap * a->w.kernel + w->tap, a->w.kernel, h->old, w->old,
-                    a->channels, whole, (T)(h->size * w->size)};
+                    a->channels, whole, (T)size, exact ? 1 / (T)size : 0};
     return v;
+}
+
+/* The quotient: by a power of two it is a product, with the same bits and sooner. */
+FC_INLINE VEC FC(mean_of)(FC(window) v, VEC sum)
+{
+    return v.factor != 0 ? V(mul)(sum, V(set1)(v.factor)) : V(div)(sum, V(set1)(v.divisor));
 }
 
 /* The same with constant sizes where they are known: kr, ks (0 where not), old rows and columns (negative). */
@@ -132,7 +140,7 @@ FC_INLINE void FC(avg_vec)(FC(window) v, const T *x, T *y, ptrdiff_t part, const
             sum[i] = V(add)(sum[i], line[i]);
     }
     for (int i = 0; i < nv; i++)
-        FC(put)(y + i * LANES, V(div)(sum[i], V(set1)(v.divisor)), part);
+        FC(put)(y + i * LANES, FC(mean_of)(v, sum[i]), part);
 }
 
 FC_INLINE void FC(avg_window)(FC(window) v, const T *x, T *y)
@@ -229,7 +237,7 @@ FC_INLINE void FC(scatter_vec)(FC(window) v, const T *g, const void *arg, ptrdif
     if (arg_size)
         position = FC(get_positions)(arg, at, part, arg_size);
     else
-        value = V(div)(value, V(set1)(v.divisor));
+        value = FC(mean_of)(v, value);
     for (ptrdiff_t r = 0; r < v.rows; r++)
         for (ptrdiff_t s = 0; s < v.cols; s++) {
             T *p = gx + r * v.row + s * v.col;

@@ -6,6 +6,7 @@ import numpy as np
 
 import fastconv._ext.loss as loss
 from fastconv.functional._check import (
+    FLOATS,
     Array,
     as_contiguous,
     by_dtype,
@@ -44,6 +45,28 @@ class Target(NamedTuple):
     @property
     def settings(self) -> tuple[Array | None, Array | None, Array | None, Array | None, float]:
         return self.labels, self.soft, self.weight, self.sample, self.smoothing
+
+
+def plain_target(scores: Array, labels: Labels | Array, ignore: int) -> Target | None:
+    """Return what rows of scores are to be, where all lies as kernels read it and each has a label of its own.
+
+    None where anything is otherwise: `target_of` says what is wrong, if it is.
+    """
+    if not (
+        type(scores) is type(labels) is np.ndarray
+        and scores.ndim == 2
+        and scores.dtype in FLOATS
+        and labels.dtype == np.int64
+        and labels.shape == scores.shape[:1]
+        and scores.flags.carray
+        and labels.flags.c_contiguous
+        and labels.flags.aligned
+        and type(ignore) is int
+        and -(2**63) <= ignore < 2**63
+    ):
+        return None
+    outside, gaps = loss.look(labels, scores.shape[1], ignore, True)
+    return None if outside >= 0 or gaps else Target(labels, None, None, None, 0.0, len(labels))
 
 
 def target_of(

@@ -40,11 +40,16 @@ def _last(a: Array, axis: int) -> Array:
 
 def rows(a: Array, axis: int) -> Array:
     """Return ``a`` as contiguous rows along ``axis``: a view for (N, C) and NHWC memory with axis 1."""
+    if a.ndim == 2 and axis == 1:
+        return as_contiguous(a)
     return as_contiguous(_last(a, axis)).reshape(-1, a.shape[axis])
 
 
 def write_rows(out: Array, axis: int, write: Callable[[Array], None]) -> None:
     """Call ``write`` with rows of ``out`` along ``axis``, in place where its memory allows."""
+    if out.ndim == 2 and axis == 1 and out.flags.c_contiguous:
+        write(out)
+        return
     moved = _last(out, axis)
     direct = moved.flags.c_contiguous
     target = moved if direct else np.empty(moved.shape, out.dtype)

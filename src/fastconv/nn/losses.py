@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.functional._check import as_labels, check_apart, number, whole
-from fastconv.functional._class_loss import check_still, costs, slopes, target_of
+from fastconv.functional._class_loss import check_still, costs, plain_target, slopes, target_of
 from fastconv.functional._loss import IGNORE, check_rows, is_dense, loss_buffer, reduce, row_scale, total
 from fastconv.nn._origin import Origin, go_back, origin_of
 from fastconv.nn._parameter import Array
@@ -270,13 +270,17 @@ class CrossEntropyLoss(Loss):
         LossValue
             A float with ``backward``.
         """
-        where, output = "cross_entropy", self._accept(output)
-        dtype, shape = check_rows(where, output, self.reduction)
-        sample = self._weigh(sample_weight, output, shape).get("sample_weight")
-        weight = None if self.weight is None else self.weight.astype(dtype, copy=False)
-        found = target_of(
-            where, output, dtype, target, weight, self.ignore_index, self.label_smoothing, sample
-        )
+        where, found, sample = "cross_entropy", None, None
+        if self.reduction == "mean" and sample_weight is None and self.weight is None and self.label_smoothing == 0:
+            found = plain_target(output, target, self.ignore_index)
+        if found is not None:
+            dtype, shape = output.dtype, output.shape[:1]
+        else:
+            output = self._accept(output)
+            dtype, shape = check_rows(where, output, self.reduction)
+            sample = self._weigh(sample_weight, output, shape).get("sample_weight")
+            weight = None if self.weight is None else self.weight.astype(dtype, copy=False)
+            found = target_of(where, output, dtype, target, weight, self.ignore_index, self.label_smoothing, sample)
         probabilities = self._buffer("probabilities", output.shape, dtype)
         losses = loss_buffer(where, None, shape, dtype, self.reduction)
         costs(output, found, losses, probabilities)

@@ -17,6 +17,10 @@ from fastconv._ext.epilogue cimport epilogue_at
 from fastconv._ext.runtime cimport fc_abreast, fc_depthwise, fc_planes, fc_rows, fc_segment
 
 
+# What a tile of images abreast reads should be so little as to stay in L1 beside its weights.
+cdef Py_ssize_t TILE_BYTES = 24 * 1024
+
+
 # --- blocks -----------------------------------------------------------------------------------------------
 
 
@@ -25,17 +29,24 @@ cdef Way cheapest(const Correlation *a, Way otherwise) noexcept nogil:
 
     Cycles a pixel: vectors of channels spend half a cycle on each multiply-add of a vector when they fill a tile, more
     when one vector of channels is all there is: each multiply-add then loads a factor of its own, which high tiles hide
-    but low ones do not. The other two spend some time on each element that changes places.
+    but low ones do not. The other two spend some time on each element that changes places. Images abreast take a
+    little more where what a tile reads does not stay in L1.
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
     if a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
         return otherwise
     cdef double depth = a.ntaps * a.cg, filled
-    cdef double over_channels = depth * vectors * (0.55 if vectors > 1 else 0.6 if a.table.mr > 8 else 0.85)
+    cdef double one = 0.55 if a.table.mr > 12 else 0.6 if a.table.mr > 8 else 0.85   # vector of channels
+    cdef double over_channels = depth * vectors * (one if vectors == 1 else 0.55)
     filled = <double>a.image.cols / (ceil_div(a.image.cols, lanes) * lanes)
     cdef double over_pixels = 0.55 * depth * a.kg / (lanes * filled) + a.kg + a.cg
+    if vectors == 1:   # each row of the filter is a loop of its own
+        over_channels += a.tap_rows
+        over_pixels += a.tap_rows
     filled = <double>a.n / (ceil_div(a.n, lanes) * lanes)
-    cdef double over_images = 0.6 * depth * a.kg / (lanes * filled) + 0.3 * (a.kg + a.cg)
+    cdef Py_ssize_t tile = a.tap_rows * (a.image.reach_c + 3 * a.image.sc) * a.cg * lanes * a.image.size
+    cdef double over_images = (0.55 if tile <= TILE_BYTES else 0.6) * depth * a.kg / (lanes * filled)
+    over_images += 0.3 * (a.kg + a.cg)
     if over_images < min(over_pixels, over_channels) and lanes_bytes(a.table, &a.image, 4) < 2 * IMAGES_BYTES:
         return ABREAST
     return PLANES if over_pixels < over_channels and a.image.sc == 1 else otherwise

@@ -45,6 +45,8 @@ cdef struct WeightGradient:
     bint bordered              # the windows are all images with their borders; else they are copied block by block
     const char *windows
     char *dw                   # shards of (groups, m, kg); swapped (groups, kg, m); depthwise (m, k)
+    bint straight              # one shard, which lies as grad_weight does: finished sums are added there at once
+    char *grad                 # grad_weight
     Py_ssize_t window, images
     int threads
 
@@ -63,7 +65,8 @@ cdef void outer_block(const WeightGradient *a, Py_ssize_t task, char *window) no
     cdef Py_ssize_t row = shard * a.total // a.shards, end = (shard + 1) * a.total // a.shards
     cdef Py_ssize_t m0 = part * a.m // a.parts, m1 = (part + 1) * a.m // a.parts
     cdef char *dw = a.dw + shard * a.groups * a.m * a.kg * a.image.size
-    clear_sums(dw, a, m0, m1)
+    if not a.straight:
+        clear_sums(dw, a, m0, m1)
     while m0 < m1:
         outer_rows(a, row, end, m0, min(m0 + a.chunk, m1), dw, window)
         m0 += a.chunk
@@ -143,18 +146,18 @@ cdef void outer_step(const WeightGradient *a, const char *x, const char *g, Py_s
             stop -= 1
         if begin < stop:
             outer_call(a, x + (begin - origin) * im.sr * a.pitch * size, g + (begin - origin) * im.cols * a.k * size,
-                       stop - begin, max(m0, r * a.row_weights),
+                       begin, stop, max(m0, r * a.row_weights),
                        m1 if inside else min(m1, (r + 1) * a.row_weights), dw)
         if inside:
             break
         r += 1
 
 
-cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_ssize_t rows, Py_ssize_t m0,
-                     Py_ssize_t m1, char *dw) noexcept nogil:
-    """Add some rows of one image to the weights m0 .. m1-1 of each group."""
+cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_ssize_t first, Py_ssize_t last,
+                     Py_ssize_t m0, Py_ssize_t m1, char *dw) noexcept nogil:
+    """Add the grid rows first .. last-1 of one image, which are at x and g, to the weights m0 .. m1-1 of each group."""
     cdef const Image *im = &a.image
-    cdef Py_ssize_t size = im.size, group
+    cdef Py_ssize_t size = im.size, rows = last - first, group, place
     cdef fc_outer b
     cdef fc_depthwise_outer d
     cdef fc_abreast_outer v
@@ -172,6 +175,7 @@ cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_s
         a.table.depthwise_outer(&d)
         return
     cdef Py_ssize_t t, end
+    b.fresh, b.onto = a.straight and first == 0, NULL
     for group in range(a.groups):
         if a.swapped:
             b.x = g + group * a.kg * size
@@ -181,7 +185,10 @@ cdef void outer_call(const WeightGradient *a, const char *x, const char *g, Py_s
                 end = min(m1, (t // a.run + 1) * a.run)
                 b.g = x + (group * a.cg + a.taps[t]) * size
                 b.channels = end - t
-                b.dw = dw + (group * a.kg * a.m + t) * size
+                place = (group * a.kg * a.m + t) * size
+                b.dw = dw + place
+                if a.straight and last == a.total:
+                    b.onto = a.grad + place
                 lay_pixels(&b, rows, im.cols, im.cols * a.k, a.k, im.sr * a.pitch, im.sc * im.c)
                 a.table.outer(&b)
                 t = end
@@ -320,13 +327,16 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     a.bordered = not a.direct and a.chunk < a.m
     if a.bordered:
         a.row_block = im.rows
+    a.straight = a.swapped and a.m == a.cg and a.shards == 1 and a.direct and a.images == 1
+    if a.straight and a.total <= 2 * OUTER_PIXELS:
+        a.call_rows = max(a.call_rows, a.total)   # no sum waits in memory
     if a.chunk < a.m:   # tiles are set down once in many pixels
         a.call_rows = max(a.call_rows, min(im.rows, ceil_div(64, im.cols)))
     a.window = 0 if a.direct else window_bytes(im, a.row_block)
     a.number = size
     a.abreast = abreast_pays(a, min(over_weights, over_filters))
     if a.abreast:
-        lay_abreast(a)
+        lay_abreast(a)   # of 16 shards, none of which goes straight
     book(s, TAPS, (a.m + a.kg) * sizeof(Py_ssize_t))
     book(s, SUMS, a.shards * weights * size)
     book(s, WINDOWS, (a.images if a.bordered else a.threads) * a.window)
@@ -347,12 +357,13 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     cdef char *windows = get(&s, WINDOWS)
     a.image.x, a.g = <const char *>&x[0, 0, 0, 0], <const char *>&grad_y[0, 0, 0, 0]
     a.taps, a.filters, a.dw, a.windows = taps, taps + a.m, get(&s, SUMS), windows
+    a.grad = <char *>&grad_weight[0, 0, 0, 0]
     cdef Py_ssize_t m, n, task
     cdef Py_ssize_t tasks = a.shards // (a.table.lanes if a.abreast else 1) * a.parts
     cdef Py_ssize_t block = max(1, 8192 // (a.kg * g.r * g.s))
     if a.swapped:
         block = max(1, 8192 // a.m)
-    cdef Py_ssize_t finish_tasks = a.groups * ceil_div(a.kg if a.swapped else a.cg, block)
+    cdef Py_ssize_t finish_tasks = 0 if a.straight else a.groups * ceil_div(a.kg if a.swapped else a.cg, block)
     cdef real *grad = &grad_weight[0, 0, 0, 0]
     with nogil:
         for m in range(a.m):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.functional._check import number
+from fastconv._ext import elementwise
+from fastconv.functional._check import by_dtype, number
 from fastconv.functional._ops._run import describes
 from fastconv.graph.operation import (
     Array,
@@ -19,11 +20,14 @@ from fastconv.graph.operation import (
     integer,
     integers,
     layout,
+    lies_well,
     one_dtype,
     operation,
     same_order,
 )
 from fastconv.graph.value import Value, graph_of, refuse, write
+
+_turn = by_dtype(elementwise.turn)
 
 
 def _move(source: Array, target: Array, work: list[Array]) -> Iterator[Call]:
@@ -32,13 +36,28 @@ def _move(source: Array, target: Array, work: list[Array]) -> Iterator[Call]:
     By way of ``work`` where neither lies in that order; a parameter may, whose data somebody laid out otherwise.
     """
     if target.flags.c_contiguous:
-        yield np.copyto, (target.reshape(source.shape), source)
+        yield _copy(source, target.reshape(source.shape))
     elif source.flags.c_contiguous:
-        yield np.copyto, (target, source.reshape(target.shape))
+        yield _copy(source.reshape(target.shape), target)
     else:
         between = work[0].reshape(source.shape) if work else np.empty(source.shape, source.dtype)
         yield np.copyto, (between, source)
         yield np.copyto, (target, between.reshape(target.shape))
+
+
+def _lies_in_c_order(a: Array) -> bool:
+    return bool(a.flags.c_contiguous and a.flags.aligned)
+
+
+def _copy(source: Array, target: Array) -> Call:
+    """Return the call that copies an array to one of its shape: a kernel turns channels last to C order, and back."""
+    if source.ndim in (3, 4) and source.dtype == target.dtype and source.dtype in _turn:
+        n, c, pixels = source.shape[0], source.shape[1], math.prod(source.shape[2:])
+        if lies_well(source) and _lies_in_c_order(target):
+            return _turn[source.dtype], (np.moveaxis(source, 1, -1).reshape(n, pixels, c), target.reshape(n, c, pixels))
+        if lies_well(target) and _lies_in_c_order(source):
+            return _turn[source.dtype], (source.reshape(n, c, pixels), np.moveaxis(target, 1, -1).reshape(n, pixels, c))
+    return np.copyto, (target, source)
 
 
 def _viewed(a: Array, shape: tuple[int, ...]) -> Array:
