@@ -12,6 +12,7 @@ table through the SIMDe headers so that its source can be tested on any x86-64.
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_start_method
 from pathlib import Path
 
 from Cython import __version__ as CYTHON
@@ -34,7 +35,7 @@ NO_OPENMP = os.environ.get("FASTCONV_NO_OPENMP") == "1"
 ISA_FLAGS = {
     "avx512": (["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"], ["/arch:AVX512"]),
     "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
-    "scalar": (["-O2"], []),  # nothing to gain from -O3 without vectors, and half the time to compile
+    "scalar": (["-O1"], []),  # without vectors no slower than by -O2, and compiled in two thirds of the time
     "neon": ([], []),
 }
 if EMULATE:
@@ -43,6 +44,10 @@ if EMULATE:
 # No contraction and no fast-math: the order and rounding of every sum is part of the interface.
 UNIX_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
+
+
+# Cython's processes, where they need not read this file anew
+TRANSLATORS = (os.cpu_count() or 1) if get_start_method() == "fork" else 0
 
 
 class BuildExt(build_ext):
@@ -95,7 +100,7 @@ class BuildExt(build_ext):
             self.compiler.compile(
                 [source],
                 output_dir=self.kernels,
-                extra_postargs=[*common, *instrumentation(), *flags],
+                extra_postargs=[*common, *flags, *instrumentation()],
                 debug=self.debug,
             )
         return obj
@@ -135,6 +140,7 @@ setup(
         extensions(),
         build_dir=f"build/cython-{CYTHON}",  # modules of two versions do not go together
         include_path=["src"],
+        nthreads=TRANSLATORS,
         shared_utility_qualified_name="fastconv._ext._shared",
         compiler_directives={
             "language_level": 3,
