@@ -66,9 +66,10 @@ def draw(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(path)
 
-    for i in range(12):
+    for i in range(6):
         image(f"flowers/rose/{i}.jpg", (60 + i, 80, 3))
         image(f"flowers/tulip/{i}.jpg", (80, 60 + i, 3))
+    for i in range(12):
         image(f"streets/images/{i}.jpg", (64, 64, 3))
         Image.fromarray(rng.integers(0, 2, (64, 64), dtype=np.uint8)).save(folder / "mask.png")
         (folder / "streets/masks").mkdir(exist_ok=True)
@@ -77,7 +78,7 @@ def draw(folder):
         image(name, (70, 90, 3))
     rows = rng.integers(1, 100, (80, 3))
     lines = [f"{a},{b},{c}" for a, b, c in rows]
-    prices = [f"{line},{3 * a + 2 * c}" for line, (a, _, c) in zip(lines, rows, strict=True)]
+    prices = [f"{line},{3 * a + 2 * c}.5" for line, (a, _, c) in zip(lines, rows, strict=True)]
     (folder / "houses.csv").write_text("\n".join(["rooms,age,area,price", *prices]) + "\n")
     (folder / "new.csv").write_text("\n".join(["rooms,age,area", *lines[:5]]) + "\n")
 
