@@ -176,7 +176,7 @@ def test_an_array_in_the_place_of_a_flag_is_named_now_and_in_a_forward(name, sha
 
     for call in FLAGS[name]:
         for run in (lambda x: call(x, np.ones(shape, np.float32)), Net()):  # noqa: B023
-            with pytest.raises(ValueError, match=rf"^\w+: {name} must be True or False"):
+            with pytest.raises(TypeError, match=rf"^\w+: {name} must be True or False"):
                 run(np.ones((2, 3, 4, 4), np.float32))
 
 

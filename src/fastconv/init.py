@@ -15,6 +15,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv import nn, random
+from fastconv.functional._check import short
 
 __all__ = [
     "NAMES", "apply", "fans", "lsuv", "orthogonal", "std_caffe", "std_he", "std_kaiming_toolbox",
@@ -307,8 +308,8 @@ def apply(model: nn.Module, name: str, seed: int = 0, *, batch: np.ndarray | Non
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"init.apply: model must be a Module, got {type(model).__name__}")
-    if name not in NAMES:
-        raise ValueError(f"init.apply: no initialisation {name!r}; there are {', '.join(NAMES)}")
+    if not isinstance(name, str) or name not in NAMES:
+        raise ValueError(f"init.apply: no initialisation {short(name)}; there are {', '.join(NAMES)}")
     if name == "lsuv":
         if batch is None:
             raise ValueError("init.apply: 'lsuv' looks at data; give it a batch of training images")

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastconv.functional._check import one_of
+
 __all__ = [
     "Constant", "Cosine", "CosineAnnealingWarmRestarts", "InverseTime", "OneCycleLR", "Schedule", "StepLR", "Warmup",
 ]  # fmt: skip
@@ -212,10 +214,7 @@ class OneCycleLR:
         _require(
             self.final_div_factor >= 1, f"OneCycleLR: final_div_factor must be at least 1, got {self.final_div_factor}"
         )
-        _require(
-            self.anneal_strategy in ("cos", "linear"),
-            f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {self.anneal_strategy!r}",
-        )
+        one_of("OneCycleLR: anneal_strategy", self.anneal_strategy, ("cos", "linear"))
 
     def __call__(self, step: int) -> float:
         last, low = self.total - 1, 1.0 / self.div_factor

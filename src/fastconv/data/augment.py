@@ -7,6 +7,7 @@ import numpy as np
 
 from fastconv.data._pixels import nearest, recolour, resample, window
 from fastconv.data._shuffle import words
+from fastconv.functional._check import flag
 
 _BITS = np.uint64(24)  # of each shift's draw; it favours no shift by more than (2 * shift + 1) / 2**24
 _ONE = 1 << 24
@@ -48,6 +49,8 @@ class Augment:
     ------
     ValueError
         If a parameter is out of its range or not finite.
+    TypeError
+        If ``flip`` is neither True nor False.
 
     Examples
     --------
@@ -76,6 +79,7 @@ class Augment:
     cutout: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "flip", flag("Augment: flip", self.flip))
         if not 0 < self.scale <= 1:
             raise ValueError(f"Augment: scale must be in (0, 1], got {self.scale}")
         if not 0 <= self.rotation <= 180:

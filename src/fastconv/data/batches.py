@@ -12,7 +12,7 @@ from fastconv.data.decode import IGNORED
 from fastconv.data.mixup import Mixup
 from fastconv.data.pictures import Masks, Pictures
 from fastconv.data.standardize import Standardizer, apply
-from fastconv.functional._check import as_labels, unmasked, whole
+from fastconv.functional._check import as_labels, flag, unmasked, whole
 
 _AHEAD = 32  # samples at least that are decoded ahead of their batch
 
@@ -103,7 +103,8 @@ class Batches:
         if images.ndim != 4 and (augment or standardize):
             raise ValueError(f"Batches: augment and standardize need images (N, C, H, W), got {images.shape}")
 
-        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
+        self.batch_size, self.seed = batch_size, seed
+        self.shuffle, self.drop_last = flag("Batches: shuffle", shuffle), flag("Batches: drop_last", drop_last)
         self.augment, self.standardize = augment, standardize
         self._position = (0, 0)
         self._set = False  # whether the next iteration starts at an index that was set

@@ -8,7 +8,7 @@ import numpy as np
 from fastconv.data._shuffle import permutation
 from fastconv.data.decode import IGNORED
 from fastconv.data.pictures import Masks, Pictures
-from fastconv.functional._check import as_labels, unmasked
+from fastconv.functional._check import as_labels, flag, unmasked
 
 
 class Samples(NamedTuple):
@@ -92,6 +92,7 @@ class Dataset:
     target: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "light_on_dark", flag(f"Dataset {self.name}: light_on_dark", self.light_on_dark))
         for part in ("train", "test", *(() if self.validation is None else ("validation",))):
             images, labels = getattr(self, part)
             object.__setattr__(self, part, Samples(images, labels))

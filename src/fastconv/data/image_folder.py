@@ -12,6 +12,7 @@ from fastconv.data.listing import FOR, TEST, Listing, read_listing
 from fastconv.data.mask_folder import load_masks
 from fastconv.data.mask_listing import has_masks
 from fastconv.data.pictures import Files, Pictures
+from fastconv.functional._check import one_of
 from fastconv.paths import PathLike, printable
 
 SIZE = 64  # of images where none is asked for
@@ -29,8 +30,7 @@ def load_folder(
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if height < 1 or width < 1:
         raise ValueError(f"load: image_size must be at least 1, got {image_size}")
-    if resize not in RESIZES:
-        raise ValueError(f"load: resize must be one of {', '.join(RESIZES)}, got {resize!r}")
+    one_of("load: resize", resize, RESIZES)
     if channels not in (1, 3):
         raise ValueError(f"load: channels must be 1 (grey) or 3 (RGB), got {channels}")
     if has_masks(folder):

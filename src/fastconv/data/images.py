@@ -13,6 +13,7 @@ import numpy as np
 
 from fastconv.choices import RESIZES, Resize
 from fastconv.data.decode import border, decode, pillow
+from fastconv.functional._check import one_of
 from fastconv.paths import expand
 
 
@@ -72,10 +73,8 @@ def load_image(
     path = expand(path)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"load_image: shape must be (C, H, W), got {shape}")
-    if invert not in (True, False, "auto"):
-        raise ValueError(f"load_image: invert must be True, False or 'auto', got {invert!r}")
-    if resize not in RESIZES:
-        raise ValueError(f"load_image: resize must be one of {', '.join(RESIZES)}, got {resize!r}")
+    one_of("load_image: invert", bool(invert) if isinstance(invert, np.bool_) else invert, (True, False, "auto"))
+    one_of("load_image: resize", resize, RESIZES)
     if not levels > 0:
         raise ValueError(f"load_image: levels must be positive, got {levels}")
     if path.suffix.lower() == ".npy":

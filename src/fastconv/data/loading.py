@@ -14,7 +14,7 @@ from fastconv.data.catalogue import CIFAR_FILES, IDX_FILES, SOURCES, Source
 from fastconv.data.dataset import Dataset, Samples, check_labels
 from fastconv.data.formats import read_cifar, read_idx
 from fastconv.data.tables import is_table, load_table
-from fastconv.functional._check import nearest
+from fastconv.functional._check import flag, nearest
 from fastconv.paths import PathLike, expand
 
 
@@ -153,6 +153,7 @@ def load(
     >>> int(digits.train.labels[0])
     1
     """
+    download, cache = flag("load: download", download), flag("load: cache", cache)
     name = resolve(name)
     given = {"image_size": image_size, "resize": resize, "channels": channels}
     given = {key: value for key, value in given.items() if value is not None}

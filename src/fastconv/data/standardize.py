@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastconv.data.pictures import Pictures
-from fastconv.functional._check import unmasked
+from fastconv.functional._check import one_of, unmasked
 
 # 256 uint8 images at a time: sums of 256 squares stay below 2**24, so float32 adds them exactly (and fast).
 CHUNK = 256
@@ -88,8 +88,7 @@ class Standardizer:
         array([ 0.,  2.,  9.,  9., 10.,  8.,  2.,  0.])
         """
         unmasked("Standardizer.fit", "images", images)
-        if per not in ("channel", "pixel"):
-            raise ValueError(f"Standardizer.fit: per must be 'channel' or 'pixel', got {per!r}")
+        one_of("Standardizer.fit: per", per, ("channel", "pixel"))
         if images.ndim != 4 or 0 in images.shape:
             raise ValueError(
                 f"Standardizer.fit: images must be (N, C, H, W) and not empty, got {images.shape}"

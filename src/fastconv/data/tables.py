@@ -204,8 +204,8 @@ def read_table(
     >>> table.target, table.y, table.classes
     ('kind', array([0, 1]), ('setosa', 'virginica'))
     """
-    if task not in (None, *TASKS):
-        raise ValueError(unknown("task", str(task), TASKS))
+    if task is not None and not (isinstance(task, str) and task in TASKS):
+        raise ValueError(unknown("task", task, TASKS))
     path = expand(path)
     if path.suffix.lower() == ".npz":
         if target is not None and bare is None:

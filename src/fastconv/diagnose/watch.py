@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv.diagnose.advice import Advice
 from fastconv.diagnose.statistics import gradient_norms, observe, statistics_of, update_ratios, weights
-from fastconv.functional._check import whole
+from fastconv.functional._check import flag, whole
 from fastconv.nn import Module
 from fastconv.schema import Items, Null, Number, Record, Shape, Text
 from fastconv.terminal import put_line
@@ -78,10 +78,12 @@ class Watch(Callback):
         say: Callable[[str], object] = _say,
     ) -> None:
         every = whole("Watch: every", every)
+        self.updates = flag("Watch: updates", updates)
+        self.gradients = flag("Watch: gradients", gradients)
+        self.activations = flag("Watch: activations", activations)
         if not (updates or gradients or activations):
             raise ValueError("Watch: updates, gradients and activations are all False: nothing to look at")
         self.every, self.say = every, say
-        self.updates, self.gradients, self.activations = updates, gradients, activations
         self.records: list[dict[str, Any]] = []
         self.advice: list[str] = []
         self._judge = Advice()

@@ -3,6 +3,7 @@
 from fastconv import config
 from fastconv._ext.conv.algorithms import ALGORITHMS, choose
 from fastconv._ext.conv.geometry import Geometry
+from fastconv.functional._check import short
 
 NAMES = ("auto", *(algorithm.name for algorithm in ALGORITHMS))
 
@@ -18,7 +19,7 @@ def asked(where: str, geometry: Geometry, itemsize: int, algorithm: str | None) 
     if algorithm is None:
         return config.algorithm()
     if not isinstance(algorithm, str):
-        raise ValueError(f"{where}: algorithm must be None or one of {', '.join(NAMES)}, got {algorithm!r:.80}")
+        raise ValueError(f"{where}: algorithm must be None or one of {', '.join(NAMES)}, got {short(algorithm)}")
     try:
         choose("forward", geometry, itemsize, algorithm)
     except ValueError as error:

@@ -19,7 +19,10 @@ from fastconv.functional._scratch import reserve as reserve
 from fastconv.functional._scratch import scratch as scratch
 from fastconv.graph.operation import MOST_NUMBERS as MOST_NUMBERS
 from fastconv.graph.operation import check_count as check_count
+from fastconv.graph.operation import flag as flag
 from fastconv.graph.operation import integer as integer
+from fastconv.graph.operation import one_of as one_of
+from fastconv.graph.operation import short as short
 
 Array = npt.NDArray[Any]
 
@@ -105,13 +108,13 @@ def number(where: str, name: str, value: Any) -> float:
         return value
     unmasked(where, name, value)
     if isinstance(value, str | bytes | np.complexfloating):  # whose float() is another number
-        raise TypeError(f"{where}: {name} must be a number, got {value!r}")
+        raise TypeError(f"{where}: {name} must be a number, got {short(value)}")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{where}: {name} is larger than any float, got {value!r}") from None
+        raise ValueError(f"{where}: {name} is larger than any float, got {short(value)}") from None
     except (TypeError, ValueError):
-        raise TypeError(f"{where}: {name} must be a number, got {value!r:.80}") from None
+        raise TypeError(f"{where}: {name} must be a number, got {short(value)}") from None
 
 
 def same_dtype(where: str, optional: Mapping[str, Array | None] | None = None, /, **arrays: Array) -> np.dtype[Any]:
@@ -298,7 +301,7 @@ def whole(what: str, value: Any, least: int = 1) -> int:
     """Return a setting as an int, whatever integer it is; ``what`` names it where it is none, or too low."""
     number = integer(what, value)
     if number < least:
-        raise ValueError(f"{what} must be at least {least}, got {number}")
+        raise ValueError(f"{what} must be at least {least}, got {short(number)}")
     return number
 
 
@@ -314,7 +317,7 @@ def pair(where: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
         return value, value
     values = value if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2 or not all(isinstance(v, int | np.integer) and v >= minimum for v in values):
-        raise ValueError(f"{where}: {name} must be an int >= {minimum} or a pair of them, got {value!r}")
+        raise ValueError(f"{where}: {name} must be an int >= {minimum} or a pair of them, got {short(value)}")
     return int(values[0]), int(values[1])
 
 
@@ -337,7 +340,7 @@ def _shape_given(where: str, input_shape: Any, axes: tuple[str, ...]) -> tuple[i
         shape = (input_shape,)
     right = len(shape) == len(axes) and all(isinstance(n, int | np.integer) for n in shape)
     if not right or shape[0] < 0 or min(shape[1:]) < 1:
-        raise ValueError(f"{where}: input_shape must be ({', '.join(axes)}), only N may be 0, got {input_shape!r}")
+        raise ValueError(f"{where}: input_shape must be ({', '.join(axes)}), only N may be 0, got {short(input_shape)}")
     sizes = tuple(map(int, shape))
     check_count(where, "input_shape", *sizes)
     return sizes
@@ -358,14 +361,14 @@ def nearest(name: Any, known: Iterable[str | None]) -> str:
     """Return what to say behind an unknown name: the nearest of those known, or nothing."""
     import difflib  # for errors alone
 
-    near = difflib.get_close_matches(str(name), [k for k in known if k], 1)
+    near = difflib.get_close_matches(name if isinstance(name, str) else short(name), [k for k in known if k], 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def unknown(what: str, name: Any, known: Iterable[str | None]) -> str:
     """Return what is wrong with a name that is none of those known."""
     names = [k for k in known if k]
-    return f"unknown {what} {name!r}; known are {', '.join(names)}{nearest(name, names)}"
+    return f"unknown {what} {short(name)}; known are {', '.join(names)}{nearest(name, names)}"
 
 
 class _Signature:
@@ -386,7 +389,7 @@ class Keywords:
 
     def __new__(cls, *values: Any, **given: Any) -> Self:
         if values and cls.__init__ is object.__init__:  # which takes anything from a class with a __new__
-            raise TypeError(f"{cls.__name__}: takes no arguments, got {values[0]!r}")
+            raise TypeError(f"{cls.__name__}: takes no arguments, got {short(values[0])}")
         known: tuple[str, ...] | None = _keywords(cls) if given else None  # type: ignore[arg-type]
         for name in given:
             if known is not None and name not in known:

@@ -23,6 +23,7 @@ from fastconv.functional._check import (
     memory,
     number,
     same_dtype,
+    short,
 )
 from fastconv.functional._views import check_batch, flat, gradient_like, output_like
 
@@ -88,7 +89,7 @@ def parse(where: str, activation: Activation) -> tuple[Row | None, tuple[Any, ..
     if row is None:
         raise ValueError(
             f"{where}: activation must be None, one of {', '.join(ACTIVATIONS)}, or a tuple of one and its "
-            f"parameters, got {activation!r}"
+            f"parameters, got {short(activation)}"
         )
     if row.channels:
         if len(given) != 1 or not isinstance(given[0], np.ndarray):

@@ -17,7 +17,7 @@ import numpy as np
 from fastconv._ext import pool
 from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import Array, as_given, check_count, of_signals, pair
-from fastconv.graph.operation import flag
+from fastconv.graph.operation import flag, short
 
 Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
@@ -34,7 +34,7 @@ def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[in
         if padding == "valid":
             return 0, 0, 0, 0
         if padding != "same":
-            raise ValueError(f"{where}: padding must be 'same', 'valid' or numbers, got {padding!r}")
+            raise ValueError(f"{where}: padding must be 'same', 'valid' or numbers, got {short(padding)}")
         if stride != (1, 1):
             raise ValueError(f"{where}: padding='same' needs stride 1, got stride {stride}")
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
@@ -61,7 +61,7 @@ def length_1d(where: str, name: str, value: Any) -> tuple[int, int]:
     if isinstance(value, tuple | list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{where}: {name} must be an int >= 1, got {value!r}")
+        raise ValueError(f"{where}: {name} must be an int >= 1, got {short(value)}")
     return 1, int(value)
 
 
@@ -96,7 +96,7 @@ def _convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...],
 
 def check_groups(where: str, groups: Any) -> None:
     if not isinstance(groups, int | np.integer) or groups < 1:
-        raise ValueError(f"{where}: groups must be an int >= 1, got {groups!r}")
+        raise ValueError(f"{where}: groups must be an int >= 1, got {short(groups)}")
 
 
 def convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any,
@@ -111,7 +111,7 @@ def convolution(where: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], 
 def signal_window(where: str, kernel_size: Any, stride: Any, padding: Any) -> tuple[Any, Any, Any]:
     """Return kernel, stride and padding of a pooling of signals as those of images of one row."""
     if isinstance(padding, str):
-        raise ValueError(f"{where}: padding must be an int or a pair, got {padding!r}")
+        raise ValueError(f"{where}: padding must be an int or a pair, got {short(padding)}")
     kernel = length_1d(where, "kernel_size", kernel_size)
     return kernel, kernel if stride is None else length_1d(where, "stride", stride), padding_1d(where, padding)
 

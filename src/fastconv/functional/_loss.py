@@ -21,6 +21,7 @@ from fastconv.functional._check import (
     check_shape,
     element,
     number,
+    one_of,
     same_dtype,
     scratch,
 )
@@ -33,9 +34,11 @@ IGNORE = -100
 """The label that counts for nothing unless another is named, as in PyTorch."""
 
 
+REDUCTIONS = ("mean", "sum", "none")
+
+
 def check_reduction(where: str, reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{where}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    one_of(f"{where}: reduction", reduction, REDUCTIONS)
 
 
 def labels_of(where: str, target: Labels, input: Array, classes: int | None = None, ignore: int | None = None) -> Array:

@@ -19,6 +19,7 @@ from fastconv.functional._check import (
     check_shape,
     number,
     same_dtype,
+    short,
 )
 
 _SGD = by_dtype(optim.sgd)
@@ -111,7 +112,7 @@ def numbers(where: str, **settings: float) -> list[float]:
 
 def _check_step(where: str, step: int) -> None:
     if not isinstance(step, int | np.integer):
-        raise TypeError(f"{where}: step must be an int, got {step!r}")
+        raise TypeError(f"{where}: step must be an int, got {short(step)}")
     if step < 1:
         raise ValueError(f"{where}: step counts from 1, got {step}")
     if step >= 1 << 64:

@@ -3,7 +3,7 @@
 exp and tanh are polynomials evaluated alike on every instruction set; denormal numbers count as zero.
 """
 
-from fastconv.functional._check import Array
+from fastconv.functional._check import Array, one_of
 from fastconv.functional._epilogue import run_activation, run_activation_backward
 
 
@@ -251,8 +251,7 @@ def elu_backward(
 
 
 def _gelu_name(where: str, approximate: str) -> str:
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"{where}: approximate must be 'none' or 'tanh', got {approximate!r}")
+    one_of(f"{where}: approximate", approximate, ("none", "tanh"))
     return "gelu" if approximate == "none" else "gelu_tanh"
 
 

@@ -17,6 +17,7 @@ from fastconv.functional._check import (
     check_out,
     check_rank,
     check_shape,
+    flag,
     image_shape,
     memory,
     same_dtype,
@@ -209,6 +210,7 @@ def _run_backward(where: str, g: Geometry, dtype: np.dtype[Any], grad_output: Ar
                   need_input_grad: bool, grad_input: Array | None, grad_weight: Array | None,
                   grad_bias: Array | None, grad_add: Array | None, algorithm: str
                   ) -> tuple[Array | None, Array, Array | None]:  # fmt: skip
+    bias, need_input_grad = flag(f"{where}: bias", bias), flag(f"{where}: need_input_grad", need_input_grad)
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
     if bias:
         grad_bias = check_grad(where, "grad_bias", grad_bias, (g.k,), dtype)

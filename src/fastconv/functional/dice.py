@@ -19,6 +19,7 @@ from fastconv.functional._check import (
     check_out,
     check_shape,
     number,
+    one_of,
     same_dtype,
     scratch,
     whole,
@@ -82,8 +83,7 @@ def _marked(where: str, input: Array, normalize: str, p: Array) -> None:
 
 
 def _check(where: str, input: Array, normalize: str, smooth: float) -> float:
-    if normalize not in NORMALIZE:
-        raise ValueError(f"{where}: normalize must be 'softmax', 'sigmoid' or 'none', got {normalize!r}")
+    one_of(f"{where}: normalize", normalize, NORMALIZE)
     if normalize == "softmax" and input.shape[1] == 1:
         raise ValueError(f"{where}: the softmax of one class is 1 whatever its score; take normalize='sigmoid'")
     smooth = number(where, "smooth", smooth)

@@ -12,6 +12,7 @@ from fastconv.functional._check import (
     check_apart,
     check_array,
     check_out,
+    flag,
     memory,
     number,
     same_dtype,
@@ -76,7 +77,7 @@ def dropout(
     """
     where = "dropout"
     dtype = same_dtype(where, input=input)
-    p = _check_p(where, p)
+    p, training = _check_p(where, p), flag(f"{where}: training", training)
     x = _laid_out(input)
     if not training:
         if out is None:

@@ -15,6 +15,7 @@ from fastconv.functional._check import (
     check_out,
     check_rank,
     check_shape,
+    flag,
     memory,
     reserve,
     same_dtype,
@@ -170,6 +171,7 @@ def linear_backward(
     _check_sizes(where, input, weight)
     (n, d), k = input.shape, weight.shape[0]
     check_shape(where, "grad_output", grad_output, (n, k))
+    bias, need_input_grad = flag(f"{where}: bias", bias), flag(f"{where}: need_input_grad", need_input_grad)
     grad_weight = check_grad(where, "grad_weight", grad_weight, weight.shape, dtype)
     grad_bias = check_grad(where, "grad_bias", grad_bias, (k,), dtype) if bias else None
     grad_input = check_out(where, "grad_input", grad_input, (n, d), dtype) if need_input_grad else None

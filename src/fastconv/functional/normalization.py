@@ -21,6 +21,7 @@ from fastconv.functional._check import (
     check_out,
     check_rank,
     check_shape,
+    flag,
     memory,
     number,
     reserve,
@@ -114,6 +115,7 @@ def batch_norm(
     check_rank(where, "input", input, (2, 4))
     momentum = check_momentum(where, number(where, "momentum", momentum))
     eps = check_eps(where, number(where, "eps", eps))
+    training = flag(f"{where}: training", training)
     weight = _channels(where, "weight", weight, input)
     bias = _channels(where, "bias", bias, input)
     x = _rows(input)
@@ -282,6 +284,8 @@ def batch_norm_backward(
     x = _rows(input)
     c = x.shape[1]
     check_shape(where, "saved", saved, (2, c))
+    training, bias = flag(f"{where}: training", training), flag(f"{where}: bias", bias)
+    need_input_grad = flag(f"{where}: need_input_grad", need_input_grad)
     grad_input = check_out(where, "grad_input", grad_input, input.shape, dtype) if need_input_grad else None
     grad_weight = None if weight is None else check_grad(where, "grad_weight", grad_weight, (c,), dtype)
     grad_bias = check_grad(where, "grad_bias", grad_bias, (c,), dtype) if bias else None

@@ -17,6 +17,7 @@ from fastconv.functional._check import (
     check_apart,
     check_grad,
     check_shape,
+    flag,
     number,
     same_dtype,
 )
@@ -79,6 +80,7 @@ def sgd_step(
     def arrays(where: str) -> Arrays:
         return arrays_of(where, param, grad, {}, {"momentum_buffer": momentum_buffer})
 
+    nesterov, first_step = flag("sgd_step: nesterov", nesterov), flag("sgd_step: first_step", first_step)
     sgd(arrays, momentum_buffer is not None, lr, momentum, dampening, weight_decay, nesterov, first_step)
 
 
@@ -134,7 +136,7 @@ def adam_step(
     def arrays(where: str) -> Arrays:
         return arrays_of(where, param, grad, {"m": m, "v": v})
 
-    adam(arrays, lr, beta1, beta2, eps, weight_decay, step, decoupled)
+    adam(arrays, lr, beta1, beta2, eps, weight_decay, step, flag("adam_step: decoupled", decoupled))
 
 
 def rmsprop_step(

@@ -20,7 +20,9 @@ from fastconv.functional._check import (
     check_grad,
     check_rank,
     number,
+    one_of,
     same_dtype,
+    short,
 )
 
 __all__ = [
@@ -65,7 +67,7 @@ class ResidualCore:
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("layers", self.layers)):
             if not isinstance(value, int | np.integer):
-                raise TypeError(f"a residual core's {name} must be an int, got {value!r}")
+                raise TypeError(f"a residual core's {name} must be an int, got {short(value)}")
         if not 1 <= self.width <= MAX_WIDTH:
             raise ValueError(f"a residual core's width must be in [1, {MAX_WIDTH}], got {self.width}")
         if self.layers < 1:
@@ -76,8 +78,8 @@ class ResidualCore:
         object.__setattr__(self, "alpha", number("a residual core", "alpha", self.alpha))
         if not (math.isfinite(self.factor) and self.factor > 0.0):
             raise ValueError(f"alpha must be positive and finite, got {self.alpha}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {self.activation!r}; known are {', '.join(ACTIVATIONS)}")
+        if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {short(self.activation)}; known are {', '.join(ACTIVATIONS)}")
 
     @property
     def factor(self) -> float:
@@ -134,8 +136,7 @@ def to_blocks(x: Array, pad: str = "repeat") -> Array:
     """
     same_dtype("to_blocks", x=x)
     check_rank("to_blocks", "x", x, 2)
-    if pad not in ("repeat", "zero"):
-        raise ValueError(f"to_blocks: pad must be 'repeat' or 'zero', got {pad!r}")
+    one_of("to_blocks: pad", pad, ("repeat", "zero"))
     n, width = x.shape
     blocks = blocks_of(n)
     rows = np.zeros((blocks * 16, width), x.dtype)
@@ -304,7 +305,7 @@ def _check_run(where: str, core: ResidualCore, weights: Array, h: Array, chunk: 
         )
     check_grad(where, "state", h, (h.shape[0] if h.ndim else 0, core.width, 16), dtype)
     if not isinstance(chunk, int | np.integer) or chunk < 1:
-        raise ValueError(f"{where}: a chunk must have at least 1 layer, got {chunk!r}")
+        raise ValueError(f"{where}: a chunk must have at least 1 layer, got {short(chunk)}")
     chunk = min(int(chunk), max(len(weights), 1))
     if marks is not None:
         check_grad(where, "marks", marks, (-(-len(weights) // chunk), *h.shape), dtype)

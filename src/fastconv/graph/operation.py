@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import reprlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform, get_origin
@@ -360,8 +361,31 @@ def check_count(where: str, what: str, *sizes: int) -> None:
     if 0 in sizes:  # NumPy, too, counts an empty batch as one
         sizes = tuple(n or 1 for n in sizes)
     if math.prod(map(int, sizes)) > MOST_NUMBERS:  # Python's integers, which never overflow
-        raise ValueError(f"{where}: {what} of {'x'.join(map(str, sizes))} is larger than any memory, "
+        raise ValueError(f"{where}: {what} of {'x'.join(short(int(n)) for n in sizes)} is larger than any memory, "
                          f"2**{MOST_NUMBERS.bit_length() - 1} numbers at most")  # fmt: skip
+
+
+class _Short(reprlib.Repr):
+    """The repr of any object, cut in the middle where it is long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = 80
+        self.maxtuple = self.maxlist = 8
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # it has more digits than Python writes
+            return f"an integer of {x.bit_length():,} bits"
+
+
+_short = _Short()
+
+
+def short(value: Any) -> str:
+    """Return the repr of an offending value for an error message, on one line and cut where it is long."""
+    return " ".join(line.strip() for line in _short.repr(value).splitlines())
 
 
 def integer(what: str, value: Any) -> int:
@@ -369,20 +393,23 @@ def integer(what: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{what} must be a whole number, got {value!r:.80}") from None
+        raise TypeError(f"{what} must be a whole number, got {short(value)}") from None
 
 
 def flag(what: str, value: Any) -> bool:
-    """Return whether a setting holds; ``what`` names it in the ValueError for an array, which may hold in part."""
-    if np.ndim(value):
-        raise ValueError(f"{what} must be True or False, got {value!r:.80}")
-    return bool(value)
+    """Return whether a setting holds: True or False, NumPy's too, or 0 or 1.
+
+    ``what`` names it in the TypeError for anything else: a word is mostly a mistake, and an array may hold in part.
+    """
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int | np.integer) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{what} must be True or False, got {short(value)}")
 
 
 def integers(what: str, values: Any) -> tuple[int, ...]:
     """Return whole numbers in a tuple, a list or an array as a tuple of int; TypeError for anything else."""
     if not isinstance(values, tuple | list) and not (isinstance(values, np.ndarray) and values.ndim):
-        raise TypeError(f"{what} must be whole numbers, got {values!r:.80}")
+        raise TypeError(f"{what} must be whole numbers, got {short(values)}")
     return tuple(integer(what, value) for value in values)
 
 
@@ -402,7 +429,7 @@ def one_dtype(where: str, *specs: Any) -> np.dtype[Any]:
 def axis_of(where: str, axis: Any, shape: tuple[int, ...], more: int = 0) -> int:
     """Return an axis counted from the first one; ``more`` axes are to be added to those of the shape."""
     if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
-        raise TypeError(f"{where}: axis must be an int, got {axis!r}")
+        raise TypeError(f"{where}: axis must be an int, got {short(axis)}")
     ndim = len(shape) + more
     if not -ndim <= axis < ndim:
         raise ValueError(f"{where}: axis {axis} is out of range for shape {shape}")
@@ -410,6 +437,11 @@ def axis_of(where: str, axis: Any, shape: tuple[int, ...], more: int = 0) -> int
 
 
 def one_of(what: str, value: Any, choices: Collection[Any]) -> None:
-    """Raise ValueError unless a setting, named by ``what``, is one of these: it may come from a file."""
-    if value not in choices:
-        raise ValueError(f"{what} must be {' or '.join(map(repr, choices))}, got {repr(value)[:80]}")
+    """Raise ValueError unless a setting, named by ``what``, is one of these words or numbers, or None if that is one.
+
+    It may be any object: what is neither, an array say, is not compared.
+    """
+    if not isinstance(value, str | int | None) or value not in choices:
+        *rest, last = map(repr, choices)
+        listed = f"{', '.join(rest)} or {last}" if rest else last
+        raise ValueError(f"{what} must be {listed}, got {short(value)}")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastconv import random
-from fastconv.functional._check import check_array, same_dtype, whole
+from fastconv.functional._check import check_array, flag, same_dtype, whole
 from fastconv.graph.value import no_constant
 from fastconv.nn._settings import assigned
 
@@ -173,7 +173,7 @@ class Parameter:
         self.data = data
         zero = data.dtype.type(0)
         self.grad = np.broadcast_to(zero, data.shape) if _blank.get() else np.zeros(data.shape, data.dtype)
-        self.requires_grad = requires_grad
+        self.requires_grad = flag("Parameter: requires_grad", requires_grad)
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = vars(self)

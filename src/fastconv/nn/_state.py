@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.functional._check import integer
+from fastconv.functional._check import flag, integer
 from fastconv.nn._parameter import Array, Parameter, writable
 from fastconv.nn._turns import turn
 
@@ -95,6 +95,7 @@ class State:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a mapping, got {type(state).__name__}")
+        strict = flag("load_state_dict: strict", strict)
         own = dict(self.named_state())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.functional._check import integer, number
+from fastconv.functional._check import integer, number, one_of
 from fastconv.nn.base import Module, Parameter, initial, size
 
 
@@ -234,8 +234,7 @@ class GELU(Module):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
+        one_of("GELU: approximate", approximate, ("none", "tanh"))
         self.approximate = approximate
 
     def forward(self, input: Any) -> Any:

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastconv.functional._check import check_array, empty_aligned
+from fastconv.functional._check import check_array, empty_aligned, flag, short
 from fastconv.graph.operation import Spec, place
 from fastconv.graph.value import Value, graph_of
 from fastconv.nn import _running
@@ -361,7 +361,7 @@ class Module(Workspace, State):
         """
         from fastconv.nn import _tracing
 
-        return _tracing.plan(self, input_shape, training)
+        return _tracing.plan(self, input_shape, flag(f"{type(self).__name__}.plan: training", training))
 
     # ---- the tree
 
@@ -435,8 +435,9 @@ class Module(Workspace, State):
         requires_grad : bool
             Whether they are trained.
         """
+        requires_grad = flag(f"{type(self).__name__}.requires_grad_: requires_grad", requires_grad)
         for parameter in self.parameters():
-            parameter.requires_grad = bool(requires_grad)
+            parameter.requires_grad = requires_grad
         return self
 
     @property
@@ -447,7 +448,7 @@ class Module(Workspace, State):
     def memory_limit(self, nbytes: int | None) -> None:
         whole = isinstance(nbytes, int | np.integer) and not isinstance(nbytes, bool)
         if nbytes is not None and not (whole and nbytes >= 1):
-            raise ValueError(f"memory_limit must be a whole number of bytes, at least 1, or None, got {nbytes!r}")
+            raise ValueError(f"memory_limit must be a whole number of bytes, at least 1, or None, got {short(nbytes)}")
         self._memory_limit = None if nbytes is None else int(nbytes)
 
     # ---- modes
@@ -459,11 +460,11 @@ class Module(Workspace, State):
 
     @training.setter
     def training(self, mode: bool) -> None:
-        forced = modes.get()
+        mode, forced = flag(f"{type(self).__name__}: training", mode), modes.get()
         if id(self) in forced:  # for as long as they hold
-            forced[id(self)] = bool(mode)
-        elif self._training != bool(mode):
-            vars(self)["_training"] = bool(mode)
+            forced[id(self)] = mode
+        elif self._training != mode:
+            vars(self)["_training"] = mode
             assigned("_training")
 
     def train(self, mode: bool = True) -> Self:
@@ -474,6 +475,7 @@ class Module(Workspace, State):
         mode : bool
             Training (True) or evaluation.
         """
+        mode = flag(f"{type(self).__name__}.train: mode", mode)
         for module in self.modules():
             module.training = mode
         return self

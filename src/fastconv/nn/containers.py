@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, overload
 
+from fastconv.functional._check import flag
 from fastconv.nn.base import Module
 
 
@@ -47,11 +48,8 @@ class Sequential(Module):
             self._layers: dict[str, Any] = dict(layers[0])
         else:
             self._layers = {str(i): layer for i, layer in enumerate(layers)}
-        for setting, value in (("input_grad", input_grad), ("fuse", fuse)):
-            if value not in (True, False):
-                raise ValueError(f"Sequential: {setting} must be True or False, got {repr(value)[:80]}")
-        self.need_input_grad = self.input_grad = input_grad
-        self.fuse = fuse
+        self.need_input_grad = self.input_grad = flag("Sequential: input_grad", input_grad)
+        self.fuse = flag("Sequential: fuse", fuse)
         self._check(self._layers)
 
     @staticmethod

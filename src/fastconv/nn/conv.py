@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from fastconv import config
 from fastconv import functional as F
 from fastconv.functional._algorithm import NAMES as ALGORITHMS
-from fastconv.functional._check import pair
+from fastconv.functional._check import flag, one_of, pair, short
 from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
 
@@ -36,6 +36,7 @@ class _Filters(Module):
         """Draw weight (outer, inner / groups, ...) and bias as PyTorch does, by the size of one outer filter."""
         inner //= self.groups
         fan_in = size(type(self).__name__, "the fan-in", inner * math.prod(self.kernel_size))
+        bias = flag(f"{type(self).__name__}: bias", bias)
         bound, generator = 1 / math.sqrt(fan_in), next_generator()
         self.weight = Parameter(initial((outer, inner, *self.kernel_size), -bound, bound, generator))
         self.bias = Parameter(initial((self.out_channels,), -bound, bound, generator)) if bias else None
@@ -89,7 +90,7 @@ class _Conv(_Filters):
         where = type(self).__name__
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ValueError(f"{where}: padding must be numbers, 'same' or 'valid', got {padding!r}")
+                raise ValueError(f"{where}: padding must be numbers, 'same' or 'valid', got {short(padding)}")
             return padding
         nested = isinstance(padding, tuple | list) and any(isinstance(side, tuple | list) for side in padding)
         if self.dimensions == 2 and nested and len(padding) == 2:
@@ -195,8 +196,7 @@ class Conv2d(_Conv):
         *,
         algorithm: str | None = None,
     ) -> None:
-        if algorithm is not None and algorithm not in ALGORITHMS:
-            raise ValueError(f"Conv2d: algorithm must be None or one of {', '.join(ALGORITHMS)}, got {algorithm!r:.80}")
+        one_of("Conv2d: algorithm", algorithm, (None, *ALGORITHMS))
         self.algorithm = algorithm
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastconv.functional._check import number
+from fastconv.functional._check import number, one_of
 from fastconv.functional._ops import Dropout as Drop
 from fastconv.functional._ops import DropWhole
 from fastconv.graph.value import write
@@ -17,7 +17,7 @@ class _Dropping(Module):
     def _set(self, p: float) -> None:
         self.p = number(type(self).__name__, "p", p)
         if not 0 <= self.p <= 1:
-            raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {p}")
+            raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {self.p}")
         self.seed, self.stream = next_key()
         self.step = 0
 
@@ -139,8 +139,7 @@ class StochasticDepth(_Dropping):
     """
 
     def __init__(self, p: float, mode: str = "row") -> None:
-        if mode not in ("row", "batch"):
-            raise ValueError(f"StochasticDepth: mode must be 'row' or 'batch', got {mode!r}")
+        one_of("StochasticDepth: mode", mode, ("row", "batch"))
         self.mode = mode
         self._set(p)
 

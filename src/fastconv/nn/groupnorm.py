@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from fastconv import functional as F
-from fastconv.functional._check import number
+from fastconv.functional._check import flag, number
 from fastconv.functional._ops.groupnorm import shape_of
 from fastconv.nn._parameter import check_channels
 from fastconv.nn.base import Module, Parameter, initial, size
@@ -13,9 +13,9 @@ class _Affine(Module):
     """What normalisations with parameters by channel share: a scale and a shift of each, or none."""
 
     def _set(self, channels: int, eps: float, affine: bool) -> None:
-        self.eps, self.affine = _eps(self, eps), affine
-        self.weight = Parameter(initial((channels,), 1.0)) if affine else None
-        self.bias = Parameter(initial((channels,), 0.0)) if affine else None
+        self.eps, self.affine = _eps(self, eps), flag(f"{type(self).__name__}: affine", affine)
+        self.weight = Parameter(initial((channels,), 1.0)) if self.affine else None
+        self.bias = Parameter(initial((channels,), 0.0)) if self.affine else None
 
 
 class GroupNorm(_Affine):
@@ -189,9 +189,11 @@ class LayerNorm(Module):
         self.normalized_shape = tuple(
             size("LayerNorm", "normalized_shape", n) for n in shape_of(normalized_shape)
         )  # fmt: skip
-        self.eps, self.elementwise_affine = _eps(self, eps), elementwise_affine
-        self.weight = Parameter(initial(self.normalized_shape, 1.0)) if elementwise_affine else None
-        self.bias = Parameter(initial(self.normalized_shape, 0.0)) if elementwise_affine and bias else None
+        self.eps = _eps(self, eps)
+        self.elementwise_affine = flag("LayerNorm: elementwise_affine", elementwise_affine)
+        bias = flag("LayerNorm: bias", bias) and self.elementwise_affine
+        self.weight = Parameter(initial(self.normalized_shape, 1.0)) if self.elementwise_affine else None
+        self.bias = Parameter(initial(self.normalized_shape, 0.0)) if bias else None
 
     def config(self) -> dict[str, Any]:
         shown = ("normalized_shape", "eps", "elementwise_affine")
@@ -237,7 +239,7 @@ class LayerNorm2d(_Affine):
     def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> None:
         self.num_channels = size("LayerNorm2d", "num_channels", num_channels)
         self._set(self.num_channels, eps, affine)
-        self.bias = self.bias if bias else None
+        self.bias = self.bias if flag("LayerNorm2d: bias", bias) else None
 
     def config(self) -> dict[str, Any]:
         shown = ("num_channels", "eps", "affine")

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from fastconv import functional as F
+from fastconv.functional._check import flag
 from fastconv.nn._parameter import check_channels
 from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
@@ -47,6 +48,7 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         self.in_features = size("Linear", "in_features", in_features)
         self.out_features = size("Linear", "out_features", out_features)
+        bias = flag("Linear: bias", bias)
         bound, generator = 1 / math.sqrt(self.in_features), next_generator()
         self.weight = Parameter(initial((self.out_features, self.in_features), -bound, bound, generator))
         self.bias = Parameter(initial((self.out_features,), -bound, bound, generator)) if bias else None

@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.functional._check import as_labels, check_apart, number, whole
+from fastconv.functional._check import as_labels, check_apart, number, one_of, short, whole
 from fastconv.functional._class_loss import check_still, costs, plain_target, slopes, target_of
-from fastconv.functional._loss import IGNORE, check_rows, is_dense, loss_buffer, reduce, row_scale, total
+from fastconv.functional._loss import (
+    IGNORE,
+    check_reduction,
+    check_rows,
+    is_dense,
+    loss_buffer,
+    reduce,
+    row_scale,
+    total,
+)
 from fastconv.nn._origin import Origin, go_back, origin_of
 from fastconv.nn._parameter import Array
 from fastconv.nn._workspace import Workspace
@@ -89,9 +98,7 @@ class Loss(Workspace):
     _settings: tuple[str, ...] = ()  # what `repr` shows beside the reduction, where it is not the default
 
     def __init__(self, reduction: str = "mean") -> None:
-        if reduction not in ("mean", "sum", "none"):
-            name = type(self).__name__
-            raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        check_reduction(type(self).__name__, reduction)
         self.reduction = reduction
 
     @property
@@ -197,7 +204,7 @@ def _table(where: str, name: str, values: Any) -> Array | None:
         return None
     found = np.asarray(values)
     if found.dtype.kind not in "fiub":
-        raise TypeError(f"{where}: {name} must be numbers, got {values!r:.80}")
+        raise TypeError(f"{where}: {name} must be numbers, got {short(values)}")
     return found if found.dtype.kind == "f" else found.astype(np.float64)
 
 
@@ -407,8 +414,7 @@ class DiceLoss(Loss):
         ignore_index: int = IGNORE,
     ) -> None:
         super().__init__(reduction)
-        if normalize not in ("softmax", "sigmoid", "none"):
-            raise ValueError(f"DiceLoss: normalize must be 'softmax', 'sigmoid' or 'none', got {normalize!r}")
+        one_of("DiceLoss: normalize", normalize, ("softmax", "sigmoid", "none"))
         self.normalize, self.smooth = normalize, number("DiceLoss", "smooth", smooth)
         self.ignore_index = whole("DiceLoss: ignore_index", ignore_index, -(2**63))
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.functional._check import number
+from fastconv.functional._check import flag, number
 from fastconv.nn._parameter import check_channels
 from fastconv.nn.base import Module, Parameter, initial, size
 
@@ -18,7 +18,7 @@ class _BatchNorm(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         num_features = size(type(self).__name__, "num_features", num_features)
-        eps = number(type(self).__name__, "eps", eps)
+        eps, affine = number(type(self).__name__, "eps", eps), flag(f"{type(self).__name__}: affine", affine)
         momentum = None if momentum is None else number(type(self).__name__, "momentum", momentum)
         if not eps >= 0 or not (momentum is None or 0 <= momentum <= 1):
             raise ValueError(f"{type(self).__name__}: eps must be >= 0 and momentum in [0, 1] or None, "

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.functional._check import pair
+from fastconv.functional._check import flag, pair
 from fastconv.functional._geometry import length_1d, sides
 from fastconv.nn.base import Module
 
@@ -57,7 +57,8 @@ class MaxPool2d(Module):
         self.stride = self.kernel_size if stride is None else _size(self, "stride", stride)
         self.padding = _border(self, padding)
         self.dilation = _size(self, "dilation", dilation)
-        self.ceil_mode, self.return_indices = ceil_mode, return_indices
+        self.ceil_mode = _flag(self, "ceil_mode", ceil_mode)
+        self.return_indices = _flag(self, "return_indices", return_indices)
 
     def forward(self, input: Any) -> Any:
         window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -109,7 +110,8 @@ class AvgPool2d(Module):
         self.kernel_size = _size(self, "kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else _size(self, "stride", stride)
         self.padding = _border(self, padding)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.ceil_mode = _flag(self, "ceil_mode", ceil_mode)
+        self.count_include_pad = _flag(self, "count_include_pad", count_include_pad)
         self.dilation = _size(self, "dilation", dilation)
 
     def forward(self, input: Any) -> Any:
@@ -201,7 +203,8 @@ class MaxPool1d(Module):
         self.stride = self.kernel_size if stride is None else _whole(self, "stride", stride)
         self.padding = _size(self, "padding", padding, 0)
         self.dilation = _whole(self, "dilation", dilation)
-        self.ceil_mode, self.return_indices = ceil_mode, return_indices
+        self.ceil_mode = _flag(self, "ceil_mode", ceil_mode)
+        self.return_indices = _flag(self, "return_indices", return_indices)
 
     def forward(self, input: Any) -> Any:
         window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -248,7 +251,8 @@ class AvgPool1d(Module):
         self.kernel_size = _whole(self, "kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else _whole(self, "stride", stride)
         self.padding = _size(self, "padding", padding, 0)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.ceil_mode = _flag(self, "ceil_mode", ceil_mode)
+        self.count_include_pad = _flag(self, "count_include_pad", count_include_pad)
 
     def forward(self, input: Any) -> Any:
         window = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
@@ -318,7 +322,8 @@ class AdaptiveMaxPool2d(Module):
     def __init__(
         self, output_size: int | tuple[int | None, int | None] | None, return_indices: bool = False
     ) -> None:  # fmt: skip
-        self.output_size, self.return_indices = _sides(self, output_size), return_indices
+        self.output_size = _sides(self, output_size)
+        self.return_indices = _flag(self, "return_indices", return_indices)
 
     def forward(self, input: Any) -> Any:
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
@@ -388,6 +393,10 @@ def _border(layer: Module, padding: Any) -> Border:
 def _whole(layer: Module, name: str, value: Any) -> int:
     """Check a size, stride or dilation of signals: an int, or a tuple of one."""
     return length_1d(type(layer).__name__, name, value)[1]
+
+
+def _flag(layer: Module, name: str, value: Any) -> bool:
+    return flag(f"{type(layer).__name__}: {name}", value)
 
 
 def _sides(layer: Module, output_size: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fastconv import functional as F
-from fastconv.functional._check import number
+from fastconv.functional._check import flag, number, short
 from fastconv.nn import Module, Parameter
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
@@ -22,7 +22,7 @@ def _trained(where: str, parameters: Parameter | Module | Iterable[Parameter]) -
     found = [given] if isinstance(given, Parameter) else list(given)
     for param in found:
         if not isinstance(param, Parameter):
-            raise TypeError(f"{where}: parameters must be Parameters, as a model's are, got {param!r:.80}")
+            raise TypeError(f"{where}: parameters must be Parameters, as a model's are, got {short(param)}")
     return [param for param in found if param.requires_grad]
 
 
@@ -72,6 +72,7 @@ def clip_grad_norm_(
     params, limit = _trained(where, parameters), number(where, "max_norm", max_norm)
     if not limit >= 0:
         raise ValueError(f"{where}: max_norm must be at least 0, got {limit}")
+    error_if_nonfinite = flag(f"{where}: error_if_nonfinite", error_if_nonfinite)
     norms = np.array([F.vector_norm(param.grad, norm_type) for param in params])
     total = F.vector_norm(norms, norm_type)
     if error_if_nonfinite and not math.isfinite(total):

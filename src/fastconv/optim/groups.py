@@ -45,8 +45,8 @@ class ParamGroup(MutableMapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         optimizer = self._optimizer
         if len(optimizer._groups) == 1 and name in optimizer._hyper:
-            optimizer._groups[0].pop(name, None)
             optimizer._check_settings({**optimizer._settings({}), name: value})
+            optimizer._groups[0].pop(name, None)
             setattr(optimizer, name, value)
         else:
             optimizer._groups[self._index] |= optimizer._overrides({name: value}, optimizer._groups[self._index])

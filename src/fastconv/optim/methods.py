@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from fastconv.functional import _optim as kernels
+from fastconv.functional._check import flag, short
 from fastconv.nn import Module, Parameter
 from fastconv.optim.optimizer import Optimizer, _Run
 
@@ -67,7 +68,7 @@ class SGD(Optimizer):
         for name in ("momentum", "weight_decay", "dampening"):
             self._check(name, settings[name], 0.0, math.inf)
         momentum, dampening = settings["momentum"], settings["dampening"]
-        if settings["nesterov"] and (momentum <= 0 or dampening != 0):
+        if flag("SGD: nesterov", settings["nesterov"]) and (momentum <= 0 or dampening != 0):
             raise ValueError(
                 f"SGD: nesterov needs momentum > 0 and dampening == 0, got momentum={momentum}, dampening={dampening}"
             )
@@ -142,7 +143,7 @@ class Adam(Optimizer):
         super()._check_settings(settings)
         betas = settings["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise TypeError(f"{type(self).__name__}: betas must be two numbers, got {betas!r}")
+            raise TypeError(f"{type(self).__name__}: betas must be two numbers, got {short(betas)}")
         self._check("betas[0]", betas[0], 0.0, 1.0)
         self._check("betas[1]", betas[1], 0.0, 1.0)
         for name in ("eps", "weight_decay"):
@@ -261,6 +262,7 @@ class RMSprop(Optimizer):
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         super()._check_settings(settings)
         self._check("alpha", settings["alpha"], 0.0, 1.0)
+        flag("RMSprop: centered", settings["centered"])
         for name in ("eps", "weight_decay", "momentum"):
             self._check(name, settings[name], 0.0, math.inf)
 

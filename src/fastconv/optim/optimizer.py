@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv.functional._check import Keywords, number
+from fastconv.functional._check import Keywords, flag, number, short
 from fastconv.functional._optim import Arrays, arrays_of
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
@@ -102,7 +102,7 @@ class Optimizer(Keywords, Leading):
         for setting, value in settings.items():
             setattr(self, setting, value)
         self._check_settings(self._settings({}))
-        self._decay_bias_norm = bool(decay_bias_norm)
+        self._decay_bias_norm = flag(f"{name}: decay_bias_norm", decay_bias_norm)
         self._groups: list[dict[str, Any]] = []  # settings that a group has of its own
         self._group_of: list[int] = []  # the group of each parameter
         for members, own in groups:
@@ -167,7 +167,7 @@ class Optimizer(Keywords, Leading):
 
                 near = difflib.get_close_matches(str(setting), known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; groups have {', '.join(known)}"
-                raise ValueError(f"{name}: a parameter group has no setting {setting!r}{hint}")
+                raise ValueError(f"{name}: a parameter group has no setting {short(setting)}{hint}")
         self._check_settings({**self._settings(own), **given})
         found = dict(given)
         if "lr" in found:
@@ -223,7 +223,7 @@ class Optimizer(Keywords, Leading):
         [0.1, 0.01]
         """
         if not isinstance(group, Mapping):
-            raise TypeError(f"{type(self).__name__}: a parameter group must be a dictionary, got {group!r:.80}")
+            raise TypeError(f"{type(self).__name__}: a parameter group must be a dictionary, got {short(group)}")
         before = (self.params, list(self._groups), list(self._group_of))
         ((members, own),) = self._collect([group])
         try:
@@ -307,7 +307,7 @@ class Optimizer(Keywords, Leading):
     def _check(self, name: str, value: Any, low: float, high: float) -> None:
         """Refuse a hyperparameter that is no number, or outside ``low <= value < high`` (NaN among them)."""
         if not low <= number(type(self).__name__, name, value) < high:
-            raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), got {value!r}")
+            raise ValueError(f"{type(self).__name__}: {name} must be in [{low:g}, {high:g}), got {short(value)}")
 
     def _add_state(self, name: str, value: float = 0.0) -> None:
         made = [block.like(value) for block in self._blocks]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv.functional._check import whole
+from fastconv.functional._check import flag, whole
 from fastconv.paths import expand
 from fastconv.schema import DEEPEST, Integer, Names, Record, Shape, parse
 from fastconv.serialize import ModelFileError, check, load_arrays, save_arrays
@@ -274,7 +274,8 @@ class Checkpoint(Callback):
         self.folder = expand(folder)
         self.steps = None if steps is None else whole("Checkpoint: steps", steps)
         self.seconds = None if seconds is None else float(seconds)
-        self.keep, self.signals, self.final = whole("Checkpoint: keep", keep), signals, final
+        self.keep = whole("Checkpoint: keep", keep)
+        self.signals, self.final = flag("Checkpoint: signals", signals), flag("Checkpoint: final", final)
         self._merits: dict[str, tuple[float, float] | None] = {}
         self._request = EndRequest(_answer)
         self._last = 0.0

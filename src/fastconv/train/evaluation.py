@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv import _html
 from fastconv.data import Batches
+from fastconv.functional._check import flag
 from fastconv.functional._loss import is_dense
 from fastconv.nn import CrossEntropyLoss, Module
 from fastconv.nn.base import in_mode, turn
@@ -197,6 +198,7 @@ def evaluate(
     >>> found.confusion[8]  # what eights were taken for
     array([ 0,  3,  0,  0,  0,  0,  0,  0, 30,  1])
     """
+    confusion = None if confusion is None else flag("evaluate: confusion", confusion)
     check_reduction("evaluate", loss)
     measured = named("evaluate", metrics)
     seen = Seen(measured)

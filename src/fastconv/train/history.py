@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
 from fastconv import _html
+from fastconv.functional._check import flag
 
 Record = dict[str, Any]
 
@@ -75,6 +76,7 @@ class History:
         >>> history.best("accuracy", highest=True)
         {'epoch': 2, 'accuracy': 0.9}
         """
+        highest = flag("History.best: highest", highest)
         having = [record for record in self.records if record.get(key) is not None]
         if not having:
             raise ValueError(f"History: no record of {key!r} in {len(self)} epochs")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.data import Batches
-from fastconv.functional._check import Keywords, number, whole
+from fastconv.functional._check import Keywords, flag, number, short, whole
 from fastconv.nn import Module
 from fastconv.nn.base import turn
 from fastconv.optim import EMA, Optimizer
@@ -125,13 +125,15 @@ class Trainer(Keywords):
         for name, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if bound is not None and not number("Trainer", name, bound) > 0:
                 raise ValueError(f"Trainer: {name} must be above 0, got {bound}")
+        keep_best, progress = flag("Trainer: keep_best", keep_best), flag("Trainer: progress", progress)
         check_reduction("Trainer", loss)
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.accumulate = whole("Trainer: accumulate", accumulate)
         self.metrics, self.monitor = named("Trainer", metrics), monitor
-        if monitor not in (known := (None, "accuracy", "loss", *self.metrics)):
-            names = ", ".join(map(str, known[1:]))
-            raise ValueError(f"Trainer: no figure {monitor!r} to monitor; there are {names}; metrics= measures others")
+        known = ("accuracy", "loss", *self.metrics)
+        if monitor is not None and not (isinstance(monitor, str) and monitor in known):
+            names, got = ", ".join(known), short(monitor)
+            raise ValueError(f"Trainer: no figure {got} to monitor; there are {names}; metrics= measures others")
         self.ema = EMA(model, ema) if isinstance(ema, int | float) else ema
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.schedule = schedule or Constant()

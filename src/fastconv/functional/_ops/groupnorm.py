@@ -13,7 +13,19 @@ from fastconv.functional._check import by_dtype, check_count, check_rank, check_
 from fastconv.functional._epilogue import Epilogue, finish
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import ready
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flat, layout, one_dtype, operation, rows_of
+from fastconv.graph.operation import (
+    Array,
+    Call,
+    Frame,
+    Operation,
+    Spec,
+    flat,
+    layout,
+    one_dtype,
+    operation,
+    rows_of,
+    short,
+)
 from fastconv.graph.value import write
 
 _group_forward = by_dtype(groupnorm.group_forward)
@@ -348,7 +360,7 @@ def shape_of(normalized_shape: Any) -> tuple[int, ...]:
     """Return an int or a sequence of them as a tuple."""
     sizes = normalized_shape if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
     if not sizes or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes):
-        raise ValueError(f"layer_norm: normalized_shape must be an int or several, got {normalized_shape!r}")
+        raise ValueError(f"layer_norm: normalized_shape must be an int or several, got {short(normalized_shape)}")
     return tuple(map(int, sizes))
 
 
@@ -360,7 +372,7 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
 def grouped(num_groups: Any, eps: float) -> GroupNorm:
     """Return the operation of `group_norm`."""
     if not isinstance(num_groups, int | np.integer) or num_groups < 1:
-        raise ValueError(f"group_norm: num_groups must be an int >= 1, got {num_groups!r}")
+        raise ValueError(f"group_norm: num_groups must be an int >= 1, got {short(num_groups)}")
     return GroupNorm(int(num_groups), float(eps))
 
 

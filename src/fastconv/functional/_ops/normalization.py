@@ -18,7 +18,7 @@ from fastconv.functional._check import by_dtype, check_grad, check_rank, scratch
 from fastconv.functional._epilogue import Epilogue
 from fastconv.functional._ops._run import describes
 from fastconv.functional._ops.convolution import ready
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, operation, rows_of
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flag, one_dtype, operation, rows_of
 from fastconv.graph.value import write
 
 _forward = by_dtype(norm.forward)
@@ -152,5 +152,5 @@ def batch_norm(
     input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
     momentum: float | None = 0.1, eps: float = 1e-5, *, count: Any = None,
 ) -> Any:  # fmt: skip
-    op = BatchNorm(bool(training), momentum, float(eps))
+    op = BatchNorm(flag("batch_norm: training", training), momentum, float(eps))
     return write(op, input, weight, bias, running_mean, running_var, count)

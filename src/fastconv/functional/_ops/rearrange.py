@@ -7,7 +7,7 @@ import numpy as np
 
 from fastconv.functional._check import check_count, check_rank, whole
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, operation
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, operation, short
 from fastconv.graph.value import write
 
 
@@ -142,7 +142,7 @@ def borders_of(where: str, padding: Any) -> tuple[tuple[int, int], tuple[int, in
     """Return padding, an int or (left, right, top, bottom), as ((top, bottom), (left, right))."""
     sides = padding if isinstance(padding, tuple | list) else (padding,) * 4
     if len(sides) != 4 or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sides):
-        raise ValueError(f"{where}: padding must be an int or (left, right, top, bottom), got {padding!r}")
+        raise ValueError(f"{where}: padding must be an int or (left, right, top, bottom), got {short(padding)}")
     left, right, top, bottom = map(int, sides)
     return (top, bottom), (left, right)
 

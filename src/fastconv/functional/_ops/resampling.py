@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv.functional._check import check_count, check_rank, memory, pair
 from fastconv.functional._ops._run import describes
-from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, one_dtype, one_of, operation
+from fastconv.graph.operation import Array, Call, Frame, Operation, Spec, flag, one_dtype, one_of, operation, short
 from fastconv.graph.value import write
 
 
@@ -21,7 +21,8 @@ class _Resampling(Operation):
 
     def __post_init__(self) -> None:
         if (self.size is None) == (self.scale_factor is None):
-            raise ValueError(f"interpolate: either size or scale_factor, got {self.size!r} and {self.scale_factor!r}")
+            got = f"{short(self.size)} and {short(self.scale_factor)}"
+            raise ValueError(f"interpolate: either size or scale_factor, got {got}")
         if self.size is not None:
             pair(self.name, "size", self.size)
             return
@@ -217,14 +218,15 @@ def _share(target: Array, source: Array, axis: int, to: Array, start: Array, wei
 def resampling(size: Any, scale_factor: Any, mode: str, align_corners: bool | None = None) -> _Resampling:
     """Return the operation of `interpolate`."""
     one_of("interpolate: mode", mode, ("nearest", "bilinear"))
+    corners = align_corners is not None and flag("interpolate: align_corners", align_corners)
     size, scale_factor = (
         tuple(value) if isinstance(value, tuple | list) else None if value is None else (value, value)
         for value in (size, scale_factor)
     )
     if mode == "bilinear":
-        return Bilinear(size, scale_factor, bool(align_corners))
+        return Bilinear(size, scale_factor, corners)
     if align_corners is not None:
-        raise ValueError(f"interpolate: align_corners={align_corners} is for mode='bilinear' alone")
+        raise ValueError(f"interpolate: align_corners={corners} is for mode='bilinear' alone")
     return Nearest(size, scale_factor)
 
 
