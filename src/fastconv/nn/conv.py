@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from fastconv import config
 from fastconv import functional as F
 from fastconv.functional._algorithm import NAMES as ALGORITHMS
-from fastconv.functional._check import flag, one_of, pair, short
+from fastconv.functional._check import flag, pair, short
 from fastconv.nn.base import Module, Parameter, initial, next_generator, size
 
 
@@ -196,7 +196,9 @@ class Conv2d(_Conv):
         *,
         algorithm: str | None = None,
     ) -> None:
-        one_of("Conv2d: algorithm", algorithm, (None, *ALGORITHMS))
+        if algorithm is not None and not (isinstance(algorithm, str) and algorithm in ALGORITHMS):
+            known, got = ", ".join(ALGORITHMS), short(algorithm)
+            raise ValueError(f"Conv2d: algorithm must be None or one of {known}, got {got}")
         self.algorithm = algorithm
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
 
