@@ -10,6 +10,7 @@ import os
 
 os.environ["FASTCONV_NUM_THREADS"] = "1"  # before the import that reads it
 
+import argparse
 import gc
 import resource
 import subprocess
@@ -126,6 +127,13 @@ def share(net: Net, batch: int, training: bool) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", nargs=3, metavar=("NET", "BATCH", "TRAINING"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.share:
+        named, batch, training = args.share
+        print(*share(next(net for net in NETS if net.name == named), int(batch), training == "1"))
+        return
     plain, ours = import_time("import numpy"), import_time("from fastconv import nn")
     print(f"import           numpy {1e3 * plain:.0f} ms, with fastconv.nn {1e3 * ours:.0f} ms")
     model, specs = ResNet50(), [Spec((32, 3, 224, 224), np.dtype(np.float32))]
@@ -149,8 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--share" in sys.argv:
-        named, batch, training = sys.argv[2:]
-        print(*share(next(net for net in NETS if net.name == named), int(batch), training == "1"))
-    else:
-        main()
+    main()
