@@ -147,6 +147,9 @@ def test_the_cython_mirror_names_constants_that_there_are():
     assert named - there == set()
 
 
+NAME = r"(\w+)((?:\[\w+\])*\s*)$"  # of a field, and the size of an array
+
+
 @settings(max_examples=200)
 @given(st.data())
 @headers
@@ -160,11 +163,11 @@ def test_a_field_that_is_changed_is_noticed(data):
     how = data.draw(st.sampled_from(["renamed", "retyped", "pointed", "left out", "moved"]))
     changed = lines.copy()
     if how == "renamed":
-        changed[at] = re.sub(r"(\w+)(\W*)$", r"\1_\2", lines[at])
+        changed[at] = re.sub(NAME, r"\1_\2", lines[at])
     elif how == "retyped":
         changed[at] = re.sub(r"\b(Py_ssize_t|int64_t|int|bint|double|void|fc_\w+)\b", "float", lines[at], count=1)
     elif how == "pointed":
-        changed[at] = re.sub(r"(\w+)(\W*)$", r"*\1\2", lines[at])
+        changed[at] = re.sub(NAME, r"*\1\2", lines[at])
     elif how == "left out":
         del changed[at]
     elif at - 1 in fields:
