@@ -190,10 +190,9 @@ class Standardizer:
 
         Examples
         --------
-        >>> import json
         >>> from fastconv import data
-        >>> text = json.dumps(data.Standardizer([[[4.0]]], [[[2.0]]]).to_dict())
-        >>> data.Standardizer.from_dict(json.loads(text)).mean
+        >>> kept = data.Standardizer([[[4.0]]], [[[2.0]]]).to_dict()
+        >>> data.Standardizer.from_dict(kept).mean
         array([[[4.]]])
         """
         missing = [key for key in ("mean", "deviation") if key not in state]
