@@ -349,9 +349,7 @@ def _shape_given(where: str, input_shape: Any, axes: tuple[str, ...]) -> tuple[i
 @functools.cache
 def _keywords(owner: Any) -> tuple[str, ...] | None:
     """Return what a class is called with by name, None where that may be anything."""
-    if owner.__init__ is object.__init__:
-        return ()
-    parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]
+    parameters = owner.__signature__.parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY))
@@ -377,9 +375,10 @@ class _Signature:
     def __get__(self, instance: object, owner: Any) -> inspect.Signature:
         if instance is not None:  # an instance that may be called has the signature of its call
             raise AttributeError("__signature__")
-        whole = inspect.signature(owner.__init__)
-        own = [] if owner.__init__ is object.__init__ else list(whole.parameters.values())[1:]
-        return whole.replace(parameters=own, return_annotation=inspect.Signature.empty)
+        if owner.__init__ is object.__init__:
+            return inspect.Signature()
+        _, *own = inspect.signature(owner.__init__).parameters.values()
+        return inspect.Signature(own)
 
 
 class Keywords:
@@ -393,12 +392,12 @@ class Keywords:
         known: tuple[str, ...] | None = _keywords(cls) if given else None  # type: ignore[arg-type]
         for name in given:
             if known is not None and name not in known:
+                if name == "inplace":  # as PyTorch's activations have it
+                    raise TypeError(f"{cls.__name__}: no argument 'inplace'; leave it out: what can run in place does")
                 import difflib  # for this message alone
 
                 near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.startswith(name)]
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-                if name == "inplace":
-                    hint = "leave it out: what can run in place does"
                 raise TypeError(f"{cls.__name__}: no argument {name!r}; {hint}")
         return super().__new__(cls)
 

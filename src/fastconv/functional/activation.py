@@ -250,7 +250,8 @@ def elu_backward(
     return run_activation_backward("elu", "output", grad_output, output, grad_input, alpha)
 
 
-def _gelu_name(where: str, approximate: str) -> str:
+def gelu_name(where: str, approximate: str) -> str:
+    """Return the name of the activation for a way to approximate it, "none" or "tanh"; another is refused."""
     one_of(f"{where}: approximate", approximate, ("none", "tanh"))
     return "gelu" if approximate == "none" else "gelu_tanh"
 
@@ -281,7 +282,7 @@ def gelu(input: Array, approximate: str = "none", *, out: Array | None = None) -
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1587,  0.    ,  0.8413])
     """
-    return run_activation(_gelu_name("gelu", approximate), input, out)
+    return run_activation(gelu_name("gelu", approximate), input, out)
 
 
 def gelu_backward(
@@ -297,7 +298,7 @@ def gelu_backward(
     >>> gelu_backward(np.ones(3), np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.0833,  0.5   ,  1.0833])
     """
-    return run_activation_backward(_gelu_name("gelu_backward", approximate), "input", grad_output, input, grad_input)
+    return run_activation_backward(gelu_name("gelu_backward", approximate), "input", grad_output, input, grad_input)
 
 
 def silu(input: Array, *, out: Array | None = None) -> Array:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from fastconv import functional as F
-from fastconv.functional._check import integer, number, one_of
+from fastconv.functional._check import integer, number
+from fastconv.functional.activation import gelu_name
 from fastconv.nn.base import Module, Parameter, initial, size
 
 
@@ -234,7 +235,7 @@ class GELU(Module):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        one_of("GELU: approximate", approximate, ("none", "tanh"))
+        gelu_name("GELU", approximate)  # refuses any other
         self.approximate = approximate
 
     def forward(self, input: Any) -> Any:

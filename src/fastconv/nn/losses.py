@@ -22,6 +22,7 @@ from fastconv.functional._loss import (
     row_scale,
     total,
 )
+from fastconv.functional.dice import NORMALIZE
 from fastconv.nn._origin import Origin, go_back, origin_of
 from fastconv.nn._parameter import Array
 from fastconv.nn._workspace import Workspace
@@ -414,7 +415,7 @@ class DiceLoss(Loss):
         ignore_index: int = IGNORE,
     ) -> None:
         super().__init__(reduction)
-        one_of("DiceLoss: normalize", normalize, ("softmax", "sigmoid", "none"))
+        one_of("DiceLoss: normalize", normalize, NORMALIZE)
         self.normalize, self.smooth = normalize, number("DiceLoss", "smooth", smooth)
         self.ignore_index = whole("DiceLoss: ignore_index", ignore_index, -(2**63))
 

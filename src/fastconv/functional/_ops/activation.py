@@ -12,7 +12,7 @@ from fastconv.functional._check import by_dtype
 from fastconv.functional._epilogue import ACTIVATIONS, Epilogue, activate_backward, alone, finish, known_of, parse
 from fastconv.functional._ops._run import describes
 from fastconv.functional._views import check_batch
-from fastconv.functional.activation import _gelu_name
+from fastconv.functional.activation import gelu_name
 from fastconv.functional.prelu import _add_slope_sums
 from fastconv.graph.operation import (
     Array,
@@ -226,7 +226,7 @@ def elu(input: Any, alpha: float = 1.0) -> Any:
 
 @describes("gelu")
 def gelu(input: Any, approximate: str = "none") -> Any:
-    return write(Activate(_gelu_name("gelu", approximate)), input)
+    return write(Activate(gelu_name("gelu", approximate)), input)
 
 
 @describes("softplus")
