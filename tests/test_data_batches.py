@@ -132,6 +132,22 @@ def test_dataset_refuses(samples, message):
         Dataset("toy", ("a", "b", "c"), good(), samples)
 
 
+@pytest.mark.parametrize("part", ["train", "test", "validation"])
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ((bytes_images(6), [0, 1, 2, 0, 1, 2]), r"labels must be an array .*, got \[0, 1, 2, 0, 1, 2\]"),
+        ((bytes_images(6).tolist(), good().labels), "images must be an array"),
+        (bytes_images(6), r"must be \(images, labels\), got array"),
+        ((*good(), good().labels), r"must be \(images, labels\)"),
+    ],
+)
+def test_dataset_refuses_parts_that_are_no_pairs_of_arrays(part, pair, message):
+    parts = {"train": good(), "test": good(), "validation": good()} | {part: pair}
+    with pytest.raises(TypeError, match=f"Dataset toy: {part} {message}"):
+        Dataset("toy", ("a", "b", "c"), **parts)
+
+
 # Standardisation
 
 

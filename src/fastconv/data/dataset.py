@@ -8,7 +8,7 @@ import numpy as np
 from fastconv.data._shuffle import permutation
 from fastconv.data.decode import IGNORED
 from fastconv.data.pictures import Masks, Pictures
-from fastconv.functional._check import as_labels, flag, unmasked
+from fastconv.functional._check import as_labels, flag, short, unmasked
 
 
 class Samples(NamedTuple):
@@ -65,6 +65,8 @@ class Dataset:
 
     Raises
     ------
+    TypeError
+        If a part is no pair of arrays.
     ValueError
         If shapes, dtypes or labels do not fit together.
 
@@ -94,9 +96,14 @@ class Dataset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "light_on_dark", flag(f"Dataset {self.name}: light_on_dark", self.light_on_dark))
         for part in ("train", "test", *(() if self.validation is None else ("validation",))):
-            images, labels = getattr(self, part)
+            where, pair = f"Dataset {self.name}: {part}", getattr(self, part)
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError(f"{where} must be (images, labels), got {short(pair)}")
+            images, labels = pair
+            for name, value in (("images", images), ("labels", labels)):
+                if not isinstance(value, np.ndarray | Pictures | Masks):
+                    raise TypeError(f"{where} {name} must be an array (numpy.array makes one), got {short(value)}")
             object.__setattr__(self, part, Samples(images, labels))
-            where = f"Dataset {self.name}: {part}"
             unmasked(where, "images", images)
             if images.ndim != 4 or 0 in images.shape[1:]:
                 raise ValueError(f"{where} images must be (N, C, H, W), got shape {images.shape}")
