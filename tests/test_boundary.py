@@ -5,7 +5,10 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -617,3 +620,10 @@ def test_numbers_that_are_none():
     ):
         with pytest.raises(error, match=words):
             call()
+
+
+def test_every_public_function_is_drawn():
+    # The script compares its list of draws with the package before it draws anything.
+    script = Path(__file__).parent.parent / "scripts" / "fuzz_functional.py"
+    run = subprocess.run([sys.executable, str(script), "--calls", "50"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr

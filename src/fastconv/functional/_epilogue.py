@@ -22,6 +22,7 @@ from fastconv.functional._check import (
     is_nhwc,
     memory,
     number,
+    one_of,
     same_dtype,
     short,
 )
@@ -131,6 +132,12 @@ def _column(a: Array) -> Array:
 def _alone(where: str, name: str, params: tuple[float, ...]) -> Epilogue:
     """Return the epilogue that is an activation with these parameters, checked, and nothing else."""
     return alone(name, parse(where, (name, *params) if params else name)[1])
+
+
+def gelu_name(where: str, approximate: str) -> str:
+    """Return the name of the activation for a way to approximate it, "none" or "tanh"; another is refused."""
+    one_of(f"{where}: approximate", approximate, ("none", "tanh"))
+    return "gelu" if approximate == "none" else "gelu_tanh"
 
 
 def run_activation(name: str, input: Array, out: Array | None, *params: float) -> Array:

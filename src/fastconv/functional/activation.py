@@ -3,8 +3,8 @@
 exp and tanh are polynomials evaluated alike on every instruction set; denormal numbers count as zero.
 """
 
-from fastconv.functional._check import Array, one_of
-from fastconv.functional._epilogue import run_activation, run_activation_backward
+from fastconv.functional._check import Array
+from fastconv.functional._epilogue import gelu_name, run_activation, run_activation_backward
 
 
 def relu(input: Array, *, out: Array | None = None) -> Array:
@@ -248,12 +248,6 @@ def elu_backward(
     array([0.    , 0.3679, 1.    ])
     """
     return run_activation_backward("elu", "output", grad_output, output, grad_input, alpha)
-
-
-def gelu_name(where: str, approximate: str) -> str:
-    """Return the name of the activation for a way to approximate it, "none" or "tanh"; another is refused."""
-    one_of(f"{where}: approximate", approximate, ("none", "tanh"))
-    return "gelu" if approximate == "none" else "gelu_tanh"
 
 
 def gelu(input: Array, approximate: str = "none", *, out: Array | None = None) -> Array:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastconv import functional as F
 from fastconv.functional._check import integer, number
-from fastconv.functional.activation import gelu_name
+from fastconv.functional._epilogue import gelu_name
 from fastconv.nn.base import Module, Parameter, initial, size
 
 

@@ -9,10 +9,18 @@ import numpy as np
 from fastconv._ext import loss
 from fastconv.functional._channels import check_slopes
 from fastconv.functional._check import by_dtype
-from fastconv.functional._epilogue import ACTIVATIONS, Epilogue, activate_backward, alone, finish, known_of, parse
+from fastconv.functional._epilogue import (
+    ACTIVATIONS,
+    Epilogue,
+    activate_backward,
+    alone,
+    finish,
+    gelu_name,
+    known_of,
+    parse,
+)
 from fastconv.functional._ops._run import describes
 from fastconv.functional._views import check_batch
-from fastconv.functional.activation import gelu_name
 from fastconv.functional.prelu import _add_slope_sums
 from fastconv.graph.operation import (
     Array,
