@@ -1,8 +1,13 @@
 """How many threads share an operation: by its work, and by what handing it over costs."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
+import pytest
 
 from fastconv import config, nn
 from fastconv import functional as F
@@ -63,3 +68,31 @@ def test_memory_is_booked_for_the_threads_of_an_idle_machine():
     model = nn.Sequential(nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1))
     with config.threads(3):
         assert len({model.plan((2, 24, 30, 30)).scratch for _ in range(20)}) == 1
+
+
+AFFINITY = """
+import json, os
+before = sorted(os.sched_getaffinity(0))
+from fastconv import config
+from fastconv._ext import runtime
+others = {int(task) for task in os.listdir("/proc/self/task")}
+with config.threads(2):
+    runtime.threads_of(1e30)
+made = {int(task) for task in os.listdir("/proc/self/task")} - others
+print(json.dumps([before, sorted(os.sched_getaffinity(0)), [sorted(os.sched_getaffinity(task)) for task in made]]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no threads to processors")
+def test_the_second_thread_keeps_off_the_processor_of_the_first():
+    # Woken up there it would wait for the thread that waits for it. The caller stays free to go anywhere.
+    if len(os.sched_getaffinity(0)) < 2 or not runtime.build_info()["openmp"]:
+        pytest.skip("there are no two processors, or no threads")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    run = subprocess.run([sys.executable, "-c", AFFINITY], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    before, after, made = json.loads(run.stdout)
+    assert after == before
+    assert len(made) == 1
+    assert len(made[0]) == len(before) - 1
+    assert set(made[0]) < set(before)

@@ -42,6 +42,50 @@ cdef extern from *:
         return before;
     }
     #endif
+    /* What a thread of a team does while it is looked at. The system wakes a thread at times on the processor of the
+       thread that waits for it without giving that processor away, so all but the caller keep off the caller's. The
+       result is how many nanoseconds other programs have had the thread's processor since it was last looked at: those
+       in which it neither ran nor slept. */
+    #if defined(_OPENMP) && defined(__linux__)
+    #include <sched.h>
+    #include <sys/resource.h>
+    #include <sys/syscall.h>
+    #include <time.h>
+    #include <unistd.h>
+    #define fc_processor() sched_getcpu()
+    #define fc_thread() ((int)syscall(SYS_gettid))
+    static long long fc_nanoseconds(clockid_t clock)
+    {
+        struct timespec t;
+        return clock_gettime(clock, &t) == 0 ? 1000000000LL * t.tv_sec + t.tv_nsec : 0;
+    }
+    static long long fc_attend(int processor, int caller)
+    {
+        static __thread int kept_off = -1;
+        static __thread long sleeps = -1;
+        static __thread long long waited = 0;
+        const long slept = sleeps;
+        const long long before = waited;
+        struct rusage usage;
+        cpu_set_t allowed;
+        if (omp_get_thread_num() > 0 && processor != kept_off && processor >= 0) {
+            kept_off = processor;
+            if (sched_getaffinity(caller, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > 1) {
+                CPU_CLR(processor, &allowed);
+                sched_setaffinity(0, sizeof allowed, &allowed);
+            }
+        }
+        if (getrusage(RUSAGE_THREAD, &usage) != 0)
+            return 0;
+        sleeps = usage.ru_nvcsw;
+        waited = fc_nanoseconds(CLOCK_MONOTONIC) - fc_nanoseconds(CLOCK_THREAD_CPUTIME_ID);
+        return slept == sleeps && waited > before ? waited - before : 0;
+    }
+    #else
+    #define fc_processor() (-1)
+    #define fc_thread() 0
+    #define fc_attend(processor, caller) ((void)(processor), (void)(caller), 0LL)
+    #endif
     #ifdef __VERSION__
     #define FC_COMPILER __VERSION__
     #elif defined(_MSC_VER)
@@ -66,6 +110,9 @@ cdef extern from *:
     void fc_set(fc_shared *p, long long v) nogil
     long long fc_take(fc_shared *p, long long v) nogil
     void fc_add(fc_shared *p, long long v) nogil
+    int fc_processor() nogil
+    int fc_thread() nogil
+    long long fc_attend(int processor, int caller) nogil
     const char *FC_COMPILER
     const char *FC_COMPILER_NAME
     const char *FC_BUILD_FLAGS
@@ -90,18 +137,25 @@ cdef bint forked = False
 cdef double work_per_thread = 150e3
 
 # What it costs to hand work over and to meet again is measured while it runs: it is 2 us where processors are idle and
-# milliseconds where others want them, too, since whoever hands over waits for threads that wait for a processor. Busy
-# machines have lucky moments: a cheap look halves what is believed and quarters the rest, a dear one counts at once.
+# milliseconds where others want them, too, since whoever hands over waits for threads that wait for a processor. A look
+# is short and meets threads that have just worked, so that it is cheap on most busy machines: the time for which
+# threads lost their processors since the look before tells more.
 cdef enum:
     LONG = 500_000              # nanoseconds that no idle machine takes
+    SLICE = 4_000_000           # nanoseconds for which a processor is lost to another program
     LOOK_AGAIN = 1_000_000      # nanoseconds from one look to the next
-    REST = 10_000_000           # and after a long wait, which doubles with each one that follows,
+    REST = 10_000_000           # and after a dear one, which doubles with each one that follows,
     LONGEST_REST = 1_000_000_000
+    FORGOTTEN = 50_000_000      # nanoseconds after which losses do not count any more
+    STRAIN = 6_000_000          # nanoseconds lost lately that are too many: one 32th is forgotten with each look
     WORTH = 3                   # a share takes so many times as long as handing it over
     OPERATIONS = 4              # of a lane in a nanosecond: some two thirds of what it can
 cdef fc_shared handing_over = 2_000
 cdef fc_shared next_look = 0
+cdef fc_shared last_look = 0
 cdef fc_shared rest = 0
+cdef fc_shared strain = 0
+cdef fc_shared losses = 0
 cdef fc_shared looking = 0
 cdef fc_shared sizing = 0   # how many ask for sizes, which are of the most threads there may be
 
@@ -122,27 +176,47 @@ cdef const fc_ops *ops_shorter(int kind) noexcept nogil:
 
 
 cdef long long hand_over(int threads) noexcept nogil:
-    # Return the nanoseconds in which so many threads start, do nothing and meet again.
+    # Return the nanoseconds in which so many threads start, are looked at and meet again.
     cdef double begin = fc_seconds()
-    cdef int _i
+    cdef int processor = fc_processor(), caller = fc_thread(), _i
     for _i in prange(threads, schedule='static', num_threads=threads):
-        fc_get(&handing_over)
+        fc_add(&losses, fc_attend(processor, caller))
     return <long long>(1e9 * (fc_seconds() - begin))
+
+
+cdef void look(long long now) noexcept nogil:
+    # Measure what handing over costs, and set when to look again.
+    cdef bint resting = fc_get(&rest) > 0 and fc_get(&handing_over) >= LONG
+    cdef long long woken, cost, lost, strained, pause
+    if fc_get(&next_look) == 0:
+        hand_over(thread_limit)   # threads are made
+    woken = hand_over(thread_limit)
+    cost = hand_over(thread_limit)
+    lost, strained = fc_take(&losses, 0), fc_get(&strain)
+    if resting or now - fc_get(&last_look) > FORGOTTEN:
+        lost, strained = 0, STRAIN // 2 if resting else 0   # no thread waited for one that had lost its processor
+    if woken >= LONG:
+        lost = max(lost, woken)
+    strained += lost - strained // 32
+    fc_set(&strain, strained)
+    pause = fc_get(&rest)
+    if strained >= STRAIN:
+        pause = min(<long long>LONGEST_REST, max(<long long>REST, 2 * pause))
+        fc_set(&handing_over, max(cost, <long long>SLICE))
+        fc_set(&next_look, now + pause)
+    else:
+        pause -= pause // 32
+        fc_set(&handing_over, max(cost, fc_get(&handing_over) // 2))
+        fc_set(&next_look, now + LOOK_AGAIN)
+    fc_set(&rest, pause)
+    fc_set(&last_look, now)
 
 
 cdef double share_worth_a_thread() noexcept nogil:
     # Return the least share that pays, by what handing over has cost lately.
-    cdef long long now = <long long>(1e9 * fc_seconds()), cost, pause
+    cdef long long now = <long long>(1e9 * fc_seconds())
     if now >= fc_get(&next_look) and fc_take(&looking, 1) == 0:
-        if fc_get(&next_look) == 0:
-            hand_over(thread_limit)   # threads are made
-        hand_over(thread_limit)   # wakes them, and a wait that others cause once is not what it costs
-        cost = hand_over(thread_limit)
-        fc_set(&handing_over, max(cost, fc_get(&handing_over) // 2))
-        pause = fc_get(&rest)
-        pause = pause // 4 if cost < LONG else min(<long long>LONGEST_REST, max(<long long>REST, 2 * pause))
-        fc_set(&rest, pause)
-        fc_set(&next_look, now + max(<long long>LOOK_AGAIN, pause))
+        look(now)
         fc_set(&looking, 0)
     return max(work_per_thread, <double>WORTH * OPERATIONS * active.ops[0].lanes * fc_get(&handing_over))
 
