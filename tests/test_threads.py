@@ -8,6 +8,8 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastconv import config, nn
 from fastconv import functional as F
@@ -68,6 +70,30 @@ def test_memory_is_booked_for_the_threads_of_an_idle_machine():
     model = nn.Sequential(nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1))
     with config.threads(3):
         assert len({model.plan((2, 24, 30, 30)).scratch for _ in range(20)}) == 1
+
+
+@given(st.data())
+def test_threads_that_share_few_pixels_and_panels_change_no_bit(data):
+    # Panels of 32 to 64 filters are dealt out to the threads; of those that are left they share the pixels.
+    n, h, w = (data.draw(st.integers(1, most), name) for name, most in (("images", 3), ("height", 15), ("width", 15)))
+    kernel, stride = data.draw(st.sampled_from([1, 1, 3]), "kernel"), data.draw(st.integers(1, 2), "stride")
+    groups = data.draw(st.integers(1, 2), "groups")
+    channels = groups * data.draw(st.integers(2, 24), "channels")
+    filters = groups * data.draw(st.integers(1, 150), "filters")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, channels, h, w), np.float32)
+    weight = rng.standard_normal((filters, channels // groups, kernel, kernel), np.float32)
+
+    def run(threads):
+        with config.threads(threads):
+            return F.conv2d(x, weight, stride=stride, padding=kernel // 2, groups=groups, algorithm="direct").tobytes()
+
+    before = runtime.set_work_per_thread(0)
+    try:
+        alone = run(1)
+        assert all(run(threads) == alone for threads in (2, 3, 5))
+    finally:
+        runtime.set_work_per_thread(before)
 
 
 AFFINITY = """

@@ -147,7 +147,7 @@ cdef enum:
     REST = 10_000_000           # and after a dear one, which doubles with each one that follows,
     LONGEST_REST = 1_000_000_000
     FORGOTTEN = 50_000_000      # nanoseconds after which losses do not count any more
-    STRAIN = 6_000_000          # nanoseconds lost lately that are too many: one 32th is forgotten with each look
+    STRAIN = 6_000_000          # nanoseconds lost lately that are too many; a 32nd of them is forgotten with each look
     WORTH = 3                   # a share takes so many times as long as handing it over
     OPERATIONS = 4              # of a lane in a nanosecond: some two thirds of what it can
 cdef fc_shared handing_over = 2_000

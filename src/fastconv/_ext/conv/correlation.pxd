@@ -23,7 +23,7 @@ cdef struct Correlation:
     const char *panels         # packed weights, panels of nr channels; NULL where each is packed when it is needed,
     fc_pack weights            # of these weights, whose groups lie `group_pitch` elements apart
     Py_ssize_t nr, group_pitch
-    bint once                  # each panel is met once: all pixels are one block, and threads share the panels
+    bint once                  # few pixels: each panel is packed where it is met (share_panels)
     fc_epilogue e
     char *y                    # pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col elements
     Py_ssize_t y_image, y_row, y_col

@@ -20,6 +20,9 @@ from fastconv._ext.runtime cimport fc_abreast, fc_depthwise, fc_planes, fc_rows,
 # What a tile of images abreast reads should be so little as to stay in L1 beside its weights.
 cdef Py_ssize_t TILE_BYTES = 24 * 1024
 
+# Packing a weight where it is met takes so many cycles, most of them for fetching it.
+cdef double PACKING = 0.5
+
 
 # --- blocks -----------------------------------------------------------------------------------------------
 
@@ -108,21 +111,21 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     a.images = 1
     if a.way == ABREAST:
         a.images = a.table.lanes
+    elif a.once:
+        a.images = a.n
     elif a.row_blocks == 1 and a.col_blocks == 1:
         limit = IMAGES_BYTES // max(1, a.window if copied else m.h * a.pitch * m.size)
         if a.groups * a.kg * a.ntaps * a.cg * m.size > 4 * IMAGES_BYTES:
             limit *= 2   # weights come from beyond L2, and cost more than the images would
         a.images = max(1, min(limit, ceil_div(a.n, a.threads)))
         a.images = ceil_div(a.n, ceil_div(a.n, a.images * a.threads) * a.threads)
-        if a.once:
-            a.images = a.n
     a.image_blocks = ceil_div(a.n, a.images)
     a.x_image = a.window // m.size if copied else m.h * a.pitch
     a.x_plane = plane_pitch(m, a.row_block) if a.way == PLANES else 0
     tasks = a.image_blocks * a.row_blocks * a.col_blocks
     a.parts = 1
     if a.once:
-        a.parts = min(a.groups * ceil_div(a.kg, a.nr), 4 * a.threads)
+        a.parts = a.threads
     elif a.threads > 1 and tasks < 2 * a.threads and tasks > 0:
         a.parts = min(a.groups * ceil_div(a.kg, a.nr), ceil_div(2 * a.threads, tasks))
     if a.way != ABREAST:
@@ -214,21 +217,59 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     else:
         for image in range(images):
             copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
-    cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), panel_bytes = a.nr * a.ntaps * a.cg * size, panel
+    cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), panel_bytes = a.nr * a.ntaps * a.cg * size
     cdef Py_ssize_t begin = part * panels // a.parts, end_panel = (part + 1) * panels // a.parts
     cdef Place at = place_of(a, n, i0, j0)
     at.line, at.images, at.cols = window + a.line, images, cols
     if a.once:
-        for panel in range(begin, end_panel):
-            pack_panel(a.table, &a.weights, a.group_pitch, panel, window + a.window)
-            if panel + 1 < end_panel:
-                at.next = panel_weights(a.table, &a.weights, a.group_pitch, panel + 1)
-                at.next_bytes = a.nr * a.weights.lane_pitch * size
-            else:
-                at.next_bytes = 0
-            correlate_panels(a, panel, panel + 1, window + a.window, x, i0, end, at)
+        share_panels(a, part, panels, x, window + a.window, at)
     else:
         correlate_panels(a, begin, end_panel, a.panels + begin * panel_bytes, x, i0, end, at)
+
+
+cdef void share_panels(const Correlation *a, Py_ssize_t part, Py_ssize_t panels, const char *x, char *room,
+                       Place at) noexcept nogil:
+    """Run one thread's share of all pixels and panels, where a panel is packed by whoever meets it.
+
+    Threads get as many panels each. Of those that are left, they share the pixels where that is sooner done, though
+    each packs the panel, than if some of them took one more.
+    """
+    cdef const Image *m = &a.image
+    cdef Py_ssize_t each = panels // a.parts, left = panels % a.parts, begin, end, unit
+    cdef double packing = PACKING * a.table.lanes, pixels = 0.5 * a.n * m.rows * m.cols   # cycles a vector of weights
+    if left * (packing + pixels / a.parts) > packing + pixels:
+        begin, end = part * panels // a.parts, (part + 1) * panels // a.parts
+        pack_and_correlate(a, begin, end, x, room, 0, m.rows, at)
+        return
+    pack_and_correlate(a, part * each, (part + 1) * each, x, room, 0, m.rows, at)
+    if a.way == FLAT:
+        unit = ceil_div(m.cols, a.table.mr)   # in tiles
+        begin, end = part * unit // a.parts * a.table.mr, min(m.cols, (part + 1) * unit // a.parts * a.table.mr)
+        x += begin * m.c * m.size
+        at.y, at.add, at.cols = at.y + begin * a.y_col, at.add + begin * a.e.add_col, end - begin
+        if at.cols > 0:
+            pack_and_correlate(a, panels - left, panels, x, room, 0, 1, at)
+    else:
+        begin, end = part * m.rows // a.parts, (part + 1) * m.rows // a.parts
+        x += begin * m.sr * a.pitch * m.size
+        at.y, at.add = at.y + begin * a.y_row, at.add + begin * a.e.add_row
+        pack_and_correlate(a, panels - left, panels, x, room, begin, end, at)
+
+
+cdef void pack_and_correlate(const Correlation *a, Py_ssize_t begin, Py_ssize_t end_panel, const char *x, char *room,
+                             Py_ssize_t i, Py_ssize_t end, Place at) noexcept nogil:
+    """Run the rows i .. end-1 with some panels, each packed into ``room`` while the next one is fetched."""
+    cdef Py_ssize_t panel
+    if i == end:
+        return
+    for panel in range(begin, end_panel):
+        pack_panel(a.table, &a.weights, a.group_pitch, panel, room)
+        if panel + 1 < end_panel:
+            at.next = panel_weights(a.table, &a.weights, a.group_pitch, panel + 1)
+            at.next_bytes = a.nr * a.weights.lane_pitch * a.image.size
+        else:
+            at.next_bytes = 0
+        correlate_panels(a, panel, panel + 1, room, x, i, end, at)
 
 
 cdef Place place_of(const Correlation *a, Py_ssize_t n, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
