@@ -143,10 +143,17 @@ cdef void filters(const Convolution *a, Py_ssize_t panel, Py_ssize_t first, Py_s
 
 
 cdef void all_filters(const Convolution *a, const Scratch *s, char *panels) noexcept nogil:
-    """Take all filters to their values."""
-    cdef Py_ssize_t task
-    for task in prange(ceil_div(a.k, a.nr), schedule='static', num_threads=a.threads):
-        filters(a, task, 0, a.c, get(s, WINDOWS) + threadid() * a.laid_out, panels + task * a.panel * a.table.size)
+    """Take all filters to their values: threads share channels of panels."""
+    cdef Py_ssize_t cuts = ceil_div(a.c, <Py_ssize_t>LAID_OUT), task
+    for task in prange(ceil_div(a.k, a.nr) * cuts, schedule='static', num_threads=a.threads):
+        some_filters(a, task // cuts, task % cuts * LAID_OUT, get(s, WINDOWS) + threadid() * a.laid_out, panels)
+
+
+cdef void some_filters(const Convolution *a, Py_ssize_t panel, Py_ssize_t first, char *laid_out,
+                       char *panels) noexcept nogil:
+    """Take some channels of a panel to their places among the values of all filters."""
+    filters(a, panel, first, min(<Py_ssize_t>LAID_OUT, a.c - first), laid_out,
+            panels + (panel * a.panel + first * a.nr) * a.table.size)
 
 
 cdef void values(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, char *v) noexcept nogil:
@@ -213,9 +220,18 @@ cdef void results(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, Py_s
     a.table.winograd_output(&write)
 
 
-cdef void block_of_tiles(const Convolution *a, Py_ssize_t block, char *v, char *m) noexcept nogil:
+cdef void share_of_tiles(const Convolution *a, Py_ssize_t share, char *v, char *m) noexcept nogil:
+    """Let a thread's tiles, about as many as any other's, meet all filters, a block at a time."""
+    cdef Py_ssize_t sixes = ceil_div(a.tiles, 6), first = share * sixes // a.threads * 6
+    cdef Py_ssize_t end = min(a.tiles, (share + 1) * sixes // a.threads * 6)
+    while first < end:
+        block_of_tiles(a, first, min(a.block, end - first), v, m)
+        first += a.block
+
+
+cdef void block_of_tiles(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, char *v, char *m) noexcept nogil:
     """Let a block of tiles meet all filters."""
-    cdef Py_ssize_t first = block * a.block, tiles = min(a.block, a.tiles - first), k = 0, lanes
+    cdef Py_ssize_t k = 0, lanes
     values(a, first, tiles, v)
     while k < a.k:
         lanes = min(a.group, a.k - k)
@@ -256,8 +272,8 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
         return
     all_filters(a, s, u)
     a.panels = u
-    for task in prange(ceil_div(a.tiles, a.block), schedule='static', num_threads=a.threads):
-        block_of_tiles(a, task, v + threadid() * a.v, m + threadid() * a.m)
+    for task in prange(a.threads, schedule='static', num_threads=a.threads):
+        share_of_tiles(a, task, v + threadid() * a.v, m + threadid() * a.m)
 
 
 cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t channels, Py_ssize_t pitch,
