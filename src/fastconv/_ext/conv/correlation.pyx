@@ -23,6 +23,10 @@ cdef Py_ssize_t TILE_BYTES = 24 * 1024
 # Packing a weight where it is met takes so many cycles, most of them for fetching it.
 cdef double PACKING = 0.5
 
+# Threads that get so many pixels each share the pixels alone, so that in the layer behind most of what a thread reads
+# is what it wrote itself. Of fewer pixels they share the channels.
+cdef Py_ssize_t PIXELS = 64
+
 
 # --- blocks -----------------------------------------------------------------------------------------------
 
@@ -136,12 +140,14 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
 
 
 cdef void book_depthwise(Correlation *a) noexcept nogil:
-    """The same for one filter a channel: images are read as they lie, threads share rows, of small images channels."""
+    """The same for one filter a channel: images are read as they lie, threads share rows, of few pixels channels."""
     cdef const Image *m = &a.image
     cdef Py_ssize_t tasks = 4 * a.threads if a.threads > 1 else 1
     a.row_block = max(1, ceil_div(m.rows, ceil_div(tasks, max(1, a.n))))
     a.parts = 1
-    if a.threads > 1 and m.h * m.w * m.c * m.size <= IMAGES_BYTES:
+    if a.n == 1:
+        a.row_block = max(1, ceil_div(m.rows, a.threads))
+    if a.threads > 1 and a.n * m.rows * m.cols < PIXELS * a.threads:
         a.row_block = max(1, m.rows)
         a.parts = min(ceil_div(m.c, a.table.lanes), ceil_div(tasks, max(1, a.n)))
     a.row_blocks = ceil_div(m.rows, a.row_block)
@@ -231,13 +237,15 @@ cdef void share_panels(const Correlation *a, Py_ssize_t part, Py_ssize_t panels,
                        Place at) noexcept nogil:
     """Run one thread's share of all pixels and panels, where a panel is packed by whoever meets it.
 
-    Threads get as many panels each. Of those that are left, they share the pixels where that is sooner done, though
-    each packs the panel, than if some of them took one more.
+    Of few pixels threads get as many panels each. Of the panels that are left, they share the pixels where that is
+    sooner done, though each packs the panel, than if some of them took one more.
     """
     cdef const Image *m = &a.image
     cdef Py_ssize_t each = panels // a.parts, left = panels % a.parts, begin, end, unit
     cdef double packing = PACKING * a.table.lanes, pixels = 0.5 * a.n * m.rows * m.cols   # cycles a vector of weights
-    if left * (packing + pixels / a.parts) > packing + pixels:
+    if a.n * m.rows * m.cols >= PIXELS * a.parts:
+        each, left = 0, panels
+    elif left * (packing + pixels / a.parts) > packing + pixels:
         begin, end = part * panels // a.parts, (part + 1) * panels // a.parts
         pack_and_correlate(a, begin, end, x, room, 0, m.rows, at)
         return
