@@ -101,8 +101,7 @@ def main():
         print(f"epoch {epoch + 1}: loss {loss:.4f}; {seconds:.0f} s, {work:.0f} s of processor time", flush=True)
     trained = time.process_time() - cpu
     found, mirrored = (scores(net, x, args.size) for x in (test.images, test.images[..., ::-1]))
-    testing = time.process_time() - cpu - trained
-    example.report(found, mirrored, test.labels, trained, testing)
+    example.report(args, test, found, mirrored, trained, time.process_time() - cpu - trained)
 
 
 if __name__ == "__main__":

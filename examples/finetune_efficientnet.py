@@ -56,7 +56,12 @@ def settings(argv: list[str] | None, doc: str | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2.5e-4, help="of the body; the head's is three times that")
     parser.add_argument("--cutout", type=int, default=8, help="side of the square of an image that is covered")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    parser.add_argument("--picture", metavar="FILE", help="draw the images it is most wrong about (fastconv[plot])")
+    parser.add_argument("--quick", action="store_true", help="an epoch on a few small images: only to see it run")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.images, args.test, args.size, args.epochs = 96, 40, 32, 1
+    return args
 
 
 def samples(args: argparse.Namespace) -> tuple[data.Samples, data.Samples]:
@@ -133,11 +138,19 @@ def train_head(head: nn.Module, features: np.ndarray, labels: np.ndarray, seed: 
     )
 
 
-def report(scores: np.ndarray, mirrored: np.ndarray, labels: np.ndarray, trained: float, testing: float) -> float:
+def report(
+    args: argparse.Namespace, test: data.Samples,
+    scores: np.ndarray, mirrored: np.ndarray, trained: float, testing: float,
+) -> float:  # fmt: skip
     """Print, and return, the share of images that are right by their scores and those of their mirror images."""
-    alone, both = (float((found.argmax(axis=1) == labels).mean()) for found in (scores, scores + mirrored))
-    print(f"accuracy {both:.4f} on {len(labels):,} images that were not trained on, {alone:.4f} without the scores of "
-          f"their mirror images; processor time {trained:.0f} s to train, {testing:.0f} s to test")  # fmt: skip
+    alone, both = (float((found.argmax(axis=1) == test.labels).mean()) for found in (scores, scores + mirrored))
+    print(f"accuracy {both:.4f} on {len(test.labels):,} images that were not trained on, {alone:.4f} without the "
+          f"scores of their mirror images; processor time {trained:.0f} s to train, "
+          f"{testing:.0f} s to test")  # fmt: skip
+    if args.picture:
+        from fastconv import viz
+
+        viz.mistakes(*test, (scores + mirrored) / 2, data.load("cifar10").classes).savefig(args.picture)
     return both
 
 
@@ -172,8 +185,7 @@ def main(argv: list[str] | None = None) -> float:
     )
     trained = time.process_time() - cpu
     scores, mirrored = (predicted(net, x, args.size) for x in (test.images, test.images[..., ::-1]))
-    testing = time.process_time() - cpu - trained
-    return report(scores, mirrored, test.labels, trained, testing)
+    return report(args, test, scores, mirrored, trained, time.process_time() - cpu - trained)
 
 
 if __name__ == "__main__":

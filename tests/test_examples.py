@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastconv import data
+from fastconv import data, models, onnx
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -103,3 +103,14 @@ def test_unet(capsys):
     assert len(losses) == 2
     assert losses[1] < losses[0] < np.log(11)
     assert "of the ink" in capsys.readouterr().out
+
+
+def test_finetune_efficientnet(cifar10, tmp_path, capsys):
+    """From weights that nobody trained: it runs to its end, and draws what it was wrong about."""
+    pytest.importorskip("onnx", reason="weights come from an ONNX file")
+    weights, picture = tmp_path / "net.onnx", tmp_path / "mistakes.png"
+    onnx.save(models.efficientnet_lite0(10), weights, (1, 3, 32, 32))
+    options = ["--weights", str(weights), "--quick", "--picture", str(picture)]
+    accuracy = example("finetune_efficientnet").main(options)
+    assert f"accuracy {accuracy:.4f} on 40 images" in capsys.readouterr().out
+    assert picture.read_bytes()[:4] == b"\x89PNG"
