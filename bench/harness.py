@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fastconv import config
-from fastconv._ext import probe
+from fastconv._ext import probe, runtime
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 _clock = time.perf_counter
@@ -93,6 +93,7 @@ class Peak:
 
     @classmethod
     def measure(cls, threads: int) -> "Peak":
+        runtime.threads_of(1e30)   # threads are made, and find processors of their own
         gflops = max(_rate(lambda: probe.fma_throughput(0, 100_000, threads)) for _ in range(30))
         source, target = np.ones(1 << 27, np.uint8), np.ones(1 << 27, np.uint8)
         gbytes = max(_rate(lambda: probe.copy(source, target, threads)) for _ in range(6))
