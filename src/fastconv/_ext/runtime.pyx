@@ -43,9 +43,9 @@ cdef extern from *:
     }
     #endif
     /* What a thread of a team does while it is looked at. The system wakes a thread at times on the processor of the
-       thread that waits for it without giving that processor away, so all but the caller keep off the caller's. The
-       result is how many nanoseconds other programs have had the thread's processor since it was last looked at: those
-       in which it neither ran nor slept. */
+       thread that waits for it without giving that processor away, so all but the caller keep off the caller's, where
+       there are enough processors. The result is how many nanoseconds other programs have had the thread's processor
+       since it was last looked at: those in which it neither ran nor slept. */
     #if defined(_OPENMP) && defined(__linux__)
     #include <sched.h>
     #include <sys/resource.h>
@@ -70,7 +70,8 @@ cdef extern from *:
         cpu_set_t allowed;
         if (omp_get_thread_num() > 0 && processor != kept_off && processor >= 0) {
             kept_off = processor;
-            if (sched_getaffinity(caller, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > 1) {
+            if (sched_getaffinity(caller, sizeof allowed, &allowed) == 0
+                && CPU_COUNT(&allowed) >= omp_get_num_threads()) {
                 CPU_CLR(processor, &allowed);
                 sched_setaffinity(0, sizeof allowed, &allowed);
             }
