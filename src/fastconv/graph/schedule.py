@@ -1,8 +1,4 @@
-"""From groups to steps: what runs forward and backward, in which order, on which memory.
-
-Gradients of a value that several operations read are added in the order in which backward comes to them: the last
-reader's and the one before it first, then the earlier ones, one at a time.
-"""
+"""From groups to steps: what runs forward and backward, in which order, on which memory."""
 
 from __future__ import annotations
 
@@ -13,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.graph.gradients import Gradients
 from fastconv.graph.joining import ANY, NONE, PIXELS, gaps_of, location, places
-from fastconv.graph.memory import Slot, arrange
-from fastconv.graph.operation import Call, Frame, Operation, Spec
+from fastconv.graph.memory import arrange
+from fastconv.graph.operation import Frame, Operation, Spec
 from fastconv.graph.rewrite import Group, group
-from fastconv.graph.steps import Bind, Ref, Schedule, Step, Together, bare
+from fastconv.graph.steps import Ref, Schedule, Step, Together, bare
 from fastconv.graph.strips import Strips, strips
 from fastconv.graph.value import Graph, Value
 
@@ -70,8 +67,6 @@ class _Scheduler:
         self.needs: dict[Value, bool] = {}
         self.saved: dict[int, list[Ref]] = {}
         self.pre: dict[int, Ref] = {}  # what activations were given
-        self.sums: dict[Value, list[Ref]] = {}  # contributions to gradients, not yet added
-        self.holders: Counter[Slot] = Counter()  # contributions that lie in a slot
         self.owner = 0
 
     # ---- forward
@@ -110,9 +105,7 @@ class _Scheduler:
         return self.refs[value]
 
     def slot(self, spec: Spec, kind: str, owner: int | None = None) -> Ref:
-        slot = Slot(spec.nbytes, kind, self.owner if owner is None else owner)
-        self.plan.slots.append(slot)
-        return Ref(spec, slot)
+        return self.plan.slot(spec, kind, self.owner if owner is None else owner)
 
     def _home(self, value: Value) -> Value:
         """Return the value in whose memory this one lies."""
@@ -289,21 +282,22 @@ class _Scheduler:
 
     def _backward(self) -> None:
         plan = self.plan
+        self.gradients = Gradients(plan, self.owner)
         for i, value in enumerate(plan.graph.outputs):
             if self._needs(value):
-                self._give(value, Ref(value.spec, source=("grad", i)))
+                self.gradients.give(value, Ref(value.spec, source=("grad", i)))
         ends = {segment[-1]: segment for segment in self.segments}
         for index in reversed(range(len(plan.groups))):
             if index in ends:
                 self._run_again(ends[index])
-            self.owner = index
+            self.owner = self.gradients.owner = index
             self._group_backward(index, plan.groups[index])
         for value in plan.graph.inputs:
-            grad = self._take(value) if self.needs[value] else None
+            grad = self.gradients.take(value) if self.needs[value] else None
             if grad is None and self.needs[value]:
-                grad = self._zero(value.spec)
+                grad = self.gradients.zero(value.spec)
             if grad is not None and grad.gaps:
-                grad = self._close(grad)
+                grad = self.gradients.close(grad)
             plan.grads.append(grad)
 
     def _run_again(self, segment: range) -> None:
@@ -352,20 +346,20 @@ class _Scheduler:
     def _group_backward(self, index: int, g: Group) -> None:
         if not any(self.needs.get(value) for value in g.outputs):
             return
-        found = [self._take(value) for value in g.outputs]
+        found = [self.gradients.take(value) for value in g.outputs]
         if all(grad is None for grad in found):
             return
         grads: list[Any] = [
-            grad or (self._zero(value.spec) if self.needs[value] else None)
+            grad or (self.gradients.zero(value.spec) if self.needs[value] else None)
             for value, grad in zip(g.outputs, found, strict=True)
         ]
         outputs = [self._seen(value) for value in g.outputs]
         activation = None if g.masks or g.pooled else g.activation
         first = g.op if g.behind is not None or activation is None else activation.op
         takes = (PIXELS,) if self._masks_before(g) or first.spaced_gradient else ()
-        grads = [self._close(ref) if ref and ref.gaps and ref.gaps not in takes else ref for ref in grads]
+        grads = [self.gradients.close(ref) if ref and ref.gaps and ref.gaps not in takes else ref for ref in grads]
         if self._masks_before(g):
-            grads[0] = self._masked(g.op.mask, grads[0], Frame([None], [outputs[0]]))  # type: ignore[attr-defined]
+            grads[0] = self.gradients.through(g.op.mask, grads[0], Frame([None], [outputs[0]]))  # type: ignore[attr-defined]
         after: list[tuple[Value, Ref]] = []
         if activation is not None:
             given = self.pre.get(index)
@@ -373,9 +367,9 @@ class _Scheduler:
             frame.work = [self.slot(spec, "work") for spec in activation.op.work(True, *activation.specs())]
             for slope in g.slopes:
                 frame.gx.append(self._target(activation.op, 1, slope, after) if self._needs(slope) else None)
-            grads[0] = self._masked(activation.op.backward, grads[0], frame)
+            grads[0] = self.gradients.through(activation.op.backward, grads[0], frame)
         if g.add is not None and self._needs(g.add):
-            self._give(g.add, grads[0])
+            self.gradients.give(g.add, grads[0])
         specs = g.nodes[0].specs()
         passed = g.op.passes(*specs)
         targets: list[Ref | None] = [None] * len(g.inputs)
@@ -397,29 +391,19 @@ class _Scheduler:
             frame.activation = _activation(g) if g.masks else (g.behind if g.op.takes_along else None, ())
             self.plan.backward.append(Step(g.op.backward, frame, index))
         for value, ref in after:
-            self._give(value, ref)
+            self.gradients.give(value, ref)
         for ref in grads:
             if ref is not None:
-                self._release(ref)
-
-    def _masked(self, bind: Bind, grad: Ref, frame: Frame) -> Ref:
-        """Take a gradient through an activation, in place where nobody else reads it."""
-        target = grad if self._own(grad) else self.slot(grad.spec, "gradient")
-        frame.gy, frame.gx = [grad], [target, *frame.gx]
-        self.plan.backward.append(Step(bind, frame, self.owner))
-        if target is not grad:
-            self._release(grad)
-            self._hold(target)
-        return target
+                self.gradients.release(ref)
 
     def _target(self, op: Operation, position: int, value: Value, after: list[tuple[Value, Ref]]) -> Ref:
         """Return where an operation puts the gradient of an input."""
         adds = position in op.accumulates
         if value.learned and adds:
             return Ref(value.spec, source=("sink", value.source))
-        target = self._zero(value.spec) if adds else self.slot(value.spec, "gradient")
+        target = self.gradients.zero(value.spec) if adds else self.gradients.slot(value.spec)
         if adds:
-            self._release(target)
+            self.gradients.release(target)
         after.append((value, target))
         return target
 
@@ -433,57 +417,6 @@ class _Scheduler:
         if grad.gaps and gaps != ANY:
             gaps = grad.gaps
         return Ref(spec, base=grad, view=lambda gy: g.op.view_back(gy, inputs, position), gaps=gaps)
-
-    def _close(self, ref: Ref) -> Ref:
-        """Copy a gradient that has gaps to where it has none."""
-        target = self.slot(ref.spec, "gradient")
-        self.plan.backward.append(Step(_copy, Frame([ref], [target]), self.owner))
-        self._release(ref)
-        self._hold(target)
-        return target
-
-    def _give(self, value: Value, ref: Ref) -> None:
-        """Note a contribution to the gradient of a value."""
-        if value.learned:
-            sink = Ref(value.spec, source=("sink", value.source))
-            self.plan.backward.append(Step(_add, Frame([sink, ref], [sink]), self.owner))
-            return
-        self.sums.setdefault(value, []).append(ref)
-        self._hold(ref)
-
-    def _take(self, value: Value) -> Ref | None:
-        """Return the gradient of a value: the sum of all contributions so far."""
-        refs = self.sums.pop(value, [])
-        if not refs:
-            return None
-        total = refs[0]
-        for ref in refs[1:]:
-            own = next((r for r in (total, ref) if self._own(r)), None)
-            target = own or self.slot(value.spec, "gradient")
-            self.plan.backward.append(Step(_add, Frame([total, ref], [target]), self.owner))
-            for before in (total, ref):
-                self._release(before)
-            self._hold(target)
-            total = target
-        return total
-
-    def _zero(self, spec: Spec) -> Ref:
-        ref = self.slot(spec, "gradient")
-        self.plan.backward.append(Step(_fill, Frame([], [ref]), self.owner))
-        self._hold(ref)
-        return ref
-
-    def _hold(self, ref: Ref) -> None:
-        if ref.root.slot is not None:
-            self.holders[ref.root.slot] += 1
-
-    def _release(self, ref: Ref) -> None:
-        if ref.root.slot is not None:
-            self.holders[ref.root.slot] -= 1
-
-    def _own(self, ref: Ref) -> bool:
-        """Return whether a contribution may be written over: it lies in a slot that no other one shares."""
-        return ref.slot is not None and self.holders[ref.slot] == 1
 
 
 def _segments(graph: Graph, groups: Sequence[Group], spans: Sequence[tuple[int, int]]) -> Iterator[range]:
@@ -500,19 +433,6 @@ def _segments(graph: Graph, groups: Sequence[Group], spans: Sequence[tuple[int, 
                 start = None
         if start is not None:
             yield range(start, len(groups))
-
-
-def _add(f: Frame) -> Iterator[Call]:
-    """Add two gradients: one operation an element, so that neither layout nor instruction set matters."""
-    yield np.add, (*f.x, f.y[0])
-
-
-def _copy(f: Frame) -> Iterator[Call]:
-    yield np.copyto, (f.y[0], f.x[0])
-
-
-def _fill(f: Frame) -> Iterator[Call]:
-    yield f.y[0].fill, (0,)
 
 
 def _smooth(value: Value) -> bool:

@@ -123,6 +123,12 @@ class Schedule:
     strips: dict[int, Strips] = field(default_factory=dict)
     nbytes: int = 0
 
+    def slot(self, spec: Spec, kind: str, owner: int) -> Ref:
+        """Return memory of its own for an array, which belongs to a group."""
+        slot = Slot(spec.nbytes, kind, owner)
+        self.slots.append(slot)
+        return Ref(spec, slot)
+
 
 def bare(ref: Ref | None) -> Ref | None:
     """Return a reference of which backward needs the shape alone."""
