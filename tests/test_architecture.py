@@ -34,8 +34,8 @@ LEVEL = {room: i for i, level in enumerate(LEVELS) for room in level}
 SHARED = {
     # of activations, convolutions and poolings layers that are small nets are made
     "nn": {
-        "activation", "base", "conv", "losses", "pooling", "_origin", "_parameter", "_running", "_tracing", "_turns",
-        "_workspace",
+        "activation", "base", "conv", "losses", "pooling", "_children", "_origin", "_parameter", "_running", "_tracing",
+        "_turns", "_workspace",
     },
     "functional": {
         "_algorithm", "_channels", "_check", "_class_loss", "_element_loss", "_epilogue", "_fused", "_geometry",

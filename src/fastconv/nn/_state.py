@@ -1,17 +1,19 @@
-"""The state of a tree of layers, as names and arrays."""
+"""The parameters and the state of a tree of layers, as names and arrays."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from fastconv.functional._check import flag, integer
+from fastconv.nn._children import Children
 from fastconv.nn._parameter import Array, Parameter, writable
 from fastconv.nn._turns import turn
 
 
-class State:
+class State(Children):
     """Finds the parameters, buffers and counters of a module and all below it."""
 
     buffer_names: tuple[str, ...] = ()
@@ -21,10 +23,6 @@ class State:
         vars(self).update(state)
         for name in self.buffer_names:
             setattr(self, name, writable(getattr(self, name)))
-
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Yield (dotted path, module) of this module (path "") and all below it."""
-        raise NotImplementedError
 
     def _entries(self) -> Iterator[tuple[str, Any, str, bool]]:
         """Yield (full name, owner, attribute, learned) of all parameters and buffers, in PyTorch's order."""
@@ -54,6 +52,41 @@ class State:
     def parameters(self) -> Iterator[Parameter]:
         """Yield the parameters, in the order of `named_parameters`."""
         yield from (parameter for _, parameter in self.named_parameters())
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze all parameters here and below (False), or train them; returns self.
+
+        Parameters
+        ----------
+        requires_grad : bool
+            Whether they are trained.
+        """
+        requires_grad = flag(f"{type(self).__name__}.requires_grad_: requires_grad", requires_grad)
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self) -> None:
+        """Set the gradients of all parameters here and below to 0."""
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """Convert parameters, their gradients and floating-point buffers in place; returns self.
+
+        Parameters
+        ----------
+        dtype : dtype
+            float32 or float64.
+        """
+        for parameter in self.parameters():
+            parameter.data, parameter.grad = parameter.data.astype(dtype), parameter.grad.astype(dtype)
+        for _, owner, attribute, learned in self._entries():
+            if not learned and getattr(owner, attribute).dtype.kind == "f":
+                setattr(owner, attribute, getattr(owner, attribute).astype(dtype))
+        for module in self.modules():
+            module._forget()
+        return self
 
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
         """Yield (name, array) of the state that is not learned."""

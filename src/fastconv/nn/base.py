@@ -38,12 +38,10 @@ import contextlib
 import copy
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from fastconv.functional._check import check_array, empty_aligned, flag, short
 from fastconv.graph.operation import Spec, place
@@ -52,7 +50,7 @@ from fastconv.nn import _running
 from fastconv.nn._origin import note
 from fastconv.nn._parameter import Array, Parameter, blank, initial, next_generator, next_key, size
 from fastconv.nn._running import modes
-from fastconv.nn._settings import LOOK, OWN, assigned
+from fastconv.nn._settings import OWN, assigned
 from fastconv.nn._state import State
 from fastconv.nn._turns import turn
 from fastconv.nn._workspace import Workspace
@@ -64,18 +62,6 @@ __all__ = [
     "Array", "Module", "Parameter", "Value", "blank", "in_mode", "initial", "next_generator", "next_key",
     "size", "turn",
 ]  # fmt: skip
-
-_LEAVES = frozenset((bool, int, float, str, type(None), np.ndarray, Parameter))  # passed by without a look
-_PLAIN = (list, tuple, dict, set, frozenset)
-
-
-def _items(container: Any) -> Iterator[Any]:
-    """Yield what plain containers within each other hold, of each the first thousand."""
-    for item in itertools.islice(container.values() if isinstance(container, dict) else container, LOOK):
-        if isinstance(item, _PLAIN):
-            yield from _items(item)
-        else:
-            yield item
 
 
 @functools.cache
@@ -363,83 +349,6 @@ class Module(Workspace, State):
 
         return _tracing.plan(self, input_shape, flag(f"{type(self).__name__}.plan: training", training))
 
-    # ---- the tree
-
-    def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """Yield (attribute, module) of the direct children.
-
-        Raises
-        ------
-        TypeError
-            If an attribute is a list, tuple, set or dict with a module or a parameter in it that is no attribute
-            itself: nothing would save, train or convert it.
-        """
-        attributes = list(vars(self).items())
-        for name, value in attributes:
-            if type(value) in _LEAVES:
-                continue
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, _PLAIN) and name not in OWN:
-                self._refuse_hidden(name, value, [v for _, v in attributes])
-
-    def _refuse_hidden(self, name: str, value: Any, known: list[Any]) -> None:
-        for item in _items(value):
-            if isinstance(item, Module | Parameter) and not any(item is other for other in known):
-                kind, held = type(value).__name__, type(item).__name__
-                way = "nn.ModuleDict" if isinstance(value, dict) else "nn.ModuleList"
-                way = f"use {way}" if isinstance(item, Module) else "make each an attribute of its own, by setattr"
-                raise TypeError(
-                    f"{type(self).__name__}.{name} is a {kind} that holds a {held}, which would be neither trained nor "
-                    f"saved: {way}"
-                )
-
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """Yield (dotted path, module) of this module (path "") and all below it.
-
-        Parameters
-        ----------
-        prefix : str
-            Put before every path.
-        """
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
-
-    def modules(self) -> Iterator["Module"]:
-        """Yield this module and all below it."""
-        yield from (module for _, module in self.named_modules())
-
-    def children(self) -> Iterator["Module"]:
-        """Yield the direct children."""
-        yield from (child for _, child in self.named_children())
-
-    def apply(self, function: Callable[["Module"], object]) -> Self:
-        """Call a function with every module below this one, then with this one; returns self.
-
-        Parameters
-        ----------
-        function : callable
-            ``function(module)``.
-        """
-        for child in self.children():
-            child.apply(function)
-        function(self)
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze all parameters here and below (False), or train them; returns self.
-
-        Parameters
-        ----------
-        requires_grad : bool
-            Whether they are trained.
-        """
-        requires_grad = flag(f"{type(self).__name__}.requires_grad_: requires_grad", requires_grad)
-        for parameter in self.parameters():
-            parameter.requires_grad = requires_grad
-        return self
-
     @property
     def memory_limit(self) -> int | None:
         return self._memory_limit
@@ -483,28 +392,6 @@ class Module(Workspace, State):
     def eval(self) -> Self:
         """Set evaluation mode here and below; returns self."""
         return self.train(False)
-
-    def zero_grad(self) -> None:
-        """Set the gradients of all parameters here and below to 0."""
-        for parameter in self.parameters():
-            parameter.grad.fill(0)
-
-    def astype(self, dtype: npt.DTypeLike) -> Self:
-        """Convert parameters, their gradients and floating-point buffers in place; returns self.
-
-        Parameters
-        ----------
-        dtype : dtype
-            float32 or float64.
-        """
-        for parameter in self.parameters():
-            parameter.data, parameter.grad = parameter.data.astype(dtype), parameter.grad.astype(dtype)
-        for _, owner, attribute, learned in self._entries():
-            if not learned and getattr(owner, attribute).dtype.kind == "f":
-                setattr(owner, attribute, getattr(owner, attribute).astype(dtype))
-        for module in self.modules():
-            module._forget()
-        return self
 
     # ---- description
 
