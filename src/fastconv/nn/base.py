@@ -369,7 +369,10 @@ class Module(Workspace, State):
 
     @training.setter
     def training(self, mode: bool) -> None:
-        mode, forced = flag(f"{type(self).__name__}: training", mode), modes.get()
+        self._set_training(flag(f"{type(self).__name__}: training", mode))
+
+    def _set_training(self, mode: bool) -> None:
+        forced = modes.get()
         if id(self) in forced:  # for as long as they hold
             forced[id(self)] = mode
         elif self._training != mode:
@@ -386,7 +389,7 @@ class Module(Workspace, State):
         """
         mode = flag(f"{type(self).__name__}.train: mode", mode)
         for module in self.modules():
-            module.training = mode
+            module._set_training(mode)
         return self
 
     def eval(self) -> Self:
