@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastconv.functional._check import Keywords
@@ -284,3 +284,29 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, step: int) -> None:
         self.signal, self.step = signal.Signals(number), step
         super().__init__(f"{self.signal.name} at step {step}")
+
+
+def lost(
+    trainer: Trainer, what: str, batch: Batch | None, layer: str | None = None, tensor: str | None = None
+) -> Diverged:  # fmt: skip
+    """Tell callbacks that numbers are not finite any more, which may find out where; return the error of it."""
+    for callback in trainer.callbacks:
+        callback.on_non_finite(trainer, batch)
+    return diverged(trainer, what, layer, tensor)
+
+
+def diverged(trainer: Trainer, what: str, layer: str | None = None, tensor: str | None = None) -> Diverged:
+    """Return the error that says when a run was lost, and by what."""
+    where = f"after {updates(trainer.step)}, in epoch {trainer.epoch + 1} (learning rate {trainer.optimizer.lr:g})"
+    return Diverged(f"{what} {where}", trainer.step, layer, tensor)
+
+
+def remembering(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
+    """Yield the callbacks that have a state, by name of class; a second one of a class gets a number."""
+    seen: dict[str, int] = {}
+    for callback in callbacks:
+        kind = type(callback)
+        if kind.state_dict is not Callback.state_dict:
+            seen[kind.__name__] = seen.get(kind.__name__, 0) + 1
+            number = seen[kind.__name__]
+            yield kind.__name__ if number == 1 else f"{kind.__name__} {number}", callback

@@ -97,7 +97,7 @@ class Stream:
         return iter(self.given()) if callable(self.given) else self.given
 
 
-def as_batches(given: Any, epochs: int, batch_size: int, seed: int, dtype: Any) -> Any:
+def _as_batches(given: Any, epochs: int, batch_size: int, seed: int, dtype: Any) -> Any:
     """Return training data as something that gives its batches once an epoch."""
     if (samples := samples_of(given)) is not None:
         x, y, *weight = samples
@@ -112,12 +112,38 @@ def as_batches(given: Any, epochs: int, batch_size: int, seed: int, dtype: Any) 
     return given
 
 
-def as_validation(given: Any, batch_size: int, dtype: Any) -> Any:
+def _as_validation(given: Any, batch_size: int, dtype: Any) -> Any:
     """Return validation data as something that gives batches; None as it is."""
     if given is None or (samples := samples_of(given)) is None:
         return given
     x, y, *weight = samples
     return Batches(x, y, batch_size, shuffle=False, dtype=dtype, sample_weight=weight[0] if weight else None)
+
+
+def as_given(
+    train: Any, validation: Any, epochs: int, batch_size: int, seed: int, dtype: Any, epoch: int
+) -> tuple[Batched, Iterable[Any] | None]:  # fmt: skip
+    """Return the batches of a fit that begins in an epoch, made of arrays where such are given.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or validation data are given once for several epochs.
+    """
+    batches = _as_batches(train, epochs, batch_size, seed, dtype)
+    if batches is not train and isinstance(batches, Batches):
+        batches.position = (epoch, 0)
+    validation = _as_validation(validation, batch_size, dtype)
+    if isinstance(batches, Sized) and len(batches) == 0:
+        raise ValueError("Trainer.fit: the training data have no batch")
+    if isinstance(validation, Sized) and len(validation) == 0:
+        raise ValueError("Trainer.fit: the validation data have no batch; leave them out (None) or add some")
+    if isinstance(validation, Iterator) and epochs > 1:
+        raise ValueError(
+            f"Trainer.fit: validation is a {type(validation).__name__}, which gives its batches once, and {epochs} "
+            "epochs need them; make a list of it"
+        )
+    return batches, validation
 
 
 def unpacked(batch: Any) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:

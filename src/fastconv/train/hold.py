@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from fastconv.data import Batches
 from fastconv.nn import Module
+from fastconv.train.base import remembering
+
+if TYPE_CHECKING:
+    from fastconv.train.trainer import Trainer
 
 _used: dict[int, str] = {}  # id of what a fit uses that goes on: its thread
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def held(model: Module, others: Mapping[str, Any]) -> Iterator[None]:
-    """Let no other fit use a model, or a part of it, for a ``with`` block; then every module has its mode again.
+def held(trainer: Trainer, train: Any, validation: Any) -> Iterator[None]:
+    """Let no other fit use a trainer's model, or a part of it, in a ``with`` block; then layers have their modes again.
 
-    Parameters
-    ----------
-    model : Module
-    others : mapping of str to object
-        What else keeps state that is of one fit alone, by the names it has in the message.
+    Nor what else has a state that is of one fit: batches and callbacks. A loss is taken step by step, in turns.
 
     Raises
     ------
     RuntimeError
         If another fit is at one of them.
     """
+    model = trainer.model
     modes = [(module, module.training) for module in model.modules()]
-    parts = {id(other): name for name, other in others.items()}
+    batches = {"train": train, "validation": validation}
+    parts = {id(given): name for name, given in batches.items() if isinstance(given, Batches)}
+    parts |= {id(callback): f"the callback {name}" for name, callback in remembering(trainer.callbacks)}
     parts |= {id(part): "the model, or a part of it," for part in (*model.modules(), *model.parameters())}
     with _lock:
         for part, name in parts.items():

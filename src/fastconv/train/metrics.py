@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.functional._check import nearest
+from fastconv.functional._check import nearest, short
 
 Array = np.ndarray
 Metric = Callable[[Array, Array], Any]
@@ -88,6 +88,21 @@ OF_NUMBERS: dict[str, Metric] = {"mae": mae, "r2": r2}
 NAMED = {**OF_LABELS, **OF_NUMBERS}
 _OF_COUNTS = {accuracy: _accuracy_of, f1_macro: _f1_of, iou: _iou_of}  # no prediction has to be kept for these
 _FOR = {**dict.fromkeys(OF_LABELS.values(), "labels"), **dict.fromkeys(OF_NUMBERS.values(), "numbers")}
+
+
+def monitored(where: str, name: Any, metrics: Iterable[str]) -> str | None:
+    """Return the name of a figure by which epochs are judged, one of those that are measured; None as it is.
+
+    Raises
+    ------
+    ValueError
+        If nothing measures it.
+    """
+    known = ("accuracy", "loss", *metrics)
+    if name is not None and not (isinstance(name, str) and name in known):
+        names = ", ".join(known)
+        raise ValueError(f"{where}: no figure {short(name)} to monitor; there are {names}; metrics= measures others")
+    return name
 
 
 def named(where: str, given: Any) -> dict[str, Metric]:

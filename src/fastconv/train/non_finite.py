@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv.functional._check import whole
 from fastconv.nn import Module
-from fastconv.train.base import Callback, Diverged, updates
+from fastconv.train.base import Callback, diverged
 
 if TYPE_CHECKING:
     from fastconv.train.evaluation import Batch
@@ -87,7 +87,7 @@ class StopOnNonFinite(Callback):
             return
         for what, array in zip(("input", "target"), batch, strict=True):
             if found := _describe(array):
-                raise _diverged(trainer, f"the {what} of the batch holds {found}", None, what)
+                raise diverged(trainer, f"the {what} of the batch holds {found}", None, what)
         state, counters = model.state_dict(), model.extra_state()
         model.load_extra_state(self._counters)
         names = {id(module): name for name, module in model.named_modules()}
@@ -96,7 +96,7 @@ class StopOnNonFinite(Callback):
             if found := _describe(output):
                 layer = names[id(module)]
                 what = f"the output of {_layer(model, layer)} holds {found}, its input {_range(input)},"
-                raise _diverged(trainer, what, layer, "output")
+                raise diverged(trainer, what, layer, "output")
 
         removers = [module.register_forward_hook(look) for module in model.modules()]
         try:
@@ -107,21 +107,16 @@ class StopOnNonFinite(Callback):
             model.load_state_dict(state)
             model.load_extra_state(counters)
         kind = type(trainer.loss).__name__
-        raise _diverged(trainer, f"{kind} is {trainer.batch_loss}, of outputs {_range(output)},", kind, "loss")
+        raise diverged(trainer, f"{kind} is {trainer.batch_loss}, of outputs {_range(output)},", kind, "loss")
 
     @staticmethod
     def _check(trainer: Trainer, name: str, what: str, array: np.ndarray) -> None:
         if found := _describe(array):
             layer, _, tensor = name.rpartition(".")
             of = f"the {what} of {tensor}" if what else tensor
-            raise _diverged(
+            raise diverged(
                 trainer, f"{of} of {_layer(trainer.model, layer)} holds {found}", layer, f"{tensor} {what}".strip()
             )
-
-
-def _diverged(trainer: Trainer, what: str, layer: str | None, tensor: str) -> Diverged:
-    where = f"in epoch {trainer.epoch + 1} (learning rate {trainer.optimizer.lr:g})"
-    return Diverged(f"{what} after {updates(trainer.step)}, {where}", trainer.step, layer, tensor)
 
 
 def _describe(array: np.ndarray) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fastconv import config, nn
+from fastconv.train.base import remembering
 from fastconv.train.history import History
 from fastconv.train.shapes import STATE
 from fastconv.train.tally import Tally
@@ -32,7 +33,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "counters": trainer.model.extra_state(),
         "algorithm": config.algorithm(),
         "optimizer": trainer.optimizer.state_dict(),
-        "callbacks": {name: callback.state_dict() for name, callback in trainer._remembering()},
+        "callbacks": {name: callback.state_dict() for name, callback in remembering(trainer.callbacks)},
         **({} if trainer.ema is None else {"ema": trainer.ema.state_dict()}),
     }
 
@@ -40,7 +41,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     """Do what `Trainer.load_state_dict` does."""
     STATE.check(state, "")
-    callbacks, saved = dict(trainer._remembering()), state["callbacks"]
+    callbacks, saved = dict(remembering(trainer.callbacks)), state["callbacks"]
     if callbacks.keys() != saved.keys():
         raise ValueError(
             f"Trainer.load_state_dict: a state of a run with {_listed(saved)}; this one has {_listed(callbacks)}"

@@ -1,33 +1,30 @@
-"""The training loop, and nothing else: what watches it is a callback."""
+"""The trainer: what a run is made of, and where it stands; what watches it is a callback."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
 import numpy as np
 
-from fastconv.data import Batches
-from fastconv.functional._check import Keywords, flag, number, short, whole
+from fastconv.functional._check import Keywords, flag, number, whole
 from fastconv.nn import Module
-from fastconv.nn.base import turn
 from fastconv.optim import EMA, Optimizer
 from fastconv.schedule import Constant, Schedule
-from fastconv.train.base import Callback, Called, Diverged, updates
+from fastconv.train.base import Callback, Called, remembering
 from fastconv.train.callbacks import KeepBest
-from fastconv.train.evaluation import Batch, check_reduction, evaluate, hits, total_loss
-from fastconv.train.given import Batched, Loss, as_batches, as_validation, parted, unpacked
+from fastconv.train.epoch import run_epoch
+from fastconv.train.evaluation import Batch, check_reduction
+from fastconv.train.given import Batched, Loss, as_given, parted
 from fastconv.train.history import History
-from fastconv.train.hold import frozen, held, into_training
-from fastconv.train.metrics import named
+from fastconv.train.hold import frozen, held
+from fastconv.train.metrics import monitored, named
 from fastconv.train.progress import Progress
 from fastconv.train.state import restore, state_of
 from fastconv.train.tally import Tally
-from fastconv.train.update import average, clip, penalise
+from fastconv.train.update import add_gradients, update
 
 
 class Trainer(Keywords):
@@ -129,11 +126,8 @@ class Trainer(Keywords):
         check_reduction("Trainer", loss)
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.accumulate = whole("Trainer: accumulate", accumulate)
-        self.metrics, self.monitor = named("Trainer", metrics), monitor
-        known = ("accuracy", "loss", *self.metrics)
-        if monitor is not None and not (isinstance(monitor, str) and monitor in known):
-            names, got = ", ".join(known), short(monitor)
-            raise ValueError(f"Trainer: no figure {got} to monitor; there are {names}; metrics= measures others")
+        self.metrics = named("Trainer", metrics)
+        self.monitor = monitored("Trainer", monitor, self.metrics)
         self.ema = EMA(model, ema) if isinstance(ema, int | float) else ema
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.schedule = schedule or Constant()
@@ -212,8 +206,8 @@ class Trainer(Keywords):
         """
         epochs = whole("Trainer.fit: epochs", epochs)
         batches = self._cut(*parted(train, more, validation), epochs, batch_size, seed)
-        with held(self.model, self._alone(*batches)):
-            for _, callback in self._remembering():
+        with held(self, *batches):
+            for _, callback in remembering(self.callbacks):
                 callback._forget()
             self.first_epoch, self.epochs = self.epoch, self.epoch + epochs
             self.stop_reason = None
@@ -265,7 +259,7 @@ class Trainer(Keywords):
         batches = self._cut(*parted(train, more, validation), self.epochs - self.epoch, batch_size, seed)
         if self.steps_per_epoch != before:
             raise ValueError(f"Trainer.resume: {self.steps_per_epoch} batches per epoch, the run so far had {before}")
-        with held(self.model, self._alone(*batches)):
+        with held(self, *batches):
             return self._go(*batches)
 
     def _cut(
@@ -273,23 +267,12 @@ class Trainer(Keywords):
     ) -> tuple[Batched, Iterable[Batch] | None]:
         """Return batches, made of arrays where such are given."""
         check_reduction("Trainer.fit", self.loss)
-        batches = as_batches(train, epochs, batch_size, seed, self._dtype())
-        if batches is not train and isinstance(batches, Batches):
-            batches.position = (self.epoch, 0)
-        validation = as_validation(validation, batch_size, self._dtype())
-        if isinstance(batches, Sized) and len(batches) == 0:
-            raise ValueError("Trainer.fit: the training data have no batch")
-        if isinstance(validation, Sized) and len(validation) == 0:
-            raise ValueError("Trainer.fit: the validation data have no batch; leave them out (None) or add some")
+        dtype = next(iter(self.model.parameters())).data.dtype
+        batches, validation = as_given(train, validation, epochs, batch_size, seed, dtype, self.epoch)
         self.steps_per_epoch = len(batches) if isinstance(batches, Sized) else 0
         return batches, validation
 
     def _go(self, train: Batched, validation: Iterable[Batch] | None) -> History:
-        if isinstance(validation, Iterator) and self.epochs - self.epoch > 1:
-            raise ValueError(
-                f"Trainer.fit: validation is a {type(validation).__name__}, which gives its batches once, and "
-                f"{self.epochs - self.epoch} epochs need them; make a list of it"
-            )
         self._train = train
         if self._position is not None and hasattr(train, "position"):
             setattr(train, "position", self._position)  # noqa: B010  (not part of the protocol)
@@ -303,7 +286,7 @@ class Trainer(Keywords):
                 started.append(callback)
             over = self.stop_reason is not None  # a run that goes on may be over already
             while self.epoch < self.epochs and self.stop_reason is None:
-                self._run_epoch(train, validation)
+                run_epoch(self, train, validation)
                 self.epoch += 1
                 self._notify("on_safe_point")
             if self.ema is not None:
@@ -319,14 +302,6 @@ class Trainer(Keywords):
             f"Trainer({type(self.model).__name__}, {loss}, {type(self.optimizer).__name__} lr={self.base_lr:g}: "
             f"{self.epoch} epochs, {self.step} steps{best})"
         )
-
-    def _alone(self, train: Batched, validation: Iterable[Batch] | None) -> dict[str, Any]:
-        """Return what has a state that is of one fit, beside the model; a loss is taken step by step, in turns."""
-        batches = {"train": train, "validation": validation}
-        return {
-            **{name: given for name, given in batches.items() if isinstance(given, Batches)},
-            **{f"the callback {name}": callback for name, callback in self._remembering()},
-        }
 
     def _close(self) -> None:
         self._train = self._position = self._tally = None
@@ -453,16 +428,6 @@ class Trainer(Keywords):
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.ema is None else self.ema.applied()
 
-    def _remembering(self) -> Iterator[tuple[str, Callback]]:
-        """Yield the callbacks that have a state, by name of class; a second one of a class gets a number."""
-        seen: dict[str, int] = {}
-        for callback in self.callbacks:
-            kind = type(callback)
-            if kind.state_dict is not Callback.state_dict:
-                seen[kind.__name__] = seen.get(kind.__name__, 0) + 1
-                number = seen[kind.__name__]
-                yield kind.__name__ if number == 1 else f"{kind.__name__} {number}", callback
-
     def log(self, record: dict[str, Any]) -> None:
         """Hand a record to all callbacks that keep or show records (`Callback.on_record`).
 
@@ -490,73 +455,9 @@ class Trainer(Keywords):
         for callback in self.callbacks:
             callback.on_record(self, record)
 
-    def _dtype(self) -> np.dtype:
-        return next(iter(self.model.parameters())).data.dtype
-
     def _notify(self, hook: str) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self)
-
-    def _run_epoch(self, train: Batched, validation: Iterable[Batch] | None) -> None:
-        tally = self._tally = self._tally or Tally()
-        self._notify("on_epoch_start")
-        into_training(self.model, self._frozen)
-        fetched = time.perf_counter()
-        batches = samples = 0  # what the present update has seen
-        for x, y, weights in map(unpacked, self._remaining(train, tally.batches)):
-            if not batches:
-                self._notify("on_step_start")
-            started = time.perf_counter()
-            with turn([*self._modules, self.loss]):
-                right = self._train_step(x, y, weights, begins=not batches)
-                batches, samples = batches + 1, samples + len(x)
-                complete = batches == self.accumulate
-                if complete:
-                    self._update(batches, samples)
-            ended = time.perf_counter()
-            loss, weight = total_loss(self.loss, self.batch_loss, len(x))
-            tally.add(len(x), loss, weight, right)
-            tally.clock(ended - started, ended - fetched)
-            self.mean_loss = tally.mean_loss
-            if complete:
-                batches = samples = 0
-                self._notify("on_step_end")
-                if self.stop_reason is not None:
-                    break
-                if tally.batches < self.steps_per_epoch or not self.steps_per_epoch:
-                    self._notify("on_safe_point")
-            fetched = time.perf_counter()
-        if batches:
-            with turn(self._modules):
-                self._update(batches, samples)
-            self._notify("on_step_end")
-        self._tally = None
-        if not tally.samples:
-            many = f"{self.steps_per_epoch or ''} batches of epoch {self.epoch + 1}"
-            raise ValueError(f"Trainer.fit: none of the {many} has a sample")
-        for name, param in self.model.named_parameters():
-            if not np.isfinite(param.data).all():
-                self._non_finite(None)
-                raise self._diverged(f"{name} is no longer finite", *name.rpartition(".")[::2])
-        record = {"epoch": self.epoch + 1, "steps": self.step, "lr": self.optimizer.lr, **tally.figures()}
-        with self._averaged():
-            found = None if validation is None else evaluate(self.model, self.loss, validation, metrics=self.metrics)
-        if found is not None and not math.isfinite(found.loss):
-            self._non_finite(None)
-            raise self._diverged(f"the validation loss is {found.loss}")
-        record["validation_loss"] = None if found is None else found.loss
-        record["validation_accuracy"] = None if found is None else found.accuracy
-        for name in self.metrics:
-            record[f"validation_{name}"] = None if found is None else found.metrics[name]
-        self.history.append(record)
-        self.log({"kind": "epoch", **record})
-        self._notify("on_epoch_end")
-
-    @staticmethod
-    def _remaining(train: Batched, done: int) -> Iterator[Batch]:
-        """Give the rest of an epoch; what has a position goes on from there by itself."""
-        filled = (batch for batch in train if len(batch[0]))
-        return filled if hasattr(train, "position") else itertools.islice(filled, done, None)
 
     def take_step(self, x: np.ndarray, y: np.ndarray) -> int | None:
         """Do one update by one batch, as `fit` does; return how many labels were predicted right.
@@ -591,49 +492,6 @@ class Trainer(Keywords):
         2 0.25 0.25
         3 0.0625 0.125
         """
-        right = self._train_step(x, y, (), begins=True)
-        self._update(1, len(x))
+        right = add_gradients(self, x, y, (), begins=True)
+        update(self, 1, len(x))
         return None if right is None else right[0]
-
-    def _train_step(
-        self, x: np.ndarray, y: np.ndarray, weights: tuple[np.ndarray, ...], begins: bool
-    ) -> tuple[int, int] | None:
-        """Add the gradients of one batch; return how many labels were predicted right, and of how many.
-
-        None where targets are not labels.
-        """
-        if begins:
-            self.optimizer.lr = self.base_lr * float(self.schedule(self.step))
-            self.optimizer.zero_grad()
-        output = self.model(x)
-        self.batch_loss = float(self.loss(output, y, *weights))
-        if not math.isfinite(self.batch_loss):
-            self._non_finite((x, y))
-            raise self._diverged(f"the loss is {self.batch_loss}")
-        right = hits(output, y, self.loss)
-        self._squares = self.optimizer.penalise_layers(self.l2)  # those weights take their steps in backward
-        self.model.backward(self.loss.backward())
-        return right
-
-    def _update(self, batches: int, samples: int) -> None:
-        """Take a step by the gradients of some batches."""
-        average(self.optimizer.params, batches)
-        self.batch_penalty = penalise(self.model, self.l2, self._squares)
-        norm = clip(self.optimizer.params, self.clip_norm, self.clip_value)
-        if self._tally is not None:
-            self._tally.penalty += self.batch_penalty * samples
-            if norm is not None and self.clip_norm is not None:
-                self._tally.clip(norm, norm > self.clip_norm)
-        self._notify("on_gradients")
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
-        self.step += 1
-
-    def _non_finite(self, batch: Batch | None) -> None:
-        for callback in self.callbacks:
-            callback.on_non_finite(self, batch)
-
-    def _diverged(self, what: str, layer: str | None = None, tensor: str | None = None) -> Diverged:
-        where = f"after {updates(self.step)}, in epoch {self.epoch + 1} (learning rate {self.optimizer.lr:g})"
-        return Diverged(f"{what} {where}", self.step, layer, tensor)
