@@ -1,6 +1,11 @@
 """Flags are True or False, words are among those known: all else is refused by its name, and changes nothing."""
 
+import importlib
 import inspect
+import pkgutil
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +14,10 @@ from hypothesis import strategies as st
 from layers import NEEDED, REQUIRED
 
 import fastconv
-from fastconv import data, diagnose, init, nn, optim, schedule, train
+from fastconv import data, deep, diagnose, init, models, nn, optim, schedule, testing, train
 from fastconv import functional as F
 from fastconv.functional._check import short
+from fastconv.train.setup import fill
 
 HUGE = 10**5000  # Python writes no integer of so many digits
 ARRAYS = st.builds(
@@ -231,6 +237,163 @@ def test_what_is_no_word_is_refused_by_functions(value, tmp_path_factory):
         if name == "invert" and isinstance(value, float):
             continue  # 1.0 is True
         refused(call, name, value, ValueError)
+
+
+# ---- all that is public and takes a flag, by its signature: what is not tested above has a line here
+
+
+def everywhere():
+    """Return {name of a callable: its flags, and whether each may be None}; rooms that lack a package are left out."""
+    found = {}
+    for info in pkgutil.iter_modules(fastconv.__path__, "fastconv."):
+        try:
+            room = importlib.import_module(info.name)
+            values = [getattr(room, name) for name in getattr(room, "__all__", ())]
+        except ImportError:
+            continue
+        for value in values:
+            if inspect.isclass(value) and issubclass(value, BaseException):
+                continue
+            methods = inspect.getmembers(value, inspect.isroutine) if inspect.isclass(value) else ()
+            calls = [call for name, call in methods if name[0] != "_"] + [value] * callable(value)
+            for call in calls:
+                if str(getattr(call, "__module__", None)).startswith("fastconv.") and (known := flags(call)):
+                    found[f"{call.__module__.split('.')[1]}.{call.__qualname__}"] = known
+    return found
+
+
+def record():
+    return deep.Record(width=4, layers=3, alpha=0.1, activation="tanh", inputs=4, classes=2, seed=0)
+
+
+def paths(folder):
+    return deep.Paths.of(folder / "net")
+
+
+def estimator(name):
+    import fastconv.sklearn
+
+    def fit(**given):
+        made = getattr(fastconv.sklearn, name)(**{"model": "linear", "epochs": 1, **given})
+        made.fit(np.eye(4), np.array([0, 1, 0, 1]))
+
+    return lambda folder: fit
+
+
+def onnx_save(folder):
+    from fastconv import onnx
+
+    return partial(onnx.save, nn.Linear(2, 2), folder / "net.onnx", (1, 2))
+
+
+def search_in(folder):
+    from fastconv import search
+
+    return partial(search.search, lambda attempt: 1.0, {"x": "1:2"}, trials=1, out=folder / "search")
+
+
+def search_range(folder):
+    from fastconv import search
+
+    return partial(search.Range, 1.0, 2.0)
+
+
+def guided(folder):
+    from fastconv import viz
+
+    return partial(viz.input_gradient, nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.ones((1, 1, 2, 2), np.float32))
+
+
+def parameters(folder):
+    import fastconv.sklearn
+
+    return fastconv.sklearn.ConvClassifier().get_params
+
+
+# From the name of a callable to the call that a flag makes wrong; it may write to the folder.
+ELSEWHERE = {
+    "data.load": lambda folder: partial(data.load, "digits"),
+    "data.load_image": lambda folder: partial(data.load_image, folder / "none.png", (1, 2, 2)),
+    "deep.Head.write": lambda folder: partial(deep.Head(4, 4, 2).write, folder / "head"),
+    "deep.Paths.lock": lambda folder: paths(folder).lock,
+    "deep.Training": lambda folder: partial(
+        deep.Training, paths(folder), arguments(data.Dataset), batch=2, layer_rate=0.1, head_rate=0.1
+    ),
+    "deep.create": lambda folder: partial(deep.create, paths(folder), record()),
+    "deep.evaluate": lambda folder: partial(deep.evaluate, paths(folder), samples(), 255),
+    "diagnose.activation_statistics": lambda folder: partial(diagnose.activation_statistics, nn.ReLU(), M),
+    "models.Recipe": lambda folder: partial(models.Recipe, "mine", "", nn.Identity, 1, "default"),
+    "nn.Module.plan": lambda folder: partial(nn.Linear(2, 2).plan, (2, 2)),
+    "nn.Module.train": lambda folder: nn.Linear(2, 2).train,
+    "nn.State.load_state_dict": lambda folder: partial(nn.Linear(2, 2).load_state_dict, {}),
+    "nn.State.requires_grad_": lambda folder: nn.Linear(2, 2).requires_grad_,
+    "onnx.save": onnx_save,
+    "optim.clip_grad_norm_": lambda folder: partial(optim.clip_grad_norm_, nn.Linear(2, 2), 1.0),
+    "search.Range": search_range,
+    "search.search": search_in,
+    "sklearn.ConvClassifier": estimator("ConvClassifier"),
+    "sklearn.ConvRegressor": estimator("ConvRegressor"),
+    "sklearn.Nested.get_params": parameters,
+    "testing.gradcheck": lambda folder: partial(testing.gradcheck, nn.Linear(2, 2), (2, 2)),
+    "train.History.best": lambda folder: partial(train.History([{"epoch": 1, "loss": 0.5}]).best, "loss"),
+    "train.evaluate": lambda folder: partial(train.evaluate, nn.Linear(2, 2), nn.MSELoss(), [(M, M)]),
+    "viz.input_gradient": guided,
+}
+TOLD = {"search.SearchResult", "train.Evaluation", "nn.GraphModule"}  # nobody writes their arguments
+ABOVE = {f"{kind.__module__.split('.')[1]}.{kind.__qualname__}" for kind, _, _ in WITH_FLAGS}
+ABOVE |= {f"functional.{name}" for name, _, _ in FUNCTIONS}
+FOUND = everywhere()
+
+
+def test_no_callable_with_a_flag_is_forgotten():
+    """One that is new needs a line in ELSEWHERE, so that what is no flag is known to be refused."""
+    assert set(FOUND) - ABOVE - TOLD <= set(ELSEWHERE)
+    assert set(ELSEWHERE) & ABOVE == set()
+    assert len(FOUND) > 60
+
+
+@pytest.mark.parametrize("name", sorted(set(FOUND) & set(ELSEWHERE)))
+@settings(deadline=None, max_examples=25)
+@given(value=NO_FLAG)
+def test_what_is_no_flag_is_refused_everywhere(name, value):
+    with tempfile.TemporaryDirectory() as path:
+        for flag, none in FOUND[name].items():
+            call = ELSEWHERE[name](Path(path))
+            if not (none and value is None):
+                refused(lambda: call(**{flag: value}), flag, value, TypeError, ValueError)  # noqa: B023
+                assert list(Path(path).iterdir()) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(value=st.one_of(NO_WORD, st.sampled_from(["meen", "autos", ""])))
+def test_what_is_no_word_is_refused_where_a_run_or_a_picture_is_asked_for(value):
+    search, viz = pytest.importorskip("fastconv.search"), pytest.importorskip("fastconv.viz")
+    rows = [{"lr": 0.1, "l2": 0.1, "accuracy": 0.9}]
+    with tempfile.TemporaryDirectory() as path:
+        folder = Path(path)
+        for name, call in (
+            ("sampler", lambda: search_in(folder)(sampler=value)),
+            ("pruner", lambda: search_in(folder)(pruner=value)),
+            ("direction", lambda: search_in(folder)(direction=value)),
+            ("direction", lambda: viz.search(rows, direction=value)),
+            ("unit", lambda: search.Training(fill("digits"), unit=value)),
+            ("optimiser", lambda: fill("digits", optimizer=value)),
+            ("schedule", lambda: fill("digits", schedule=value)),
+            ("model", lambda: models.build(value, (1, 8, 8), 10)),
+            ("durability", lambda: ELSEWHERE["deep.Training"](folder)(durability=value)),
+        ):
+            refused(call, name, value, ValueError)
+        assert list(folder.iterdir()) == []
+
+
+@settings(deadline=None, max_examples=40)
+@given(value=st.one_of(NO_WORD, st.sampled_from(["meen", "autos", ""])).filter(lambda value: not callable(value)))
+@pytest.mark.parametrize("name", ["ConvClassifier", "ConvRegressor"])
+def test_what_is_no_word_is_refused_by_estimators(name, value):
+    pytest.importorskip("sklearn")
+    for part in ("model", "loss", "optimizer", "schedule"):
+        given = {"model": "linear", part: value}
+        refused(lambda: estimator(name)(None)(**given), part, value, ValueError, TypeError)  # noqa: B023
 
 
 def test_a_value_that_is_long_is_shortened():

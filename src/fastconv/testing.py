@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastconv import random
+from fastconv.functional._check import flag
 from fastconv.nn import Module
 
 __all__ = ["Entry", "GradientError", "GradientReport", "gradcheck", "numerical_gradient"]
@@ -235,6 +236,7 @@ def gradcheck(
     >>> gradcheck(nn.Linear(5, 3), (2, 5)).ok
     True
     """
+    raise_error = flag("gradcheck: raise_error", raise_error)
     layer = copy.deepcopy(layer).astype(np.float64)
     for module in layer.modules():
         module.need_input_grad = True

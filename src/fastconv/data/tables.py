@@ -24,7 +24,7 @@ from fastconv.data._shuffle import permutation
 from fastconv.data.dataset import Dataset, Samples
 from fastconv.data.table_csv import read_csv
 from fastconv.data.table_npz import read_npz
-from fastconv.functional._check import unknown
+from fastconv.functional._check import check_name
 from fastconv.paths import PathLike, expand
 
 SUFFIXES = (".csv", ".tsv", ".npz")
@@ -189,8 +189,7 @@ def read_table(
     >>> table.target, table.y, table.classes
     ('kind', array([0, 1]), ('setosa', 'virginica'))
     """
-    if task is not None and not (isinstance(task, str) and task in TASKS):
-        raise ValueError(unknown("task", task, TASKS))
+    check_name("task", task, (None, *TASKS))
     path = expand(path)
     if path.suffix.lower() == ".npz":
         if target is not None and bare is None:

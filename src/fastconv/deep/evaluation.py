@@ -14,6 +14,7 @@ from fastconv.deep.files import Paths, Record, check_length
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory
 from fastconv.deep.training import live_files, load, pixels
+from fastconv.functional._check import flag
 
 
 def evaluate(
@@ -63,6 +64,7 @@ def evaluate(
     >>> round(found["test_loss"], 2), round(found["test_accuracy"], 2)  # untrained
     (2.35, 0.18)
     """
+    in_memory = flag("deep.evaluate: in_memory", in_memory)
     with _reading(paths):
         return _evaluate(paths, samples, levels, in_memory, limit, watch, window, batch)
 

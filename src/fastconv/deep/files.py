@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastconv import schema
+from fastconv.functional._check import flag
 from fastconv.functional.residual import ResidualCore
 from fastconv.locks import Lock
 from fastconv.paths import expand
@@ -121,6 +122,7 @@ class Paths:
         BlockingIOError
             If another process changes the net or, where it is to be changed, reads it.
         """
+        shared = flag("Paths.lock: shared", shared)
         busy = "is training this net" if shared else "is training this net, or reading it"
         return Lock(self.weights, f"another process {busy}; try again when it has ended", shared=shared)
 

@@ -7,6 +7,7 @@ import numpy as np
 from fastconv import functional as F
 from fastconv import random
 from fastconv.deep.files import check_length, overwrite
+from fastconv.functional._check import flag
 
 
 class Head:
@@ -77,6 +78,7 @@ class Head:
         path : Path
         sync : bool
         """
+        sync = flag("Head.write: sync", sync)
         overwrite(path, [np.ascontiguousarray(a, "<f4").data for a in self.arrays], sync)
 
     @classmethod

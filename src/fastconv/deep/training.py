@@ -16,6 +16,7 @@ from fastconv.deep.files import RECORD_BYTES, Paths, Record, check_length, preal
 from fastconv.deep.head import Head
 from fastconv.deep.net import DeepNet, Watch
 from fastconv.deep.storage import Mapped, Memory, initialize_weights
+from fastconv.functional._check import flag, one_of
 from fastconv.schedule import Constant, Schedule
 from fastconv.serialize.files import check_replaceable
 from fastconv.steps import Report
@@ -103,8 +104,8 @@ class Training:
         window: int = 16 << 20,
         seen: Record | None = None,
     ) -> None:
-        if durability not in ("run", "step"):
-            raise ValueError(f"durability must be 'run' or 'step', got {durability!r}")
+        one_of("durability", durability, ("run", "step"))
+        in_memory = flag("deep.Training: in_memory", in_memory)
         for name, rate in (("layer_rate", layer_rate), ("head_rate", head_rate)):
             if not (math.isfinite(rate) and rate > 0.0):
                 raise ValueError(f"{name} must be positive and finite, got {rate}")
@@ -363,6 +364,7 @@ def create(paths: Paths, record: Record, *, force: bool = False) -> None:
     ...     sorted((entry.name, entry.stat().st_size) for entry in os.scandir(folder))
     [('net', 288000), ('net.head', 2440), ('net.json', 1024)]
     """
+    force = flag("deep.create: force", force)
     core, files = record.core, (paths.weights, paths.head, paths.record)
     head = Head(record.inputs, record.width, record.classes).initialize(record.seed)
     for path in files:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from fastconv.functional._check import flag
 from fastconv.nn import Flatten, Module, ReLU, Sigmoid, Softsign, Tanh
 from fastconv.nn.base import in_mode
 
@@ -146,6 +147,7 @@ def activation_statistics(model: Module, x: Array, *, training: bool = False) ->
     """
     if len(x) == 0:
         raise ValueError(f"activation_statistics: the batch has no sample, shape {x.shape}")
+    training = flag("activation_statistics: training", training)
     found: dict[str, ActivationStatistics] = {}
 
     def look(name: str, module: Module, output: Array) -> None:

@@ -6,7 +6,7 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 
 import functools
 import inspect
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -367,6 +367,12 @@ def unknown(what: str, name: Any, known: Iterable[str | None]) -> str:
     """Return what is wrong with a name that is none of those known."""
     names = [k for k in known if k]
     return f"unknown {what} {short(name)}; known are {', '.join(names)}{nearest(name, names)}"
+
+
+def check_name(what: str, name: Any, known: Collection[str | None]) -> None:
+    """Raise ValueError unless a name, which may be any object, is one of those known."""
+    if not isinstance(name, str | None) or name not in known:
+        raise ValueError(unknown(what, name, known))
 
 
 class _Signature:

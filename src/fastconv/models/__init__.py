@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastconv import nn
-from fastconv.functional._check import nearest
+from fastconv.functional._check import flag, nearest, short
 from fastconv.models import efficientnet
 from fastconv.models.densenet import densenet121
 from fastconv.models.efficientnet import efficientnet_lite0
@@ -78,6 +78,10 @@ class Recipe:
     renamed: Callable[[str], str] = str
     rows: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("pixels", "rows"):
+            object.__setattr__(self, name, flag(f"Recipe: {name}", getattr(self, name)))
+
 
 ZOO: dict[str, Recipe] = {}
 
@@ -110,8 +114,8 @@ def build(name: str, input_shape: Shape, classes: int) -> nn.Module:
     >>> models.build("mlp", (1, 8, 8), 10).predict(np.zeros((3, 1, 8, 8), np.float32)).shape
     (3, 10)
     """
-    if name not in ZOO:
-        raise ValueError(f"models.build: no model {name!r}; there are {', '.join(ZOO)}{nearest(name, ZOO)}")
+    if not isinstance(name, str) or name not in ZOO:
+        raise ValueError(f"models.build: no model {short(name)}; there are {', '.join(ZOO)}{nearest(name, ZOO)}")
     recipe = ZOO[name]
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"models.build: input_shape must be (channels, height, width), got {input_shape}")

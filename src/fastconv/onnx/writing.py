@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._version import __version__
-from fastconv.graph.operation import Spec, integers
+from fastconv.graph.operation import Spec, flag, integers
 from fastconv.graph.value import Graph, Value
 from fastconv.nn import _tracing
 from fastconv.nn.base import Module, in_mode
@@ -73,7 +73,7 @@ def save(
     if not isinstance(model, Module):
         raise TypeError(f"onnx.save: expected a Module, got {type(model).__name__}")
     onnx = package()
-    shapes = _shapes(input_shape)
+    shapes, dynamic_batch = _shapes(input_shape), flag("onnx.save: dynamic_batch", dynamic_batch)
     draft = _drafted(onnx, model, shapes)
     if dynamic_batch:  # what differs for a batch of another size would be a wrong number in the file
         try:

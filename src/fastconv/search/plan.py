@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastconv.choices import PRUNERS, SAMPLERS
-from fastconv.functional._check import unknown
+from fastconv.functional._check import check_name
 from fastconv.search.space import Range, Space, free, grid_shape
 
 _LATER = 4  # a stage without a budget of its own has a quarter of the next one's
@@ -48,8 +48,7 @@ class Plan:
             ("pruner", self.pruner, PRUNERS),
             ("direction", self.direction, ("maximize", "minimize")),
         ):
-            if name not in known:
-                raise ValueError(unknown(what, name, known))
+            check_name(what, name, known)
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed must be in [0, 2**64), got {self.seed}")
         if min(self.trials) < 1:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fastconv import config, locks
+from fastconv.functional._check import flag
 from fastconv.paths import expand, inside
 from fastconv.search.crew import Alone, Crew, Spawned, share_threads
 from fastconv.search.ledger import Ledger, stored_command
@@ -118,6 +119,7 @@ def search(
     >>> 0.005 < found.best["params"]["x"] < 0.02
     True
     """
+    resume, progress = flag("search: resume", resume), flag("search: progress", progress)
     if isinstance(objective, Options):
         objective = Training(objective)
     plan = _plan(objective, make_space(space), trials, stages, budgets, sampler, pruner, direction, seed)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastconv.functional._check import flag
+
 Value = int | float | str | bool | None
 
 
@@ -43,6 +45,7 @@ class Range:
     log: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "log", flag("Range: log", self.log))
         if not math.isfinite(self.high - self.low):
             raise ValueError(f"range {self}: both ends must be finite numbers, not too far apart")
         if not self.low < self.high:

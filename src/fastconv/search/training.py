@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from fastconv.data import Batches
+from fastconv.functional._check import one_of
 from fastconv.search.attempt import Attempt, Cut
 from fastconv.search.space import Choice, Range, Space
 from fastconv.train import Callback, Diverged, RunWriter, StopOnExplosion, Trainer, evaluate, state_sha256
@@ -69,8 +70,7 @@ class Training:
     factor: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.unit not in ("epochs", "steps"):
-            raise ValueError(f"unit must be 'epochs' or 'steps', got {self.unit!r}")
+        one_of("unit", self.unit, ("epochs", "steps"))
         if self.checks < 1 or not self.factor > 1:
             raise ValueError(f"checks must be at least 1 and factor above 1, got {self.checks} and {self.factor}")
         if not self.options.validation:

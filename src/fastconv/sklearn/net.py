@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastconv import nn
 from fastconv.choices import SCHEDULES
-from fastconv.functional._check import whole
+from fastconv.functional._check import flag, short, whole
 from fastconv.sklearn import parts
 from fastconv.sklearn.parameters import Nested
 from fastconv.train import Callback, Patience, Trainer
@@ -43,20 +43,21 @@ class Net(Nested):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If a parameter or the data are not as described.
         fastconv.train.Diverged
             If the loss is not finite any more; scale X, or lower ``optimizer__lr``.
         """
         epochs = whole(f"{type(self).__name__}: epochs", self.epochs)
-        fresh = not (self.warm_start and hasattr(self, "model_"))
+        early_stopping, warm_start, _ = self._flags()
+        fresh = not (warm_start and hasattr(self, "model_"))
         x, y, weight = self._accept(X, y, sample_weight, reset=fresh)
         y, weight = self._learn_target(y, weight, fresh)
         self._seed = self._draw_seed()
         if fresh:
             self.model_ = self._build(x)
         validation = None
-        if self.early_stopping:
+        if early_stopping:
             x, y, weight, validation = self._set_aside(x, y, weight)
         self.trainer_ = self._trainer(len(x), epochs)
         self._train(x, y, weight, epochs, validation)
@@ -65,7 +66,7 @@ class Net(Nested):
     def _fit_once(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         """Train one epoch more."""
         where = type(self).__name__
-        if self.early_stopping:
+        if self._flags()[0]:
             raise ValueError(f"{where}.partial_fit: early_stopping needs all data at once; use fit")
         first = not hasattr(self, "trainer_")
         x, y, weight = self._accept(X, y, sample_weight, reset=first)
@@ -136,11 +137,17 @@ class Net(Nested):
         """Return what is left to train on, and what is set aside, as a trainer takes it."""
         share = self.validation_fraction
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            raise ValueError(f"{type(self).__name__}: validation_fraction must be in (0, 1), got {share!r}")
+            raise ValueError(f"{type(self).__name__}: validation_fraction must be in (0, 1), got {short(share)}")
         taken = (x, y) if weight is None else (x, y, weight)
         found = train_test_split(*taken, test_size=share, random_state=self._seed, stratify=self._strata(y))
         (x, y, *rest), aside = found[::2], found[1::2]
         return x, y, rest[0] if rest else None, (aside[0], self._target(aside[1]), *aside[2:])
+
+    def _flags(self) -> tuple[bool, bool, bool]:
+        """Return early_stopping, warm_start and verbose, which the constructor takes as they are."""
+        names = ("early_stopping", "warm_start", "verbose")
+        early_stopping, warm_start, verbose = (flag(f"{type(self).__name__}: {n}", getattr(self, n)) for n in names)
+        return early_stopping, warm_start, verbose
 
     def _draw_seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -165,15 +172,16 @@ class Net(Nested):
             parts.choose(where, "schedule", schedule, dict.fromkeys(SCHEDULES))
             schedule = schedule_of(schedule if epochs else "constant", -(-samples // batch_size) * (epochs or 1))
         callbacks: list[Callback] = list(self.callbacks or ())
-        if self.early_stopping:
+        early_stopping, _, verbose = self._flags()
+        if early_stopping:
             callbacks.insert(0, Patience(self.n_iter_no_change))
         return Trainer(
             self.model_,
             parts.loss_of(where, self.loss, self.loss_params, self._losses),
             parts.optimizer_of(where, self.optimizer, self.optimizer_params, self.model_),
             **{
-                "schedule": schedule, "callbacks": callbacks, "keep_best": bool(self.early_stopping),
-                "progress": bool(self.verbose), **parts.settings(where, "trainer", self.trainer_params),
+                "schedule": schedule, "callbacks": callbacks, "keep_best": early_stopping,
+                "progress": verbose, **parts.settings(where, "trainer", self.trainer_params),
             },
         )  # fmt: skip
 

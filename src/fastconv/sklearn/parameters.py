@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
+from fastconv.functional._check import flag
+
 PARTS = ("model", "loss", "optimizer", "trainer")
 
 
@@ -55,6 +57,7 @@ class Nested(BaseEstimator):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name, ``deep`` with those of the parts as ``part__name``."""
+        deep = flag("get_params: deep", deep)
         found: dict[str, Any] = super().get_params(deep=deep)
         for part in PARTS if deep else ():
             given = found.get(f"{part}_params")

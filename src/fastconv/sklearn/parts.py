@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import init, models, nn, optim, random
-from fastconv.functional._check import nearest
+from fastconv.functional._check import nearest, short
 from fastconv.train.setup import OPTIMIZERS
 
 CLASS_LOSSES: dict[str, type[nn.Loss]] = {
@@ -35,7 +35,7 @@ def settings(where: str, part: str, given: Any) -> dict[str, Any]:
         If they are no mapping.
     """
     if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"{where}: {part}_params must be a dict or None, got {given!r:.80}")
+        raise TypeError(f"{where}: {part}_params must be a dict or None, got {short(given)}")
     return dict(given or {})
 
 
@@ -48,7 +48,8 @@ def choose(where: str, what: str, name: Any, known: Mapping[str, Any]) -> Any:
         If it stands for nothing.
     """
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"{where}: {what} {name!r:.80} is unknown; there are {', '.join(known)}{nearest(name, known)}")
+        there = f"there are {', '.join(known)}{nearest(name, known)}"
+        raise ValueError(f"{where}: {what} {short(name)} is unknown; {there}")
     return known[name]
 
 
@@ -68,7 +69,7 @@ def shape_of(where: str, given: Shape, image_shape: Any) -> Shape | None:
         whole = isinstance(image_shape, tuple | list | np.ndarray) and len(image_shape) in (2, 3)
         if not whole or not all(isinstance(side, int | np.integer) and side >= 1 for side in image_shape):
             raise ValueError(
-                f"{where}: image_shape must be (height, width) or (channels, height, width), got {image_shape!r:.80}"
+                f"{where}: image_shape must be (height, width) or (channels, height, width), got {short(image_shape)}"
             )
         asked = (1,) * (3 - len(image_shape)) + tuple(int(side) for side in image_shape)
     if len(given) == 2:
@@ -113,7 +114,8 @@ def build(where: str, model: Any, params: Any, shape: Shape, outputs: int, seed:
         elif callable(model):
             made = model(shape, outputs, **given)
         else:
-            raise TypeError(f"{where}: model must be a name, a module or a function of (shape, classes), got {model!r}")
+            what = "a name, a module or a function of (shape, classes)"
+            raise TypeError(f"{where}: model must be {what}, got {short(model)}")
     if not isinstance(made, nn.Module):
         raise TypeError(f"{where}: the function given as model returned a {type(made).__name__}, not a Module")
     return made.astype(dtype)
@@ -148,7 +150,7 @@ def loss_of(where: str, loss: Any, params: Any, known: Mapping[str, Any]) -> Any
     if isinstance(loss, type):
         return loss(**given)
     if given or not callable(loss):
-        raise TypeError(f"{where}: loss must be a name, a class of losses or a loss alone, got {loss!r:.80}")
+        raise TypeError(f"{where}: loss must be a name, a class of losses or a loss alone, got {short(loss)}")
     return copy.deepcopy(loss)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastconv import data, models, optim
 from fastconv.choices import ALGORITHMS, INITIALISATIONS, METRICS, SCHEDULES, TASKS
-from fastconv.functional._check import nearest, unknown
+from fastconv.functional._check import check_name, nearest
 from fastconv.train import origins, shapes, transfer
 from fastconv.train.looks import AUGMENTATION, size
 
@@ -220,8 +220,7 @@ def _check(asked: Mapping[str, Any]) -> None:
         ("metric", asked.get("metric"), (None, *METRICS)),
         ("task", asked.get("task"), (None, *TASKS)),
     ):
-        if name not in known:
-            raise ValueError(unknown(what, name, known))
+        check_name(what, name, known)
     if asked.get("momentum") is not None and asked.get("optimizer", "sgd") not in ("sgd", "rmsprop"):
         raise ValueError(f"{asked['optimizer']} has no momentum option; sgd and rmsprop have")
     table = data.is_table(asked["dataset"])
@@ -229,9 +228,8 @@ def _check(asked: Mapping[str, Any]) -> None:
     if (folder or table) and not os.path.isabs(asked["dataset"]):
         data.resolve(asked["dataset"])
         raise ValueError(f"the path of the data set {asked['dataset']!r} is not absolute")
-    if folder and asked.get("resize") not in data.RESIZES:
-        raise ValueError(unknown("resize", asked.get("resize"), data.RESIZES))
     if folder:
+        check_name("resize", asked.get("resize"), data.RESIZES)
         size(asked.get("image_size"))
     for name in ("image_size", "resize", "cache"):
         if not folder and asked.get(name):

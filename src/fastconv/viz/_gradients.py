@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv.functional._check import as_labels
+from fastconv.functional._check import as_labels, flag
 from fastconv.nn import Module, ReLU
 from fastconv.viz._mosaic import colours
 from fastconv.viz._style import AMOUNT, INK, SMALL, Array, Figure, Picture, bare, photo, short, values
@@ -62,6 +62,7 @@ def input_gradient(model: Module, x: Array, labels: Array | Sequence[int] | None
     array([[0., 0.],
            [0., 9.]], dtype=float32)
     """
+    guided = flag("viz.input_gradient: guided", guided)
     twin = copy.deepcopy(model).eval()
     for module in twin.modules():
         module.need_input_grad = True

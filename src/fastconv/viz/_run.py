@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import data
-from fastconv.functional._check import unknown
+from fastconv.functional._check import check_name
 from fastconv.nn import Conv2d, Linear, Module, ReLU, Sigmoid, Softsign, Tanh
 from fastconv.paths import expand
 from fastconv.serialize.files import replacing
@@ -119,8 +119,7 @@ class RunPictures:
         >>> figure.axes[0].get_ylabel()
         '|update| / |weight|'
         """
-        if name not in _PICTURES:
-            raise ValueError(unknown("picture", name, RUN_PICTURES))
+        check_name("picture", name, RUN_PICTURES)
         try:
             return _PICTURES[name](self)
         except (OSError, ImportError, ValueError) as error:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastconv.functional._check import one_of
 from fastconv.viz._style import COLOURS, QUIET, Array, Axes, Figure, dress, floats, legend, place, scale
 
 _SIGN = {"maximize": 1, "minimize": -1}
@@ -70,9 +71,9 @@ def search(
     lacking = [key for key in (x, y, value) if key not in columns]
     if lacking or not len(columns[x]):
         raise ValueError(f"viz.search: no trial with {', '.join(lacking or (x, y, value))}")
-    direction = direction or next((way for way in trials.get("direction", ()) if way in _SIGN), "maximize")
-    if direction not in _SIGN:
-        raise ValueError(f"viz.search: direction must be 'maximize' or 'minimize', got {direction!r}")
+    told = next((way for way in trials.get("direction", ()) if way in _SIGN), "maximize")
+    better = told if direction is None else direction
+    one_of("viz.search: direction", better, _SIGN)
     reached = columns[value]
     figure, ax = place(ax, 5.4, 4.0)
     dress(ax, f"{len(reached)} trials", x, y, grid=None)
@@ -87,11 +88,11 @@ def search(
         named = "accuracy" in (label or value).lower()
         share = named and float(reached[done].max()) <= 1 and float(reached[done].min()) >= 0
         loss = np.nan_to_num(floats(trials.get("validation_loss", np.zeros(len(reached)))))
-        worse = np.lexsort((np.arange(len(reached)), loss, -_SIGN[direction] * reached))[::-1]
+        worse = np.lexsort((np.arange(len(reached)), loss, -_SIGN[better] * reached))[::-1]
         order = worse[done[worse]]  # the best on top
         points = ax.scatter(
             across[order], up[order], c=reached[order] * (100 if share else 1), s=30, linewidths=0.4, edgecolors=QUIET,
-            cmap="viridis_r" if direction == "maximize" else "viridis",
+            cmap="viridis_r" if better == "maximize" else "viridis",
         )  # fmt: skip
         scale(figure, points, ax, f"{label or value} (%)" if share else label or value)
         best = order[-1]
