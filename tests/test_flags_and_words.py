@@ -1,5 +1,6 @@
 """Flags are True or False, words are among those known: all else is refused by its name, and changes nothing."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -17,7 +18,7 @@ import fastconv
 from fastconv import data, deep, diagnose, init, models, nn, optim, schedule, testing, train
 from fastconv import functional as F
 from fastconv.functional._check import short
-from fastconv.train.setup import fill
+from fastconv.train.setup import Options, fill
 
 HUGE = 10**5000  # Python writes no integer of so many digits
 ARRAYS = st.builds(
@@ -362,6 +363,14 @@ def test_what_is_no_flag_is_refused_everywhere(name, value):
             if not (none and value is None):
                 refused(lambda: call(**{flag: value}), flag, value, TypeError, ValueError)  # noqa: B023
                 assert list(Path(path).iterdir()) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(value=NO_FLAG.filter(lambda value: value is not None))
+def test_what_is_no_flag_is_refused_among_the_options_of_a_run(value):
+    for option in dataclasses.fields(Options):
+        if "bool" in option.type:
+            refused(lambda: fill("digits", **{option.name: value}), option.name, value, TypeError)  # noqa: B023
 
 
 @settings(deadline=None, max_examples=60)

@@ -6,7 +6,7 @@ Activations have NCHW shape over NHWC memory. `as_nhwc` brings any array there, 
 
 import functools
 import inspect
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -369,6 +369,15 @@ def unknown(what: str, name: Any, known: Iterable[str | None]) -> str:
     return f"unknown {what} {short(name)}; known are {', '.join(names)}{nearest(name, names)}"
 
 
+def no_argument(where: str, name: str, known: Sequence[str], what: str = "argument") -> TypeError:
+    """Return the error for a keyword that is none of those known: it brings up the nearest, else tells all."""
+    import difflib  # for errors alone
+
+    near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.startswith(name)]
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+    return TypeError(f"{where}: no {what} {name!r}; {hint}")
+
+
 def check_name(what: str, name: Any, known: Collection[str | None]) -> None:
     """Raise ValueError unless a name, which may be any object, is one of those known."""
     if not isinstance(name, str | None) or name not in known:
@@ -400,11 +409,7 @@ class Keywords:
             if known is not None and name not in known:
                 if name == "inplace":  # as PyTorch's activations have it
                     raise TypeError(f"{cls.__name__}: no argument 'inplace'; leave it out: what can run in place does")
-                import difflib  # for this message alone
-
-                near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.startswith(name)]
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
-                raise TypeError(f"{cls.__name__}: no argument {name!r}; {hint}")
+                raise no_argument(cls.__name__, name, known)
         return super().__new__(cls)
 
 

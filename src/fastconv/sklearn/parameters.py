@@ -7,14 +7,13 @@ a module, so that what they are made with stands beside them, in a dictionary: `
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
-from fastconv.functional._check import flag
+from fastconv.functional._check import flag, no_argument
 
 PARTS = ("model", "loss", "optimizer", "trainer")
 
@@ -41,9 +40,7 @@ def takes_nested(init: Callable[..., None]) -> Callable[..., None]:
         own, nested = _parted(given)
         for name in own:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1, 0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-                raise TypeError(f"{type(self).__name__}: no argument {name!r}; {hint}")
+                raise no_argument(type(self).__name__, name, known)
         init(self, *args, **own)
         self._merge(nested)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastconv import data, models, optim
 from fastconv.choices import ALGORITHMS, INITIALISATIONS, METRICS, SCHEDULES, TASKS
-from fastconv.functional._check import check_name, nearest
+from fastconv.functional._check import check_name, flag, no_argument
 from fastconv.train import origins, shapes, transfer
 from fastconv.train.looks import AUGMENTATION, size
 
@@ -183,10 +183,12 @@ def fill(dataset: str, **given: Any) -> Options:
     known = [f.name for f in fields(Options)]
     for name in given:
         if name not in known:
-            raise TypeError(f"fill: no option {name!r}{nearest(name, known) or '; known are ' + ', '.join(known)}")
+            raise no_argument("fill", name, known, "option")
     dataset = data.resolve(dataset)
     asked = {"dataset": dataset, **_usual(dataset)}
     asked |= {name: value for name, value in given.items() if value is not None}
+    flags = [option.name for option in fields(Options) if option.type in ("bool", "bool | None")]
+    asked |= {name: flag(f"fill: {name}", asked[name]) for name in flags if asked.get(name) is not None}
     asked.setdefault("optimizer", "sgd")
     if asked.get("pretrained") is not None:
         asked["pretrained"] = origins.place(asked["pretrained"])
