@@ -84,7 +84,7 @@ class Training:
 
     def check(self, space: Space) -> None:
         """Refuse a space that cannot be searched, whose names or kinds of values are not those of options, and data
-        that cannot be loaded: before anything is written.
+        or a net that cannot be loaded, or do not fit together: before anything is written.
 
         Parameters
         ----------
@@ -93,9 +93,9 @@ class Training:
         Raises
         ------
         ValueError
-            If the space or the data cannot be used.
+            If the space, the data or the net cannot be used.
         OSError, ImportError
-            As `fastconv.train.setup.load`.
+            As `fastconv.train.setup.prepare`.
         """
         for name, d in space.items():
             if name not in (*_NUMBERS, *_LISTS):
@@ -115,7 +115,7 @@ class Training:
             for value in d.values if isinstance(d, Choice) else ():
                 given = {f.name: getattr(self.options, f.name) for f in fields(Options) if f.name != "dataset"}
                 fill(self.options.dataset, **given | {name: value})  # names must be known and go together
-        _source(self.options)
+        prepare(self.options, progress=False, source=_source(self.options))
 
     def __call__(self, attempt: Attempt) -> float:
         options = replace(self.options, **attempt.params)
@@ -182,7 +182,9 @@ def _loaded(options: Options) -> Source:
 
 
 def _source(options: Options) -> Source:
-    named = ("validation", "seed", "image_size", "resize", "cache", "target", "task")
+    named = (
+        "validation", "seed", "image_size", "resize", "cache", "target", "task", "model", "pretrained", "normalize",
+    )  # fmt: skip
     return _loaded(fill(options.dataset, **{name: getattr(options, name) for name in named}))
 
 
