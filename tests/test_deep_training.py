@@ -430,13 +430,13 @@ def test_what_cannot_be_trained_within_memory_or_samples_is_refused_before_anyth
 
 
 def test_images_that_fill_the_usual_memory_limit_raise_it_and_no_other(monkeypatch):
-    deep = importlib.import_module("fastconv.cli.deep")
+    memory = importlib.import_module("fastconv.cli.memory")
     record = Record(4, 1000, 0.1, "relu", 3072, 10, 0)
-    monkeypatch.setattr(deep, "_base_memory", lambda: 300 << 20)
-    chunk, window = deep._within(None, record, 16, 256, 1)
+    monkeypatch.setattr(memory, "_base_memory", lambda: 300 << 20)
+    chunk, window = memory.within(None, record, 16, 256, 1)
     assert ResidualCore(4, 1000).step_bytes(16, chunk, 2) + window <= 64 << 20
     with pytest.raises(ValueError, match=r"--memory-limit 256M: the program and its images take 308.8M.*allow 310M"):
-        deep._within(256 << 20, record, 16, 256, 1)
+        memory.within(256 << 20, record, 16, 256, 1)
 
 
 @sanitized

@@ -22,13 +22,10 @@ __all__ = ["main"]
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group(cls=Commands, invoke_without_command=True, context_settings=_SETTINGS)
+@click.group(cls=Commands, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="fastconv")
-@click.pass_context
-def main(ctx: click.Context) -> None:
+def main() -> None:
     """Train convolutional nets on CPUs; one seed, one result, on any threads and instruction set."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
 
 
 for command in (check, train, search, evaluate, predict, export, runs, plot, report, board, deep, mlp, models, info):

@@ -19,7 +19,8 @@ _HOST = "127.0.0.1"
     "--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Of this machine; 0 takes a free one."
 )
 @click.option(
-    "--every", type=Number(min=0.2), default=2.0, show_default=True, metavar="SECONDS", help="Between two looks.",
+    "--every", type=Number(min=0.2, max=86_400), default=2.0, show_default=True, metavar="SECONDS",
+    help="Between two looks.",
 )  # fmt: skip
 @click.option("--title", help="Of the page; the folder's name by default.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser, too.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,18 +30,23 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:  # a group alone tells what it has
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> NoReturn:
         with standard_streams():
             try:
-                code = super().main(*args, **{**extra, "standalone_mode": False})
+                _refuse_empty(sys.argv[1:] if args is None else args)
+                code = super().main(args, *more, **{**extra, "standalone_mode": False})
             except click.ClickException as error:
                 ctx = getattr(error, "ctx", None)
-                where = ctx.command_path if ctx else "fastconv"
-                lines = map(printable, f"{where}: {error.format_message()}".split("\n"))
-                click.echo("\n".join(lines), err=True)
+                _complain(f"{ctx.command_path if ctx else 'fastconv'}: {error.format_message()}")
                 sys.exit(WRONG_USAGE)
             except MemoryError as error:
-                click.echo(f"fastconv: out of memory: {str(error) or 'the system gave no more'}", err=True)
+                _complain(f"fastconv: out of memory: {str(error) or 'the system gave no more'}")
                 sys.exit(WRONG_USAGE)
             except click.Abort:
                 click.echo("interrupted", err=True)
@@ -48,7 +54,7 @@ class Commands(click.Group):
             except OutputClosed:
                 sys.exit(BY_SIGNAL + _SIGPIPE)
             except OSError as error:  # a disk that got full, a file that went away
-                click.echo(f"fastconv: {_said(error)}", err=True)
+                _complain(f"fastconv: {_said(error)}")
                 sys.exit(WRONG_USAGE)
             except Exception as error:
                 if not _of_interruption(error):
@@ -56,6 +62,19 @@ class Commands(click.Group):
                 click.echo("interrupted", err=True)
                 sys.exit(BY_SIGNAL + signal.SIGINT)
             sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str) -> None:
+    """Say what is wrong, in one line and those that are indented behind it; a name may hold a break of its own."""
+    click.echo("\n".join(map(printable, re.split(r"\n(?=  )", text))), err=True)
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Raise UsageError for an argument that is empty: it would be taken for one not given, or for this folder."""
+    for before, arg in zip(("", *args), args, strict=False):
+        if not arg or (arg.startswith("--") and arg.endswith("=")):
+            name = arg[:-1] or (before if before.startswith("-") and "=" not in before else "an argument")
+            raise click.UsageError(f"{name} is empty: is a variable of the shell not set?")
 
 
 def _of_interruption(error: BaseException | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import statistics
 import sys
@@ -27,6 +26,7 @@ from fastconv.cli.common import (
     threads_option,
     usage_errors,
 )  # fmt: skip
+from fastconv.cli.memory import Size, check_place, peak_rss, within
 from fastconv.cli.names import Names
 from fastconv.cli.steps import (
     check_length,
@@ -54,26 +54,6 @@ if TYPE_CHECKING:
 
 _RATE = Number(min=0, min_open=True)
 _FILE = "deep.bin"
-_SPARE = 8 << 20  # bytes that Python may take in a run beside what is counted
-
-
-class Size(click.ParamType):
-    """Bytes, with a suffix K, M, G (powers of 1024) if wished."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        text = value.upper().removesuffix("B").removesuffix("I")
-        scale = {"K": 10, "M": 20, "G": 30}.get(text[-1:], 0)
-        try:
-            size = int(float(text.rstrip("KMG")) * 2**scale)
-        except (ValueError, OverflowError):
-            size = 0
-        if size < 1:
-            self.fail(f"{value!r} is no size; write 256M or 2G", param, ctx)
-        return size
 
 
 def _files(command: Any) -> Any:
@@ -174,6 +154,7 @@ def train(
     """
     check_length(steps, epochs)
     check_schedule(given["schedule"], out)
+    check_place(given["in_memory"], given["durability"], memory_limit, save_every)
     set_threads(threads)
     people = sys.stderr if as_json else sys.stdout
     with usage_errors():
@@ -283,7 +264,9 @@ def _bar(record: Record, long: bool | None) -> Iterator[Callable[[int], object]]
 def _line(record: Record, run: StepRun, last: Report) -> str:
     median = statistics.median(run.seconds[-run.report_every :])
     rate = record.layers * record.sampler["batch"] / median
-    end = time.strftime("%H:%M:%S", time.localtime(time.time() + median * (run.steps - run.done)))
+    left = median * (run.steps - run.done)
+    day = left < 86_400
+    end = time.strftime("%H:%M:%S", time.localtime(time.time() + left)) if day else f"in {left / 86_400:.4g} days"
     return (
         f"step {last.step:>7}  loss {last.loss:.4f}  accuracy {percent(last.accuracy)}  "
         f"{median:.4g} s per step  {rate:.3g} layer-samples/s  ends {end}"
@@ -302,7 +285,7 @@ def _result(run: DeepRun, paths: Paths) -> dict[str, Any]:
         "layer_samples_per_second": record.layers * run.training.batches.batch_size / run.median,
         "steps": run.done,
         "step": record.step,
-        "peak_rss_bytes": _peak_rss(),
+        "peak_rss_bytes": peak_rss(),
         "weights_sha256": sha256(paths.weights),
     }
 
@@ -423,7 +406,7 @@ def _opened(
     part = training_part(images, chosen["train_limit"], chosen["batch"])  # refused before a net is made
     if not given["in_memory"]:
         files_at_once = 1 + (given["durability"] == "step")
-        chunk, window = _within(memory_limit, record, chosen["batch"], chunk, files_at_once)
+        chunk, window = within(memory_limit, record, chosen["batch"], chunk, files_at_once)
     steps = steps_of(*length, len(part.labels) // chosen["batch"], run, record.step)
     rates = Rates.of(given["schedule"] or "constant", run, record.step, steps)
     config = {} if out is None else files.config(name, images, record, chosen, rates)
@@ -451,45 +434,3 @@ def _opened(
         rate=lambda step: chosen["layer_rate"] * rates(step), every=every, step=record.step, tally=tally,
     )  # fmt: skip
     return training, folder, steps
-
-
-def _within(limit: int | None, record: Record, batch: int, chunk: int | None, files: int) -> tuple[int, int]:
-    """Return chunk and window with which a streamed step stays within ``--memory-limit``."""
-    from fastconv.deep.net import fit
-
-    base = _base_memory() + _SPARE + 4 * batch * record.inputs * 4  # some copies of a batch in float32
-    limit = max(256 << 20, base + (64 << 20)) if limit is None else limit
-    plan = fit(record.core, batch, limit - base, chunk=chunk, files=files)
-    if base + plan.nbytes > limit:
-        least = -(-(base + plan.nbytes) // 2**20)
-        asked = limit if limit < 2**20 else f"{limit / 2**20:g}M"
-        raise ValueError(
-            f"--memory-limit {asked}: the program and its images take {base / 2**20:.1f}M, a step on "
-            f"batch {batch} {plan.nbytes / 2**20:.1f}M at least; allow {least}M, or take a smaller --batch"
-        )
-    return plan.chunk, plan.window
-
-
-def _base_memory() -> int:
-    """What is resident before the weights: interpreter, libraries, images."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 128 << 20
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _peak_rss() -> int | None:
-    """Return this process's highest resident memory in bytes, or None where the system does not tell."""
-    try:
-        # not ru_maxrss, which on Linux starts from that of the process that forked this one
-        status = Path("/proc/self/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

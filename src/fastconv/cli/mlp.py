@@ -166,6 +166,9 @@ def _opened(
         training = ctx.with_resource(
             MlpTraining(path, images, hidden=chosen["hidden"], batch=batch, lr=chosen["lr"], seed=chosen["seed"])
         )
+        if (hidden := given["hidden"]) is not None and [hidden] != (units := training.hidden):
+            has = f"{units[0]} hidden units" if len(units) == 1 else f"{len(units)} hidden layers"
+            raise ValueError(f"--hidden {hidden}, but the net {path} has {has}")
         done, tally = training.step, Tally()
         steps = steps_of(*length, len(training.batches), run, done)
         training.schedule = factors = rates(done, len(training.batches))

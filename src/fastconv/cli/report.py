@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--title", help="Of the page; the folder's name by default.")
 @click.option(
-    "--watch", type=Number(min=1), is_flag=False, flag_value=10.0, metavar="[SECONDS]",
+    "--watch", type=Number(min=1, max=86_400), is_flag=False, flag_value=10.0, metavar="[SECONDS]",
     help="Write it again when runs have changed, looking every 10 s or as given, until Ctrl-C.",
 )  # fmt: skip
 @json_option

@@ -165,6 +165,8 @@ def _objective(asked: dict[str, Any]) -> tuple[Training, dict[str, str]]:
         own = OPTIMIZERS[options.optimizer][1]
         space = {"lr": f"{own / 100:g}:{own * 10:g}", **space}
     unit = "steps" if "steps" in asked else "epochs"
+    if "checks" in asked and unit == "epochs":
+        raise ValueError("--checks parts trials of so many --steps; of --epochs each is validated")
     return Training(options, unit, asked.get("checks", 1), asked.get("cut_off", 3.0)), space
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastconv.cli.common import json_option, print_json, set_threads, table
+from fastconv.cli.common import json_option, print_json, set_threads, table, usage_errors
 from fastconv.cli.names import NamesAndMore
 
 _SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -32,14 +32,16 @@ def info(as_json: bool) -> None:
 @click.option(
     "--dataset", type=click.Choice(list(_SHAPES)), default="mnist", show_default=True, help="For NAME: whose images."
 )
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="For --plan: images per step.")
+@click.option("--batch", type=click.IntRange(1), show_default="64", help="For --plan: images per step.")
 @json_option
-def models(name: str | None, plan: bool, dataset: str, batch: int, as_json: bool) -> None:
+def models(name: str | None, plan: bool, dataset: str, batch: int | None, as_json: bool) -> None:
     """List the nets of the zoo with their sizes, or show the layers or the plan of one."""
     from fastconv.models import ZOO
 
+    if batch is not None and not plan:
+        raise click.UsageError("--batch is for --plan")
     if name is not None:
-        _show(name, dataset, batch if plan else None, as_json)
+        _show(name, dataset, (batch or 64) if plan else None, as_json)
         return
     if plan:
         raise click.UsageError("--plan needs the NAME of a net")
@@ -73,7 +75,8 @@ def _show(name: str, dataset: str, batch: int | None, as_json: bool) -> None:
     if batch is None:
         print_json({"model": repr(model)}) if as_json else click.echo(repr(model))
         return
-    plan = model.plan((batch, *_SHAPES[dataset]))
+    with usage_errors():
+        plan = model.plan((batch, *_SHAPES[dataset]))
     if as_json:
         print_json({**asdict(plan), "flops": plan.flops, "parameters": plan.parameters, "total": plan.total})
     else:

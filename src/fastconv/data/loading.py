@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import os
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +198,8 @@ def _locate(source: Source, may_download: bool) -> dict[str, Path]:
                 return paths
     raise FileNotFoundError(
         f"{source.title} was not found, looked in:\n{folders.describe(source)}\n"
-        f"expected files (plain or .gz): {', '.join(source.files)}\n{reason}\n"
-        "without a network, use the data set 'digits' (pip install 'fastconv[demo]')"
+        f"  expected files (plain or .gz): {', '.join(source.files)}\n{textwrap.indent(reason, '  ')}\n"
+        "  without a network, use the data set 'digits' (pip install 'fastconv[demo]')"
     ) from cause
 
 

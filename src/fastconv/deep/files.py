@@ -91,9 +91,17 @@ class Paths:
         weights : path-like
         head : path-like, optional
             Beside the weights by default.
+
+        Raises
+        ------
+        ValueError
+            If the head is to lie in another file of the net.
         """
         weights = expand(weights)
-        return cls(weights, expand(head) if head else weights.with_name(weights.name + ".head"))
+        paths = cls(weights, expand(head) if head else weights.with_name(weights.name + ".head"))
+        if os.path.abspath(paths.head) in map(os.path.abspath, (weights, paths.record, paths.draft)):
+            raise ValueError(f"the head's file {paths.head} is another one of the net {weights}: name one apart")
+        return paths
 
     @property
     def record(self) -> Path:

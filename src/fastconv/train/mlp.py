@@ -102,6 +102,11 @@ class MlpTraining:
         """Loss of the last batch."""
         return self._trainer.batch_loss
 
+    @property
+    def hidden(self) -> list[int]:
+        """Units of each hidden layer of the net."""
+        return [layer.out_features for layer in self.model.modules() if isinstance(layer, nn.Linear)][:-1]
+
     def take(self) -> Report:
         """Train on the next batch.
 

@@ -102,6 +102,8 @@ def load_usable(path: PathLike, normalize: str | None = None, image_size: tuple[
     """
     origin = read(path)
     if "options" in origin.about:
+        if image_size is not None:
+            raise ValueError(f"image-size is for an .onnx file that leaves it open; {origin.path} says what it takes")
         return _of_run(origin, normalize)
     if not isinstance(origin.model, OnnxModel):
         raise ValueError(
