@@ -179,14 +179,15 @@ def check_rank(where: str, name: str, a: Array, rank: int | tuple[int, ...]) -> 
         raise ValueError(f"{where}: {name} has an empty dimension, shape {a.shape}; only the batch may be empty")
 
 
-def of_signals(where: str) -> bool:
-    """Return whether a function, of this name, takes signals (N, C, L): inside they are images of one row."""
-    return where.removesuffix("_backward").endswith("1d")
+class OfSignals(str):
+    """The name of a function of signals (N, C, L), which inside are images of one row: errors leave that out."""
+
+    __slots__ = ()
 
 
 def as_given(where: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return a shape as the caller of a function knows it, for an error message: signals without the one row."""
-    return (*shape[:2], shape[3]) if len(shape) == 4 and of_signals(where) else shape
+    return (*shape[:2], shape[3]) if len(shape) == 4 and isinstance(where, OfSignals) else shape
 
 
 def check_shape(where: str, name: str, a: Array, shape: tuple[int, ...]) -> None:
@@ -274,7 +275,7 @@ def check_out(
     layout = is_nhwc(out) if out.ndim == 4 else out.flags.c_contiguous and out.flags.aligned
     if not layout or not out.flags.writeable:
         wanted = "writable and C-contiguous" if out.ndim != 4 else "a writable NCHW view over NHWC memory"
-        if out.ndim == 4 and of_signals(where):
+        if out.ndim == 4 and isinstance(where, OfSignals):
             wanted = "a writable view (N, C, L) over memory (N, L, C)"
         shape, strides = as_given(where, out.shape), as_given(where, out.strides)
         raise ValueError(f"{where}: {name} must be {wanted}, got {_laid(out, strides)} for shape {shape}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastconv._ext import pool
 from fastconv._ext.conv.geometry import Geometry
-from fastconv.functional._check import Array, as_given, check_count, of_signals, pair
+from fastconv.functional._check import Array, OfSignals, as_given, check_count, pair
 from fastconv.graph.operation import flag, short
 
 Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -24,7 +24,7 @@ Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
 def area(where: str, height: int, width: int) -> str:
     """Return a size for an error message; signals have a length alone."""
-    return f"{width}" if of_signals(where) else f"{height}x{width}"
+    return f"{width}" if isinstance(where, OfSignals) else f"{height}x{width}"
 
 
 def _borders(where: str, padding: Any, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]

@@ -9,6 +9,7 @@ from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._algorithm import asked
 from fastconv.functional._check import (
     Array,
+    OfSignals,
     as_contiguous,
     as_image,
     as_nhwc,
@@ -330,7 +331,7 @@ def conv1d(
     >>> conv1d(x, np.array([[[-1.0, 1.0]]]))
     array([[[1., 2., 4.]]])
     """
-    where = "conv1d"
+    where = OfSignals("conv1d")
     dtype = same_dtype(where, {"bias": bias, "coefficients": coefficients}, input=input, weight=weight)
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)
@@ -399,7 +400,7 @@ def conv1d_backward(
     >>> dx.ravel(), dw.ravel(), db
     (array([10., 30., 20.]), array([3., 5.]), array([2.]))
     """
-    where = "conv1d_backward"
+    where = OfSignals("conv1d_backward")
     dtype = same_dtype(where, grad_output=grad_output, input=input, weight=weight)
     check_rank(where, "input", input, 3)
     check_rank(where, "weight", weight, 3)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastconv.functional._check import Array, as_image, check_rank, same_dtype, signal_shape
+from fastconv.functional._check import Array, OfSignals, as_image, check_rank, same_dtype, signal_shape
 from fastconv.functional._geometry import length_1d, signal_window, sliding_windows
 from fastconv.functional._pooling import largest, largest_found_again, mean, mean_backward
 
@@ -49,7 +49,7 @@ def max_pool1d(
     >>> max_pool1d(np.array([[[1.0, 5.0, 2.0, 6.0]]]), 2)
     array([[[5., 6.]]])
     """
-    where = "max_pool1d"
+    where = OfSignals("max_pool1d")
     x = _images(where, input)
     dilations = length_1d(where, "dilation", dilation)
     g = sliding_windows(where, x.shape, *signal_window(where, kernel_size, stride, padding), dilations, ceil_mode)
@@ -96,7 +96,7 @@ def max_pool1d_backward(
     >>> max_pool1d_backward(np.array([[[10.0, 20.0]]]), x, 2)
     array([[[ 0., 10.,  0., 20.]]])
     """
-    where = "max_pool1d_backward"
+    where = OfSignals("max_pool1d_backward")
     x, gy = _images(where, input), _images(where, grad_output, "grad_output")
     dilations = length_1d(where, "dilation", dilation)
     g = sliding_windows(where, x.shape, *signal_window(where, kernel_size, stride, padding), dilations, ceil_mode)
@@ -140,7 +140,7 @@ def avg_pool1d(
     >>> avg_pool1d(np.array([[[1.0, 5.0, 2.0, 6.0]]]), 2)
     array([[[3., 4.]]])
     """
-    where = "avg_pool1d"
+    where = OfSignals("avg_pool1d")
     x = _images(where, input)
     window = signal_window(where, kernel_size, stride, padding)
     g = sliding_windows(where, x.shape, *window, 1, ceil_mode, count_include_pad)
@@ -184,7 +184,7 @@ def avg_pool1d_backward(
     >>> avg_pool1d_backward(np.array([[[2.0, 6.0]]]), (1, 1, 4), 2)
     array([[[1., 1., 3., 3.]]])
     """
-    where = "avg_pool1d_backward"
+    where = OfSignals("avg_pool1d_backward")
     gy, shape = _images(where, grad_output, "grad_output"), signal_shape(where, input_shape)
     window = signal_window(where, kernel_size, stride, padding)
     g = sliding_windows(where, shape, *window, 1, ceil_mode, count_include_pad)

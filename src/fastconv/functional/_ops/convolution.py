@@ -11,7 +11,7 @@ from fastconv._ext.conv.algorithms import choose, instances, kernel
 from fastconv._ext.conv.strips import strips
 from fastconv.functional import linear
 from fastconv.functional._algorithm import NAMES, asked
-from fastconv.functional._check import by_dtype, check_grad, check_rank, check_shape, memory, scratch
+from fastconv.functional._check import OfSignals, by_dtype, check_grad, check_rank, check_shape, memory, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, finish
 from fastconv.functional._geometry import convolution as geometry_of
 from fastconv.functional._geometry import length_1d, padding_1d
@@ -131,7 +131,7 @@ class Convolution(_Products):
 
     @property
     def where(self) -> str:
-        return f"conv{self.dimensions}d"
+        return OfSignals("conv1d") if self.dimensions == 1 else "conv2d"
 
     def infer(self, *inputs: Any) -> tuple[Spec, ...]:
         x, weight, bias = inputs

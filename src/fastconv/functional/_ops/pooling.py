@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv.functional import _pooling, _unpooling
-from fastconv.functional._check import check_rank, memory
+from fastconv.functional._check import OfSignals, check_rank, memory
 from fastconv.functional._epilogue import activate_backward, alone
 from fastconv.functional._geometry import Windows, adaptive_windows, length_1d, signal_window, sliding_windows
 from fastconv.functional._ops._run import describes
@@ -199,7 +199,7 @@ def max_pool1d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    where = "max_pool1d"
+    where = OfSignals("max_pool1d")
     check_rank(where, "input", input, 3)
     kernel, steps, borders = signal_window(where, kernel_size, stride, padding)
     window = (kernel, steps, borders, length_1d(where, "dilation", dilation), flag("max_pool1d: ceil_mode", ceil_mode))
@@ -241,7 +241,7 @@ def avg_pool1d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:  # fmt: skip
-    where = "avg_pool1d"
+    where = OfSignals("avg_pool1d")
     check_rank(where, "input", input, 3)
     window = signal_window(where, kernel_size, stride, padding)
     flags = flag("avg_pool1d: ceil_mode", ceil_mode), flag("avg_pool1d: count_include_pad", count_include_pad)

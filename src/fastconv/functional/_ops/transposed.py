@@ -10,6 +10,7 @@ from fastconv._ext.conv.geometry import Geometry
 from fastconv._ext.conv.input_gradient import pack, packed_bytes
 from fastconv._ext.conv.packing import same_bytes
 from fastconv.functional._check import (
+    OfSignals,
     as_given,
     check_count,
     check_rank,
@@ -87,7 +88,7 @@ class TransposedConvolution(Operation):
 
     @property
     def where(self) -> str:
-        return f"conv_transpose{self.dimensions}d"
+        return OfSignals("conv_transpose1d") if self.dimensions == 1 else "conv_transpose2d"
 
     def reads(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
         return tuple(i for i in (0, 1) if wanted[1 - i])
