@@ -375,6 +375,11 @@ def test_masks_are_written(scenes, run, tmp_path):
     refused = CliRunner().invoke(main, ["predict", str(out), *map(str, names), "--out", str(tmp_path / "seen")])
     assert refused.exit_code == 2
     assert "would both get the mask" in refused.output
+    (tmp_path / "damaged.png").write_bytes(b"none")
+    damaged = ["predict", str(out), str(tmp_path / "damaged.png"), "--out", str(tmp_path / "new")]
+    refused = CliRunner().invoke(main, damaged)
+    assert refused.exit_code == 2
+    assert not (tmp_path / "new").exists()
     refused = CliRunner().invoke(main, ["predict", str(out), str(names[0]), "--out", str(scenes / "images")])
     assert refused.exit_code == 2
     assert "would be written over" in refused.output

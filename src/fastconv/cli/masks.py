@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ _SHOWN = 3  # classes of an image
 
 
 def places(files: Iterable[tuple[Path, bool]], out: Path) -> list[tuple[Path, bool, Path]]:
-    """Return files with the mask each shall get, and make the folder.
+    """Return files with the mask each shall get, in the folder ``out``.
 
     Raises
     ------
@@ -36,14 +36,14 @@ def places(files: Iterable[tuple[Path, bool]], out: Path) -> list[tuple[Path, bo
     for mask in found:
         if mask.resolve() in images:
             raise ValueError(f"{mask} is one of the images and would be written over: give another folder by --out")
-    out.mkdir(parents=True, exist_ok=True)
     return list(found.values())
 
 
 def written(
-    usable: Usable, files: list[tuple[Path, bool, Path]], classes: tuple[str, ...], load: Any, damaged: list[str]
-) -> Iterator[dict[str, Any]]:
-    """Write the mask of each file and yield what it shows; what is damaged goes to a list."""
+    usable: Usable, files: list[tuple[Path, bool, Path]], classes: tuple[str, ...],
+    load: Callable[[Path, bool], np.ndarray | None],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Write the mask of each file and yield what it shows; of what is damaged ``load`` gives None."""
     import numpy as np
 
     from fastconv import data
@@ -53,13 +53,8 @@ def written(
     for start in range(0, len(files), step):
         images, here = [], []
         for path, alone, mask in files[start : start + step]:
-            try:
-                images.append(load(path))
-            except (ValueError, OSError) as error:
-                if alone:
-                    raise
-                damaged.append(str(error))
-            else:
+            if (image := load(path, alone)) is not None:
+                images.append(image)
                 here.append((path, mask))
         if not images:
             continue
@@ -80,6 +75,7 @@ def _save(mask: np.ndarray, path: Path) -> None:
     from fastconv.data import palette
     from fastconv.serialize.files import replacing
 
+    path.parent.mkdir(parents=True, exist_ok=True)  # where there is something to write
     picture = Image.fromarray(mask)
     picture.putpalette(palette().tobytes())  # which makes numbers of grey levels
     with replacing(path) as draft:

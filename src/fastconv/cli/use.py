@@ -231,11 +231,11 @@ def predict(
             return
         if usable.per_pixel:
             where = masks.places(_files(images), out or Path(masks.FOLDER))
-            guesses = list(masks.written(usable, where, classes, _loader(usable, invert), damaged))
+            guesses = list(masks.written(usable, where, classes, _loader(usable, invert, damaged)))
         elif out is not None:
             raise ValueError(f"--out is for masks; {usable.name} has scores for each image")
         else:
-            guesses = list(_guesses(usable, _files(images), classes, top or 2, invert, damaged))
+            guesses = list(_guesses(usable, _files(images), classes, top or 2, _loader(usable, invert, damaged)))
         if not guesses:
             raise ValueError("none of the images can be read: " + "; ".join(damaged[:3]))
     for reason in damaged:
@@ -291,25 +291,18 @@ def _files(images: tuple[str, ...]) -> Iterator[tuple[Path, bool]]:
 
 
 def _guesses(
-    usable: Usable, files: Iterator[tuple[Path, bool]], classes: tuple[str, ...], top: int, invert: bool | None,
-    damaged: list[str],
+    usable: Usable, files: Iterator[tuple[Path, bool]], classes: tuple[str, ...], top: int,
+    load: Callable[[Path, bool], np.ndarray | None],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield what the net makes of each file, some dozen at a time; what is damaged goes to a list."""
+    """Yield what the net makes of each file, some dozen at a time; of what is damaged ``load`` gives None."""
     import numpy as np
 
     from fastconv import functional as F
 
-    load = _loader(usable, invert)
     while batch := list(itertools.islice(files, _AT_A_TIME)):
         pictures, names = [], []
         for path, alone in batch:
-            try:
-                image = load(path)
-            except (ValueError, OSError) as error:
-                if alone:
-                    raise
-                damaged.append(str(error))
-            else:
+            if (image := load(path, alone)) is not None:
                 pictures.append(image)
                 names.append(path)
         if not pictures:
@@ -323,12 +316,22 @@ def _guesses(
             }  # fmt: skip
 
 
-def _loader(usable: Usable, invert: bool | None) -> Callable[[Path], np.ndarray]:
-    """Return a function that reads an image as a net takes it."""
+def _loader(usable: Usable, invert: bool | None, damaged: list[str]) -> Callable[[Path, bool], np.ndarray | None]:
+    """Return a function that reads an image as a net takes it; of one not named ``alone`` damage is noted, and None."""
     from fastconv import data
 
     how: Any = invert if invert is not None else "auto" if usable.light_on_dark else False
-    return partial(data.load_image, shape=usable.shape, invert=how, levels=usable.levels, resize=usable.resize)
+
+    def load(path: Path, alone: bool) -> np.ndarray | None:
+        try:
+            return data.load_image(path, usable.shape, invert=how, levels=usable.levels, resize=usable.resize)
+        except (ValueError, OSError) as error:
+            if alone:
+                raise
+            damaged.append(str(error))
+            return None
+
+    return load
 
 
 def _pairs(guesses: list[dict[str, Any]]) -> list[tuple[str, ...]]:
