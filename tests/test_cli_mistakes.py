@@ -75,6 +75,7 @@ def stage(tmp_path_factory):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save("image.png")
         Path("text.txt").write_text("hello\n")
         Path("empty").write_text("")
+        Path("table.csv").write_text("a,b,kind\n1,2,x\n3,4,y\n")
         Path("damaged.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      xx")
         Path("damaged.onnx").write_bytes(b"onnx")
         Path("folder").mkdir()
@@ -187,6 +188,8 @@ def test_a_group_alone_tells_what_it_has(group):
         ("deep train --in-memory --durability step --dataset digits", "--durability step is for a net"),
         ("deep train --in-memory --memory-limit 1G --dataset digits", "--memory-limit is for a net that is streamed"),
         ("deep train --save-every 3 --dataset digits", "--save-every is for --in-memory"),
+        ("deep train --weights text.txt --dataset digits", "text.txt is there and of no deep net"),
+        ("eval runs/one --dataset table.csv", "linear takes images, and table.csv is a table"),
         ("deep train --steps 1 --epochs 1 --dataset digits", "two lengths of one run"),
         ("deep init --weights new.bin --head new.bin --dataset digits", "the head's file new.bin is another"),
         ("deep train --weights new.bin --head new.bin.json --dataset digits", "another one of the net new.bin"),

@@ -383,6 +383,9 @@ def _opened(
 
     paths, out, run = files.paths, files.out, files.run
     new = not paths.record.exists() and (not resume or run is not None)
+    for path in (paths.weights, paths.head) if new else ():
+        if path.exists():
+            raise ValueError(f"{path} is there and of no deep net (no {paths.record.name}): name another file")
     record = _new(images, given) if new else Record.read(paths.record)
     for option in ("width", "layers", "alpha", "activation"):
         if given[option] is not None and given[option] != getattr(record, option):

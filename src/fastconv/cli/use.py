@@ -145,6 +145,8 @@ def _tested_on(usable: Usable, dataset: str | None) -> Dataset:
         if not usable.options:
             raise ValueError(f"{usable.name} does not say what it learned: name a data set or a folder by --dataset")
         return dataset_of(Options.of(usable.options))
+    if data.is_table(dataset):
+        raise ValueError(f"{usable.name} takes images, and {dataset} is a table")
     if data.resolve(dataset) in DEFAULTS:
         found = data.load(dataset)
     else:
