@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastconv import config
+from fastconv import config, nn, serialize
 from fastconv.cli import main
 
 pytest.importorskip("optuna", reason="fastconv[search] is not installed")
@@ -582,6 +582,24 @@ def test_trials_train_and_keep_their_runs(tmp_path):
     assert record.config["options"] == {**record.config["options"], **row["params"], "epochs": 2}
     assert record.config["search"] == {"trial": 2, "stage": 1, "budget": 2, "unit": "epochs"}
     assert load_run(tmp_path / "out" / "trial-0002").model is not None
+
+
+def test_a_search_begins_with_the_weights_and_the_normalisation_that_options_name(tmp_path):
+    """A rate of next to nothing leaves them."""
+    source = tmp_path / "weights.safetensors"
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model[1].bias.data[...] = range(10)  # what no seed draws
+    before = model.state_dict()
+    serialize.save(model, source)
+    options = fill("digits", model="linear", pretrained=source, normalize="zero-to-one", epochs=1)
+    search(options, {"lr": 1e-30}, trials=1, out=tmp_path / "out")
+    run = load_run(tmp_path / "out" / "trial-0001")
+    assert all(np.array_equal(a, before[name]) for name, a in run.model.state_dict().items())
+    scale = read_record(tmp_path / "out" / "trial-0001").config["standardizer"]
+    assert scale == {"mean": [[[0.0]]], "deviation": [[[16.0]]]}
+    with pytest.raises(ValueError, match="lenet5 needs images of at least 28×28"):
+        search(fill("digits", model="lenet5"), {"lr": 0.1}, trials=1, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_trials_give_what_training_alone_gives():

@@ -72,7 +72,7 @@ def _complain(text: str) -> None:
 def _refuse_empty(args: Sequence[str]) -> None:
     """Raise UsageError for an argument that is empty: it would be taken for one not given, or for this folder."""
     for before, arg in zip(("", *args), args, strict=False):
-        if not arg or (arg.startswith("--") and arg.endswith("=")):
+        if not arg or (arg.startswith("--") and arg.find("=") == len(arg) - 1):
             name = arg[:-1] or (before if before.startswith("-") and "=" not in before else "an argument")
             raise click.UsageError(f"{name} is empty: is a variable of the shell not set?")
 
