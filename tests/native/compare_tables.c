@@ -98,7 +98,7 @@ static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const
     fc_winograd_products products = {.a = v, .a_plane = TILES * CV, .a_row = CV, .a_depth = 1, .b = w,
                                      .b_plane = C * KV, .b_panel = ops->nr, .b_depth = KV, .nr = ops->nr, .c = m,
                                      .c_plane = TILES * KV, .c_row = KV, .planes = VALUES, .rows = TILES, .lanes = KV,
-                                     .depth = C, .block = 3};
+                                     .depth = C, .block = 3, .a_bytes = TILES * CV * size, .b_bytes = C * KV * size};
     ops->winograd_products(&products);
     fc_winograd results = {.x = out, .x_row = COLS * K, .x_col = K, .h = ROWS, .w = COLS, .side = 7 - taps,
                            .rows = 2, .cols = 5, .tiles = TILES, .channels = K, .v = m, .v_plane = TILES * KV,
@@ -115,10 +115,21 @@ static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const
                                       .depth = TILES, .block = 4};
     ops->winograd_products(&products);
     ops->winograd_filter_gradient(m, C * KV, out, C * KV, C * KV, taps);
+    const void *sums = out;
     out += taps * taps * C * KV * size;
+    memcpy(out, g, K * taps * taps * C * size);
+    ops->accumulate_turned(sums, KV, taps * taps * C, K, out, taps * taps * C);
+    out += K * taps * taps * C * size;
     const fc_pack behind = {.w = w, .lane_pitch = C * taps * taps, .c_pitch = taps * taps, .nr = ops->nr};
     ops->winograd_filters(w, C * KV, out, C * KV, C * KV, &behind, taps);
-    return out + VALUES * C * KV * size;
+    out += VALUES * C * KV * size;
+    ptrdiff_t turned[25]; /* of filters whose channels are lanes */
+    for (int t = 0; t < taps * taps; t++)
+        turned[t] = taps * taps - 1 - t;
+    const fc_pack pack = {.w = w, .lane_pitch = taps * taps, .c_pitch = K * taps * taps, .taps = turned,
+                          .ntaps = taps * taps, .nc = C, .lanes = K, .nr = KV, .panels = out};
+    ops->pack(&pack);
+    return out + taps * taps * C * KV * size;
 }
 
 /* Results of all kernels, one after the other; returns the bytes written. */

@@ -227,6 +227,8 @@ cdef extern from "kernels.h" nogil:
         bint more
         const void *ahead[2]
         Py_ssize_t ahead_bytes[2]
+        Py_ssize_t a_bytes
+        Py_ssize_t b_bytes
 
     ctypedef struct fc_sgd:
         void *param

@@ -192,6 +192,7 @@ typedef struct fc_winograd_products {
     int more;
     const void *ahead[2];              /* what will be needed behind the products, fetched meanwhile; any address */
     ptrdiff_t ahead_bytes[2];          /* so much of it, or 0 */
+    ptrdiff_t a_bytes, b_bytes;        /* of a plane, fetched while the one before it is multiplied; 0: they are near */
 } fc_winograd_products;
 
 /* One optimiser step: param and the state are IN OUT, elementwise with grad; an absent state is NULL. */

@@ -71,16 +71,50 @@ static void FC(pack_tap)(const fc_pack *a, const T *w, ptrdiff_t n, ptrdiff_t nc
     }
 }
 
+/* Whether the taps of a lane lie side by side, the last one first, and those of the next lane behind them */
+FC_INLINE int FC(turned_run)(const fc_pack *a)
+{
+    for (ptrdiff_t t = 0; t < a->ntaps; t++)
+        if (a->taps[t] != a->ntaps - 1 - t)
+            return 0;
+    return a->lane_pitch == a->ntaps && a->ntaps >= 4;
+}
+
+/* n lanes of such taps, of nc channels: taps change places with lanes, four at a time, some of the last four twice */
+static void FC(pack_turned)(const fc_pack *a, const T *w, ptrdiff_t n, T *out)
+{
+    const ptrdiff_t nr = a->nr, ntaps = a->ntaps;
+    for (ptrdiff_t c = 0; c < a->nc; c++)
+        for (ptrdiff_t k = 0; k < nr; k += LANES) {
+            const ptrdiff_t part = nr - k < LANES ? nr - k : 0, lanes = n - k < LANES ? n - k : LANES;
+            const T *from = w + c * a->c_pitch + k * ntaps;
+            for (ptrdiff_t begin = 0; begin < ntaps; begin += 4) {
+                const ptrdiff_t e = begin + 4 < ntaps ? begin : ntaps - 4;
+                VEC quads[4] = {V(set1)(0), V(set1)(0), V(set1)(0), V(set1)(0)};
+                if (lanes == LANES)
+                    V(load_quads)(from + e, ntaps, quads, LANES);
+                else if (lanes > 0)
+                    V(load_quads)(from + e, ntaps, quads, lanes);
+                for (int j = 0; j < 4; j++)
+                    FC(put)(out + ((ntaps - 1 - e - j) * a->nc + c) * nr + k, quads[j], part);
+            }
+        }
+}
+
 static void FC(pack)(const fc_pack *a)
 {
     const ptrdiff_t nr = a->nr, few = 16;
-    const int runs = FC(one_run)(a);
+    const int runs = FC(one_run)(a), turned = FC(turned_run)(a);
     T *panel = a->panels;
     for (ptrdiff_t k = 0; k < a->lanes; k += nr, panel += a->ntaps * a->nc * nr) {
         const T *w = (const T *)a->w + k * a->lane_pitch;
         const ptrdiff_t n = a->lanes - k < nr ? a->lanes - k : nr;
         if (runs) {
             FC(pack_runs)(a, w, n, panel);
+            continue;
+        }
+        if (turned) {
+            FC(pack_turned)(a, w, n, panel);
             continue;
         }
         /* a few channels at a time, so that what the taps of a lane share stays in L1 */

@@ -62,22 +62,31 @@ static void FC(column_sums)(const void *x, const ptrdiff_t *first, ptrdiff_t sha
         FC(column_sum)((const T *)x + first[0] * c, first[1] - first[0], c, (T *)sums + s * c);
 }
 
-/* y[j * y_pitch + i] += x[i * x_pitch + j], i < m, j < n */
+/* y[j * y_pitch + i] += x[i * x_pitch + j], i < m, j < n. A cache line of each row of y is used up before the next, which
+ * is fetched meanwhile: so many rows are too many for hardware to foresee, and may share few sets of the cache. */
 static void FC(accumulate_turned)(const void *x, ptrdiff_t x_pitch, ptrdiff_t m, ptrdiff_t n, void *y,
                                   ptrdiff_t y_pitch)
 {
-    ptrdiff_t i = 0;
-    for (; i + 4 <= m; i += 4) /* four rows of x are four neighbours in a row of y */
+    enum { LINE = 64 / sizeof(T) };
+    const ptrdiff_t quads_end = m / 4 * 4;
+    ptrdiff_t i = 0, end = LINE - (ptrdiff_t)((uintptr_t)y % 64 / sizeof(T)); /* where y's second line begins */
+    for (end = (end + 3) / 4 * 4; i < quads_end; i = end, end += LINE) {
+        end = end < quads_end ? end : quads_end;
         for (ptrdiff_t j = 0; j < n; j += LANES) {
-            const T *p = (const T *)x + i * x_pitch + j;
-            T *q = (T *)y + j * y_pitch + i;
-            const ptrdiff_t part = n - j < LANES ? n - j : 0;
-            VEC quads[4];
-            V(load_quads)(q, y_pitch, quads, part ? part : LANES);
-            for (int v = 0; v < 4; v++)
-                quads[v] = V(add)(quads[v], FC(get)(p + v * x_pitch, part));
-            V(store_quads)(q, y_pitch, quads, part ? part : LANES, 4);
+            const ptrdiff_t part = n - j < LANES ? n - j : 0, rows = part ? part : LANES;
+            T *q = (T *)y + j * y_pitch;
+            for (ptrdiff_t row = 0; row < rows; row++)
+                FC_PREFETCH_FAR(q + row * y_pitch + i + 2 * LINE);
+            for (ptrdiff_t k = i; k < end; k += 4) { /* four rows of x are four neighbours in a row of y */
+                const T *p = (const T *)x + k * x_pitch + j;
+                VEC quads[4];
+                V(load_quads)(q + k, y_pitch, quads, rows);
+                for (int v = 0; v < 4; v++)
+                    quads[v] = V(add)(quads[v], FC(get)(p + v * x_pitch, part));
+                V(store_quads)(q + k, y_pitch, quads, rows, 4);
+            }
         }
+    }
     for (; i < m; i++)
         for (ptrdiff_t j = 0; j < n; j++)
             ((T *)y)[j * y_pitch + i] += ((const T *)x)[i * x_pitch + j];

@@ -1,11 +1,18 @@
 /* Products of Winograd's values over T and the vector vocabulary: one product of matrices a plane, in register tiles.
  */
 
+/* What will be needed later: `each` bytes of it are fetched with every chain, for a core waits where it asks for too many
+ * at once. */
+typedef struct FC(ahead) {
+    const char *at, *until;
+    ptrdiff_t each;
+} FC(ahead);
+
 /* Tiles of one plane, `times` of them one below the other: mr rows, nv vectors of lanes, depth in blocks. Each block
  * is a chain of its own, from zero on, added to the sum of those before. a's rows (across) or a's depth lie side by
  * side. */
 FC_INLINE void FC(winograd_tile)(const fc_winograd_products *s, const T *a, const T *b, T *c, ptrdiff_t depth,
-                                 ptrdiff_t times, const int across, const int mr, const int nv)
+                                 ptrdiff_t times, FC(ahead) *ahead, const int across, const int mr, const int nv)
 {
     const ptrdiff_t a_step = across ? s->a_depth : 1, a_row = across ? 1 : s->a_row, b_depth = s->b_depth;
     const ptrdiff_t c_row = s->c_row, block = s->block;
@@ -13,6 +20,8 @@ FC_INLINE void FC(winograd_tile)(const fc_winograd_products *s, const T *a, cons
         const T *x_at = a, *w_at = b;
         int more = s->more;
         for (ptrdiff_t left = depth; left > 0; left -= block, more = 1) {
+            for (ahead->until += ahead->each; ahead->at < ahead->until; ahead->at += 64)
+                FC_PREFETCH_FAR(ahead->at);
             VEC acc[FC_HIGHEST][FC_NV];
             for (int i = 0; i < mr; i++)
                 for (int v = 0; v < nv; v++)
@@ -44,19 +53,20 @@ FC_INLINE void FC(winograd_tile)(const fc_winograd_products *s, const T *a, cons
 }
 
 typedef void FC(winograd_tile_of)(const fc_winograd_products *s, const T *a, const T *b, T *c, ptrdiff_t depth,
-                                  ptrdiff_t times);
+                                  ptrdiff_t times, FC(ahead) *ahead);
 #define FC_TILE(M, NV)                                                                                               \
     static FC_NOINLINE void FC(winograd_tile_##M##_##NV)(const fc_winograd_products *s, const T *a, const T *b, T *c,\
-                                                         ptrdiff_t depth, ptrdiff_t times)                           \
+                                                         ptrdiff_t depth, ptrdiff_t times, FC(ahead) *ahead)         \
     {                                                                                                                \
         if (M <= FC_HEIGHT(NV))                                                                                      \
-            FC(winograd_tile)(s, a, b, c, depth, times, 0, M, NV);                                                    \
+            FC(winograd_tile)(s, a, b, c, depth, times, ahead, 0, M, NV);                                             \
     }                                                                                                                \
     static FC_NOINLINE void FC(winograd_across_##M##_##NV)(const fc_winograd_products *s, const T *a, const T *b,    \
-                                                           T *c, ptrdiff_t depth, ptrdiff_t times)                   \
+                                                           T *c, ptrdiff_t depth, ptrdiff_t times,                   \
+                                                           FC(ahead) *ahead)                                         \
     {                                                                                                                \
         if (M <= FC_HEIGHT(NV))                                                                                      \
-            FC(winograd_tile)(s, a, b, c, depth, times, 1, M, NV);                                                    \
+            FC(winograd_tile)(s, a, b, c, depth, times, ahead, 1, M, NV);                                             \
     }
 #define FC_TILES(NV) FC_EACH_HEIGHT(FC_TILE, NV)
 FC_EACH_NV(FC_TILES)
@@ -72,19 +82,6 @@ static FC(winograd_tile_of) *const FC(winograd_tiles)[2][FC_NV][FC_HIGHEST] = {
 #undef FC_TILE
 };
 #undef FC_TILES
-
-/* What will be needed behind the products, and how much of it is fetched each time */
-typedef struct FC(ahead) {
-    const char *at, *end;
-    ptrdiff_t step;
-} FC(ahead);
-
-FC_INLINE void FC(fetch_ahead)(FC(ahead) *f)
-{
-    const char *stop = f->end - f->at < f->step ? f->end : f->at + f->step;
-    for (; f->at < stop; f->at += 64)
-        FC_PREFETCH_FAR(f->at);
-}
 
 /* How some rows are cut into tiles of nearly equal heights: `higher` of mr + 1 rows, then `times` of mr */
 typedef struct FC(cut) {
@@ -104,7 +101,9 @@ typedef struct FC(pieces) {
     ptrdiff_t depth, panels;
     FC(cut) whole[2], rest[2]; /* of all rows at a time and of the last ones; by whole panels and the last one */
     ptrdiff_t nv[2];
-    FC(ahead) ahead[2];
+    ptrdiff_t chains;          /* of a plane: those of all its tiles */
+    FC(ahead) ahead;
+    const char *ends, *next, *next_ends; /* of what is fetched ahead, and the range behind it */
 } FC(pieces);
 
 enum { FC(ROWS) = 48, FC(LANES_AT_ONCE) = 256 / sizeof(T), FC(DEPTH) = 128 };
@@ -120,14 +119,36 @@ FC_INLINE FC(pieces) FC(pieces_of)(const fc_winograd_products *s)
         p.whole[i] = FC(cut_of)(FC(ROWS), p.nv[i]);
         p.rest[i] = FC(cut_of)(s->rows % FC(ROWS), p.nv[i]);
     }
-    const ptrdiff_t calls = s->planes * ((s->lanes + s->nr - 1) / s->nr) * ((s->rows + FC(ROWS) - 1) / FC(ROWS)) *
-                            ((s->depth + p.depth - 1) / p.depth);
-    for (int i = 0; i < 2; i++) {
-        p.ahead[i].at = s->ahead[i];
-        p.ahead[i].end = p.ahead[i].at + s->ahead_bytes[i];
-        p.ahead[i].step = calls ? (s->ahead_bytes[i] / 64 / calls + 1) * 64 : 0;
+    p.chains = 0;
+    for (int i = 0; i < 2; i++) { /* panels but the last, the last one */
+        const ptrdiff_t panels = i ? 1 : (s->lanes + s->nr - 1) / s->nr - 1;
+        const ptrdiff_t tiles = s->rows / FC(ROWS) * (p.whole[i].higher + p.whole[i].times) + p.rest[i].higher +
+                                p.rest[i].times;
+        p.chains += panels * tiles * ((s->depth + s->block - 1) / s->block);
     }
     return p;
+}
+
+/* Fetch two ranges from now on, in the course of so many chains */
+FC_INLINE void FC(fetch)(FC(pieces) *p, const void *first, ptrdiff_t first_bytes, const void *second,
+                         ptrdiff_t second_bytes, ptrdiff_t chains)
+{
+    p->ahead.at = p->ahead.until = (const char *)first;
+    p->ends = p->ahead.at + first_bytes;
+    p->next = (const char *)second;
+    p->next_ends = p->next + second_bytes;
+    p->ahead.each = chains ? (first_bytes + second_bytes + chains - 1) / chains : 0;
+}
+
+/* Where a range is fetched, go on with the one behind it */
+FC_INLINE void FC(fetch_on)(FC(pieces) *p)
+{
+    if (p->ahead.at < p->ends)
+        return;
+    p->ahead.at = p->ahead.until = p->next;
+    p->ends = p->next = p->next_ends;
+    if (p->ahead.at >= p->ends)
+        p->ahead.each = 0;
 }
 
 /* One plane */
@@ -150,14 +171,13 @@ FC_INLINE void FC(winograd_plane)(fc_winograd_products *s, FC(pieces) *p, const 
                     FC(winograd_tile_of) *const *high = tiles[p->nv[last] - 1] + cut.mr;
                     const T *from = a + r * s->a_row + d * s->a_depth;
                     T *to = c + r * s->c_row + k;
-                    FC(fetch_ahead)(&p->ahead[0]);
-                    FC(fetch_ahead)(&p->ahead[1]);
+                    FC(fetch_on)(p);
                     if (cut.higher) {
-                        (*high)(s, from, panel, to, depth, cut.higher);
+                        (*high)(s, from, panel, to, depth, cut.higher, &p->ahead);
                         from += cut.higher * (cut.mr + 1) * s->a_row;
                         to += cut.higher * (cut.mr + 1) * s->c_row;
                     }
-                    high[-1](s, from, panel, to, depth, cut.times);
+                    high[-1](s, from, panel, to, depth, cut.times, &p->ahead);
                 }
             }
         }
@@ -169,7 +189,16 @@ static void FC(winograd_products)(const fc_winograd_products *given)
 {
     fc_winograd_products s = *given;
     FC(pieces) p = FC(pieces_of)(&s);
-    for (ptrdiff_t e = 0; e < s.planes; e++)
-        FC(winograd_plane)(&s, &p, (const T *)s.a + e * s.a_plane, (const T *)s.b + e * s.b_plane,
-                           (T *)s.c + e * s.c_plane);
+    const int far = s.a_bytes || s.b_bytes;
+    const ptrdiff_t sooner = p.chains - p.chains / 4; /* than the next plane begins */
+    if (!far)
+        FC(fetch)(&p, s.ahead[0], s.ahead_bytes[0], s.ahead[1], s.ahead_bytes[1], s.planes * p.chains);
+    for (ptrdiff_t e = 0; e < s.planes; e++) {
+        const T *a = (const T *)s.a + e * s.a_plane, *b = (const T *)s.b + e * s.b_plane;
+        if (far && e + 1 < s.planes)
+            FC(fetch)(&p, a + s.a_plane, s.a_bytes, b + s.b_plane, s.b_bytes, sooner);
+        else if (far)
+            FC(fetch)(&p, s.ahead[0], s.ahead_bytes[0], s.ahead[1], s.ahead_bytes[1], p.chains);
+        FC(winograd_plane)(&s, &p, a, b, (T *)s.c + e * s.c_plane);
+    }
 }

@@ -29,8 +29,9 @@ ctypedef fused real:
 
 cdef enum:              # of no influence on any bit
     LANES = 64          # filters whose sums are in a core's cache beside a block of tiles
+    FEW_LANES = 32      # the same where all tiles meet them
     LAID_OUT = 32       # channels of filters that are laid out at a time, on their way to values
-    DEPTH = 96          # channels of filters whose values are in the cache, where all tiles meet them
+    DEPTH = 128         # channels of filters whose values are in the cache, where all tiles meet them
     AHEAD = 1 << 18     # bytes of pixels, at most, that are fetched while products are computed
 
 
@@ -68,7 +69,9 @@ cdef struct Convolution:
     const char *panels           # values of all filters, `panel` elements each
     Py_ssize_t u_plane, panel
     bint resident                # all tiles' values are made first, and meet the filters a group at a time
-    Py_ssize_t block             # else so many tiles at a time meet all filters
+    Py_ssize_t depth             # channels whose values lie side by side, `v_panel` bytes before those behind them
+    Py_ssize_t v_panel
+    Py_ssize_t block             # tiles whose values are made at a time; unless resident they meet all filters
     int threads
     Py_ssize_t laid_out, u, v, m   # bytes a thread has, of filters on their way, their values, tiles' values and sums
 
@@ -89,27 +92,31 @@ cdef Convolution between(const fc_ops *table, int taps, Py_ssize_t n, Py_ssize_t
 
 cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
     """Choose blocks and book scratch memory."""
-    cdef Py_ssize_t size = a.table.size, panels = ceil_div(a.k, a.nr), blocks
-    a.group = min(max(1, LANES // a.nr), panels) * a.nr
+    cdef Py_ssize_t size = a.table.size, panels = ceil_div(a.k, a.nr), blocks, in_panel
     a.resident = a.tiles < a.k
-    a.source.v_tile = up_to(a.c, a.table.lanes)
+    a.group = min(max(1, (FEW_LANES if a.resident else LANES) // a.nr), panels) * a.nr
+    a.depth = a.c
     a.u = 0
+    blocks = up_to(ceil_div(a.tiles, BLOCK), a.threads)
+    a.block = ceil_div(a.tiles, blocks)
+    in_panel = a.tiles
     if a.resident:
         a.group = min(a.group, max(1, panels // a.threads) * a.nr)
-        a.block = a.tiles
-        a.u_plane = plane_pitch(min(<Py_ssize_t>DEPTH, a.c) * a.nr, size)
+        a.depth = min(<Py_ssize_t>DEPTH, a.c)
+        a.u_plane = plane_pitch(a.depth * a.nr, size)
         a.panel = VALUES * a.u_plane
         a.u = aligned(a.group // a.nr * a.panel * size)
         book(s, PANELS, a.threads * a.u)
     else:
-        blocks = up_to(ceil_div(a.tiles, BLOCK), a.threads)
-        a.block = up_to(ceil_div(a.tiles, blocks), 6)
-        book(s, PANELS, ceil_div(a.k, a.nr) * a.panel * size)
-    a.source.v_plane = plane_pitch(a.block * a.source.v_tile, size)
+        in_panel = a.block = up_to(a.block, 6)
+        book(s, PANELS, panels * a.panel * size)
+    a.source.v_tile = up_to(a.depth, a.table.lanes)
+    a.source.v_plane = plane_pitch(in_panel * a.source.v_tile, size)
+    a.v_panel = VALUES * a.source.v_plane * size
     a.result.v_tile = a.group
-    a.result.v_plane = plane_pitch(a.block * a.group, size)
+    a.result.v_plane = plane_pitch(in_panel * a.group, size)
     a.laid_out = aligned(a.taps * a.taps * LAID_OUT * a.nr * size)
-    a.v = aligned(VALUES * a.source.v_plane * size)
+    a.v = aligned(ceil_div(a.c, a.depth) * a.v_panel)
     a.m = aligned(VALUES * a.result.v_plane * size)
     book(s, TAPS, a.taps * a.taps * sizeof(Py_ssize_t))
     book(s, ZEROS, FC_RUN_COLUMNS * a.c * size)
@@ -159,8 +166,14 @@ cdef void some_filters(const Convolution *a, Py_ssize_t panel, Py_ssize_t first,
 cdef void values(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, char *v) noexcept nogil:
     """Take some tiles to their values."""
     cdef fc_winograd read = a.source
+    cdef Py_ssize_t c = 0
     read.first, read.tiles, read.v = first, tiles, v
-    a.table.winograd_input(&read)
+    while c < a.c:
+        read.channels = min(a.depth, a.c - c)
+        a.table.winograd_input(&read)
+        read.x = <char *>read.x + a.depth * a.table.size
+        read.v = <char *>read.v + a.v_panel
+        c += a.depth
 
 
 cdef inline const char *reached(const fc_winograd *a, Py_ssize_t end, Py_ssize_t overlap,
@@ -176,7 +189,7 @@ cdef inline const char *reached(const fc_winograd *a, Py_ssize_t end, Py_ssize_t
 
 cdef void fetch_nothing(fc_winograd_products *s) noexcept nogil:
     s.ahead[0] = s.ahead[1] = NULL
-    s.ahead_bytes[0] = s.ahead_bytes[1] = 0
+    s.ahead_bytes[0] = s.ahead_bytes[1] = s.a_bytes = s.b_bytes = 0
 
 
 cdef void fetch_pixels(fc_winograd_products *s, int which, const fc_winograd *a, Py_ssize_t first, Py_ssize_t end,
@@ -194,7 +207,7 @@ cdef void multiply(const Convolution *a, const char *v, Py_ssize_t first, Py_ssi
     """Multiply the values of some tiles and filters, and sum over some channels.
 
     Where ``first`` is a tile, not -1, the memory of the results from there on is fetched meanwhile, and the pixels of
-    the block of tiles behind.
+    the block of tiles behind. Values of all tiles are too many for a core's cache: each plane's are fetched.
     """
     cdef fc_winograd_products s
     cdef Py_ssize_t room = AHEAD, behind = first + tiles
@@ -202,6 +215,8 @@ cdef void multiply(const Convolution *a, const char *v, Py_ssize_t first, Py_ssi
     if first >= 0:
         fetch_pixels(&s, 0, &a.result, first, behind, 0, a.table.size, &room)
         fetch_pixels(&s, 1, &a.source, behind, min(a.tiles, behind + tiles), a.taps - 1, a.table.size, &room)
+    if a.resident:
+        s.a_bytes = tiles * a.source.v_tile * a.table.size
     s.a, s.a_plane, s.a_row, s.a_depth = v, a.source.v_plane, a.source.v_tile, 1
     s.b, s.b_plane, s.b_panel, s.b_depth, s.nr = u, a.u_plane, a.panel, a.nr, a.nr
     s.c, s.c_plane, s.c_row = m, a.result.v_plane, a.result.v_tile
@@ -245,10 +260,10 @@ cdef void group_of_filters(const Convolution *a, Py_ssize_t group, const char *v
     """Let a group of filters meet all tiles, some channels at a time."""
     cdef Py_ssize_t k = group * a.group, lanes = min(a.group, a.k - k), c = 0, depth, panel, size = a.table.size
     while c < a.c:
-        depth = min(<Py_ssize_t>DEPTH, a.c - c)
+        depth = min(a.depth, a.c - c)
         for panel in range(ceil_div(lanes, a.nr)):
             filters(a, k // a.nr + panel, c, depth, laid_out, u + panel * a.panel * size)
-        multiply(a, v + c * size, -1, a.tiles, u, depth, c > 0, lanes, m)
+        multiply(a, v + c // a.depth * a.v_panel, -1, a.tiles, u, depth, c > 0, lanes, m)
         c += depth
     results(a, 0, a.tiles, k, lanes, m)
 
@@ -263,10 +278,10 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
     a.source.zeros = get(s, ZEROS)
     memset(get(s, ZEROS), 0, FC_RUN_COLUMNS * a.c * size)
     if a.resident:
-        for task in prange(ceil_div(a.tiles, BLOCK), schedule='static', num_threads=a.threads):
-            values(a, task * BLOCK, min(<Py_ssize_t>BLOCK, a.tiles - task * BLOCK),
-                   v + task * BLOCK * a.source.v_tile * size)
-        for task in prange(ceil_div(a.k, a.group), schedule='static', num_threads=a.threads):
+        for task in prange(ceil_div(a.tiles, a.block), schedule='static', num_threads=a.threads):
+            values(a, task * a.block, min(a.block, a.tiles - task * a.block),
+                   v + task * a.block * a.source.v_tile * size)
+        for task in prange(ceil_div(a.k, a.group), schedule='dynamic', num_threads=a.threads):
             group_of_filters(a, task, v, laid_out + threadid() * a.laid_out, u + threadid() * a.u,
                              m + threadid() * a.m)
         return

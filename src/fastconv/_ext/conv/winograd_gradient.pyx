@@ -34,6 +34,7 @@ cdef enum:
     LANES = 64          # filters of them
     AHEAD = 1 << 19     # bytes of pixels, at most, that are fetched while products are computed
     FEW = 2             # where values of all tiles are so many times as many as sums at most, they are kept
+    FEW_NARROW = 8      # the same where panels are narrower than LANES: sums and values are read more often
 
 
 cdef struct WeightGradient:
@@ -63,7 +64,7 @@ cdef void plan(WeightGradient *a, Scratch *s) noexcept nogil:
     cdef Py_ssize_t size = a.table.size, vector = a.table.lanes, chains
     a.nr = panel_lanes(a.table, a.k)
     a.shards = count_shards(a.tiles, a.c * a.k)
-    a.resident = a.tiles * (a.c + a.k) <= FEW * a.c * a.k
+    a.resident = a.tiles * (a.c + a.k) <= (FEW if a.nr >= LANES else FEW_NARROW) * a.c * a.k
     if a.resident:
         a.rows = min(a.c, up_to(ceil_div(a.c, ceil_div(a.c, ROWS)), vector))
         a.lanes = min(a.k, max(1, LANES // a.nr) * a.nr)
@@ -151,9 +152,9 @@ cdef void sum_shard(const WeightGradient *a, Py_ssize_t shard, char *values, cha
 
 cdef void shared_values(const WeightGradient *a, Py_ssize_t first, Py_ssize_t tiles, char *values) noexcept nogil:
     """Take some tiles to their values: threads share them."""
-    cdef Py_ssize_t task
-    for task in prange(ceil_div(tiles, BLOCK), schedule='static', num_threads=a.threads):
-        tile_values(a, first + task * BLOCK, min(<Py_ssize_t>BLOCK, tiles - task * BLOCK), task * BLOCK, values)
+    cdef Py_ssize_t block = ceil_div(tiles, up_to(ceil_div(tiles, BLOCK), a.threads)), task
+    for task in prange(ceil_div(tiles, block), schedule='static', num_threads=a.threads):
+        tile_values(a, first + task * block, min(block, tiles - task * block), task * block, values)
 
 
 cdef void part_of_products(const fc_ops *table, const fc_winograd_products *all, Py_ssize_t plane,
@@ -204,6 +205,9 @@ cdef void finish_block(const WeightGradient *a, Py_ssize_t block, const char *va
     for shard in range(a.shards):
         begin = shard_begin(a, shard)
         s.depth = shard_begin(a, shard + 1) - begin
+        s.a_bytes = s.depth * a.x.v_tile * size
+        if a.g.v_tile > a.nr:   # else they lie in a line, and hardware foresees it
+            s.b_bytes = s.depth * a.g.v_tile * size
         s.a = values + i * a.x_panel + begin * a.x.v_tile * size
         s.b = values + a.g_first + j * a.g_panel + begin * a.g.v_tile * size
         s.c = sums + shard * VALUES * a.s_plane * size
@@ -216,7 +220,7 @@ cdef void run(const WeightGradient *a, char *values, char *sums, char *taken, ch
     cdef Py_ssize_t task
     if a.resident:
         shared_values(a, 0, a.tiles, values)
-        for task in prange(ceil_div(a.c, a.rows) * ceil_div(a.k, a.lanes), schedule='static', num_threads=a.threads):
+        for task in prange(ceil_div(a.c, a.rows) * ceil_div(a.k, a.lanes), schedule='dynamic', num_threads=a.threads):
             finish_block(a, task, values, sums + threadid() * a.summed, taken + threadid() * a.taken, grad)
         return
     if a.shared:
