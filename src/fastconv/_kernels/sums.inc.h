@@ -1,33 +1,36 @@
 /* Sums over rows; sums added where they belong. */
 
-/* sum[c] += x[0, c] + x[1, c] + ... in order; x (n, c) contiguous */
+/* nv vectors of the sums over n rows; of the last one `part` lanes where part is not 0 */
+FC_INLINE void FC(column_tile)(const T *x, ptrdiff_t n, ptrdiff_t c, T *sum, ptrdiff_t part, const int nv)
+{
+    VEC acc[8];
+    FC_UNROLL for (int v = 0; v < nv; v++)
+        acc[v] = FC(get)(sum + v * LANES, v == nv - 1 ? part : 0);
+    for (ptrdiff_t i = 0; i < n; i++, x += c)
+        FC_UNROLL for (int v = 0; v < nv; v++)
+            acc[v] = V(add)(acc[v], FC(get)(x + v * LANES, v == nv - 1 ? part : 0));
+    FC_UNROLL for (int v = 0; v < nv; v++)
+        FC(put)(sum + v * LANES, acc[v], v == nv - 1 ? part : 0);
+}
+
+/* sum[c] += x[0, c] + x[1, c] + ... in order; x (n, c) contiguous. As many vectors together as there are, up to eight:
+ * one alone would wait for its own additions. */
 static void FC(column_sum)(const void *x, ptrdiff_t n, ptrdiff_t c, void *sum)
 {
-    T *s = sum;
-    for (ptrdiff_t j = 0; j < c; j += 4 * LANES) {
-        const ptrdiff_t left = c - j;
-        if (left >= 4 * LANES) {
-            VEC acc[4];
-            for (int v = 0; v < 4; v++)
-                acc[v] = V(load)(s + j + v * LANES);
-            for (ptrdiff_t i = 0; i < n; i++)
-                for (int v = 0; v < 4; v++)
-                    acc[v] = V(add)(acc[v], V(load)((const T *)x + i * c + j + v * LANES));
-            for (int v = 0; v < 4; v++)
-                V(store)(s + j + v * LANES, acc[v]);
-        } else
-            for (ptrdiff_t k = j; k < c; k += LANES) {
-                const ptrdiff_t part = c - k < LANES ? c - k : LANES;
-                VEC acc = part < LANES ? V(load_n)(s + k, part) : V(load)(s + k);
-                for (ptrdiff_t i = 0; i < n; i++) {
-                    const T *p = (const T *)x + i * c + k;
-                    acc = V(add)(acc, part < LANES ? V(load_n)(p, part) : V(load)(p));
-                }
-                if (part < LANES)
-                    V(store_n)(s + k, acc, part);
-                else
-                    V(store)(s + k, acc);
-            }
+    for (ptrdiff_t j = 0; j < c; j += 8 * LANES) {
+        const ptrdiff_t left = c - j < 8 * LANES ? c - j : 8 * LANES, part = left % LANES;
+        const T *p = (const T *)x + j;
+        T *s = (T *)sum + j;
+        switch ((left + LANES - 1) / LANES) {
+            case 1: FC(column_tile)(p, n, c, s, part, 1); break;
+            case 2: FC(column_tile)(p, n, c, s, part, 2); break;
+            case 3: FC(column_tile)(p, n, c, s, part, 3); break;
+            case 4: FC(column_tile)(p, n, c, s, part, 4); break;
+            case 5: FC(column_tile)(p, n, c, s, part, 5); break;
+            case 6: FC(column_tile)(p, n, c, s, part, 6); break;
+            case 7: FC(column_tile)(p, n, c, s, part, 7); break;
+            default: FC(column_tile)(p, n, c, s, part, 8);
+        }
     }
 }
 

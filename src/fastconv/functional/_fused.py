@@ -1,10 +1,9 @@
 """The gradients of a convolution or linear layer, as one call."""
 
-from functools import partial
 from typing import Any
 
 from fastconv._ext.bias import bias_gradient
-from fastconv._ext.conv.algorithms import kernel
+from fastconv._ext.conv.algorithms import choose, kernel
 from fastconv._ext.conv.geometry import Geometry
 from fastconv.functional._check import Array, by_dtype, reserve, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, mask_into
@@ -27,12 +26,16 @@ def gradients(
         masked = scratch(gy.nbytes, "mask")[: gy.nbytes].view(gy.dtype).reshape(gy.shape)
     if masked is not None:
         gy = masked
-    run = partial(kernel, geometry=geometry, itemsize=gy.itemsize, algorithm=algorithm)
-    calls: list[tuple[Any, tuple[Any, ...]]] = [(run("weight_gradient"), (x, gy, grad_weight, geometry, scratch))]
-    if grad_bias is not None:
+    chosen = choose("weight_gradient", geometry, gy.itemsize, algorithm)
+    along = () if grad_bias is None or not chosen.takes_bias else (grad_bias,)
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
+        (chosen.weight_gradient[gy.itemsize], (x, gy, grad_weight, geometry, scratch, *along))
+    ]
+    if grad_bias is not None and not along:
         calls.append((_bias_gradient[gy.dtype], (gy.reshape(-1, gy.shape[3]), grad_bias, scratch)))
     if grad_input is not None:
-        calls.append((run("input_gradient"), (gy, weight, grad_input, geometry, NOTHING, scratch)))
+        run = kernel("input_gradient", geometry, gy.itemsize, algorithm)
+        calls.append((run, (gy, weight, grad_input, geometry, NOTHING, scratch)))
     reserve(geometry.extent * gy.itemsize, *calls)
     if masked is not None:
         mask_into(source, mask, masked)

@@ -5,7 +5,7 @@ computes gets each region by its name.
 """
 
 cdef enum:  # the regions
-    TAPS, PANELS, SEGMENTS, WINDOWS, SUMS, ZEROS, VALUES_OF_TILES, REGIONS
+    TAPS, PANELS, SEGMENTS, WINDOWS, SUMS, BIAS_SUMS, ZEROS, VALUES_OF_TILES, REGIONS
 
 cdef struct Scratch:
     char *base                    # set when the memory is there

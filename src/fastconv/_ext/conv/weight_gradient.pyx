@@ -1,4 +1,4 @@
-"""The gradient of the weights: sums over pixels in shards, added in a fixed tree.
+"""The gradient of the weights, and of the bias: sums over pixels in shards, added in a fixed tree.
 
 Where shards are whole images, as many in each, vectors may have a shard in each lane: layers of few channels fill them.
 """
@@ -6,9 +6,10 @@ Where shards are whole images, as many in each, vectors may have a shard in each
 from cython.parallel cimport prange, threadid
 from libc.string cimport memset
 
+from fastconv._ext.bias cimport add_columns, bias_shards
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.conv.packing cimport panel_lanes
-from fastconv._ext.conv.scratch cimport SUMS, TAPS, WINDOWS, Scratch, book, booked, get, nothing_booked
+from fastconv._ext.conv.scratch cimport BIAS_SUMS, SUMS, TAPS, WINDOWS, Scratch, book, booked, get, nothing_booked
 from fastconv._ext.conv.windows cimport (
     IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, window_bytes, window_width,
 )
@@ -47,6 +48,7 @@ cdef struct WeightGradient:
     char *dw                   # shards of (groups, m, kg); swapped (groups, kg, m); depthwise (m, k)
     bint straight              # one shard, which lies as grad_weight does: finished sums are added there at once
     char *grad                 # grad_weight
+    char *bias_sums            # (shards, k): abreast, the sums of the bias's gradient, made on the way; or NULL
     Py_ssize_t window, images
     int threads
 
@@ -81,7 +83,11 @@ cdef void abreast_block(const WeightGradient *a, Py_ssize_t task, char *window) 
     cdef Py_ssize_t t, n, i, rows, done, step
     cdef char *g = window + lanes_bytes(a.table, im, a.row_block)
     cdef char *dw = g + a.row_block * row_numbers * a.number
+    cdef char *bias = NULL if part or a.bias_sums == NULL else dw + a.m * a.kg * a.number
+    cdef Py_ssize_t pixels[2]
     memset(dw + m0 * a.kg * a.number, 0, (m1 - m0) * a.kg * a.number)
+    if bias != NULL:
+        memset(bias, 0, a.k * a.number)
     for t in range(apart):
         n = first * apart + t
         i = 0
@@ -90,6 +96,9 @@ cdef void abreast_block(const WeightGradient *a, Py_ssize_t task, char *window) 
             copy_lanes(a.table, im, n, apart, lanes, i, rows, window)
             a.table.to_lanes(a.g + (n * im.rows + i) * row_numbers * im.size, apart * im.rows * row_numbers, lanes,
                              rows * row_numbers, g)
+            if bias != NULL:
+                pixels[0], pixels[1] = 0, rows * im.cols
+                a.table.column_sums(g, pixels, 1, a.k * lanes, bias)
             done = 0
             while done < rows:
                 step = min(a.call_rows, rows - done)
@@ -98,6 +107,8 @@ cdef void abreast_block(const WeightGradient *a, Py_ssize_t task, char *window) 
             i += rows
     a.table.from_lanes(dw + m0 * a.kg * a.number, (m1 - m0) * a.kg, a.dw + (first * a.m + m0) * a.kg * im.size,
                        a.m * a.kg, lanes)
+    if bias != NULL:
+        a.table.from_lanes(bias, a.k, a.bias_sums + first * a.k * im.size, a.k, lanes)
 
 
 cdef void outer_rows(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py_ssize_t m0, Py_ssize_t m1,
@@ -285,7 +296,7 @@ cdef void lay_abreast(WeightGradient *a) noexcept nogil:
     cdef Py_ssize_t row = im.sr * a.pitch * a.number, g_row = im.cols * a.kg * a.number
     a.row_block = max(1, min(im.rows, IMAGES_BYTES // (row + g_row)))
     a.call_rows = max(1, (ABREAST_BYTES - im.reach_r * row // im.sr) // (row + im.cols * min(a.kg, 3) * a.number))
-    a.window = lanes_bytes(a.table, im, a.row_block) + a.row_block * g_row + a.m * a.kg * a.number
+    a.window = lanes_bytes(a.table, im, a.row_block) + a.row_block * g_row + (a.m + 1) * a.kg * a.number
 
 
 cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *s) noexcept nogil:
@@ -343,14 +354,20 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
 
 
 def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_weight,
-                    Geometry g, scratch):
-    """Add to grad_weight (K, C/groups, R, S) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K)."""
+                    Geometry g, scratch, real[::1] grad_bias=None):
+    """Add to grad_weight (K, C/groups, R, S) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K).
+
+    And to grad_bias (K) the sums of grad_y, with the bits of `bias_gradient`.
+    """
     if g.n == 0:
         return
     cdef WeightGradient a
     cdef Scratch s
     nothing_booked(&s)
     describe(&a, g, ops(sizeof(real) // 4 - 1), &s)
+    cdef Py_ssize_t pixels = g.n * g.p * g.q
+    if grad_bias is not None:
+        book(&s, BIAS_SUMS, bias_shards(pixels) * g.k * sizeof(real))
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
     cdef Py_ssize_t *taps = <Py_ssize_t *>get(&s, TAPS)
@@ -358,6 +375,12 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     a.image.x, a.g = <const char *>&x[0, 0, 0, 0], <const char *>&grad_y[0, 0, 0, 0]
     a.taps, a.filters, a.dw, a.windows = taps, taps + a.m, get(&s, SUMS), windows
     a.grad = <char *>&grad_weight[0, 0, 0, 0]
+    cdef char *grad_of_bias = NULL
+    a.bias_sums = NULL
+    if grad_bias is not None:
+        grad_of_bias = <char *>&grad_bias[0]
+        if a.abreast:   # of as many shards, of the same pixels
+            a.bias_sums = get(&s, BIAS_SUMS)
     cdef Py_ssize_t m, n, task
     cdef Py_ssize_t tasks = a.shards // (a.table.lanes if a.abreast else 1) * a.parts
     cdef Py_ssize_t block = max(1, 8192 // (a.kg * g.r * g.s))
@@ -380,3 +403,8 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
                 outer_block(&a, task, windows + threadid() * a.window)
         for task in prange(finish_tasks, schedule='static', num_threads=a.threads):
             finish(a.table, &a, grad, task, block)
+        if a.bias_sums != NULL:
+            add_tree(a.table, a.bias_sums, a.shards, g.k, 0, g.k)
+            a.table.accumulate(a.bias_sums, grad_of_bias, g.k)
+        elif grad_of_bias != NULL and pixels > 0:
+            add_columns(a.table, a.g, pixels, g.k, get(&s, BIAS_SUMS), grad_of_bias)

@@ -23,9 +23,18 @@ _bias_gradient = by_dtype(bias_gradient)
 _strips = instances(strips)
 
 
+def _lies_ready(a: Array) -> bool:
+    """Return whether an array is in C order, native and aligned."""
+    return bool(a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative)
+
+
+def _checked(grad: Array) -> Array:
+    return check_grad("backward", "the gradient", grad, grad.shape, grad.dtype)
+
+
 def ready(a: Array) -> tuple[Array, list[Call]]:
     """Return an array in C order, native and aligned: itself, or a copy and the call that fills it."""
-    if a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative:
+    if _lies_ready(a):
         return a, []
     copy = np.empty(a.shape, a.dtype.newbyteorder("="))
     return copy, [(np.copyto, (copy, a))]
@@ -83,8 +92,12 @@ class _Products(Operation):
         gy = self.images(f.gy[0])
         g = self._known(f, x, weight)
         if grad_weight is not None:
-            run = kernel("weight_gradient", g, gy.itemsize, self.algorithm)
-            yield from _into(grad_weight, lambda to: (run, (self.images(x), gy, self.filters(to), g, scratch)))
+            chosen = choose("weight_gradient", g, gy.itemsize, self.algorithm)
+            run = chosen.weight_gradient[gy.itemsize]
+            along: tuple[Array, ...] = ()
+            if grad_bias is not None and chosen.takes_bias and _lies_ready(grad_bias):
+                along, grad_bias = (_checked(grad_bias),), None
+            yield from _into(grad_weight, lambda to: (run, (self.images(x), gy, self.filters(to), g, scratch, *along)))
         if grad_bias is not None:
             rows = gy.reshape(-1, gy.shape[3])
             yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (rows, to, scratch)))
@@ -105,8 +118,8 @@ class _Products(Operation):
 
 def _into(grad: Array, call: Any) -> Iterator[Call]:
     """Yield the call that adds to a parameter's gradient, by way of a copy where that does not lie in C order."""
-    if grad.flags.c_contiguous and grad.flags.aligned and grad.dtype.isnative:
-        yield call(check_grad("backward", "the gradient", grad, grad.shape, grad.dtype))
+    if _lies_ready(grad):
+        yield call(_checked(grad))
         return
     copy = np.empty(grad.shape, grad.dtype.newbyteorder("="))
     yield copy.fill, (0,)
