@@ -44,16 +44,24 @@ def numbers(rng, shape, dtype, odd):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @settings(max_examples=60, deadline=None)
-@given(layer=layers(), seed=st.integers(0, 999), odd=st.booleans(), threads=st.integers(1, 3), last=st.booleans())
-def test_all_bits_are_those_of_one_image_at_a_time(dtype, layer, seed, odd, threads, last):
+@given(
+    layer=layers(), seed=st.integers(0, 999), odd=st.booleans(), tiny=st.booleans(), threads=st.integers(1, 3),
+    last=st.booleans(),
+)  # fmt: skip
+def test_all_bits_are_those_of_one_image_at_a_time(dtype, layer, seed, odd, tiny, threads, last):
     x_shape, w_shape, options = layer
     rng = np.random.default_rng(seed)
     x, weight, bias = (numbers(rng, shape, dtype, odd) for shape in (x_shape, w_shape, w_shape[:1]))
+    if tiny:  # products are about the smallest normal number: some of them, and sums, become zeros of either sign
+        x, weight = (a * np.sqrt(np.finfo(dtype).tiny) for a in (x, weight))
+        bias = np.full_like(bias, -0.0)
     if last:
         x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     with config.isa("scalar"):
         want = F.conv2d(x, weight, bias, *options)
         grad = numbers(rng, want.shape, dtype, odd)
+        if tiny:
+            grad = grad * np.sqrt(np.finfo(dtype).tiny)
         gradients = F.conv2d_backward(grad, x, weight, *options)
     before = runtime.set_work_per_thread(0)
     try:
@@ -64,6 +72,26 @@ def test_all_bits_are_those_of_one_image_at_a_time(dtype, layer, seed, odd, thre
                     assert same(got, gradient), name
     finally:
         runtime.set_work_per_thread(before)
+
+
+@pytest.mark.parametrize("border", [0.0, np.inf, np.nan])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_taps_beside_the_image_add_zeros(sign, border):
+    """They are left out where that changes no bit: not with weights that are not finite, not of sums that are -0."""
+    rng = np.random.default_rng(0)
+    tiny = np.sqrt(np.finfo(np.float32).tiny) / 4  # a product of two is 0 with its sign
+    weight = tiny * rng.choice([-1, 1], (4, 3, 3, 5)).astype(np.float32)
+    weight[:, :, :, 0] = sign * tiny
+    weight[0, 0, 0, 4] = border
+    x = tiny * rng.choice([-1, 1], (16, 3, 6, 7)).astype(np.float32)
+    with config.isa("scalar"):
+        want = F.conv2d(x, weight, None, 1, 4)
+        wanted = F.conv2d_backward(np.full_like(want, tiny), x, weight, 1, 4)[0]
+    assert border or (np.signbit(want).any() and not np.signbit(want).all())
+    for name in VECTORS:
+        with config.isa(name):
+            assert same(F.conv2d(x, weight, None, 1, 4), want), name
+            assert same(F.conv2d_backward(np.full_like(want, tiny), x, weight, 1, 4)[0], wanted), name
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])

@@ -221,6 +221,7 @@ static size_t run(const fc_ops *ops, int kind, char *out)
                 ops->to_lanes((const char *)x + n * image * size, image, some, image, panels);
                 ptrdiff_t few_taps[TAPS] = {0, few, 2 * few};
                 fc_abreast abreast = {.x = panels, .x_row = WIDTH * few, .x_col = few, .taps = few_taps, .ntaps = TAPS,
+                                      .in_row = TAPS,
                                       .nc = few, .w = w, .w_row = few, .line = line, .y = out + n * result * size,
                                       .y_image = result, .y_row = COLS * few, .y_col = few, .images = some,
                                       .rows = ROWS, .cols = COLS, .channels = few,

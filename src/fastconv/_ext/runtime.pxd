@@ -102,6 +102,11 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t nc
         const void *w
         Py_ssize_t w_row
+        Py_ssize_t in_row
+        const Py_ssize_t *tap_c
+        Py_ssize_t col
+        Py_ssize_t col_step
+        Py_ssize_t width
         void *line
         void *y
         Py_ssize_t y_image

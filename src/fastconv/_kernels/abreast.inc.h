@@ -50,41 +50,81 @@ static void FC(from_lanes)(const void *lanes, ptrdiff_t n, void *y, ptrdiff_t y_
 
 /* ---- forward and input gradient ---- */
 
-/* One tile: mr pixels of a row, kt filters from k on */
-FC_INLINE void FC(abreast_tile)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act, const int mr, const int kt)
+/* Where a tile lies, and which taps of each run of `in_row`, [first, last), meet a pixel of the image there */
+typedef struct FC(abreast_place) {
+    const T *x;
+    T *y;
+    ptrdiff_t k, first, last, in_row;
+    int act;
+} FC(abreast_place);
+
+/* -1 in lanes that are -0, else 1 */
+FC_INLINE VEC FC(negative_zero)(VEC a)
 {
-    const ptrdiff_t x_col = a->x_col * LANES;
+    return V(select)(V(eq)(a, V(set1)(0)), V(copysign)(V(set1)(1), a), V(set1)(1));
+}
+
+/* One term of all sums: pixels at p, weights at w */
+FC_INLINE void FC(abreast_term)(const T *p, ptrdiff_t x_col, const T *w, VEC (*acc)[4], const int mr, const int kt)
+{
+    if (kt > mr) { /* the fewer ones stay in registers */
+        VEC pixel[FC(abreast_most)];
+        for (int j = 0; j < mr; j++) {
+            pixel[j] = V(load)(p + j * x_col);
+            FC_PIN(pixel[j]);
+        }
+        for (int i = 0; i < kt; i++) {
+            const VEC factor = V(set1)(w[i]);
+            for (int j = 0; j < mr; j++)
+                acc[j][i] = V(fma)(pixel[j], factor, acc[j][i]);
+        }
+    } else {
+        VEC factor[4];
+        for (int i = 0; i < kt; i++)
+            factor[i] = V(set1)(w[i]);
+        for (int j = 0; j < mr; j++) {
+            VEC pixel = V(load)(p + j * x_col);
+            FC_PIN(pixel);
+            for (int i = 0; i < kt; i++)
+                acc[j][i] = V(fma)(pixel, factor[i], acc[j][i]);
+        }
+    }
+}
+
+/* One tile: mr pixels of a row, kt filters. Whether it has to be done again with all taps: those beside the image add
+ * zeros, which change no sum but -0. */
+FC_INLINE int FC(abreast_tile)(const fc_abreast *a, const FC(abreast_place) *at, const int mr, const int kt)
+{
+    const ptrdiff_t x_col = a->x_col * LANES, k = at->k, first = at->first, last = at->last, in_row = at->in_row;
     const T *w = (const T *)a->w + k;
     VEC acc[FC(abreast_most)][4];
     for (int j = 0; j < mr; j++)
         for (int i = 0; i < kt; i++)
             acc[j][i] = V(set1)(0);
-    for (ptrdiff_t t = 0; t < a->ntaps; t++) {
-        const T *p = x + a->taps[t] * LANES;
-        for (ptrdiff_t c = 0; c < a->nc; c++, w += a->w_row, p += LANES) {
-            if (kt > mr) { /* the fewer ones stay in registers */
-                VEC pixel[FC(abreast_most)];
-                for (int j = 0; j < mr; j++) {
-                    pixel[j] = V(load)(p + j * x_col);
-                    FC_PIN(pixel[j]);
-                }
-                for (int i = 0; i < kt; i++) {
-                    const VEC factor = V(set1)(w[i]);
-                    for (int j = 0; j < mr; j++)
-                        acc[j][i] = V(fma)(pixel[j], factor, acc[j][i]);
-                }
-            } else {
-                VEC factor[4];
-                for (int i = 0; i < kt; i++)
-                    factor[i] = V(set1)(w[i]);
-                for (int j = 0; j < mr; j++) {
-                    VEC pixel = V(load)(p + j * x_col);
-                    FC_PIN(pixel);
-                    for (int i = 0; i < kt; i++)
-                        acc[j][i] = V(fma)(pixel, factor[i], acc[j][i]);
-                }
+    if (a->nc == 1 && last == a->ntaps) /* one loop in the place of three */
+        for (ptrdiff_t t = 0; t < last; t++, w += a->w_row)
+            FC(abreast_term)(at->x + a->taps[t] * LANES, x_col, w, acc, mr, kt);
+    else
+        for (ptrdiff_t row = 0; row < a->ntaps; row += in_row) {
+            w += first * a->nc * a->w_row;
+            for (ptrdiff_t t = row + first; t < row + last; t++) {
+                const T *p = at->x + a->taps[t] * LANES;
+                for (ptrdiff_t c = 0; c < a->nc; c++, w += a->w_row, p += LANES)
+                    FC(abreast_term)(p, x_col, w, acc, mr, kt);
             }
+            w += (in_row - last) * a->nc * a->w_row;
         }
+    if (last - first < in_row) {
+        VEC least = V(set1)(1);
+        T lanes[LANES], sum = 0;
+        FC_UNROLL for (int j = 0; j < mr; j++)
+            FC_UNROLL for (int i = 0; i < kt; i++)
+                least = V(min)(least, FC(negative_zero)(acc[j][i]));
+        V(store)(lanes, least);
+        for (ptrdiff_t l = 0; l < LANES; l++)
+            sum += lanes[l];
+        if (sum < LANES)
+            return 1;
     }
     /* each step of the epilogue for all sums, so that none is asked for twice */
     const T *bias = a->e.bias, *scale = a->e.scale, *shift = a->e.shift;
@@ -100,52 +140,87 @@ FC_INLINE void FC(abreast_tile)(const fc_abreast *a, const T *x, T *y, ptrdiff_t
             FC_UNROLL for (int j = 0; j < mr; j++)
                 acc[j][i] = V(fma)(acc[j][i], f, s);
         }
-    if (act != FC_ACT_none)
+    if (at->act != FC_ACT_none)
         FC_UNROLL for (int j = 0; j < mr; j++)
             FC_UNROLL for (int i = 0; i < kt; i++)
-                acc[j][i] = FC(act_vec)(acc[j][i], &a->e, act);
-    y += k * LANES;
+                acc[j][i] = FC(act_vec)(acc[j][i], &a->e, at->act);
+    T *y = at->y + k * LANES;
     FC_UNROLL for (int j = 0; j < mr; j++, y += a->channels * LANES)
         FC_UNROLL for (int i = 0; i < kt; i++)
             V(store)(y + i * LANES, acc[j][i]);
+    return 0;
 }
 
-/* All tiles of a row, kt filters from k on: as many of full width as there are, then smaller ones */
+/* All taps, as one run */
+FC_INLINE void FC(all_taps)(const fc_abreast *a, FC(abreast_place) *at)
+{
+    at->first = 0;
+    at->last = at->in_row = a->ntaps;
+}
+
+/* The taps without those that lie beside the image for all of the pixels j .. j + mr - 1 */
+static void FC(choose_taps)(const fc_abreast *a, ptrdiff_t j, ptrdiff_t mr, FC(abreast_place) *at)
+{
+    FC(all_taps)(a, at);
+    if (!a->tap_c)
+        return;
+    const ptrdiff_t left = a->col + j * a->col_step, right = left + (mr - 1) * a->col_step;
+    ptrdiff_t first = 0, last = a->in_row;
+    while (first < last && right + a->tap_c[first] < 0)
+        first++;
+    while (first < last && left + a->tap_c[last - 1] >= a->width)
+        last--;
+    if (last - first < a->in_row) {
+        at->first = first;
+        at->last = last;
+        at->in_row = a->in_row;
+    }
+}
+
+/* All tiles of a row, kt filters: as many of full width as there are, then smaller ones */
 #define FC_TILES(KT)                                                                                                 \
-    static FC_NOINLINE void FC(abreast_most_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)         \
+    static FC_NOINLINE int FC(abreast_most_##KT)(const fc_abreast *a, const FC(abreast_place) *at)                     \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, act, FC_ABREAST(KT), KT);                                                      \
+        return FC(abreast_tile)(a, at, FC_ABREAST(KT), KT);                                                         \
     }                                                                                                                \
-    static FC_NOINLINE void FC(abreast_four_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)         \
+    static FC_NOINLINE int FC(abreast_four_##KT)(const fc_abreast *a, const FC(abreast_place) *at)                     \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, act, FC_ABREAST(KT) > 4 ? 4 : 1, KT);                                          \
+        return FC(abreast_tile)(a, at, FC_ABREAST(KT) > 4 ? 4 : 1, KT);                                             \
     }                                                                                                                \
-    static FC_NOINLINE void FC(abreast_two_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)          \
+    static FC_NOINLINE int FC(abreast_two_##KT)(const fc_abreast *a, const FC(abreast_place) *at)                      \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, act, 2, KT);                                                                   \
+        return FC(abreast_tile)(a, at, 2, KT);                                                                      \
     }                                                                                                                \
-    static FC_NOINLINE void FC(abreast_one_##KT)(const fc_abreast *a, const T *x, T *y, ptrdiff_t k, int act)          \
+    static FC_NOINLINE int FC(abreast_one_##KT)(const fc_abreast *a, const FC(abreast_place) *at)                      \
     {                                                                                                                \
-        FC(abreast_tile)(a, x, y, k, act, 1, KT);                                                                   \
+        return FC(abreast_tile)(a, at, 1, KT);                                                                      \
     }                                                                                                                \
-    static void FC(abreast_row_##KT)(const fc_abreast *a, const T *x, ptrdiff_t k, int act)                            \
+    static void FC(abreast_row_##KT)(const fc_abreast *a, FC(abreast_place) at)                                        \
     {                                                                                                                \
-        const ptrdiff_t x_col = a->x_col * LANES, y_col = a->channels * LANES;                                       \
-        T *y = a->line;                                                                                              \
-        for (ptrdiff_t left = a->cols, n; left > 0; left -= n, x += n * x_col, y += n * y_col)                       \
+        int (*tile)(const fc_abreast *a, const FC(abreast_place) *at);                                               \
+        for (ptrdiff_t j = 0, n; j < a->cols; j += n) {                                                              \
+            const ptrdiff_t left = a->cols - j;                                                                      \
             if (left >= FC_ABREAST(KT)) {                                                                            \
                 n = FC_ABREAST(KT);                                                                                  \
-                FC(abreast_most_##KT)(a, x, y, k, act);                                                              \
+                tile = FC(abreast_most_##KT);                                                                        \
             } else if (left >= 4 && FC_ABREAST(KT) > 4) {                                                            \
                 n = 4;                                                                                               \
-                FC(abreast_four_##KT)(a, x, y, k, act);                                                              \
+                tile = FC(abreast_four_##KT);                                                                        \
             } else if (left >= 2) {                                                                                  \
                 n = 2;                                                                                               \
-                FC(abreast_two_##KT)(a, x, y, k, act);                                                               \
+                tile = FC(abreast_two_##KT);                                                                         \
             } else {                                                                                                 \
                 n = 1;                                                                                               \
-                FC(abreast_one_##KT)(a, x, y, k, act);                                                               \
+                tile = FC(abreast_one_##KT);                                                                         \
             }                                                                                                        \
+            FC(choose_taps)(a, j, n, &at);                                                                           \
+            if (tile(a, &at)) {                                                                                      \
+                FC(all_taps)(a, &at);                                                                                \
+                tile(a, &at);                                                                                        \
+            }                                                                                                        \
+            at.x += n * a->x_col * LANES;                                                                            \
+            at.y += n * a->channels * LANES;                                                                         \
+        }                                                                                                            \
     }
 FC_TILES(1)
 FC_TILES(2)
@@ -158,16 +233,16 @@ static void FC(abreast)(const fc_abreast *a)
     const FC(stages) stages = FC(stages_of)(&a->e);
     const ptrdiff_t groups = (a->channels + 3) / 4;
     for (ptrdiff_t row = 0; row < a->rows; row++) {
-        const T *x = (const T *)a->x + row * a->x_row * LANES;
-        for (ptrdiff_t g = 0, k = 0; g < groups; g++) { /* five channels are 3 and 2, not 4 and 1 */
-            const ptrdiff_t kt = (a->channels - k + groups - g - 1) / (groups - g);
+        FC(abreast_place) at = {(const T *)a->x + row * a->x_row * LANES, a->line, 0, 0, 0, 0, stages.act};
+        for (ptrdiff_t g = 0; g < groups; g++) { /* five channels are 3 and 2, not 4 and 1 */
+            const ptrdiff_t kt = (a->channels - at.k + groups - g - 1) / (groups - g);
             switch (kt) {
-                case 1: FC(abreast_row_1)(a, x, k, stages.act); break;
-                case 2: FC(abreast_row_2)(a, x, k, stages.act); break;
-                case 3: FC(abreast_row_3)(a, x, k, stages.act); break;
-                default: FC(abreast_row_4)(a, x, k, stages.act);
+                case 1: FC(abreast_row_1)(a, at); break;
+                case 2: FC(abreast_row_2)(a, at); break;
+                case 3: FC(abreast_row_3)(a, at); break;
+                default: FC(abreast_row_4)(a, at);
             }
-            k += kt;
+            at.k += kt;
         }
         T *y = (T *)a->y + row * a->y_row;
         if (a->y_col == a->channels)

@@ -80,6 +80,10 @@ typedef struct fc_abreast {
     ptrdiff_t ntaps, nc;
     const void *w;             /* IN (ntaps, nc, w_row), the first `channels` of each row */
     ptrdiff_t w_row;
+    ptrdiff_t in_row;          /* how many taps stand in a row of the filter */
+    const ptrdiff_t *tap_c;    /* IN (in_row): their columns from a pixel's origin, ascending. Taps beside the image, */
+    ptrdiff_t col, col_step, width; /* of `width` columns, where pixel j has its origin in col + j * col_step, may be */
+                               /* left out: x is +0 there, weights are finite. NULL: none is left out */
     void *line;                /* scratch (cols, channels) vectors */
     void *y;                   /* OUT: pixel (n, i, j) at y + n * y_image + i * y_row + j * y_col, then k */
     ptrdiff_t y_image, y_row, y_col;

@@ -27,5 +27,6 @@ one run of consecutive elements; register tiles walk such runs ("segments") for 
 Order of sums of `direct`, whatever the blocking: forward (r, s, c) ascending; grad_input ascending addresses of
 grad_output, that is (r, s) descending, then k; grad_weight pixels (n, p, q) ascending within a shard, shards cut by
 shape alone and added pairwise. Zero padding takes part in the sums as zeros, but for rows of the filter that lie
-wholly above or below the image: those are left out.
+wholly above or below the image: those are left out. (Images abreast leave out columns, too, where no bit tells it:
+where weights are finite and no sum is -0.)
 """

@@ -30,6 +30,7 @@ cdef struct Correlation:
     int threads
     # filled by book_correlation:
     Way way
+    bint skips                 # taps beside the image are left out where images are abreast, and weights finite
     Py_ssize_t images, image_blocks, row_block, row_blocks, col_block, col_blocks, parts
     Py_ssize_t row_segments, pitch, window, room, x_image, x_plane, line
     fc_segment *segments

@@ -7,7 +7,7 @@ runs them. Neither has an influence on any bit: each result is one chain, taps a
 from cython.parallel cimport prange, threadid
 
 from fastconv._ext.conv.geometry cimport ceil_div
-from fastconv._ext.conv.packing cimport pack_panel, panel_weights
+from fastconv._ext.conv.packing cimport finite, pack_panel, panel_weights
 from fastconv._ext.conv.scratch cimport SEGMENTS, WINDOWS, Scratch, book, get
 from fastconv._ext.conv.windows cimport (
     IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, plane_pitch, planes_bytes,
@@ -163,15 +163,24 @@ cdef void correlate(Correlation *a, const Scratch *s) noexcept nogil:
     """Run all tasks; taps and panels are in their places."""
     cdef Py_ssize_t tasks = a.image_blocks * a.row_blocks * a.col_blocks * a.parts
     cdef char *windows = get(s, WINDOWS)
-    cdef Py_ssize_t task
+    cdef Py_ssize_t task, count
     if not a.depthwise:
         lay_out_taps(a, get(s, SEGMENTS))
+    a.skips = False
+    if a.way == ABREAST:
+        count = a.groups * ceil_div(a.kg, a.nr) * a.nr * a.ntaps * a.cg
+        a.skips = lies_beside(&a.image) and finite(a.table, a.panels, count)
     if a.threads == 1:
         for task in range(tasks):
             correlate_block(a, task, windows)
     else:
         for task in prange(tasks, schedule='static', num_threads=a.threads):
             correlate_block(a, task, windows + threadid() * (a.window + a.room))
+
+
+cdef bint lies_beside(const Image *m) noexcept nogil:
+    """Return whether some pixels read columns beside the image."""
+    return m.left > 0 or (m.cols - 1) * m.sc - m.left + m.reach_c > m.w
 
 
 cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
@@ -393,6 +402,8 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t begin, Py_ssize_t end,
     cdef fc_abreast v
     v.x_row, v.x_col = b.x_row, b.x_col
     v.taps, v.ntaps, v.nc, v.w_row, v.line = p.taps, ntaps, a.cg, a.nr, at.line
+    v.in_row, v.tap_c = in_row, a.tap_c if a.skips else NULL
+    v.col, v.col_step, v.width = -m.left, m.sc, m.w
     v.y_image, v.y_row, v.y_col = a.y_image, a.y_row, a.y_col
     v.images, v.rows, v.cols = at.images, at.rows, at.cols
     # one call a group

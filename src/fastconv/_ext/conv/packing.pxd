@@ -20,5 +20,6 @@ cdef const char *panel_weights(const fc_ops *table, const fc_pack *weights, Py_s
                                Py_ssize_t index) noexcept nogil
 cdef void pack_panel(const fc_ops *table, const fc_pack *weights, Py_ssize_t group_pitch, Py_ssize_t index,
                      char *panel) noexcept nogil
+cdef bint finite(const fc_ops *table, const char *panels, Py_ssize_t count) noexcept nogil
 cdef const char *panels_of(const fc_ops *table, Py_ssize_t nr, Py_ssize_t nbytes,
                            const unsigned char[::1] packed) except? NULL

@@ -9,6 +9,10 @@ from libc.string cimport memcmp
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.runtime cimport fc_ops, fc_pack, threads_for
 
+ctypedef fused real:
+    float
+    double
+
 
 cdef Py_ssize_t panel_lanes(const fc_ops *table, Py_ssize_t lanes) noexcept nogil:
     """Return the channels of a panel of packed weights: as few panels as tiles allow, of equal width."""
@@ -77,6 +81,21 @@ cdef void pack_panel(const fc_ops *table, const fc_pack *weights, Py_ssize_t gro
     one.lanes = min(one.nr, one.lanes - index % ceil_div(one.lanes, one.nr) * one.nr)
     one.panels = panel
     table.pack(&one)
+
+
+cdef bint finite(const fc_ops *table, const char *panels, Py_ssize_t count) noexcept nogil:
+    """Return whether so many packed weights are neither infinite nor NaN."""
+    if table.size == 4:
+        return all_finite(<const float *>panels, count)
+    return all_finite(<const double *>panels, count)
+
+
+cdef bint all_finite(const real *a, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef bint odd = False
+    for i in range(count):
+        odd |= a[i] - a[i] != 0
+    return not odd
 
 
 def same_bytes(const unsigned char[::1] a, const unsigned char[::1] b):
