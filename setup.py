@@ -1,8 +1,8 @@
 """Build of the compiled parts; everything declarative stands in pyproject.toml.
 
-    _kernels/isa_<isa>.c  --own flags-->  isa_<isa>.o  \\
-    _kernels/dispatch.c   --baseline--->  dispatch.o   --linked into-->  _ext/runtime
-    _ext/*.pyx            --OpenMP----->  the other extension modules, which cimport runtime
+    _kernels/isa_<isa>_<type>.c  --own flags-->  isa_<isa>_<type>.o  \\
+    _kernels/dispatch.c          --baseline--->  dispatch.o          --linked into-->  _ext/runtime
+    _ext/*.pyx                   --OpenMP----->  the other extension modules, which cimport runtime
 
 Environment: FASTCONV_NO_OPENMP=1 builds without threads; FASTCONV_DEBUG=1 turns on bounds checks and C asserts;
 FASTCONV_SANITIZE=address,undefined instruments everything; FASTCONV_EMULATE_AVX512=1 compiles the AVX-512
@@ -30,12 +30,11 @@ SANITIZE = os.environ.get("FASTCONV_SANITIZE", "")
 EMULATE = os.environ.get("FASTCONV_EMULATE_AVX512") == "1"
 NO_OPENMP = os.environ.get("FASTCONV_NO_OPENMP") == "1"
 
-# Flags of each instruction set, (GCC and Clang, MSVC), the slowest to compile first; dispatch.c tests for the same
-# features.
+# Flags of each instruction set, (GCC and Clang, MSVC); dispatch.c tests for the same features.
 ISA_FLAGS = {
     "avx512": (["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"], ["/arch:AVX512"]),
     "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
-    "scalar": (["-O1"], []),  # without vectors no slower than by -O2, and compiled in two thirds of the time
+    "scalar": (["-O1"], []),  # no slower than by -O2: what takes its time are calls of fma
     "neon": ([], []),
 }
 if EMULATE:
@@ -45,6 +44,19 @@ if EMULATE:
 UNIX_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
 
+# What saves GCC time: passes of -O3 that bring little in float64, which nets are checked in rather than trained, and
+# most passes in Cython's modules, which wait for kernels: of -O2 they need what makes a call short.
+GCC_FLAGS = {
+    "f32": [],
+    "f64": [
+        "-fno-unswitch-loops", "-fno-tree-vectorize", "-fno-split-paths", "-fno-tree-partial-pre", "-fno-ipa-cp-clone",
+        "-fno-gcse-after-reload", "-fno-predictive-commoning", "-fno-loop-interchange", "-fno-loop-unroll-and-jam",
+    ],
+    "modules": [
+        "-O1", "-finline-small-functions", "-fpartial-inlining", "-freorder-blocks-and-partition",
+        "-foptimize-sibling-calls", "-fstrict-aliasing", "-fcaller-saves", "-fschedule-insns2", "-fpeephole2",
+    ],
+}  # fmt: skip
 
 # Cython's processes, where they need not read this file anew
 TRANSLATORS = (os.cpu_count() or 1) if get_start_method() == "fork" else 0
@@ -66,7 +78,7 @@ class BuildExt(build_ext):
     def run(self) -> None:
         if not os.path.isdir(self.kernels):
             print(
-                "fastconv: compiling its kernels for every instruction set, which takes two cores a minute or two; the "
+                "fastconv: compiling its kernels for every instruction set, which takes two cores a minute; the "
                 "next build in this folder compiles only what has changed",
                 file=sys.stderr,
             )
@@ -74,7 +86,8 @@ class BuildExt(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         msvc = self.compiler.compiler_type == "msvc"
-        ext.extra_compile_args = [*(MSVC_FLAGS if msvc else UNIX_FLAGS), *debug_flags(msvc), *instrumentation()]
+        common = MSVC_FLAGS if msvc else [*UNIX_FLAGS, *self.gcc_flags("modules")]
+        ext.extra_compile_args = [*common, *debug_flags(msvc), *instrumentation()]
         ext.extra_link_args = instrumentation()
         if not NO_OPENMP and sys.platform != "darwin":
             ext.extra_compile_args.append("/openmp" if msvc else "-fopenmp")
@@ -84,11 +97,20 @@ class BuildExt(build_ext):
             ext.define_macros = [("FC_BUILD_FLAGS", '"' + " ".join(ext.extra_compile_args) + '"')]
             # a compiler for other processors does not know the flags; tables that are not for it are empty objects
             x86 = self.plat_name.lower().endswith(("x86_64", "amd64"))
-            flags = {f"isa_{isa}.c": both[msvc] if x86 or isa == "scalar" else [] for isa, both in ISA_FLAGS.items()}
+            flags = {
+                f"isa_{isa}_{kind}.c": [*self.gcc_flags(kind), *(both[msvc] if x86 or isa == "scalar" else [])]
+                for kind in ("f32", "f64")  # the slowest to compile first
+                for isa, both in ISA_FLAGS.items()
+            }
             flags["dispatch.c"] = ["-DFC_EMULATE_AVX512"] if EMULATE else []
             with ThreadPoolExecutor(self.parallel) as pool:
                 ext.extra_objects = list(pool.map(self.kernel_object, flags, flags.values()))
         super().build_extension(ext)
+
+    def gcc_flags(self, what: str) -> list[str]:
+        """Return GCC's own flags, or none for a compiler that does not say that it is GCC."""
+        command = getattr(self.compiler, "compiler", [])
+        return GCC_FLAGS[what] if any("gcc" in Path(word).name for word in command) else []
 
     def kernel_object(self, name: str, flags: list[str]) -> str:
         """Return the object of one kernel source, compiled again only when it or a header has changed."""

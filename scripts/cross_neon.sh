@@ -7,7 +7,7 @@ kernels=src/fastconv/_kernels
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags=(-std=c11 -O2 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -I"$kernels")
-for source in isa_neon isa_scalar dispatch; do
+for source in isa_neon_f32 isa_neon_f64 isa_scalar_f32 isa_scalar_f64 dispatch; do
     aarch64-linux-gnu-gcc "${flags[@]}" -c "$kernels/$source.c" -o "$out/$source.o"
 done
 echo "NEON table compiles"

@@ -1,6 +1,6 @@
 """List the inner loops of compiled kernels: whether the compiler kept a tile in registers is best seen there.
 
-    python scripts/inner_loops.py build/kernels.*/src/fastconv/_kernels/isa_avx512.o rows_tile
+    python scripts/inner_loops.py build/kernels.*/src/fastconv/_kernels/isa_avx512_f32.o rows_tile
 
 One line a loop with multiply-adds: how many of them, of instructions, of broadcasts, of vectors loaded, of general
 registers that are fetched from the stack (or from vector registers) each time round, and of vectors copied. A tile

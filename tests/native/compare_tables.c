@@ -265,8 +265,8 @@ int main(void)
         if (!fc_table_supported(t))
             continue;
         for (int kind = 0; kind < 2; kind++) {
-            size_t n = run(&fc_table_at(0)->ops[kind], kind, expected);
-            run(&fc_table_at(t)->ops[kind], kind, got);
+            size_t n = run(fc_table_at(0)->ops[kind], kind, expected);
+            run(fc_table_at(t)->ops[kind], kind, got);
             if (memcmp(expected, got, n) != 0) {
                 printf("%s %s differs from scalar\n", fc_table_at(t)->name, kind ? "float64" : "float32");
                 return 1;

@@ -121,7 +121,7 @@ cdef extern from *:
 cdef extern from "kernels.h" nogil:
     ctypedef struct fc_table:
         const char *name
-        fc_ops ops[2]
+        const fc_ops *ops[2]
 
     int fc_table_count()
     const fc_table *fc_table_at(int index)
@@ -162,7 +162,7 @@ cdef fc_shared sizing = 0   # how many ask for sizes, which are of the most thre
 
 
 cdef const fc_ops *ops(int kind) noexcept nogil:
-    return &active.ops[kind]
+    return active.ops[kind]
 
 
 cdef const fc_ops *ops_shorter(int kind) noexcept nogil:
@@ -170,10 +170,10 @@ cdef const fc_ops *ops_shorter(int kind) noexcept nogil:
     cdef int i
     cdef const fc_ops *half
     for i in range(fc_table_count()):
-        half = &fc_table_at(i).ops[kind]
+        half = fc_table_at(i).ops[kind]
         if 2 * half.lanes == active.ops[kind].lanes and fc_table_supported(i):
             return half
-    return &active.ops[kind]
+    return active.ops[kind]
 
 
 cdef long long hand_over(int threads) noexcept nogil:

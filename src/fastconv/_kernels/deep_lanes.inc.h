@@ -59,7 +59,9 @@ static FC_NOINLINE void FC(deep_layer)(const fc_deep *a, const T *w, const T *x,
     for (; o < a->width; o++)                                                                                        \
         FC(deep_outputs)(a, w, x, x_row, y, y_row, d, o, ACT, 1);
     ptrdiff_t o = 0;
-    if (a->activation == FC_SOFTSIGN) {
+    if (!FC_SPECIALISE_ACTIVATIONS) {
+        FC_DEEP_LAYER(a->activation)
+    } else if (a->activation == FC_SOFTSIGN) {
         FC_DEEP_LAYER(FC_SOFTSIGN)
     } else if (a->activation == FC_TANH) {
         FC_DEEP_LAYER(FC_TANH)

@@ -82,7 +82,9 @@ static FC_NOINLINE void FC(deep_rows_layer)(const fc_deep *a, const T *w, const 
         FC(deep_rows_outputs)(a, w, x, y, d, j, n - j, &soon, ACT, FC_DEEP_ROWS, 1);
     for (ptrdiff_t s = 0; s < m; s += FC_DEEP_ROWS) {
         ptrdiff_t j = 0;
-        if (a->activation == FC_SOFTSIGN) {
+        if (!FC_SPECIALISE_ACTIVATIONS) {
+            FC_DEEP_OUTPUTS(a->activation)
+        } else if (a->activation == FC_SOFTSIGN) {
             FC_DEEP_OUTPUTS(FC_SOFTSIGN)
         } else if (a->activation == FC_TANH) {
             FC_DEEP_OUTPUTS(FC_TANH)

@@ -54,7 +54,7 @@ FC_INLINE void FC(depthwise_tile)(const fc_depthwise *a, const FC(depthwise_plac
     static FC_NOINLINE void FC(depthwise_tile_##M##_##RUN##_##EDGE##_##TAIL)(const fc_depthwise *a,                  \
                                                                              const FC(depthwise_place) *at)          \
     {                                                                                                                \
-        if (M <= FC_DEPTHWISE)                                                                                       \
+        if (M <= FC_DEPTHWISE && (RUN == 1 || FC_SPECIALISE))                                                        \
             FC(depthwise_tile)(a, at, RUN, EDGE, TAIL, M);                                                           \
     }
 #define FC_TILES(RUN, EDGE, TAIL) FC_EACH_PIXELS(FC_TILE, RUN, EDGE, TAIL)
@@ -73,7 +73,7 @@ static void (*const FC(depthwise_tiles)[7][8])(const fc_depthwise *a, const FC(d
 /* How many taps of a row of the filter the tiles take together */
 FC_INLINE ptrdiff_t FC(depthwise_run)(const fc_depthwise *a)
 {
-    if (a->col_step != 1 || (a->in_row != 3 && a->in_row != 5))
+    if (!FC_SPECIALISE || a->col_step != 1 || (a->in_row != 3 && a->in_row != 5))
         return 1;
     for (ptrdiff_t t = 1; t < a->in_row; t++) /* all rows of a filter have the same columns */
         if (a->tap_c[t] != a->tap_c[t - 1] + 1)

@@ -8,15 +8,16 @@
 
 #include <string.h>
 
-extern const fc_table fc_table_scalar;
+#define FC_TABLE(isa) {#isa, {&fc_f32_ops__##isa, &fc_f64_ops__##isa}}
+extern const fc_ops fc_f32_ops__scalar, fc_f64_ops__scalar;
 #if defined(FC_ARCH_X86)
-extern const fc_table fc_table_avx2, fc_table_avx512;
-static const fc_table *const tables[] = {&fc_table_scalar, &fc_table_avx2, &fc_table_avx512};
+extern const fc_ops fc_f32_ops__avx2, fc_f64_ops__avx2, fc_f32_ops__avx512, fc_f64_ops__avx512;
+static const fc_table tables[] = {FC_TABLE(scalar), FC_TABLE(avx2), FC_TABLE(avx512)};
 #elif defined(FC_ARCH_ARM64)
-extern const fc_table fc_table_neon;
-static const fc_table *const tables[] = {&fc_table_scalar, &fc_table_neon};
+extern const fc_ops fc_f32_ops__neon, fc_f64_ops__neon;
+static const fc_table tables[] = {FC_TABLE(scalar), FC_TABLE(neon)};
 #else
-static const fc_table *const tables[] = {&fc_table_scalar};
+static const fc_table tables[] = {FC_TABLE(scalar)};
 #endif
 
 enum { COUNT = sizeof tables / sizeof tables[0] };
@@ -112,12 +113,12 @@ const char *fc_cpu_features(void) { return ""; }
 
 int fc_table_count(void) { return COUNT; }
 
-const fc_table *fc_table_at(int index) { return index >= 0 && index < COUNT ? tables[index] : NULL; }
+const fc_table *fc_table_at(int index) { return index >= 0 && index < COUNT ? &tables[index] : NULL; }
 
 const fc_table *fc_table_best(void)
 {
     int best = COUNT - 1;
     while (best > 0 && !fc_table_supported(best))
         best--;
-    return tables[best];
+    return &tables[best];
 }

@@ -104,10 +104,10 @@ FC_INLINE void FC(finish_rows)(const fc_epilogue *e, const FC(span) *given, FC(a
     }
 }
 
-/* These have loops of their own: a bias or a scale alone, with ReLU or nothing behind it, and each activation alone */
+/* These may have loops of their own: a bias or a scale alone, with ReLU or nothing behind it, and each activation alone */
 static FC_NOINLINE void FC(finish_span)(const fc_epilogue *e, const FC(span) *s)
 {
-    const int more = s->add || s->pre || (s->bias && s->scale);
+    const int more = !FC_SPECIALISE_ACTIVATIONS || s->add || s->pre || (s->bias && s->scale);
     const int form = more ? FC(WHOLE) : s->bias ? FC(BIASED) : s->scale ? FC(SCALED) : FC(BARE);
 #define FC_FORM(act, FORM)                                                                                           \
     if (form == FC(FORM)) {                                                                                          \

@@ -1,7 +1,7 @@
 /* The kernel table: what the extension modules see of an instruction set.
  *
- *   vec_<isa>.h  +  *.inc.h (templates over type and vocabulary)  ->  isa_<isa>.c  ->  fc_table_<isa>
- *                                        dispatch.c picks one table, once; _ext.runtime holds it
+ *   vec_<isa>.h  +  *.inc.h (templates over type and vocabulary)  ->  isa_<isa>_<type>.c  ->  fc_<type>_ops__<isa>
+ *                           dispatch.c joins both types in a table and picks one, once; _ext.runtime holds it
  *
  * Kernels do not allocate, do not call Python or OpenMP and trust their arguments. Sizes and pitches are
  * counted in elements.
@@ -33,7 +33,7 @@ enum { FC_F32 = 0, FC_F64 = 1 };
 
 typedef struct fc_table {
     const char *name;
-    fc_ops ops[2]; /* [FC_F32], [FC_F64] */
+    const fc_ops *ops[2]; /* [FC_F32], [FC_F64] */
 } fc_table;
 
 /* dispatch.c */

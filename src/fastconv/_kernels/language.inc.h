@@ -70,12 +70,19 @@ FC_INLINE unsigned fc_flush_denormals(void) { return 0; }
 FC_INLINE void fc_restore_state(unsigned saved) { (void)saved; }
 #endif
 
+/* Whether common sizes have instances of their own beside the one for all, and whether activations have: not where they
+ * bring little, so that tables are compiled sooner. The bits are the same. */
+#define FC_SPECIALISE (LANES > 1)
+#define FC_SPECIALISE_ACTIVATIONS (FC_SINGLE && LANES > 1)
+
 /* One instance of a tile for each height and width; cases beyond FC_HEIGHT(nv) are dropped. */
 #define FC_HIGHEST 14
 #define FC_EACH_HEIGHT(F, NV)                                                                                        \
     F(1, NV) F(2, NV) F(3, NV) F(4, NV) F(5, NV) F(6, NV) F(7, NV) F(8, NV) F(9, NV) F(10, NV) F(11, NV) F(12, NV)    \
     F(13, NV) F(14, NV)
-#if FC_NV == 2
+#if FC_NV == 1
+#define FC_EACH_NV(F) F(1)
+#elif FC_NV == 2
 #define FC_EACH_NV(F) F(1) F(2)
 #elif FC_NV == 4
 #define FC_EACH_NV(F) F(1) F(2) F(3) F(4)

@@ -92,6 +92,10 @@ FC_INLINE ptrdiff_t FC(outer_near)(const ptrdiff_t *taps, ptrdiff_t m)
 /* All weights for nv vectors of channels from k on */
 FC_INLINE void FC(outer_panel)(const fc_outer *a, ptrdiff_t k, T *dw, ptrdiff_t tail, const int nv)
 {
+    if (!FC_SPECIALISE) {
+        FC(outer_run)(a, a->taps, a->m, k, dw, tail, 0, nv);
+        return;
+    }
     ptrdiff_t t = 0, apart = 0; /* weights before t that are still to be taken, apart */
     while (t < a->m) {
         const ptrdiff_t run = FC(outer_near)(a->taps + t, a->m - t);

@@ -50,6 +50,12 @@ FC_INLINE FC(window) FC(fixed)(FC(window) v, const int kr, const int ks, const i
     return v;
 }
 
+/* Whether the kernel is n x n, and has an instance of its own */
+FC_INLINE int FC(square)(const fc_pool *a, const ptrdiff_t n)
+{
+    return FC_SPECIALISE && a->h.kernel == n && a->w.kernel == n;
+}
+
 FC_INLINE ptrdiff_t FC(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 /* Pixels into which the last vector of a pixel spills, negative where it may not. */
@@ -192,7 +198,7 @@ FC_INLINE void FC(pool_rows)(const fc_pool *a, const T *x, T *y, void *arg, ptrd
 
 static void FC(max_pool)(const fc_pool *a, const void *x, void *y, void *arg, ptrdiff_t p0, ptrdiff_t p1)
 {
-    const int two = a->h.kernel == 2 && a->w.kernel == 2, three = a->h.kernel == 3 && a->w.kernel == 3;
+    const int two = FC(square)(a, 2), three = FC(square)(a, 3);
     if (a->arg_size == 4)
         FC(pool_rows)(a, x, y, arg, p0, p1, 0, 0, 0, 4);
     else if (a->arg_size == 1 && two)
@@ -211,9 +217,9 @@ static void FC(max_pool)(const fc_pool *a, const void *x, void *y, void *arg, pt
 
 static void FC(avg_pool)(const fc_pool *a, const void *x, void *y, ptrdiff_t p0, ptrdiff_t p1)
 {
-    if (a->h.kernel == 2 && a->w.kernel == 2)
+    if (FC(square)(a, 2))
         FC(pool_rows)(a, x, y, NULL, p0, p1, 1, 2, 2, 0);
-    else if (a->h.kernel == 3 && a->w.kernel == 3)
+    else if (FC(square)(a, 3))
         FC(pool_rows)(a, x, y, NULL, p0, p1, 1, 3, 3, 0);
     else
         FC(pool_rows)(a, x, y, NULL, p0, p1, 1, 0, 0, 0);
@@ -337,9 +343,9 @@ static void FC(max_pool_backward)(const fc_pool *a, const void *g, const void *a
 {
     if (a->arg_size == 4)
         FC(scatter)(a, g, arg, gx, begin, end, 0, 4);
-    else if (a->h.kernel == 2 && a->w.kernel == 2)
+    else if (FC(square)(a, 2))
         FC(scatter)(a, g, arg, gx, begin, end, 2, 1);
-    else if (a->h.kernel == 3 && a->w.kernel == 3)
+    else if (FC(square)(a, 3))
         FC(scatter)(a, g, arg, gx, begin, end, 3, 1);
     else
         FC(scatter)(a, g, arg, gx, begin, end, 0, 1);
@@ -347,9 +353,9 @@ static void FC(max_pool_backward)(const fc_pool *a, const void *g, const void *a
 
 static void FC(avg_pool_backward)(const fc_pool *a, const void *g, void *gx, ptrdiff_t begin, ptrdiff_t end)
 {
-    if (a->h.kernel == 2 && a->w.kernel == 2)
+    if (FC(square)(a, 2))
         FC(scatter)(a, g, NULL, gx, begin, end, 2, 0);
-    else if (a->h.kernel == 3 && a->w.kernel == 3)
+    else if (FC(square)(a, 3))
         FC(scatter)(a, g, NULL, gx, begin, end, 3, 0);
     else
         FC(scatter)(a, g, NULL, gx, begin, end, 0, 0);

@@ -12,7 +12,7 @@
 
 #define FC_ISA avx2
 #define FC_NV 2
-#define FC_HEIGHT(nv) ((nv) == 1 ? 12 : 6)
+#define FC_HEIGHT(nv) ((nv) == 1 ? (FC_SINGLE ? 12 : 8) : 6)
 #define FC_PANEL_BYTES (16 * 1024)
 #define FC_FREE_TAILS 0
 #define FC_VECTORS 16

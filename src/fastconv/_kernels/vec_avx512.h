@@ -14,8 +14,8 @@
 #include "vec_quad.h"
 
 #define FC_ISA avx512
-#define FC_NV 4
-#define FC_HEIGHT(nv) ((nv) <= 2 ? 14 : (nv) == 3 ? 9 : 6)
+#define FC_NV (FC_SINGLE ? 4 : 2)
+#define FC_HEIGHT(nv) (!FC_SINGLE ? 8 : (nv) <= 2 ? 14 : (nv) == 3 ? 9 : 6)
 #define FC_PANEL_BYTES (64 * 1024)
 #define FC_FREE_TAILS 1
 #define FC_VECTORS 32

@@ -29,7 +29,7 @@
  *
  * FC_NV: the most vectors of channels a register tile is wide; FC_HEIGHT(nv): the most pixels of one nv wide, so that
  * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay near while tiles
- * pass; FC_FREE_TAILS: whether masked loads cost no more than whole ones; FC_VECTORS: how many registers there are;
+ * pass; tiles of doubles are fewer where that costs little, since they take long to compile; FC_FREE_TAILS: whether masked loads cost no more than whole ones; FC_VECTORS: how many registers there are;
  * FC_ESTIMATES: whether an estimate made exact (deep.inc.h) takes less time than X_div holds the divider.
  */
 #ifndef FC_VEC_SCALAR_H
@@ -43,7 +43,7 @@
 #include "vec_generic.h"
 
 #define FC_ISA scalar
-#define FC_NV 2
+#define FC_NV 1
 #define FC_HEIGHT(nv) 4
 #define FC_PANEL_BYTES (16 * 1024)
 #define FC_FREE_TAILS 0

@@ -40,7 +40,7 @@ cdef Way cheapest(const Correlation *a, Way otherwise) noexcept nogil:
     little more where what a tile reads does not stay in L1.
     """
     cdef Py_ssize_t lanes = a.table.lanes, vectors = ceil_div(a.kg, lanes)
-    if a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes:
+    if a.ntaps < 2 or a.image.cols == 0 or a.groups * a.kg > 2 * lanes or a.kg > a.nr:   # neither goes over panels
         return otherwise
     cdef double depth = a.ntaps * a.cg, filled
     cdef double one = 0.55 if a.table.mr > 12 else 0.6 if a.table.mr > 8 else 0.85   # vector of channels

@@ -1,2 +1,3 @@
+#define FC_SINGLE 1
 #include "vec_scalar.h"
 #include "isa.inc.h"

@@ -1,0 +1,3 @@
+#define FC_SINGLE 0
+#include "vec_scalar.h"
+#include "isa.inc.h"
