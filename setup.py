@@ -78,7 +78,7 @@ class BuildExt(build_ext):
     def run(self) -> None:
         if not os.path.isdir(self.kernels):
             print(
-                "fastconv: compiling its kernels for every instruction set, which takes two cores a minute; the "
+                "fastconv: compiling its kernels for every instruction set, which takes two cores a minute or two; the "
                 "next build in this folder compiles only what has changed",
                 file=sys.stderr,
             )

@@ -5,13 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+#define FC_SINGLE 1
 #include FC_VOCABULARY
 #include "kernels.h"
 #include "language.inc.h"
 
 #define T float
 #define TYPE f32
-#define FC_SINGLE 1
 #include "common.inc.h"
 #include "math.inc.h"
 #include "deep_math.inc.h"
