@@ -413,3 +413,13 @@ def test_a_value_that_is_long_is_shortened():
     assert len(str(found.value)) < 130
     with pytest.raises(TypeError, match=r"^Linear: bias must be True or False, got 'a'$"):
         nn.Linear(2, 2, bias="a")
+
+
+@settings(deadline=None, max_examples=40)
+@given(value=st.one_of(st.text(max_size=200), st.none(), OTHERS, st.sampled_from([-1, -HUGE, 1.5])))
+@pytest.mark.parametrize("name", ["ConvClassifier", "ConvRegressor"])
+def test_verbose_is_any_whole_number_as_in_scikit_learn(name, value):
+    pytest.importorskip("sklearn")
+    refused(lambda: estimator(name)(None)(verbose=value), "verbose", value, TypeError, ValueError)
+    for said in (False, 0, np.bool_(True), 2, np.int64(10)):
+        estimator(name)(None)(verbose=said)

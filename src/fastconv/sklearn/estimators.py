@@ -66,7 +66,7 @@ class ConvClassifier(ClassifierMixin, Net):
         warm_start: bool = False,
         callbacks: Any = None,
         random_state: Any = None,
-        verbose: bool = False,
+        verbose: int = 0,
     ) -> None:
         self.model = model
         self.model_params = model_params
@@ -240,7 +240,7 @@ class ConvRegressor(RegressorMixin, Net):
         warm_start: bool = False,
         callbacks: Any = None,
         random_state: Any = None,
-        verbose: bool = False,
+        verbose: int = 0,
     ) -> None:
         self.model = model
         self.model_params = model_params

@@ -145,9 +145,10 @@ class Net(Nested):
 
     def _flags(self) -> tuple[bool, bool, bool]:
         """Return early_stopping, warm_start and verbose, which the constructor takes as they are."""
-        names = ("early_stopping", "warm_start", "verbose")
-        early_stopping, warm_start, verbose = (flag(f"{type(self).__name__}: {n}", getattr(self, n)) for n in names)
-        return early_stopping, warm_start, verbose
+        where = type(self).__name__
+        early_stopping, warm_start = (flag(f"{where}: {n}", getattr(self, n)) for n in ("early_stopping", "warm_start"))
+        told = isinstance(self.verbose, bool | np.bool_) or whole(f"{where}: verbose", self.verbose, 0)
+        return early_stopping, warm_start, bool(told and self.verbose)
 
     def _draw_seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -252,8 +253,8 @@ _PARAMETERS = """Parameters
     callbacks : sequence of fastconv.train.Callback or function, optional
     random_state : int, RandomState or None
         Of initial weights, of the order of the samples and of those set aside. The same number gives the same bits.
-    verbose : bool
-        A bar, and a line per epoch.
+    verbose : int
+        Whether there is a bar and a line per epoch: 0 or False, else they are; larger numbers say no more.
     **nested
         ``part__name`` for the four parts above.
 

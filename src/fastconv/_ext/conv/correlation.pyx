@@ -143,6 +143,7 @@ cdef void book_depthwise(Correlation *a) noexcept nogil:
     """The same for one filter a channel: images are read as they lie, threads share rows, of few pixels channels."""
     cdef const Image *m = &a.image
     cdef Py_ssize_t tasks = 4 * a.threads if a.threads > 1 else 1
+    a.way = LYING
     a.row_block = max(1, ceil_div(m.rows, ceil_div(tasks, max(1, a.n))))
     a.parts = 1
     if a.n == 1:
