@@ -147,8 +147,8 @@ class Net(Nested):
         """Return early_stopping, warm_start and verbose, which the constructor takes as they are."""
         where = type(self).__name__
         early_stopping, warm_start = (flag(f"{where}: {n}", getattr(self, n)) for n in ("early_stopping", "warm_start"))
-        told = isinstance(self.verbose, bool | np.bool_) or whole(f"{where}: verbose", self.verbose, 0)
-        return early_stopping, warm_start, bool(told and self.verbose)
+        verbose = bool(self.verbose) if isinstance(self.verbose, np.bool_) else self.verbose
+        return early_stopping, warm_start, whole(f"{where}: verbose", verbose, 0) > 0
 
     def _draw_seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))
