@@ -142,15 +142,14 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
 cdef void book_depthwise(Correlation *a) noexcept nogil:
     """The same for one filter a channel: images are read as they lie, threads share rows, of few pixels channels."""
     cdef const Image *m = &a.image
-    cdef Py_ssize_t tasks = 4 * a.threads if a.threads > 1 else 1
+    cdef Py_ssize_t tasks = 4 * a.threads if a.threads > 1 and a.n > 1 else a.threads
+    cdef Py_ssize_t each = ceil_div(tasks, max(1, a.n))   # of an image
     a.way = LYING
-    a.row_block = max(1, ceil_div(m.rows, ceil_div(tasks, max(1, a.n))))
+    a.row_block = max(1, ceil_div(m.rows, each))
     a.parts = 1
-    if a.n == 1:
-        a.row_block = max(1, ceil_div(m.rows, a.threads))
     if a.threads > 1 and a.n * m.rows * m.cols < PIXELS * a.threads:
         a.row_block = max(1, m.rows)
-        a.parts = min(ceil_div(m.c, a.table.lanes), ceil_div(tasks, max(1, a.n)))
+        a.parts = min(ceil_div(m.c, a.table.lanes), each)
     a.row_blocks = ceil_div(m.rows, a.row_block)
     a.col_blocks = a.images = 1
     a.image_blocks = a.n
@@ -233,14 +232,15 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     else:
         for image in range(images):
             copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
-    cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), panel_bytes = a.nr * a.ntaps * a.cg * size
-    cdef Py_ssize_t begin = part * panels // a.parts, end_panel = (part + 1) * panels // a.parts
+    cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), begin
     cdef Place at = place_of(a, n, i0, j0)
     at.line, at.images, at.cols = window + a.line, images, cols
     if a.once:
         share_panels(a, part, panels, x, window + a.window, at)
-    else:
-        correlate_panels(a, begin, end_panel, a.panels + begin * panel_bytes, x, i0, end, at)
+        return
+    begin = part * panels // a.parts
+    correlate_panels(a, begin, (part + 1) * panels // a.parts, a.panels + begin * a.nr * a.ntaps * a.cg * size, x, i0,
+                     end, at)
 
 
 cdef void share_panels(const Correlation *a, Py_ssize_t part, Py_ssize_t panels, const char *x, char *room,
