@@ -104,7 +104,7 @@ FC_INLINE void FC(finish_rows)(const fc_epilogue *e, const FC(span) *given, FC(a
     }
 }
 
-/* These may have loops of their own: a bias or a scale alone, with ReLU or nothing behind it, and each activation alone */
+/* These may have loops of their own: a bias or a scale alone, with ReLU or nothing behind it; each activation alone */
 static FC_NOINLINE void FC(finish_span)(const fc_epilogue *e, const FC(span) *s)
 {
     const int more = !FC_SPECIALISE_ACTIVATIONS || s->add || s->pre || (s->bias && s->scale);

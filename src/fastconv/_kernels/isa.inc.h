@@ -1,6 +1,6 @@
 /* Body of every isa_<isa>_<type>.c: instantiate the templates for float (FC_SINGLE 1) or double (0), guard them, fill
- * one half of a table. Everything here is static but that half, so that no function compiled for one instruction set can
- * be linked in where another is needed. */
+ * one half of a table. Everything here is static but that half, so that no function compiled for one instruction set
+ * can be linked in where another is needed. */
 #include <assert.h>
 #include <math.h>
 

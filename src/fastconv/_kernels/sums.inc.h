@@ -65,8 +65,8 @@ static void FC(column_sums)(const void *x, const ptrdiff_t *first, ptrdiff_t sha
         FC(column_sum)((const T *)x + first[0] * c, first[1] - first[0], c, (T *)sums + s * c);
 }
 
-/* y[j * y_pitch + i] += x[i * x_pitch + j], i < m, j < n. A cache line of each row of y is used up before the next, which
- * is fetched meanwhile: so many rows are too many for hardware to foresee, and may share few sets of the cache. */
+/* y[j * y_pitch + i] += x[i * x_pitch + j], i < m, j < n. A cache line of each row of y is used up before the next,
+ * which is fetched meanwhile: so many rows are too many for hardware to foresee, and may share few sets of the cache. */
 static void FC(accumulate_turned)(const void *x, ptrdiff_t x_pitch, ptrdiff_t m, ptrdiff_t n, void *y,
                                   ptrdiff_t y_pitch)
 {

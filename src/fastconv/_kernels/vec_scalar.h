@@ -29,8 +29,9 @@
  *
  * FC_NV: the most vectors of channels a register tile is wide; FC_HEIGHT(nv): the most pixels of one nv wide, so that
  * nothing spills and few loads stand beside its multiply-adds; FC_PANEL_BYTES: weights that stay near while tiles
- * pass; tiles of doubles are fewer where that costs little, since they take long to compile; FC_FREE_TAILS: whether masked loads cost no more than whole ones; FC_VECTORS: how many registers there are;
- * FC_ESTIMATES: whether an estimate made exact (deep.inc.h) takes less time than X_div holds the divider.
+ * pass; FC_FREE_TAILS: whether masked loads cost no more than whole ones; FC_VECTORS: how many registers there are;
+ * FC_ESTIMATES: whether an estimate made exact (deep.inc.h) takes less time than X_div holds the divider. Doubles have
+ * fewer tiles where that costs little, since tiles take long to compile.
  */
 #ifndef FC_VEC_SCALAR_H
 #define FC_VEC_SCALAR_H

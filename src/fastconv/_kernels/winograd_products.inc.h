@@ -1,8 +1,8 @@
 /* Products of Winograd's values over T and the vector vocabulary: one product of matrices a plane, in register tiles.
  */
 
-/* What will be needed later: `each` bytes of it are fetched with every chain, for a core waits where it asks for too many
- * at once. */
+/* What will be needed later: `each` bytes of it are fetched with every chain, for a core waits where it asks for too
+ * many at once. */
 typedef struct FC(ahead) {
     const char *at, *until;
     ptrdiff_t each;
