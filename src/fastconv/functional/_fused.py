@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from fastconv._ext.bias import bias_gradient
-from fastconv._ext.conv.algorithms import choose, kernel
+from fastconv._ext.conv.algorithms import kernel
 from fastconv._ext.conv.geometry import Geometry
-from fastconv.functional._check import Array, by_dtype, reserve, scratch
+from fastconv.functional._check import Array, reserve, scratch
 from fastconv.functional._epilogue import NOTHING, Epilogue, mask_into
-
-_bias_gradient = by_dtype(bias_gradient)
 
 
 def gradients(
@@ -26,13 +23,8 @@ def gradients(
         masked = scratch(gy.nbytes, "mask")[: gy.nbytes].view(gy.dtype).reshape(gy.shape)
     if masked is not None:
         gy = masked
-    chosen = choose("weight_gradient", geometry, gy.itemsize, algorithm)
-    along = () if grad_bias is None or not chosen.takes_bias else (grad_bias,)
-    calls: list[tuple[Any, tuple[Any, ...]]] = [
-        (chosen.weight_gradient[gy.itemsize], (x, gy, grad_weight, geometry, scratch, *along))
-    ]
-    if grad_bias is not None and not along:
-        calls.append((_bias_gradient[gy.dtype], (gy.reshape(-1, gy.shape[3]), grad_bias, scratch)))
+    run = kernel("weight_gradient", geometry, gy.itemsize, algorithm)
+    calls: list[tuple[Any, tuple[Any, ...]]] = [(run, (x, gy, grad_weight, geometry, scratch, grad_bias))]
     if grad_input is not None:
         run = kernel("input_gradient", geometry, gy.itemsize, algorithm)
         calls.append((run, (gy, weight, grad_input, geometry, NOTHING, scratch)))

@@ -31,9 +31,7 @@ class Algorithm(NamedTuple):
     pays : callable
         Given the same: whether ``"auto"`` takes it.
     forward, input_gradient, weight_gradient : dict
-        Kernels by the bytes of an element.
-    takes_bias : bool
-        Whether ``weight_gradient`` makes the bias's gradient along with the weight's.
+        Kernels by the bytes of an element; the last one makes the bias's gradient along with the weight's.
     """
 
     name: str
@@ -42,7 +40,6 @@ class Algorithm(NamedTuple):
     forward: dict[int, Any]
     input_gradient: dict[int, Any]
     weight_gradient: dict[int, Any]
-    takes_bias: bool = False
 
 
 def instances(function: Any) -> dict[int, Any]:
@@ -57,7 +54,6 @@ DIRECT = Algorithm(
     forward=instances(forward),
     input_gradient=instances(input_gradient),
     weight_gradient=instances(weight_gradient),
-    takes_bias=True,
 )
 
 

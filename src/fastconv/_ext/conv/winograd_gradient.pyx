@@ -12,10 +12,11 @@ are added pairwise.
 from cython.parallel cimport prange, threadid
 from libc.string cimport memset
 
+from fastconv._ext.bias cimport add_columns, bias_shards
 from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.conv.packing cimport panel_lanes
 from fastconv._ext.conv.scratch cimport (
-    SUMS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
+    BIAS_SUMS, SUMS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
 )
 from fastconv._ext.conv.winograd cimport (
     BLOCK, VALUES, fetch_nothing, fetch_pixels, lay_tiles, plane_pitch, side_of, up_to,
@@ -235,11 +236,16 @@ cdef void run(const WeightGradient *a, char *values, char *sums, char *taken, ch
 
 
 def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y, real[:, :, :, ::1] grad_weight,
-                    Geometry g, scratch):
-    """Add to grad_weight (K, C, R, S) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K)."""
+                    Geometry g, scratch, real[::1] grad_bias=None):
+    """Add to grad_weight (K, C, R, S) the gradient for x (N, H, W, C) and grad_y (N, P, Q, K).
+
+    And to grad_bias (K) the sums of grad_y, with the bits of `bias_gradient`.
+    """
     if g.n == 0:
         return
     cdef Py_ssize_t side = side_of(g.r), rows = ceil_div(g.p, side), cols = ceil_div(g.q, side)
+    cdef Py_ssize_t pixels = g.n * g.p * g.q
+    cdef char *grad_of_bias = NULL
     cdef WeightGradient a
     cdef Scratch s
     a.table = ops(sizeof(real) // 4 - 1)
@@ -247,6 +253,9 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     a.threads = threads_for(64.0 / (side * side) * g.n * g.p * g.q * g.c * g.k)
     nothing_booked(&s)
     plan(&a, &s)
+    if grad_bias is not None:
+        grad_of_bias = <char *>&grad_bias[0]
+        book(&s, BIAS_SUMS, bias_shards(pixels) * g.k * sizeof(real))
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
     lay_tiles(&a.x, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, side, rows, cols)
@@ -256,3 +265,5 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     with nogil:
         memset(get(&s, ZEROS), 0, FC_RUN_COLUMNS * max(a.c, a.k) * a.table.size)
         run(&a, get(&s, VALUES_OF_TILES), get(&s, SUMS), get(&s, WINDOWS), grad)
+        if grad_of_bias != NULL:
+            add_columns(a.table, <const char *>&grad_y[0, 0, 0, 0], pixels, g.k, get(&s, BIAS_SUMS), grad_of_bias)

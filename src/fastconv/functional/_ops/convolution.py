@@ -92,12 +92,10 @@ class _Products(Operation):
         gy = self.images(f.gy[0])
         g = self._known(f, x, weight)
         if grad_weight is not None:
-            chosen = choose("weight_gradient", g, gy.itemsize, self.algorithm)
-            run = chosen.weight_gradient[gy.itemsize]
-            along: tuple[Array, ...] = ()
-            if grad_bias is not None and chosen.takes_bias and _lies_ready(grad_bias):
-                along, grad_bias = (_checked(grad_bias),), None
-            yield from _into(grad_weight, lambda to: (run, (self.images(x), gy, self.filters(to), g, scratch, *along)))
+            run, along = kernel("weight_gradient", g, gy.itemsize, self.algorithm), None
+            if grad_bias is not None and _lies_ready(grad_bias):
+                along, grad_bias = _checked(grad_bias), None
+            yield from _into(grad_weight, lambda to: (run, (self.images(x), gy, self.filters(to), g, scratch, along)))
         if grad_bias is not None:
             rows = gy.reshape(-1, gy.shape[3])
             yield from _into(grad_bias, lambda to: (_bias_gradient[gy.dtype], (rows, to, scratch)))
