@@ -177,7 +177,16 @@ cdef const fc_ops *ops_shorter(int kind) noexcept nogil:
 
 
 cdef long long hand_over(int threads) noexcept nogil:
-    # Return the nanoseconds in which so many threads start, are looked at and meet again.
+    # Return the nanoseconds in which so many threads start, do nothing and meet again.
+    cdef double begin = fc_seconds()
+    cdef int _i
+    for _i in prange(threads, schedule='static', num_threads=threads):
+        fc_get(&handing_over)
+    return <long long>(1e9 * (fc_seconds() - begin))
+
+
+cdef long long attend(int threads) noexcept nogil:
+    # The same, of threads that are woken up where they sleep, and looked at.
     cdef double begin = fc_seconds()
     cdef int processor = fc_processor(), caller = fc_thread(), _i
     for _i in prange(threads, schedule='static', num_threads=threads):
@@ -191,7 +200,7 @@ cdef void look(long long now) noexcept nogil:
     cdef long long woken, cost, lost, strained, pause
     if fc_get(&next_look) == 0:
         hand_over(thread_limit)   # threads are made
-    woken = hand_over(thread_limit)
+    woken = attend(thread_limit)
     cost = hand_over(thread_limit)
     lost, strained = fc_take(&losses, 0), fc_get(&strain)
     if resting or now - fc_get(&last_look) > FORGOTTEN:
