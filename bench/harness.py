@@ -93,7 +93,6 @@ class Peak:
 
     @classmethod
     def measure(cls, threads: int) -> "Peak":
-        runtime.threads_of(1e30)   # threads are made, and find processors of their own
         gflops = max(_rate(lambda: probe.fma_throughput(0, 100_000, threads)) for _ in range(30))
         source, target = np.ones(1 << 27, np.uint8), np.ones(1 << 27, np.uint8)
         gbytes = max(_rate(lambda: probe.copy(source, target, threads)) for _ in range(6))
@@ -101,6 +100,7 @@ class Peak:
 
 
 def _rate(work: Callable[[], float]) -> float:
+    runtime.threads_of(1e30)   # a look, as kernels have it: threads find processors of their own
     begin = _clock()
     amount = work()
     return amount / (_clock() - begin)
