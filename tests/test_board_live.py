@@ -161,9 +161,10 @@ class TestBrowser:
             tab = opened(address)
             tab.wait_for_selector("#run .js-plotly-plot .scatterlayer .trace", timeout=60_000)
             points = "document.querySelector('#run .js-plotly-plot').data[0].x.length"
+            tab.locator("summary").first.click()
+            until(tab, "document.documentElement.scrollHeight >= window.innerHeight + 150")  # all is drawn by then
             tab.evaluate("window.kept = document.querySelector('#run .js-plotly-plot'); window.scrollTo(0, 150)")
             first = tab.evaluate(points)
-            tab.locator("summary").first.click()
             until(tab, f"{points} >= {first + 3}", 60)
             assert tab.evaluate("window.kept === document.querySelector('#run .js-plotly-plot')")
             assert tab.evaluate("window.scrollY") == 150
