@@ -15,8 +15,10 @@ without end in the place of sizes and settings, things that are no argument at a
   backward call repeats), and all arrays as they were.
 
 Anything else is a failure, and so are a signal and a call that computes for 30 seconds: calls run in a child process
-that writes down which one it is at. A public function without a draw in scripts/fuzz_calls/ is a failure too. For
-memory errors that no check sees, build with FASTCONV_SANITIZE=address,undefined (CONTRIBUTING.md has the environment).
+that writes down which one it is at. Where two sizes were bent at once a call may ask for as much (--seed 559 --only
+52899: a million windows of 65,536 pixels); --only shows it. A public function without a draw in scripts/fuzz_calls/ is
+a failure too. For memory errors that no check sees, build with FASTCONV_SANITIZE=address,undefined (CONTRIBUTING.md has
+the environment).
 """
 
 import argparse
