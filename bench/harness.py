@@ -117,9 +117,9 @@ def header(args: argparse.Namespace, peak: Peak, torch: Any, peer: str | None = 
 def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: int = 5) -> dict[str, list[float]]:
     """Run the sides in turns until each has had its seconds; return every run's time in seconds.
 
-    A turn of a short problem is several runs in a row, so that switching sides does not dominate. Each turn
-    waits until the other side's idle OpenMP threads have stopped spinning (by default 300,000 rounds, 15 ms and more),
-    and starts with a run that is not timed, unless a run is so long that what the other left in caches does not count.
+    A turn of a short problem is several runs in a row, so that switching sides does not dominate. Each turn waits
+    until the other side's idle threads no longer spin, and starts with a run that is not timed, unless a run is so
+    long that what the other left in caches does not count.
     """
     repeats = {}
     warm = {}
@@ -135,7 +135,7 @@ def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: in
     rounds = 0
     while rounds < at_least or time.perf_counter() - begin < seconds * len(sides):
         for name, side in sides.items():
-            time.sleep(30e-3)
+            _rest()
             if warm[name]:
                 side()
             start = _clock()
@@ -144,6 +144,20 @@ def take_turns(sides: dict[str, Callable[[], Any]], seconds: float, at_least: in
             times[name].append((_clock() - start) / repeats[name])
         rounds += 1
     return times
+
+
+def _rest() -> None:
+    """Wait until no thread of this process runs.
+
+    Idle threads spin before they sleep, OpenMP's for 15 ms and ONNX Runtime's for 40, and each holds a processor
+    that the other side's threads lack meanwhile.
+    """
+    for _ in range(100):
+        before = time.process_time()
+        time.sleep(10e-3)
+        if time.process_time() - before < 1e-3:
+            return
+    sys.exit("a thread of this process ran for a second while nothing was timed: the other side cannot be timed fairly")
 
 
 def with_direct(
