@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastconv import config, nn
+from fastconv import config, nn, optim
 from fastconv import functional as F
 from fastconv._ext import runtime
 
@@ -94,6 +94,44 @@ def test_threads_that_share_few_pixels_and_panels_change_no_bit(data):
         assert all(run(threads) == alone for threads in (2, 3, 5))
     finally:
         runtime.set_work_per_thread(before)
+
+
+@given(st.data())
+def test_threads_that_share_the_filters_of_a_linear_layer_change_no_bit(data):
+    # Each thread packs, multiplies and sums the weights of its own filters, which the optimiser's pass shares alike.
+    n, features = data.draw(st.integers(1, 140), "rows"), data.draw(st.sampled_from([3, 64, 600, 784]), "features")
+    filters, dtype = data.draw(st.integers(1, 150), "filters"), data.draw(st.sampled_from(["f4", "f8"]), "dtype")
+    rng = np.random.default_rng(0)
+    x, weight, grad = (rng.standard_normal(s).astype(dtype) for s in [(n, features), (filters, features), (n, filters)])
+
+    def run(threads):
+        sums = np.ones_like(weight)
+        with config.threads(threads):
+            y = F.linear(x, weight)
+            F.linear_backward(grad, x, weight, grad_weight=sums)
+        return y.tobytes(), sums.tobytes()
+
+    before = runtime.set_work_per_thread(0)
+    try:
+        alone = run(1)
+        assert all(run(threads) == alone for threads in (2, 3, 5))
+    finally:
+        runtime.set_work_per_thread(before)
+
+
+@given(sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=4), threads=st.integers(1, 5))
+def test_threads_set_all_gradients_to_zero_and_nothing_else(sizes, threads):
+    params = [nn.Parameter(np.ones(size, np.float32)) for size in sizes]
+    optimizer = optim.SGD(params)
+    for param in params:
+        param.grad.fill(np.nan)
+    before = runtime.set_work_per_thread(0)
+    try:
+        with config.threads(threads):
+            optimizer.zero_grad()
+    finally:
+        runtime.set_work_per_thread(before)
+    assert all(not param.grad.any() and (param.data == 1).all() for param in params)
 
 
 AFFINITY = """

@@ -1,9 +1,11 @@
 """One fused pass of an optimiser over a flat parameter, in blocks shared among the threads.
 
-All arrays of a call are flat and of one length; the ones that may be None say so.
+All arrays of a call are flat and of one length; the ones that may be None say so. Each thread takes one stretch of
+blocks, the same in all passes over a parameter: what it wrote before is in its own caches.
 """
 
 from cython.parallel cimport prange
+from libc.string cimport memset
 
 from fastconv._ext.runtime cimport fc_adagrad, fc_adam, fc_average, fc_ops, fc_rmsprop, fc_sgd, ops, threads_for
 
@@ -12,7 +14,14 @@ ctypedef fused real:
     double
 
 cdef enum:
-    BLOCK = 8192
+    BLOCK = 2048
+
+
+def zero(real[::1] grad):
+    """Set all numbers to zero."""
+    cdef Py_ssize_t n = grad.shape[0], i
+    for i in prange((n + BLOCK - 1) // BLOCK, schedule="static", num_threads=threads_for(8.0 * n), nogil=True):
+        memset(&grad[i * BLOCK], 0, (min((i + 1) * BLOCK, n) - i * BLOCK) * sizeof(real))
 
 
 def sgd(
@@ -39,7 +48,7 @@ def sgd(
     a.weight_decay = weight_decay
     a.nesterov = nesterov
     a.first_step = first_step
-    for i in prange((n + BLOCK - 1) // BLOCK, schedule="static", num_threads=threads_for(4.0 * n), nogil=True):
+    for i in prange((n + BLOCK - 1) // BLOCK, schedule="static", num_threads=threads_for(16.0 * n), nogil=True):
         table.sgd(&a, i * BLOCK, min((i + 1) * BLOCK, n))
 
 

@@ -22,6 +22,7 @@ from fastconv.functional._check import (
     short,
 )
 
+_ZERO = by_dtype(optim.zero)
 _SGD = by_dtype(optim.sgd)
 _ADAM = by_dtype(optim.adam)
 _RMSPROP = by_dtype(optim.rmsprop)
@@ -38,6 +39,12 @@ class Arrays(NamedTuple):
 
 Checked = Callable[[str], Arrays]
 """Gives arrays that have been checked, to the function of this name."""
+
+
+def zero(grad: Array) -> None:
+    """Set a flat array to zero, whose parts the threads share out as in a step."""
+    if grad.size:
+        _ZERO[grad.dtype](grad)
 
 
 def sgd(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv.functional._check import Keywords, flag, number, short
-from fastconv.functional._optim import Arrays, arrays_of
+from fastconv.functional._optim import Arrays, arrays_of, zero
 from fastconv.nn import Module, Parameter
 from fastconv.nn._flat import Block
 from fastconv.nn._settings import latest
@@ -368,7 +368,7 @@ class Optimizer(Keywords, Leading):
         """
         self._look()
         for block in self._blocks:
-            block.grad.fill(0)
+            zero(block.grad)
         for param in self._loose:
             param.grad.fill(0)
 

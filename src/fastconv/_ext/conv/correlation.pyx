@@ -24,8 +24,10 @@ cdef Py_ssize_t TILE_BYTES = 24 * 1024
 cdef double PACKING = 0.5
 
 # Threads that get so many pixels each share the pixels alone, so that in the layer behind most of what a thread reads
-# is what it wrote itself. Of fewer pixels they share the channels.
+# is what it wrote itself. Of fewer pixels they share the channels, and where weights are so many times as many as
+# results: packing all of them in each thread would take longer than fetching the results of another.
 cdef Py_ssize_t PIXELS = 64
+cdef Py_ssize_t WEIGHTS = 4
 
 
 # --- blocks -----------------------------------------------------------------------------------------------
@@ -253,7 +255,7 @@ cdef void share_panels(const Correlation *a, Py_ssize_t part, Py_ssize_t panels,
     cdef const Image *m = &a.image
     cdef Py_ssize_t each = panels // a.parts, left = panels % a.parts, begin, end, unit
     cdef double packing = PACKING * a.table.lanes, pixels = 0.5 * a.n * m.rows * m.cols   # cycles a vector of weights
-    if a.n * m.rows * m.cols >= PIXELS * a.parts:
+    if a.n * m.rows * m.cols >= max(PIXELS * a.parts, a.ntaps * a.cg // WEIGHTS):
         each, left = 0, panels
     elif left * (packing + pixels / a.parts) > packing + pixels:
         begin, end = part * panels // a.parts, (part + 1) * panels // a.parts

@@ -47,6 +47,7 @@ cdef struct WeightGradient:
     const char *windows
     char *dw                   # shards of (groups, m, kg); swapped (groups, kg, m); depthwise (m, k)
     bint straight              # one shard, which lies as grad_weight does: finished sums are added there at once
+    bint by_filters            # parts are filters, whose weights lie in one stretch, as the optimiser shares them out
     char *grad                 # grad_weight
     char *bias_sums            # (shards, k): abreast, the sums of the bias's gradient, made on the way; or NULL
     Py_ssize_t window, images
@@ -67,8 +68,23 @@ cdef void outer_block(const WeightGradient *a, Py_ssize_t task, char *window) no
     cdef Py_ssize_t row = shard * a.total // a.shards, end = (shard + 1) * a.total // a.shards
     cdef Py_ssize_t m0 = part * a.m // a.parts, m1 = (part + 1) * a.m // a.parts
     cdef char *dw = a.dw + shard * a.groups * a.m * a.kg * a.image.size
+    cdef WeightGradient own
+    cdef Py_ssize_t first = part * a.kg // a.parts
+    if a.by_filters:
+        own = a[0]
+        own.kg = (part + 1) * a.kg // a.parts - first
+        own.g, own.grad = a.g + first * a.image.size, a.grad + first * a.m * a.image.size
+        dw += first * a.m * a.image.size
+        outer_chunks(&own, row, end, 0, a.m, dw, window)
+        return
     if not a.straight:
         clear_sums(dw, a, m0, m1)
+    outer_chunks(a, row, end, m0, m1, dw, window)
+
+
+cdef void outer_chunks(const WeightGradient *a, Py_ssize_t row, Py_ssize_t end, Py_ssize_t m0, Py_ssize_t m1,
+                       char *dw, char *window) noexcept nogil:
+    """Add the grid rows row .. end-1 of all images to the weights m0 .. m1-1, as many at a time as stay in cache."""
     while m0 < m1:
         outer_rows(a, row, end, m0, min(m0 + a.chunk, m1), dw, window)
         m0 += a.chunk
@@ -339,6 +355,9 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     if a.bordered:
         a.row_block = im.rows
     a.straight = a.swapped and a.m == a.cg and a.shards == 1 and a.direct and a.images == 1
+    a.by_filters = a.straight and a.groups == 1 and a.threads <= a.kg // a.table.mr
+    if a.by_filters:
+        a.parts = a.threads   # each reads all of the image
     if a.straight and a.total <= 2 * OUTER_PIXELS:
         a.call_rows = max(a.call_rows, a.total)   # no sum waits in memory
     if a.chunk < a.m:   # tiles are set down once in many pixels
