@@ -2,7 +2,7 @@
 
 from cython.parallel cimport prange
 
-from fastconv._ext.runtime cimport fc_ops, ops, threads_for
+from fastconv._ext.runtime cimport MOVING, fc_ops, ops, threads_for
 
 ctypedef fused real:
     float
@@ -43,7 +43,7 @@ def unary(const real[::1] x, real[::1] y, str name):
     """Write y = f(x); y may be x."""
     cdef Py_ssize_t n = x.shape[0], begin
     cdef unary_kernel f = find_unary(ops(sizeof(real) // 4 - 1), name)
-    cdef int threads = threads_for(n * CURVED)
+    cdef int threads = threads_for(n * (MOVING + CURVED))
     for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
         f(&x[begin], &y[begin], min(BLOCK, n - begin))
 
@@ -52,7 +52,7 @@ def binary(const real[::1] a, const real[::1] b, real[::1] y, str name):
     """Write y = f(a, b); y may be a or b."""
     cdef Py_ssize_t n = a.shape[0], begin
     cdef binary_kernel f = find_binary(ops(sizeof(real) // 4 - 1), name)
-    cdef int threads = threads_for(n * STRAIGHT)
+    cdef int threads = threads_for(n * (MOVING + STRAIGHT))
     for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
         f(&a[begin], &b[begin], &y[begin], min(BLOCK, n - begin))
 
@@ -61,7 +61,7 @@ def scaled(const real[::1] a, const real[::1] b, double s, real[::1] y, str name
     """Write y = f(a, b, s); y may be a or b."""
     cdef Py_ssize_t n = a.shape[0], begin
     cdef scaled_kernel f = find_scaled(ops(sizeof(real) // 4 - 1), name)
-    cdef int threads = threads_for(n * STRAIGHT)
+    cdef int threads = threads_for(n * (MOVING + STRAIGHT))
     for begin in prange(0, n, BLOCK, nogil=True, schedule='static', num_threads=threads):
         f(&a[begin], &b[begin], s, &y[begin], min(BLOCK, n - begin))
 
@@ -72,6 +72,6 @@ def turn(const real[:, :, ::1] x, real[:, :, ::1] y):
     if n * rows * cols == 0:
         return
     cdef const fc_ops *table = ops(sizeof(real) // 4 - 1)
-    cdef int threads = threads_for(2.0 * n * rows * cols)
+    cdef int threads = threads_for(<double>(MOVING + 1) * n * rows * cols)
     for i in prange(n, nogil=True, schedule='static', num_threads=threads):
         table.deinterleave(&x[i, 0, 0], rows, cols, &y[i, 0, 0], rows)

@@ -9,7 +9,7 @@ Epilogue and apply it in their own pass, bit-equal to the steps one after the ot
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport prange
 
-from fastconv._ext.runtime cimport fc_epilogue, fc_ops, ops, threads_for
+from fastconv._ext.runtime cimport MOVING, fc_epilogue, fc_ops, ops, threads_for
 
 cdef extern from *:
     """
@@ -220,7 +220,8 @@ cdef void run_finish(const fc_ops *table, fc_epilogue e, const char *x, Py_ssize
     if close and e.bias == NULL and e.scale == NULL and e.slopes == NULL:
         pixels, c, x_row, y_row, e.add_col = pixels * c, 1, 1, 1, 1   # elements are alike: any block of them will do
     block = max(1, BLOCK // c)
-    for task in prange((pixels + block - 1) // block, schedule='static', num_threads=threads_for(pixels * c * cost)):
+    cdef int threads = threads_for(pixels * c * (MOVING + cost))
+    for task in prange((pixels + block - 1) // block, schedule='static', num_threads=threads):
         finish_block(table, &e, x, x_row, y, y_row, task * block, min(block, pixels - task * block), c)
 
 
@@ -249,7 +250,7 @@ def activate_backward(const real[:, :] grad_y, const real[:, :] known, real[:, :
     cdef const char *g = <const char *>&grad_y[0, 0]
     cdef const char *k = <const char *>&known[0, 0]
     cdef char *dx = <char *>&grad_x[0, 0]
-    cdef int threads = threads_for(pixels * c * epilogue.cost)
+    cdef int threads = threads_for(pixels * c * (MOVING + epilogue.cost))
     for first in prange(0, pixels, block, nogil=True, schedule='static', num_threads=threads):
         table.activate_backward(e, g + first * g_row * size, g_row, k + first * k_row * size, k_row,
                                 dx + first * x_row * size, x_row, min(block, pixels - first), c)

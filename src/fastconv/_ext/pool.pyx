@@ -8,7 +8,7 @@ across tasks, so blocks and threads change no bit.
 from cython.parallel cimport prange
 
 from fastconv._ext.epilogue cimport Epilogue, pixel_pitch
-from fastconv._ext.runtime cimport fc_axis, fc_epilogue, fc_ops, fc_pool, fc_span, ops, threads_for
+from fastconv._ext.runtime cimport MOVING, fc_axis, fc_epilogue, fc_ops, fc_pool, fc_span, ops, threads_for
 
 ctypedef fused real:
     float
@@ -95,7 +95,7 @@ cdef Job plan(Geometry g, Py_ssize_t n, Py_ssize_t c, Py_ssize_t x_pitch, Py_ssi
     job.n = n
     job.rows = g.h.inputs if by_input else g.h.outputs
     cdef Py_ssize_t image = max(g.h.inputs * g.w.inputs, g.h.outputs * g.w.outputs) * c
-    job.threads = threads_for(8.0 * n * image)   # an element costs as much as that: mostly memory
+    job.threads = threads_for(<double>(MOVING + 1) * n * image)
     # Where gradients add up, two blocks meet at their edges; a block has more rows then.
     job.block = max(1, min(job.rows, (4 if by_input else 1) * TASK_ELEMENTS * job.rows // image))
     while job.threads > 1 and n * ceil_div(job.rows, job.block) < 4 * job.threads and job.block > 1:

@@ -487,5 +487,10 @@ cdef const fc_ops *ops(int kind) noexcept nogil
 
 cdef const fc_ops *ops_shorter(int kind) noexcept nogil
 
+# What an element that is read and written costs beside its arithmetic, in scalar operations: such a pass waits for
+# memory, more so where another thread wrote what it reads.
+cdef enum:
+    MOVING = 7
+
 # Threads for a loop of `work` scalar operations: 1 where starting them would cost more than they save.
 cdef int threads_for(double work) noexcept nogil
