@@ -71,7 +71,7 @@ cdef bint is_flat(const Correlation *a) noexcept nogil:
 cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     """Choose how pixels are read, and blocks; book what `correlate` needs. Reads sizes and the number of threads."""
     cdef Image *m = &a.image
-    cdef Py_ssize_t tasks, limit, count
+    cdef Py_ssize_t tasks, limit, count, tiles
     if a.depthwise:
         book_depthwise(a)
         return
@@ -84,12 +84,15 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         m.h = m.rows = a.n = 1
         a.pitch = m.cols * m.c
     a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
+    a.row_blocks = a.col_blocks = 1
     if a.way == FLAT:
         a.col_block = min(a.col_block, max(4 * a.table.mr, min(8 * a.table.mr, WINDOW_BYTES // (m.c * m.size))))
         if m.cols > a.kg:   # threads share the pixels; else the weights, which are more to fetch (see parts)
             while a.threads > 1 and ceil_div(m.cols, a.col_block) < 2 * a.threads and a.col_block > 2 * a.table.mr:
                 a.col_block = ceil_div(a.col_block, 2)
-        a.col_block = ceil_div(ceil_div(m.cols, max(1, ceil_div(m.cols, a.col_block))), a.table.mr) * a.table.mr
+        tiles = ceil_div(m.cols, a.table.mr)
+        a.col_blocks = fair_blocks(ceil_div(m.cols, a.col_block), 1, tiles, a.threads)
+        a.col_block = ceil_div(tiles, a.col_blocks) * a.table.mr
     else:
         limit = WINDOW_BYTES // max(1, m.sr * window_width(m) * m.c * m.size)
         count = a.n
@@ -99,12 +102,12 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         a.row_block = max(1, min(a.row_block, limit))
         while a.threads > 1 and count * ceil_div(m.rows, a.row_block) < 4 * a.threads and a.row_block > 1:
             a.row_block = ceil_div(a.row_block, 2)
-        a.row_block = max(1, ceil_div(m.rows, max(1, ceil_div(m.rows, a.row_block))))
+        a.row_blocks = fair_blocks(ceil_div(m.rows, a.row_block), count, m.rows, a.threads)
+        a.row_block = max(1, ceil_div(m.rows, a.row_blocks))
     a.once = a.once and a.way != ABREAST
     if a.once:
         a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
-    a.row_blocks = ceil_div(m.rows, a.row_block)
-    a.col_blocks = ceil_div(m.cols, a.col_block)
+        a.row_blocks = a.col_blocks = 1
     a.window = a.line = 0
     if a.way == ABREAST:
         a.line = lanes_bytes(a.table, m, a.row_block)
@@ -139,6 +142,14 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
     a.room = ceil_div(a.nr * a.ntaps * a.cg * m.size, 64) * 64 if a.once else 0
     book(s, SEGMENTS, max(a.ntaps, 1) * sizeof(fc_segment))   # or two lists of offsets
     book(s, WINDOWS, a.threads * (a.window + a.room))
+
+
+cdef Py_ssize_t fair_blocks(Py_ssize_t blocks, Py_ssize_t times, Py_ssize_t most, Py_ssize_t threads) noexcept nogil:
+    """Return so many blocks or a few more, up to ``most``, that each thread gets as many, of ``times`` such things."""
+    cdef Py_ssize_t more = max(1, blocks)
+    while more * times % threads and more < most:
+        more += 1
+    return max(1, blocks) if blocks <= 1 or more * times % threads else more
 
 
 cdef void book_depthwise(Correlation *a) noexcept nogil:
@@ -221,11 +232,14 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     cdef Py_ssize_t size = m.size
     cdef Py_ssize_t part = task % a.parts
     task //= a.parts
-    cdef Py_ssize_t j0 = task % a.col_blocks * a.col_block
+    # blocks differ by one row, or by one tile where rows are not cut
+    cdef Py_ssize_t j = task % a.col_blocks, unit = 1 if a.col_blocks == 1 else a.table.mr
+    cdef Py_ssize_t tiles = ceil_div(m.cols, unit), j0 = j * tiles // a.col_blocks * unit
+    cdef Py_ssize_t cols = min(m.cols, (j + 1) * tiles // a.col_blocks * unit) - j0
     task //= a.col_blocks
-    cdef Py_ssize_t i0 = task % a.row_blocks * a.row_block
+    cdef Py_ssize_t i = task % a.row_blocks
+    cdef Py_ssize_t i0 = i * m.rows // a.row_blocks, end = (i + 1) * m.rows // a.row_blocks
     cdef Py_ssize_t n = task // a.row_blocks * a.images, images = min(a.images, a.n - n), image
-    cdef Py_ssize_t end = min(i0 + a.row_block, m.rows), cols = min(a.col_block, m.cols - j0)
     cdef const char *x = window
     if a.way == LYING or a.way == FLAT:
         x = m.x + (((n * m.h + i0 * m.sr - m.top) * m.w) + j0 * m.sc - m.left) * m.c * size
