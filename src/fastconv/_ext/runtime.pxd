@@ -58,8 +58,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t cols
         Py_ssize_t channels
         fc_epilogue e
-        const void *next
-        Py_ssize_t next_bytes
+        const void *next[2]
+        Py_ssize_t next_bytes[2]
 
     ctypedef struct fc_planes:
         const void *x

@@ -53,8 +53,8 @@ typedef struct fc_rows {
     ptrdiff_t y_image, y_row, y_col;
     ptrdiff_t images, rows, cols, channels;
     fc_epilogue e;
-    const void *next;          /* what will be needed next, fetched meanwhile: `next_bytes` bytes */
-    ptrdiff_t next_bytes;
+    const void *next[2];       /* what will be needed next, fetched meanwhile: so many bytes of each */
+    ptrdiff_t next_bytes[2];
 } fc_rows;
 
 /* The same for few channels, vectors running over the pixels of a row: the input lies in planes, one a channel.

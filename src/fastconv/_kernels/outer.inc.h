@@ -129,6 +129,16 @@ static void FC(outer_pack)(const fc_outer *a, ptrdiff_t k, ptrdiff_t n, T *out)
     }
 }
 
+/* Fetch a part of the pixels behind these, in the order of memory: what is read of a pixel at a time lies far from what
+ * is read of the next, which no hardware foresees */
+static void FC(outer_fetch)(const fc_outer *a, ptrdiff_t part, ptrdiff_t parts)
+{
+    const ptrdiff_t bytes = (ptrdiff_t)sizeof(T) * (a->cols == 1 ? a->rows * a->g_row : a->cols * a->g_col);
+    const uintptr_t g = (uintptr_t)a->g + bytes;
+    for (ptrdiff_t i = part * bytes / parts; i < (part + 1) * bytes / parts; i += 64)
+        FC_PREFETCH_FAR(g + i);
+}
+
 static void FC(outer)(const fc_outer *a)
 {
     enum { ROOM = 24 * 1024 / sizeof(T) };
@@ -145,6 +155,7 @@ static void FC(outer)(const fc_outer *a)
         ptrdiff_t from = k;
         if (far) {
             FC(outer_pack)(a, k, n, panel);
+            FC(outer_fetch)(a, k / nr, panels);
             b.g = panel;
             b.g_col = n;
             b.g_row = a->cols * n;

@@ -15,8 +15,8 @@ typedef struct FC(rows_place) {
     T *y;
     ptrdiff_t k, first, last, tail;
     ptrdiff_t x_pixel[FC_HIGHEST], y_pixel[FC_HIGHEST]; /* from x and y; of any pixels */
-    const char *next; /* what will be needed next: from here on, `fetched` cache lines at a time, `left` in all */
-    ptrdiff_t fetched, left;
+    uintptr_t next, second; /* what will be needed next: `fetched` cache lines at a time, `left` in all, */
+    ptrdiff_t fetched, left, last_left; /* the last of them from `second` on */
     FC(stages) stages;
 } FC(rows_place);
 
@@ -58,9 +58,11 @@ FC_INLINE void FC(rows_tile)(const fc_rows *a, FC(rows_place) *at, const int mr,
             ptrdiff_t stop = to;
             if (at->left > 0) {
                 stop = to - c < FC(ROWS_TERMS) ? to : c + FC(ROWS_TERMS);
-                at->left -= at->fetched;
-                for (ptrdiff_t i = 0; i < at->fetched; i++, at->next += 64)
+                for (ptrdiff_t i = 0; i < at->fetched; i++, at->next += 64) {
+                    if (at->left-- == at->last_left)
+                        at->next = at->second;
                     FC_PREFETCH_FAR(at->next);
+                }
             }
             for (; c < stop; c++, w += nr) {
                 VEC b[FC_NV];
@@ -182,8 +184,10 @@ FC_INLINE void FC(rows_panel)(const fc_rows *a, FC(rows_place) *at, const int nv
 FC_INLINE void FC(rows_spread)(const fc_rows *a, FC(rows_place) *at)
 {
     const ptrdiff_t rounds = (a->images * a->rows * a->cols / FC_HEIGHT(FC_NV) + 1) * (a->depth / FC(ROWS_TERMS) + 1);
-    at->next = a->next;
-    at->left = a->next_bytes / 64;
+    at->next = (uintptr_t)a->next[0];
+    at->second = (uintptr_t)a->next[1];
+    at->last_left = a->next_bytes[1] / 64;
+    at->left = a->next_bytes[0] / 64 + at->last_left;
     at->fetched = (at->left + rounds - 1) / rounds;
 }
 

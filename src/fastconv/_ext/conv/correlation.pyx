@@ -219,8 +219,8 @@ cdef struct Place:
     # a block of the result: where it begins, in elements of y and of what is added to it, and its size
     Py_ssize_t y, add, images, rows, cols
     char *line   # of images abreast: room for a row of it
-    const char *next         # weights that are needed next
-    Py_ssize_t next_bytes
+    const char *next[2]      # weights or pixels that are needed next, and where results will go
+    Py_ssize_t next_bytes[2]
 
 
 cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) noexcept nogil:
@@ -248,9 +248,13 @@ cdef void correlate_block(const Correlation *a, Py_ssize_t task, char *window) n
     else:
         for image in range(images):
             copy_window(a.table, m, n + image, i0, end - i0, a.x_plane, window + image * a.x_image * size)
-    cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), begin
+    cdef Py_ssize_t panels = a.groups * ceil_div(a.kg, a.nr), begin, behind
     cdef Place at = place_of(a, n, i0, j0)
     at.line, at.images, at.cols = window + a.line, images, cols
+    if a.way == FLAT and not a.once:   # the pixels behind these
+        behind = min(cols, m.cols - j0 - cols)
+        at.next[0], at.next_bytes[0] = x + cols * m.c * size, behind * m.c * size
+        at.next[1], at.next_bytes[1] = a.y + (at.y + cols * a.y_col) * size, behind * a.y_col * size
     if a.once:
         share_panels(a, part, panels, x, window + a.window, at)
         return
@@ -299,10 +303,10 @@ cdef void pack_and_correlate(const Correlation *a, Py_ssize_t begin, Py_ssize_t 
     for panel in range(begin, end_panel):
         pack_panel(a.table, &a.weights, a.group_pitch, panel, room)
         if panel + 1 < end_panel:
-            at.next = panel_weights(a.table, &a.weights, a.group_pitch, panel + 1)
-            at.next_bytes = a.nr * a.weights.lane_pitch * a.image.size
+            at.next[0] = panel_weights(a.table, &a.weights, a.group_pitch, panel + 1)
+            at.next_bytes[0] = a.nr * a.weights.lane_pitch * a.image.size
         else:
-            at.next_bytes = 0
+            at.next_bytes[0] = 0
         correlate_panels(a, panel, panel + 1, room, x, i, end, at)
 
 
@@ -312,7 +316,9 @@ cdef Place place_of(const Correlation *a, Py_ssize_t n, Py_ssize_t i, Py_ssize_t
     at.y = n * a.y_image + i * a.y_row + j * a.y_col
     at.add = n * a.e.add_image + i * a.e.add_row + j * a.e.add_col
     at.images = at.rows = at.cols = 1
-    at.line, at.next, at.next_bytes = NULL, NULL, 0
+    at.line = NULL
+    at.next[0] = at.next[1] = NULL
+    at.next_bytes[0] = at.next_bytes[1] = 0
     return at
 
 
@@ -367,7 +373,10 @@ cdef void correlate_panels(const Correlation *a, Py_ssize_t begin, Py_ssize_t en
                            const char *x, Py_ssize_t i, Py_ssize_t end, Place at) noexcept nogil:
     """Run the rows i .. end-1 of a block with some panels of weights, the first of which is ``panels``."""
     # rows that meet the same rows of the filter go together: at the edges some of those lie outside
-    cdef Py_ssize_t rows, first, last, next_first, next_last, all_rows = end - i, fetched = at.next_bytes
+    cdef Py_ssize_t rows, first, last, next_first, next_last, all_rows = end - i, part
+    cdef Py_ssize_t fetched[2]
+    for part in range(2):
+        fetched[part] = at.next_bytes[part]
     filter_rows(a, i, &first, &last)
     while i < end:
         rows = 0
@@ -378,9 +387,11 @@ cdef void correlate_panels(const Correlation *a, Py_ssize_t begin, Py_ssize_t en
                 break
             filter_rows(a, i + rows, &next_first, &next_last)
         at.rows = rows
-        at.next_bytes = fetched * rows // all_rows
+        for part in range(2):
+            at.next_bytes[part] = fetched[part] * rows // all_rows
         correlate_rows(a, begin, end_panel, panels, x, &at, first, last)
-        at.next += at.next_bytes
+        for part in range(2):
+            at.next[part] += at.next_bytes[part]
         x += rows * a.image.sr * a.pitch * a.image.size * (a.table.lanes if a.way == ABREAST else 1)
         at.y += rows * a.y_row
         at.add += rows * a.e.add_row
@@ -402,7 +413,7 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t begin, Py_ssize_t end,
                          const Place *at, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Run some rows of some images with the rows first .. last-1 of the filter, and the panels begin .. end-1."""
     cdef const Image *m = &a.image
-    cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1)
+    cdef Py_ssize_t size = m.size, in_row = a.ntaps // max(a.tap_rows, 1), part
     cdef Py_ssize_t t0 = first * in_row, ntaps = (last - first) * in_row
     cdef fc_rows b
     b.x_image, b.x_row, b.x_col = a.x_image, m.sr * a.pitch, m.sc * m.c
@@ -410,7 +421,8 @@ cdef void correlate_rows(const Correlation *a, Py_ssize_t begin, Py_ssize_t end,
     b.w_panel, b.nr = a.ntaps * a.cg * a.nr, a.nr
     b.y_image, b.y_row, b.y_col = a.y_image, a.y_row, a.y_col
     b.images, b.rows, b.cols = at.images, at.rows, at.cols
-    b.next, b.next_bytes = at.next, at.next_bytes
+    for part in range(2):
+        b.next[part], b.next_bytes[part] = at.next[part], at.next_bytes[part]
     cdef fc_planes p
     p.x_image, p.x_plane, p.x_row = a.x_image, a.x_plane, m.sr * a.pitch
     p.taps, p.ntaps, p.nc, p.w_row = a.offsets + t0, ntaps, a.cg, a.nr

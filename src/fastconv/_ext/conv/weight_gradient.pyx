@@ -22,6 +22,8 @@ ctypedef fused real:
 
 # Pixels that the kernel `outer` takes at a time: what it reads of one panel stays in L1.
 cdef Py_ssize_t OUTER_PIXELS = 64
+# Pixels that lie so far apart are packed by it, which pays more for twice as many.
+cdef Py_ssize_t PACKED_BYTES = 512
 # What the kernel `abreast_outer` reads at a time of pixels and of three filters stays in L1, too; or else all its sums.
 cdef Py_ssize_t ABREAST_BYTES = 40 * 1024
 # Sums of weight gradients beyond this do not stay in L2: they are taken a part at a time, over all pixels.
@@ -350,6 +352,8 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     if not a.direct:
         a.row_block = max(1, min(im.rows, WINDOW_BYTES // (im.sr * window_width(im) * im.c * size)))
     a.call_rows = max(1, OUTER_PIXELS * a.table.nr // (im.cols * min(a.table.nr, a.run if a.swapped else a.kg)))
+    if im.cols == 1 and (im.c if a.swapped else a.k) * size >= PACKED_BYTES:
+        a.call_rows *= 2
     a.chunk = max(a.table.mr, SUMS_BYTES // (a.groups * a.kg * size) // a.table.mr * a.table.mr)
     a.bordered = not a.direct and a.chunk < a.m
     if a.bordered:
