@@ -206,6 +206,41 @@ def winograd_input_gradient(g, w, top, left, H, W):
     return winograd_conv2d(g, w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], last - top, last - left, H, W)
 
 
+def phases(x, dilation, top, left, rows, cols):
+    """Return each dh-th row and dw-th column, from each of dh x dw pixels on: (N * dh * dw, C, rows, cols).
+
+    They begin ``top`` rows and ``left`` columns before the images x (N, C, H, W), outside of which are zeros.
+    """
+    (n, c, h, w), (dh, dw) = x.shape, dilation
+    found = np.zeros((n, dh, dw, c, rows, cols), x.dtype)
+    for a, b, i, j in np.ndindex(dh, dw, rows, cols):
+        u, v = a + i * dh - top, b + j * dw - left
+        if 0 <= u < h and 0 <= v < w:
+            found[:, a, b, :, i, j] = x[:, :, u, v]
+    return found.reshape(-1, c, rows, cols)
+
+
+def from_phases(y, dilation, P, Q):
+    """Return the images (N, C, P, Q) whose phases these are."""
+    (dh, dw), (_, c, rows, cols) = dilation, y.shape
+    y = y.reshape(-1, dh, dw, c, rows, cols).transpose(0, 3, 4, 1, 5, 2)
+    return y.reshape(-1, c, rows * dh, cols * dw)[:, :, :P, :Q]
+
+
+def winograd_dilated(x, w, g, top, left, dilation):
+    """Return result, input gradient and weight gradient of a dilated convolution: those of its phases."""
+    (H, W), (P, Q), taps = x.shape[2:], g.shape[2:], w.shape[2]
+    last, (dh, dw) = taps - 1, dilation
+    rows, cols = -(-P // dh), -(-Q // dw)
+    pixels = phases(x, dilation, top, left, rows + last, cols + last)
+    y = from_phases(winograd_conv2d(pixels, w, 0, 0, rows, cols), dilation, P, Q)
+    in_rows, in_cols = -(-H // dh), -(-W // dw)
+    around = phases(g, dilation, last * dh - top, last * dw - left, in_rows + last, in_cols + last)
+    turned = w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
+    grad_x = from_phases(winograd_conv2d(around, turned, 0, 0, in_rows, in_cols), dilation, H, W)
+    return y, grad_x, winograd_weight_gradient(pixels, phases(g, dilation, 0, 0, rows, cols), 0, 0, taps)
+
+
 def winograd_weight_gradient(x, g, top, left, taps):
     """Return the gradient of w (K, C, taps, taps)."""
     side = 7 - taps

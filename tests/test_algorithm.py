@@ -78,7 +78,6 @@ def test_functions_take_the_algorithm_that_is_asked_for(dtype):
         ((4, 4, 7, 7), {}, r"winograd needs kernel \(3, 3\) or \(5, 5\), got \(7, 7\)"),
         ((4, 4, 3, 5), {}, r"winograd needs kernel \(3, 3\) or \(5, 5\), got \(3, 5\)"),
         ((4, 4, 3, 3), {"stride": (1, 2)}, r"winograd needs stride \(1, 1\), got \(1, 2\)"),
-        ((4, 4, 3, 3), {"dilation": 2}, r"winograd needs dilation \(1, 1\), got \(2, 2\)"),
         ((4, 2, 3, 3), {"groups": 2}, r"winograd needs groups 1, got 2"),
     ],
 )

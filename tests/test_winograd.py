@@ -26,31 +26,32 @@ def unwritten(shape, dtype):
     return nhwc(np.full(shape, np.nan, dtype))
 
 
-def forward(x, w, padding=1, bias=None, activation=None, add=None, pre=None):
-    g = convolution("winograd", x.shape, w.shape, 1, padding, 1, 1)
+def forward(x, w, padding=1, bias=None, activation=None, add=None, pre=None, dilation=1):
+    g = convolution("winograd", x.shape, w.shape, 1, padding, dilation, 1)
     y = unwritten((g.n, g.k, g.p, g.q), x.dtype)
     epilogue = epilogue_of("winograd", activation, y.shape, y.dtype, bias=bias, add=add, pre=pre)
     WINOGRAD.forward[x.itemsize](memory(nhwc(x)), w, memory(y), g, epilogue, scratch)
     return y
 
 
-def backward(g, x, w, padding=1):
-    geometry = convolution("winograd", x.shape, w.shape, 1, padding, 1, 1)
+def backward(g, x, w, padding=1, dilation=1):
+    geometry = convolution("winograd", x.shape, w.shape, 1, padding, dilation, 1)
     grad_x, grad_w = unwritten(x.shape, x.dtype), np.zeros_like(w)
     WINOGRAD.input_gradient[x.itemsize](memory(nhwc(g)), w, memory(grad_x), geometry, NOTHING, scratch)
     WINOGRAD.weight_gradient[x.itemsize](memory(nhwc(x)), memory(nhwc(g)), grad_w, geometry, scratch)
     return grad_x, grad_w
 
 
-def everything(x, w, g, padding=1):
-    return forward(x, w, padding), *backward(g, x, w, padding)
+def everything(x, w, g, padding=1, dilation=1):
+    return forward(x, w, padding, dilation=dilation), *backward(g, x, w, padding, dilation)
 
 
-def draw(seed, n, c, k, h, w, padding, dtype=np.float32, taps=3):
+def draw(seed, n, c, k, h, w, padding, dtype=np.float32, taps=3, dilation=(1, 1)):
     """Return normal x, w and a gradient of the output."""
     rng = np.random.default_rng(seed)
     (top, bottom), (left, right) = reference.borders(padding, (taps, taps), (1, 1))
-    out = n, k, h + top + bottom - taps + 1, w + left + right - taps + 1
+    p, q = (size - (taps - 1) * d for size, d in zip((h + top + bottom, w + left + right), dilation, strict=True))
+    out = n, k, p, q
     return tuple(rng.standard_normal(shape).astype(dtype) for shape in ((n, c, h, w), (k, c, taps, taps), out))
 
 
@@ -195,6 +196,50 @@ def test_drawn_shapes_give_the_same_bits_everywhere(dtype, data):
     exact = reference.conv2d(x, weight, None, 1, padding), *reference.conv2d_backward(g, x, weight, 1, padding)[:2]
     for a, b in zip(expected, exact, strict=True):
         assert np.abs(a - b).max() <= 64 * np.finfo(dtype).eps * np.abs(b).max() + np.finfo(dtype).tiny
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(data=st.data())
+@settings(max_examples=24, deadline=None)
+def test_drawn_dilated_layers_have_the_bits_of_their_phases_everywhere(dtype, data):
+    taps, channels, pad = data.draw(st.sampled_from([3, 5])), st.integers(1, 40), st.integers(0, 5)
+    n, c, k = data.draw(st.integers(1, 3)), data.draw(channels), data.draw(channels)
+    padding = tuple((data.draw(pad), data.draw(pad)) for _ in range(2))
+    dilation = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    h, w = (
+        max(data.draw(st.integers(1, 14)), (taps - 1) * d + 1 - sum(border))
+        for border, d in zip(padding, dilation, strict=True)
+    )
+    x, weight, g = draw(data.draw(st.integers(0, 99)), n, c, k, h, w, padding, dtype, taps, dilation)
+    expected = None
+    if dtype == np.float32:  # as the twin is
+        expected = reference.winograd_dilated(x, weight, g, padding[0][0], padding[1][0], dilation)
+    for isa in config.available_isas():
+        for threads in (1, 3):
+            with config.isa(isa), config.threads(threads):
+                got = everything(x, weight, g, padding, dilation)
+            expected = expected or got
+            for a, b in zip(got, expected, strict=True):
+                assert_array_equal(a, b, err_msg=f"{isa}, {threads} threads")
+    exact = (
+        reference.conv2d(x, weight, None, 1, padding, dilation),
+        *reference.conv2d_backward(g, x, weight, 1, padding, dilation)[:2],
+    )
+    for a, b in zip(expected, exact, strict=True):
+        assert np.abs(a - b).max() <= 64 * np.finfo(dtype).eps * np.abs(b).max() + np.finfo(dtype).tiny
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("added", [False, True])
+def test_what_is_fused_behind_a_dilated_layer_meets_its_pixels(activation, added, isa):
+    x, w, g = draw(13, 2, 9, 33, 11, 10, 2, dilation=(2, 3))
+    bias = np.random.default_rng(14).standard_normal(33).astype(np.float32)
+    before = F.bias_add(forward(x, w, 2, dilation=(2, 3)), bias)
+    before = F.add(before, g) if added else before
+    pre = unwritten(g.shape, g.dtype)
+    expected = F.conv2d(before, np.eye(33, dtype=np.float32)[:, :, None, None], activation=activation)
+    assert_array_equal(forward(x, w, 2, bias, activation, g if added else None, pre, (2, 3)), expected)
+    assert_array_equal(pre, before)
 
 
 def test_large_shapes_are_blocked_without_changing_a_bit(every_setting):

@@ -200,6 +200,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t side
         Py_ssize_t top
         Py_ssize_t left
+        Py_ssize_t dh
+        Py_ssize_t dw
         Py_ssize_t rows
         Py_ssize_t cols
         Py_ssize_t first

@@ -173,10 +173,11 @@ typedef struct fc_winograd {
     ptrdiff_t h, w;            /* rows and columns of an image; what is outside counts as zeros */
     ptrdiff_t side;            /* 4 or 2: a tile has side x side results */
     ptrdiff_t top, left;       /* tile (i, j) of an image begins at its pixel (side * i - top, side * j - left) */
-    ptrdiff_t rows, cols;      /* tiles of an image */
+    ptrdiff_t dh, dw;          /* dilation: tiles are of each dh-th row and dw-th column, in dh * dw phases, of which */
+    ptrdiff_t rows, cols;      /* phase (a, b) begins at pixel (a - top, b - left); tiles of a phase */
     ptrdiff_t first, tiles;    /* the tiles first, first + 1, ... */
     ptrdiff_t channels;
-    const void *zeros;         /* IN (FC_RUN_COLUMNS * x_col): a row of pixels outside; of no use to the output */
+    const void *zeros;         /* IN (FC_RUN_COLUMNS * dw * x_col): a row of pixels outside; of no use to the output */
     void *v;                   /* OUT or IN: value e of the t-th tile at v + e * v_plane + t * v_tile, whole vectors */
     ptrdiff_t v_plane, v_tile;
     fc_epilogue e;             /* of the output; add_image and so on as for x */

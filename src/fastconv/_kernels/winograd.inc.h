@@ -128,28 +128,39 @@ FC_INLINE void FC(winograd_sums)(const vf64 *m, vf64 *w, const int taps)
     w[4] = f64_add(f64_add(FC(times)(0.152587890625, sa), FC(times)(5.0625, sb)), m[5]);
 }
 
-/* Some tiles that follow each other in a row of an image, and what of their pixels lies on the image: rows [i0, i1) of
- * `reach`, columns [j0, j1) of `columns` */
+/* Some tiles that follow each other in a row of an image's phase, and what of their pixels lies on the image: rows
+ * [i0, i1) of `reach`, columns [j0, j1) of `columns` */
 typedef struct FC(run) {
     ptrdiff_t tiles, columns;
-    ptrdiff_t n, row, col; /* the image; the pixel the run begins at, which may be outside */
+    ptrdiff_t n, row, col; /* the image; its pixel the run begins at, which may be outside */
     ptrdiff_t i0, i1, j0, j1;
 } FC(run);
+
+/* Which of n steps of `step` from `first` on, at most `most`, are from 0 to `end`: [*from, *to) */
+FC_INLINE void FC(inside)(ptrdiff_t first, ptrdiff_t step, ptrdiff_t most, ptrdiff_t end, ptrdiff_t *from,
+                          ptrdiff_t *to)
+{
+    *from = first < 0 ? (step - 1 - first) / step : 0;
+    const ptrdiff_t before = end > first ? (end - first + step - 1) / step : 0;
+    *to = before < most ? before : most;
+}
 
 /* At most so many tiles from the t-th on; a tile reads or writes reach x reach pixels */
 FC_INLINE FC(run) FC(run_of)(const fc_winograd *a, ptrdiff_t t, ptrdiff_t most, const ptrdiff_t reach,
                              const ptrdiff_t side)
 {
-    const ptrdiff_t tile = a->first + t, of_image = a->rows * a->cols, n = tile / of_image;
-    const ptrdiff_t i = tile % of_image / a->cols, j = tile % a->cols;
-    FC(run) p = {.n = n, .row = side * i - a->top, .col = side * j - a->left};
+    const ptrdiff_t tile = a->first + t, of_phase = a->rows * a->cols, phase = tile / of_phase;
+    const ptrdiff_t i = tile % of_phase / a->cols, j = tile % a->cols;
+    FC(run) p = {
+        .n = phase / (a->dh * a->dw),
+        .row = phase / a->dw % a->dh + side * i * a->dh - a->top,
+        .col = phase % a->dw + side * j * a->dw - a->left,
+    };
     p.tiles = a->cols - j < a->tiles - t ? a->cols - j : a->tiles - t;
     p.tiles = p.tiles < most ? p.tiles : most;
     p.columns = side * (p.tiles - 1) + reach;
-    p.i0 = p.row < 0 ? -p.row : 0;
-    p.j0 = p.col < 0 ? -p.col : 0;
-    p.i1 = a->h - p.row < reach ? a->h - p.row : reach;
-    p.j1 = a->w - p.col < p.columns ? a->w - p.col : p.columns;
+    FC(inside)(p.row, a->dh, reach, a->h, &p.i0, &p.i1);
+    FC(inside)(p.col, a->dw, p.columns, a->w, &p.j0, &p.j1);
     if (p.i0 >= p.i1 || p.j0 >= p.j1) /* wholly in the border */
         p.i0 = p.i1 = p.j0 = p.j1 = 0;
     return p;
@@ -173,7 +184,7 @@ FC_INLINE void FC(winograd_columns)(const T *const *rows, ptrdiff_t x_col, VEC (
 FC_INLINE void FC(winograd_to_tiles)(const fc_winograd *a, void (*step)(const VEC *x, VEC *v), const int reach,
                                      const int side)
 {
-    const ptrdiff_t v_plane = a->v_plane, x_col = a->x_col;
+    const ptrdiff_t v_plane = a->v_plane, x_row = a->x_row, x_col = a->dw * a->x_col;
     ptrdiff_t six = 6;
     FC_AGAIN(six);
     for (ptrdiff_t t = 0; t < a->tiles;) {
@@ -181,8 +192,8 @@ FC_INLINE void FC(winograd_to_tiles)(const fc_winograd *a, void (*step)(const VE
         const T *rows[6];
         for (int i = 0; i < reach; i++)
             rows[i] = i < p.i0 || i >= p.i1 ? a->zeros
-                                            : (const T *)a->x + p.n * a->x_image + (p.row + i) * a->x_row +
-                                                  (p.col + p.j0) * x_col;
+                                            : (const T *)a->x + p.n * a->x_image + (p.row + i * a->dh) * x_row +
+                                                  p.col * a->x_col + p.j0 * x_col;
         VEC half[FC_RUN_COLUMNS][6];
         for (ptrdiff_t j = 0; j < p.columns; j++)
             if (j < p.j0 || j >= p.j1)
@@ -233,12 +244,12 @@ static void FC(winograd_gradient)(const fc_winograd *a)
 FC_INLINE void FC(winograd_from_tiles)(const fc_winograd *a, void (*step)(const VEC *m, VEC *y), const int side)
 {
     const FC(stages) stages = FC(stages_of)(&a->e);
-    const ptrdiff_t v_plane = a->v_plane, x_row = a->x_row, x_col = a->x_col;
+    const ptrdiff_t v_plane = a->v_plane, x_row = a->dh * a->x_row, x_col = a->dw * a->x_col;
     ptrdiff_t six = 6;
     FC_AGAIN(six);
     for (ptrdiff_t t = 0; t < a->tiles;) {
         const FC(run) p = FC(run_of)(a, t, a->cols, side, side);
-        const ptrdiff_t at = p.n * a->x_image + p.row * x_row + p.col * x_col;
+        const ptrdiff_t at = p.n * a->x_image + p.row * a->x_row + p.col * a->x_col;
         for (ptrdiff_t tile = 0; tile < p.tiles; tile++) {
             const ptrdiff_t pixels = p.j1 - side * tile < side ? p.j1 - side * tile : side;
             for (ptrdiff_t k = 0; k < a->channels; k += LANES) {
@@ -271,8 +282,8 @@ FC_INLINE void FC(winograd_from_tiles)(const fc_winograd *a, void (*step)(const 
         if (stages.later)
             for (ptrdiff_t i = 0; i < p.i1; i++)
                 FC(finish_later)(&stages, a->x, at + i * x_row, x_col,
-                                 p.n * a->e.add_image + (p.row + i) * a->e.add_row + p.col * a->e.add_col,
-                                 a->e.add_col, p.j1, 0, a->channels);
+                                 p.n * a->e.add_image + (p.row + i * a->dh) * a->e.add_row + p.col * a->e.add_col,
+                                 a->dw * a->e.add_col, p.j1, 0, a->channels);
         t += p.tiles;
     }
 }

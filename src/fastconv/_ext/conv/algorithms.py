@@ -62,7 +62,7 @@ def _winograd_refusal(operation: str, g: Geometry, itemsize: int) -> str:
     if (g.r, g.s) not in ((3, 3), (5, 5)):
         return f"winograd needs kernel (3, 3) or (5, 5), got {g.r, g.s}"
     for name, value, wanted in (
-        ("stride", (g.sh, g.sw), (1, 1)), ("dilation", (g.dh, g.dw), (1, 1)), ("groups", g.groups, 1),
+        ("stride", (g.sh, g.sw), (1, 1)), ("groups", g.groups, 1),
     ):  # fmt: skip
         if value != wanted:
             return f"winograd needs {name} {wanted}, got {value}"
@@ -72,7 +72,8 @@ def _winograd_refusal(operation: str, g: Geometry, itemsize: int) -> str:
 def _winograd_pays(operation: str, g: Geometry, itemsize: int) -> bool:
     """Return whether it is the faster one, as measured for float32, and its tiles are filled to a half."""
     side, channels = (4, 8) if g.r == 3 else (2, 32)
-    filled = 2 * g.p * g.q >= side * side * -(-g.p // side) * -(-g.q // side)
+    rows, cols = (side * d * -(-pixels // (side * d)) for pixels, d in ((g.p, g.dh), (g.q, g.dw)))
+    filled = 2 * g.p * g.q >= rows * cols
     return itemsize == 4 and g.c >= channels and g.k >= channels and filled
 
 

@@ -76,21 +76,32 @@ cdef struct Convolution:
     Py_ssize_t laid_out, u, v, m   # bytes a thread has, of filters on their way, their values, tiles' values and sums
 
 
-cdef Convolution between(const fc_ops *table, int taps, Py_ssize_t n, Py_ssize_t c, Py_ssize_t k, Py_ssize_t h,
+cdef Py_ssize_t tiles_along(Py_ssize_t pixels, Py_ssize_t dilation, Py_ssize_t side) noexcept nogil:
+    """Return the tiles of a phase along an axis."""
+    return ceil_div(ceil_div(pixels, dilation), side)
+
+
+cdef Py_ssize_t count_tiles(Geometry g, Py_ssize_t h, Py_ssize_t w) noexcept nogil:
+    """Return the tiles of all phases of all images, for results of h x w pixels."""
+    cdef Py_ssize_t side = side_of(g.r)
+    return g.n * g.dh * g.dw * tiles_along(h, g.dh, side) * tiles_along(w, g.dw, side)
+
+
+cdef Convolution between(const fc_ops *table, Geometry g, Py_ssize_t c, Py_ssize_t k, Py_ssize_t h,
                          Py_ssize_t w) noexcept nogil:
-    """Return the convolution of n images of c channels that has results of h x w pixels and k channels."""
+    """Return the convolution of images of c channels that has results of h x w pixels and k channels."""
     cdef Convolution a
-    cdef Py_ssize_t side = side_of(taps)
-    a.table, a.taps, a.c, a.k, a.panels = table, taps, c, k, NULL
-    a.tiles = n * ceil_div(h, side) * ceil_div(w, side)
-    a.threads = threads_for(64.0 / (side * side) * n * h * w * c * k)
+    cdef Py_ssize_t side = side_of(g.r)
+    a.table, a.taps, a.c, a.k, a.panels = table, g.r, c, k, NULL
+    a.tiles = count_tiles(g, h, w)
+    a.threads = threads_for(64.0 / (side * side) * g.n * h * w * c * k)
     a.nr = panel_lanes(table, k)
     a.u_plane = plane_pitch(c * a.nr, table.size)
     a.panel = VALUES * a.u_plane
     return a
 
 
-cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
+cdef void plan(Convolution *a, Py_ssize_t dw, Scratch *s) noexcept nogil:
     """Choose blocks and book scratch memory."""
     cdef Py_ssize_t size = a.table.size, panels = ceil_div(a.k, a.nr), blocks, in_panel
     a.resident = a.tiles < a.k
@@ -119,7 +130,7 @@ cdef void plan(Convolution *a, Scratch *s) noexcept nogil:
     a.v = aligned(ceil_div(a.c, a.depth) * a.v_panel)
     a.m = aligned(VALUES * a.result.v_plane * size)
     book(s, TAPS, a.taps * a.taps * sizeof(Py_ssize_t))
-    book(s, ZEROS, FC_RUN_COLUMNS * a.c * size)
+    book(s, ZEROS, FC_RUN_COLUMNS * dw * a.c * size)
     book(s, WINDOWS, a.threads * a.laid_out)
     book(s, VALUES_OF_TILES, a.v if a.resident else a.threads * a.v)
     book(s, SUMS, a.threads * a.m)
@@ -195,6 +206,8 @@ cdef void fetch_nothing(fc_winograd_products *s) noexcept nogil:
 cdef void fetch_pixels(fc_winograd_products *s, int which, const fc_winograd *a, Py_ssize_t first, Py_ssize_t end,
                        Py_ssize_t overlap, Py_ssize_t size, Py_ssize_t *room) noexcept nogil:
     """Let products fetch meanwhile the pixels of the tiles first .. end-1, if there is ``room`` for so many bytes."""
+    if a.dh > 1 or a.dw > 1:   # they lie apart
+        return
     cdef const char *begin = reached(a, first, overlap, size)
     cdef Py_ssize_t nbytes = reached(a, end, overlap, size) - begin
     if nbytes <= room[0]:
@@ -276,7 +289,7 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
     cdef char *m = get(s, SUMS)
     cdef char *u = get(s, PANELS)
     a.source.zeros = get(s, ZEROS)
-    memset(get(s, ZEROS), 0, FC_RUN_COLUMNS * a.c * size)
+    memset(get(s, ZEROS), 0, FC_RUN_COLUMNS * a.source.dw * a.c * size)
     if a.resident:
         for task in prange(ceil_div(a.tiles, a.block), schedule='static', num_threads=a.threads):
             values(a, task * a.block, min(a.block, a.tiles - task * a.block),
@@ -292,10 +305,14 @@ cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
 
 
 cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t channels, Py_ssize_t pitch,
-                    Py_ssize_t top, Py_ssize_t left, Py_ssize_t side, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
-    """Say where images (n, h, w, channels) lie, their pixels ``pitch`` elements apart, and where their tiles begin."""
+                    Py_ssize_t top, Py_ssize_t left, Geometry g, Py_ssize_t p, Py_ssize_t q) noexcept nogil:
+    """Say where images (n, h, w, channels) lie, their pixels ``pitch`` elements apart, and their tiles.
+
+    These are of results of p x q pixels, and begin ``top`` rows and ``left`` columns before the image.
+    """
     a.x, a.x_image, a.x_row, a.x_col = x, h * w * pitch, w * pitch, pitch
-    a.h, a.w, a.channels, a.top, a.left, a.side, a.rows, a.cols = h, w, channels, top, left, side, rows, cols
+    a.h, a.w, a.channels, a.top, a.left, a.side, a.dh, a.dw = h, w, channels, top, left, side_of(g.r), g.dh, g.dw
+    a.rows, a.cols = tiles_along(p, g.dh, a.side), tiles_along(q, g.dw, a.side)
 
 
 cdef void lay_filters(Convolution *a, const void *w, bint flipped, Py_ssize_t *taps) noexcept nogil:
@@ -331,15 +348,14 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     cdef Py_ssize_t pitch = pixel_pitch(y.shape, y.strides, sizeof(real))
     if epilogue.e.pre != NULL and pitch != g.k:
         raise ValueError("forward: with pre, the pixels of y must follow each other")
-    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.r, g.n, g.c, g.k, g.p, g.q)
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g, g.c, g.k, g.p, g.q)
     cdef Scratch s
     nothing_booked(&s)
-    plan(&a, &s)
+    plan(&a, g.dw, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    cdef Py_ssize_t side = side_of(g.r), rows = ceil_div(g.p, side), cols = ceil_div(g.q, side)
-    lay_tiles(&a.source, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, side, rows, cols)
-    lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, pitch, 0, 0, side, rows, cols)
+    lay_tiles(&a.source, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, g, g.p, g.q)
+    lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, pitch, 0, 0, g, g.p, g.q)
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], False, &epilogue.e)
 
@@ -356,15 +372,14 @@ def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] wei
     cdef Py_ssize_t pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
     if epilogue.e.pre != NULL and pitch != g.c:
         raise ValueError("input_gradient: with pre, the pixels of grad_x must follow each other")
-    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g.r, g.n, g.k, g.c, g.h, g.w)
+    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g, g.k, g.c, g.h, g.w)
     cdef Scratch s
     nothing_booked(&s)
-    plan(&a, &s)
+    plan(&a, g.dw, &s)
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    cdef Py_ssize_t side = side_of(g.r), rows = ceil_div(g.h, side), cols = ceil_div(g.w, side), last = g.r - 1
-    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, last - g.top, last - g.left, side, rows,
-              cols)
-    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, pitch, 0, 0, side, rows, cols)
+    cdef Py_ssize_t top = (g.r - 1) * g.dh - g.top, left = (g.r - 1) * g.dw - g.left
+    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, top, left, g, g.h, g.w)
+    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, pitch, 0, 0, g, g.h, g.w)
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], True, &epilogue.e)

@@ -19,7 +19,7 @@ from fastconv._ext.conv.scratch cimport (
     BIAS_SUMS, SUMS, VALUES_OF_TILES, WINDOWS, ZEROS, Scratch, aligned, book, booked, get, nothing_booked,
 )
 from fastconv._ext.conv.winograd cimport (
-    BLOCK, VALUES, fetch_nothing, fetch_pixels, lay_tiles, plane_pitch, side_of, up_to,
+    BLOCK, VALUES, count_tiles, fetch_nothing, fetch_pixels, lay_tiles, plane_pitch, side_of, up_to,
 )
 from fastconv._ext.runtime cimport FC_RUN_COLUMNS, fc_ops, fc_winograd, fc_winograd_products, ops, threads_for
 from fastconv._ext.shards cimport add_tree
@@ -60,7 +60,7 @@ cdef Py_ssize_t count_shards(Py_ssize_t tiles, Py_ssize_t weights) noexcept nogi
     return max(1, min(min(16, tiles // SHARD), (1 << 21) // (VALUES * weights)))
 
 
-cdef void plan(WeightGradient *a, Scratch *s) noexcept nogil:
+cdef void plan(WeightGradient *a, Py_ssize_t dw, Scratch *s) noexcept nogil:
     """Choose blocks and book scratch memory."""
     cdef Py_ssize_t size = a.table.size, vector = a.table.lanes, chains
     a.nr = panel_lanes(a.table, a.k)
@@ -89,7 +89,7 @@ cdef void plan(WeightGradient *a, Scratch *s) noexcept nogil:
     a.each = a.g_first + ceil_div(a.k, a.lanes) * a.g_panel
     a.summed = aligned(a.shards * VALUES * a.s_plane * size)
     a.taken = aligned(a.taps * a.taps * a.back * a.s_row * size)
-    book(s, ZEROS, FC_RUN_COLUMNS * max(a.c, a.k) * size)
+    book(s, ZEROS, FC_RUN_COLUMNS * dw * max(a.c, a.k) * size)
     book(s, VALUES_OF_TILES, a.each if a.shared else a.threads * a.each)
     book(s, SUMS, a.threads * a.summed if a.resident else a.summed)
     book(s, WINDOWS, a.threads * a.taken)
@@ -243,27 +243,27 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     """
     if g.n == 0:
         return
-    cdef Py_ssize_t side = side_of(g.r), rows = ceil_div(g.p, side), cols = ceil_div(g.q, side)
+    cdef Py_ssize_t side = side_of(g.r)
     cdef Py_ssize_t pixels = g.n * g.p * g.q
     cdef char *grad_of_bias = NULL
     cdef WeightGradient a
     cdef Scratch s
     a.table = ops(sizeof(real) // 4 - 1)
-    a.taps, a.tiles, a.c, a.k = g.r, g.n * rows * cols, g.c, g.k
+    a.taps, a.tiles, a.c, a.k = g.r, count_tiles(g, g.p, g.q), g.c, g.k
     a.threads = threads_for(64.0 / (side * side) * g.n * g.p * g.q * g.c * g.k)
     nothing_booked(&s)
-    plan(&a, &s)
+    plan(&a, g.dw, &s)
     if grad_bias is not None:
         grad_of_bias = <char *>&grad_bias[0]
         book(&s, BIAS_SUMS, bias_shards(pixels) * g.k * sizeof(real))
     cdef unsigned char[::1] arena = scratch(booked(&s))
     s.base = <char *>&arena[0]
-    lay_tiles(&a.x, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, side, rows, cols)
-    lay_tiles(&a.g, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, 0, 0, side, rows, cols)
+    lay_tiles(&a.x, <void *>&x[0, 0, 0, 0], g.h, g.w, g.c, g.c, g.top, g.left, g, g.p, g.q)
+    lay_tiles(&a.g, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, 0, 0, g, g.p, g.q)
     a.x.zeros = a.g.zeros = get(&s, ZEROS)
     cdef char *grad = <char *>&grad_weight[0, 0, 0, 0]
     with nogil:
-        memset(get(&s, ZEROS), 0, FC_RUN_COLUMNS * max(a.c, a.k) * a.table.size)
+        memset(get(&s, ZEROS), 0, FC_RUN_COLUMNS * g.dw * max(a.c, a.k) * a.table.size)
         run(&a, get(&s, VALUES_OF_TILES), get(&s, SUMS), get(&s, WINDOWS), grad)
         if grad_of_bias != NULL:
             add_columns(a.table, <const char *>&grad_y[0, 0, 0, 0], pixels, g.k, get(&s, BIAS_SUMS), grad_of_bias)
