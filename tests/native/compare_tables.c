@@ -92,8 +92,8 @@ static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const
     memset(v, 0, sizeof v); /* vectors differ in how far they reach beyond the channels */
     memset(gv, 0, sizeof gv);
     fc_winograd pixels = {.x = (void *)x, .x_row = COLS * C, .x_col = C, .h = ROWS, .w = COLS, .side = 7 - taps,
-                          .top = 1, .left = 2, .dh = 1, .dw = 1, .rows = 2, .cols = 5, .tiles = TILES, .channels = C, .zeros = zeros,
-                          .v = v, .v_plane = TILES * CV, .v_tile = CV};
+                          .top = 1, .left = 2, .dh = 1, .dw = 1, .rows = 2, .cols = 5, .tiles = TILES,
+                          .channels = C, .zeros = zeros, .v = v, .v_plane = TILES * CV, .v_tile = CV};
     ops->winograd_input(&pixels);
     fc_winograd_products products = {.a = v, .a_plane = TILES * CV, .a_row = CV, .a_depth = 1, .b = w,
                                      .b_plane = C * KV, .b_panel = ops->nr, .b_depth = KV, .nr = ops->nr, .c = m,
@@ -102,7 +102,8 @@ static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const
     ops->winograd_products(&products);
     fc_winograd results = {.x = out, .x_row = COLS * K, .x_col = K, .h = ROWS, .w = COLS, .side = 7 - taps,
                            .dh = 1, .dw = 1, .rows = 2, .cols = 5, .tiles = TILES, .channels = K, .v = m,
-                           .v_plane = TILES * KV, .v_tile = KV, .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}};
+                           .v_plane = TILES * KV, .v_tile = KV,
+                           .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}};
     ops->winograd_output(&results);
     out += ROWS * COLS * K * size;
     results.x = (void *)g;
