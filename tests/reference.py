@@ -227,15 +227,21 @@ def from_phases(y, dilation, P, Q):
     return y.reshape(-1, c, rows * dh, cols * dw)[:, :, :P, :Q]
 
 
+def _reach(results, taps):
+    """Return how many pixels the tiles of so many results in a row read."""
+    side = 7 - taps
+    return side * -(-results // side) + taps - 1
+
+
 def winograd_dilated(x, w, g, top, left, dilation):
     """Return result, input gradient and weight gradient of a dilated convolution: those of its phases."""
     (H, W), (P, Q), taps = x.shape[2:], g.shape[2:], w.shape[2]
     last, (dh, dw) = taps - 1, dilation
     rows, cols = -(-P // dh), -(-Q // dw)
-    pixels = phases(x, dilation, top, left, rows + last, cols + last)
+    pixels = phases(x, dilation, top, left, _reach(rows, taps), _reach(cols, taps))
     y = from_phases(winograd_conv2d(pixels, w, 0, 0, rows, cols), dilation, P, Q)
     in_rows, in_cols = -(-H // dh), -(-W // dw)
-    around = phases(g, dilation, last * dh - top, last * dw - left, in_rows + last, in_cols + last)
+    around = phases(g, dilation, last * dh - top, last * dw - left, _reach(in_rows, taps), _reach(in_cols, taps))
     turned = w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
     grad_x = from_phases(winograd_conv2d(around, turned, 0, 0, in_rows, in_cols), dilation, H, W)
     return y, grad_x, winograd_weight_gradient(pixels, phases(g, dilation, 0, 0, rows, cols), 0, 0, taps)

@@ -200,7 +200,7 @@ def test_drawn_shapes_give_the_same_bits_everywhere(dtype, data):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(data=st.data())
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_drawn_dilated_layers_have_the_bits_of_their_phases_everywhere(dtype, data):
     taps, channels, pad = data.draw(st.sampled_from([3, 5])), st.integers(1, 40), st.integers(0, 5)
     n, c, k = data.draw(st.integers(1, 3)), data.draw(channels), data.draw(channels)
