@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sharing import small_work_shared
 
 from fastconv import config
 from fastconv._ext import runtime
@@ -40,9 +41,8 @@ def every_setting():
         return results
 
     # small problems would run on one thread, and the comparison of threads would compare nothing
-    before = runtime.set_work_per_thread(0)
-    yield run
-    runtime.set_work_per_thread(before)
+    with small_work_shared():
+        yield run
 
 
 @pytest.fixture

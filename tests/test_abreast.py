@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sharing import small_work_shared
 
 import fastconv.functional as F
 from fastconv import config
-from fastconv._ext import runtime
 
 # The scalar table has one lane, so that it never lays images abreast.
 VECTORS = [name for name in config.available_isas() if name != "scalar"]
@@ -63,15 +63,12 @@ def test_all_bits_are_those_of_one_image_at_a_time(dtype, layer, seed, odd, tiny
         if tiny:
             grad = grad * np.sqrt(np.finfo(dtype).tiny)
         gradients = F.conv2d_backward(grad, x, weight, *options)
-    before = runtime.set_work_per_thread(0)
-    try:
+    with small_work_shared():
         for name in VECTORS:
             with config.isa(name), config.threads(threads):
                 assert same(F.conv2d(x, weight, bias, *options), want), name
                 for got, gradient in zip(F.conv2d_backward(grad, x, weight, *options), gradients, strict=True):
                     assert same(got, gradient), name
-    finally:
-        runtime.set_work_per_thread(before)
 
 
 @pytest.mark.parametrize("border", [0.0, np.inf, np.nan])

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from problems import TEST
+from sharing import small_work_shared
 
 import fastconv._ext.conv.algorithms as algorithms
 from fastconv import config
-from fastconv._ext import runtime
 from fastconv._ext.conv.algorithms import ALGORITHMS, choose, instances, kernel
 from fastconv._ext.conv.input_gradient import input_gradient, packed_bytes
 from fastconv._ext.conv.input_gradient import pack as input_gradient_pack
@@ -131,8 +131,7 @@ def test_few_rows_read_weights_as_they_lie_with_the_bits_of_packed_ones(n, c, k,
     itemsize, direct = x.itemsize, choose("forward", g, x.itemsize, "direct")
     bias = np.linspace(-1, 1, k, dtype=dtype)
     found = []
-    before = runtime.set_work_per_thread(0)
-    try:
+    with small_work_shared():
         for isa in config.available_isas():
             with config.isa(isa):
                 for threads in (1, 3):
@@ -144,8 +143,6 @@ def test_few_rows_read_weights_as_they_lie_with_the_bits_of_packed_ones(n, c, k,
                         with config.threads(threads):
                             direct.forward[itemsize](x[: sizes.n], weight, out, sizes, epilogue, exactly)
                         found.append((out[:n].tobytes(), b"" if plain else pre[:n].tobytes()))
-    finally:
-        runtime.set_work_per_thread(before)
     assert len(set(found)) == 1
     exact = np.rint(4 * x[:n, 0, 0]), np.rint(4 * weight[:, :, 0, 0])
     out = np.empty_like(add[:n])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sharing import small_work_shared
 
 from fastconv import config, nn, optim
 from fastconv import functional as F
@@ -88,12 +89,9 @@ def test_threads_that_share_few_pixels_and_panels_change_no_bit(data):
         with config.threads(threads):
             return F.conv2d(x, weight, stride=stride, padding=kernel // 2, groups=groups, algorithm="direct").tobytes()
 
-    before = runtime.set_work_per_thread(0)
-    try:
+    with small_work_shared():
         alone = run(1)
         assert all(run(threads) == alone for threads in (2, 3, 5))
-    finally:
-        runtime.set_work_per_thread(before)
 
 
 @given(st.data())
@@ -111,12 +109,9 @@ def test_threads_that_share_the_filters_of_a_linear_layer_change_no_bit(data):
             F.linear_backward(grad, x, weight, grad_weight=sums)
         return y.tobytes(), sums.tobytes()
 
-    before = runtime.set_work_per_thread(0)
-    try:
+    with small_work_shared():
         alone = run(1)
         assert all(run(threads) == alone for threads in (2, 3, 5))
-    finally:
-        runtime.set_work_per_thread(before)
 
 
 @given(sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=4), threads=st.integers(1, 5))
@@ -125,12 +120,8 @@ def test_threads_set_all_gradients_to_zero_and_nothing_else(sizes, threads):
     optimizer = optim.SGD(params)
     for param in params:
         param.grad.fill(np.nan)
-    before = runtime.set_work_per_thread(0)
-    try:
-        with config.threads(threads):
-            optimizer.zero_grad()
-    finally:
-        runtime.set_work_per_thread(before)
+    with small_work_shared(), config.threads(threads):
+        optimizer.zero_grad()
     assert all(not param.grad.any() and (param.data == 1).all() for param in params)
 
 

@@ -172,9 +172,9 @@ typedef struct fc_winograd {
     ptrdiff_t x_image, x_row, x_col;
     ptrdiff_t h, w;            /* rows and columns of an image; what is outside counts as zeros */
     ptrdiff_t side;            /* 4 or 2: a tile has side x side results */
-    ptrdiff_t top, left;       /* tile (i, j) of an image begins at its pixel (side * i - top, side * j - left) */
-    ptrdiff_t dh, dw;          /* dilation: tiles are of each dh-th row and dw-th column, in dh * dw phases, of which */
-    ptrdiff_t rows, cols;      /* phase (a, b) begins at pixel (a - top, b - left); tiles of a phase */
+    ptrdiff_t top, left;       /* tile (i, j) of phase (a, b) begins at the image's pixel */
+    ptrdiff_t dh, dw;          /* (a + side * i * dh - top, b + side * j * dw - left), a < dh, b < dw: */
+    ptrdiff_t rows, cols;      /* it has each dh-th row and dw-th column; tiles of a phase */
     ptrdiff_t first, tiles;    /* the tiles first, first + 1, ... */
     ptrdiff_t channels;
     const void *zeros;         /* IN (FC_RUN_COLUMNS * dw * x_col): a row of pixels outside; of no use to the output */

@@ -85,8 +85,8 @@ def conv2d(
     out : ndarray, optional
         Result buffer: NCHW shape over NHWC memory.
     algorithm : {"auto", "winograd", "direct"}, optional
-        "winograd" needs a 3x3 or 5x5 kernel, stride 1 and one group; "auto" takes what pays, by shape and
-        dtype alone. As ``fastconv.config.algorithm`` says where it is None.
+        "winograd" needs a 3x3 or 5x5 kernel, stride 1 and one group; "auto" takes what pays, by shape and dtype
+        alone. As ``fastconv.config.algorithm`` says where it is None.
 
     Returns
     -------

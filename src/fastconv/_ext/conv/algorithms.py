@@ -61,9 +61,7 @@ DIRECT = Algorithm(
 def _winograd_refusal(operation: str, g: Geometry, itemsize: int) -> str:
     if (g.r, g.s) not in ((3, 3), (5, 5)):
         return f"winograd needs kernel (3, 3) or (5, 5), got {g.r, g.s}"
-    for name, value, wanted in (
-        ("stride", (g.sh, g.sw), (1, 1)), ("groups", g.groups, 1),
-    ):  # fmt: skip
+    for name, value, wanted in (("stride", (g.sh, g.sw), (1, 1)), ("groups", g.groups, 1)):
         if value != wanted:
             return f"winograd needs {name} {wanted}, got {value}"
     return ""
