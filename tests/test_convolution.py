@@ -121,6 +121,47 @@ def test_windows_of_several_row_blocks_are_exact():
 
 
 @st.composite
+def widely_dilated_problems(draw):
+    """Draw rows of the filter further apart than the rows of a window, or than the image is high."""
+    C, K = draw(st.sampled_from([1, 3, 8, 16])), draw(st.sampled_from([2, 8, 16]))
+    groups = draw(st.sampled_from([1, C] if K % C == 0 else [1]))
+    R, S = draw(st.integers(2, 4)), draw(st.integers(1, 3))
+    dilation = draw(st.tuples(st.integers(2, 70), st.integers(1, 40)))
+    padding = tuple((draw(st.integers(0, 2 * d)), draw(st.integers(d // 2, 2 * d))) for d in dilation)
+    H = draw(st.integers(max(1, (R - 1) * dilation[0] + 1 - sum(padding[0])), 230))
+    W = draw(st.integers(max(1, (S - 1) * dilation[1] + 1 - sum(padding[1])), 90))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 2)))
+    N = draw(st.sampled_from([1, 2, 16])) if C * H * W < 10_000 else 1
+    return Problem("drawn", N, C, K, H, W, R, S, stride, padding, dilation, groups)
+
+
+@given(problem=widely_dilated_problems(), seed=st.integers(0, 2**32 - 1), threads=st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_wide_dilations_are_exact(problem, seed, threads):
+    rng = np.random.default_rng(seed)
+    x, w, b, g = arrays(problem, lambda shape, t: integers(rng, shape, t))
+    expected = reference.conv2d(x, w, b, *problem.options), *reference.conv2d_backward(g, x, w, *problem.options)
+    for isa in config.available_isas():
+        with config.isa(isa), config.threads(threads):
+            for got, want in zip(run(problem, x, w, b, g), expected, strict=True):
+                assert_array_equal(got, want, err_msg=isa)
+
+
+@pytest.mark.parametrize("dilation", [1_000, 200_003])
+def test_a_long_result_of_few_pixels_is_right(dilation):
+    # windows that hold all rows between those of the filter took seconds here, and grew with the square of the length
+    rng = np.random.default_rng(8)
+    x, w = integers(rng, (1, 4, 1, 12)), integers(rng, (4, 3, 3, 1))
+    y = F.conv_transpose2d(x, w, dilation=(dilation, 1))
+    rows = np.einsum("cq,ckr->krq", x[0, :, 0], w[..., 0])
+    assert y.shape == (1, 3, 2 * dilation + 1, 12)
+    assert_array_equal(y[0, :, ::dilation], rows)
+    assert np.count_nonzero(y) == np.count_nonzero(rows)
+    back = F.conv2d(y, w, dilation=(dilation, 1))
+    assert_array_equal(back[0, :, 0], np.einsum("krq,ckr->cq", rows, w[..., 0]))
+
+
+@st.composite
 def drawn_problems(draw):
     groups = draw(st.integers(1, 3))
     C, K = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))

@@ -11,7 +11,7 @@ from fastconv._ext.conv.packing cimport finite, pack_panel, panel_weights
 from fastconv._ext.conv.scratch cimport SEGMENTS, WINDOWS, Scratch, book, get
 from fastconv._ext.conv.windows cimport (
     IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, plane_pitch, planes_bytes,
-    window_bytes, window_width,
+    strip_distance, window_bytes, window_width,
 )
 from fastconv._ext.epilogue cimport epilogue_at
 from fastconv._ext.runtime cimport fc_abreast, fc_depthwise, fc_planes, fc_rows, fc_segment
@@ -109,6 +109,7 @@ cdef void book_correlation(Correlation *a, Scratch *s) noexcept nogil:
         a.row_block, a.col_block = max(m.rows, 1), max(m.cols, 1)
         a.row_blocks = a.col_blocks = 1
     a.window = a.line = 0
+    m.strip = strip_distance(m, a.row_block) if copied else m.step_r
     if a.way == ABREAST:
         a.line = lanes_bytes(a.table, m, a.row_block)
         a.window = a.line + a.table.lanes * m.cols * a.kg * m.size
@@ -203,7 +204,7 @@ cdef void lay_out_taps(Correlation *a, char *region) noexcept nogil:
     a.segments = <fc_segment *>region
     a.offsets = <Py_ssize_t *>region
     for t in range(a.ntaps):
-        offset = a.tap_r[t] * a.pitch + a.tap_c[t] * pixel
+        offset = a.tap_r[t] // a.image.step_r * a.image.strip * a.pitch + a.tap_c[t] * pixel
         if a.way == PLANES or a.way == ABREAST:
             a.offsets[t] = offset
         elif t % in_row and a.segments[n - 1].offset + a.segments[n - 1].length == offset:
@@ -401,12 +402,9 @@ cdef void correlate_panels(const Correlation *a, Py_ssize_t begin, Py_ssize_t en
 
 cdef inline void filter_rows(const Correlation *a, Py_ssize_t i, Py_ssize_t *first, Py_ssize_t *last) noexcept nogil:
     """Find the rows of the filter that lie on the image where it stands on grid row i."""
-    cdef Py_ssize_t in_row = a.ntaps // max(a.tap_rows, 1), row = i * a.image.sr - a.image.top
-    first[0], last[0] = 0, a.tap_rows
-    while first[0] < last[0] and row + a.tap_r[first[0] * in_row] < 0:
-        first[0] += 1
-    while first[0] < last[0] and row + a.tap_r[(last[0] - 1) * in_row] >= a.image.h:
-        last[0] -= 1
+    cdef Py_ssize_t row = i * a.image.sr - a.image.top
+    first[0] = min(a.tap_rows, ceil_div(max(0, -row), a.image.step_r))
+    last[0] = max(first[0], min(a.tap_rows, ceil_div(max(0, a.image.h - row), a.image.step_r)))
 
 
 cdef void correlate_rows(const Correlation *a, Py_ssize_t begin, Py_ssize_t end, const char *weights, const char *x,

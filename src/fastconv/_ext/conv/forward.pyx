@@ -65,7 +65,7 @@ cdef void describe(Correlation *a, Geometry g, const fc_ops *table, Py_ssize_t p
     a.image.h, a.image.w, a.image.c, a.image.size = g.h, g.w, g.c, table.size
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = g.p, g.q, g.sh, g.sw
     a.image.top, a.image.left = g.top, g.left
-    a.image.reach_r, a.image.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
+    a.image.reach_r, a.image.reach_c, a.image.step_r = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1, g.dh
     a.n, a.ntaps, a.tap_rows = g.n, g.r * g.s, g.r
     a.groups, a.cg, a.kg, a.depthwise = g.groups, g.c // g.groups, g.k // g.groups, g.depthwise
     a.y_image, a.y_row, a.y_col = g.p * g.q * pitch, g.q * pitch, pitch

@@ -17,8 +17,9 @@ ctypedef fused real:
 
 cdef struct Phase:
     # Along one axis: the positions first, first + stride, ... of the input, and the kernel positions that reach them
-    # from output positions: `count` of them, the first `shift` ahead, `reach` from the first to the last.
-    Py_ssize_t first, positions, count, shift, reach
+    # from output positions: `count` of them, the first `shift` ahead, `reach` from the first to the last, each `step`
+    # behind the one before.
+    Py_ssize_t first, positions, count, shift, reach, step
 
 
 cdef Phase phase_taps(Py_ssize_t first, Py_ssize_t length, Py_ssize_t pad, Py_ssize_t stride, Py_ssize_t dilation,
@@ -32,11 +33,14 @@ cdef Phase phase_taps(Py_ssize_t first, Py_ssize_t length, Py_ssize_t pad, Py_ss
     cdef Py_ssize_t r, shift = 0, u = first + pad
     phase.first, phase.positions = first, ceil_div(length - first, stride)
     phase.count = phase.shift = phase.reach = 0
+    phase.step = 1
     for r in range(kernel - 1, -1, -1):
         if (u - r * dilation) % stride == 0:
             shift = (u - r * dilation) // stride
             if phase.count == 0:
                 phase.shift = shift
+            elif phase.count == 1:
+                phase.step = shift - phase.shift
             if taps != NULL:
                 taps[phase.count] = r
                 shifts[phase.count] = shift - phase.shift
@@ -104,6 +108,7 @@ cdef void take_phase(Correlation *a, Geometry g, Phase rows, Phase cols, Py_ssiz
     a.image.rows, a.image.cols, a.image.sr, a.image.sc = rows.positions, cols.positions, 1, 1
     a.image.top, a.image.left = 0 if empty else -rows.shift, 0 if empty else -cols.shift
     a.image.reach_r, a.image.reach_c = 0 if empty else rows.reach, 0 if empty else cols.reach
+    a.image.step_r = rows.step
     a.n, a.ntaps, a.tap_rows = g.n, rows.count * cols.count, 0 if empty else rows.count
     a.y_image, a.y_row, a.y_col = g.h * g.w * pitch, g.sh * g.w * pitch, g.sw * pitch
     book_correlation(a, s)

@@ -11,7 +11,8 @@ from fastconv._ext.conv.geometry cimport Geometry, ceil_div
 from fastconv._ext.conv.packing cimport panel_lanes
 from fastconv._ext.conv.scratch cimport BIAS_SUMS, SUMS, TAPS, WINDOWS, Scratch, book, booked, get, nothing_booked
 from fastconv._ext.conv.windows cimport (
-    IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, window_bytes, window_width,
+    IMAGES_BYTES, WINDOW_BYTES, Image, copy_lanes, copy_window, in_bounds, lanes_bytes, strip_distance, window_bytes,
+    window_rows, window_width,
 )
 from fastconv._ext.runtime cimport fc_abreast_outer, fc_depthwise_outer, fc_ops, fc_outer, ops, threads_for
 from fastconv._ext.shards cimport add_tree
@@ -43,7 +44,7 @@ cdef struct WeightGradient:
     const Py_ssize_t *taps     # (m) offsets of a group's weights, in the order (r, s, c)
     const Py_ssize_t *filters  # (kg) 0, 1, 2, ...: offsets of a group's filters in grad_output, where swapped
     Py_ssize_t m, run          # weights of a group; how many of them have neighbouring offsets
-    Py_ssize_t row_weights, dilation   # weights of one row of the filter, and how far the next is
+    Py_ssize_t row_weights     # weights of one row of the filter
     Py_ssize_t shards, parts, chunk, row_block, call_rows
     bint bordered              # the windows are all images with their borders; else they are copied block by block
     const char *windows
@@ -165,14 +166,15 @@ cdef void outer_step(const WeightGradient *a, const char *x, const char *g, Py_s
     """
     cdef const Image *im = &a.image
     cdef Py_ssize_t size = a.number, top = first * im.sr - im.top, bottom = (last - 1) * im.sr - im.top
-    cdef Py_ssize_t r = m0 // a.row_weights, end = ceil_div(m1, a.row_weights), begin, stop
-    cdef bint inside = top + r * a.dilation >= 0 and bottom + (end - 1) * a.dilation < im.h
+    cdef Py_ssize_t r = m0 // a.row_weights, end = ceil_div(m1, a.row_weights), begin, stop, above
+    cdef bint inside = top + r * im.step_r >= 0 and bottom + (end - 1) * im.step_r < im.h
+    if not inside:   # rows of the filter that meet the image somewhere
+        r = max(r, ceil_div(max(0, -bottom), im.step_r))
+        end = min(end, ceil_div(max(0, im.h - top), im.step_r))
     while r < end:
-        begin, stop = first, last
-        while begin < stop and begin * im.sr - im.top + r * a.dilation < 0:
-            begin += 1
-        while begin < stop and (stop - 1) * im.sr - im.top + r * a.dilation >= im.h:
-            stop -= 1
+        above = im.top - r * im.step_r
+        begin = max(first, ceil_div(max(0, above), im.sr))
+        stop = min(last, ceil_div(max(0, im.h + above), im.sr))
         if begin < stop:
             outer_call(a, x + (begin - origin) * im.sr * a.pitch * size, g + (begin - origin) * im.cols * a.k * size,
                        begin, stop, max(m0, r * a.row_weights),
@@ -313,7 +315,8 @@ cdef void lay_abreast(WeightGradient *a) noexcept nogil:
     a.parts = ceil_div(a.threads, a.shards // a.table.lanes)
     cdef Py_ssize_t row = im.sr * a.pitch * a.number, g_row = im.cols * a.kg * a.number
     a.row_block = max(1, min(im.rows, IMAGES_BYTES // (row + g_row)))
-    a.call_rows = max(1, (ABREAST_BYTES - im.reach_r * row // im.sr) // (row + im.cols * min(a.kg, 3) * a.number))
+    a.call_rows = max(1, (ABREAST_BYTES - window_rows(im, 1) * row // im.sr)
+                      // (row + im.cols * min(a.kg, 3) * a.number))
     a.window = lanes_bytes(a.table, im, a.row_block) + a.row_block * g_row + (a.m + 1) * a.kg * a.number
 
 
@@ -324,7 +327,7 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     a.table, a.images = table, g.n
     im.h, im.w, im.c, im.size = g.h, g.w, g.c, size
     im.rows, im.cols, im.sr, im.sc, im.top, im.left = g.p, g.q, g.sh, g.sw, g.top, g.left
-    im.reach_r, im.reach_c = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1
+    im.reach_r, im.reach_c, im.step_r = (g.r - 1) * g.dh + 1, (g.s - 1) * g.dw + 1, g.dh
     a.direct = in_bounds(im)
     if a.direct and g.r == 1 and g.s == 1 and g.sh == 1 and g.sw == 1 and g.h == g.p and g.w == g.q:
         im.rows = im.h = g.n * g.h * g.w   # each pixel is a row of its own: shards and blocks of any size
@@ -335,7 +338,7 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     a.groups, a.cg, a.kg = g.groups, g.c // g.groups, g.k // g.groups
     if a.depthwise:  # the channels are the lanes, the taps the weights
         a.groups, a.cg, a.kg = 1, 1, g.k
-    a.row_weights, a.dilation = g.s * a.cg, g.dh
+    a.row_weights = g.s * a.cg
     a.m = g.r * a.row_weights
     a.run = a.row_weights if g.dw == 1 and a.groups == 1 else a.cg
     # sums with vectors over the channels of one tap lie as grad_weight does: preferred where the cost is the same
@@ -371,6 +374,7 @@ cdef void describe(WeightGradient *a, Geometry g, const fc_ops *table, Scratch *
     a.abreast = abreast_pays(a, min(over_weights, over_filters))
     if a.abreast:
         lay_abreast(a)   # of 16 shards, none of which goes straight
+    im.strip = im.step_r if a.direct else strip_distance(im, a.row_block)
     book(s, TAPS, (a.m + a.kg) * sizeof(Py_ssize_t))
     book(s, SUMS, a.shards * weights * size)
     book(s, WINDOWS, (a.images if a.bordered else a.threads) * a.window)
@@ -413,7 +417,7 @@ def weight_gradient(const real[:, :, :, ::1] x, const real[:, :, :, ::1] grad_y,
     cdef real *grad = &grad_weight[0, 0, 0, 0]
     with nogil:
         for m in range(a.m):
-            taps[m] = m // a.cg // g.s * g.dh * a.pitch + m // a.cg % g.s * g.dw * g.c + m % a.cg
+            taps[m] = m // a.cg // g.s * a.image.strip * a.pitch + m // a.cg % g.s * g.dw * g.c + m % a.cg
         for m in range(a.kg):
             taps[a.m + m] = m
         if a.bordered:
