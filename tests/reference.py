@@ -200,9 +200,49 @@ def winograd_conv2d(x, w, top, left, P, Q):
     return y[:, :, :P, :Q]
 
 
+def winograd_shares(m):
+    """Return B m."""
+    p, q, a, b, ab2, ba2, a2, b2 = _known(-169 / 64, 225 / 256, 5 / 8, 3 / 2, -45 / 32, -75 / 128, -25 / 64, -9 / 4)
+    (sa, da), (sb, db) = ((m[i] + m[i + 1], m[i] - m[i + 1]) for i in (1, 3))
+    even = [q * m[0], fma32(p, m[0], fma32(b2, sa, a2 * sb)), m[0] + (sa + sb)]
+    odd = [fma32(q, m[5], fma32(ab2, da, ba2 * db)), fma32(p, m[5], fma32(a, da, b * db)), m[5]]
+    return np.stack([x for pair in zip(even, odd, strict=True) for x in pair])
+
+
+def _shared(g, w):
+    """Return what tiles of g give to all pixels that they read: the first one's first."""
+    taps, (n, k, P, Q), run = w.shape[2], g.shape, 4
+    side, c = 7 - taps, w.shape[1]
+    rows, cols = -(-P // side), -(-Q // side)
+    grads = _twice(winograd_gradient, _patches(g, 0, 0, rows, cols, side, side))
+    filters = _twice(winograd_filter, w.transpose(2, 3, 0, 1)).astype(np.float32)
+    sums = _products(grads.swapaxes(2, 3), filters, 8 if k <= 32 else 16).reshape(6, 6, n, rows, cols, c)
+    across = winograd_shares(sums.swapaxes(0, 1))  # (column, row of values, ...)
+    x = np.zeros((n, c, side * rows + taps - 1, side * cols + taps - 1), np.float32)
+    for i in range(rows):
+        for first in range(0, cols, run):
+            tiles = min(run, cols - first)
+            half = np.zeros((side * tiles + taps - 1, 6, n, c), np.float32)
+            for j in range(tiles):
+                half[side * j : side * j + 6] += across[:, :, :, i, first + j]
+            there = x[:, :, side * i : side * i + 6, side * first : side * first + len(half)]
+            there += winograd_shares(half.swapaxes(0, 1)).transpose(2, 3, 0, 1)
+    return x
+
+
+def _over_results(results, pixels, dilation, taps):
+    """Return whether tiles of the results are fewer by a fifth than those of the pixels."""
+    side = 7 - taps
+    tiles = [math.prod(d * math.ceil(math.ceil(size / d) / side) for size, d in zip(sizes, dilation, strict=True))
+             for sizes in (results, pixels)]  # fmt: skip
+    return 5 * tiles[0] <= 4 * tiles[1]
+
+
 def winograd_input_gradient(g, w, top, left, H, W):
     """Return the gradient (N, C, H, W) of the input."""
     last = w.shape[2] - 1
+    if _over_results(g.shape[2:], (H, W), (1, 1), last + 1):
+        return _shared(g, w)[:, :, top : top + H, left : left + W]
     return winograd_conv2d(g, w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], last - top, last - left, H, W)
 
 
@@ -241,9 +281,14 @@ def winograd_dilated(x, w, g, top, left, dilation):
     pixels = phases(x, dilation, top, left, _reach(rows, taps), _reach(cols, taps))
     y = from_phases(winograd_conv2d(pixels, w, 0, 0, rows, cols), dilation, P, Q)
     in_rows, in_cols = -(-H // dh), -(-W // dw)
-    around = phases(g, dilation, last * dh - top, last * dw - left, _reach(in_rows, taps), _reach(in_cols, taps))
-    turned = w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-    grad_x = from_phases(winograd_conv2d(around, turned, 0, 0, in_rows, in_cols), dilation, H, W)
+    if _over_results((P, Q), (H, W), dilation, taps):
+        shared = _shared(phases(g, dilation, 0, 0, rows, cols), w)
+        height, width = (d * size for d, size in zip(dilation, shared.shape[2:], strict=True))
+        grad_x = from_phases(shared, dilation, height, width)[:, :, top : top + H, left : left + W]
+    else:
+        around = phases(g, dilation, last * dh - top, last * dw - left, _reach(in_rows, taps), _reach(in_cols, taps))
+        turned = w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
+        grad_x = from_phases(winograd_conv2d(around, turned, 0, 0, in_rows, in_cols), dilation, H, W)
     return y, grad_x, winograd_weight_gradient(pixels, phases(g, dilation, 0, 0, rows, cols), 0, 0, taps)
 
 

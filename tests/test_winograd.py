@@ -76,6 +76,13 @@ SHAPES = [
     (3, 4, 6, 27, 21, 1),
     (2, 5, 9, 6, 37, 1),
     (1, 4, 3, 4, 3, 19),
+    # input gradients over tiles of the results: their shares in pixels in several runs, of few images and many, of
+    # fewer tiles than channels, of one row of tiles, beside pixels of a border
+    (3, 12, 9, 6, 22, 0),
+    (1, 70, 8, 10, 6, 0),
+    (7, 37, 40, 9, 9, 0),
+    (2, 90, 24, 6, 25, ((0, 0), (1, 0))),
+    (6, 5, 11, 13, 6, ((1, 0), (0, 0))),
 ]
 
 
@@ -282,6 +289,29 @@ def test_fused_is_bit_equal_to_one_after_the_other(activation, added, taps, isa)
     assert_array_equal(pre, before)
 
 
+@pytest.mark.parametrize("activation", [None, "relu", "tanh", ("leaky_relu", 0.2)], ids=str)
+@pytest.mark.parametrize("shape", [(20, 9, 12, 9, 9, 0), (1, 40, 12, 9, 9, 0), (2, 12, 9, 11, 6, 1)], ids=str)
+def test_what_is_fused_behind_an_input_gradient_meets_its_pixels(activation, shape, every_setting):
+    x, w, g = draw(13, *shape)
+    channels = shape[1]
+    bias = np.random.default_rng(14).standard_normal(channels).astype(np.float32)
+    geometry = convolution("winograd", x.shape, w.shape, 1, shape[-1], 1, 1)
+    before = F.add(F.bias_add(backward(g, x, w, shape[-1])[0], bias), x)
+    expected = before if activation is None else F.conv2d(
+        before, np.eye(channels, dtype=np.float32)[:, :, None, None], activation=activation
+    )  # fmt: skip
+
+    def run():
+        grad_x, pre = unwritten(x.shape, x.dtype), unwritten(x.shape, x.dtype)
+        epilogue = epilogue_of("winograd", activation, x.shape, x.dtype, bias=bias, add=nhwc(x), pre=pre)
+        WINOGRAD.input_gradient[4](memory(nhwc(g)), w, memory(grad_x), geometry, epilogue, scratch)
+        return grad_x, pre
+
+    for grad_x, pre in every_setting(run).values():
+        assert_array_equal(grad_x, expected)
+        assert_array_equal(pre, before)
+
+
 def test_weight_gradients_are_added():
     x, w, g = draw(7, 3, 5, 6, 9, 8, 1)
     _, once = backward(g, x, w)
@@ -313,12 +343,13 @@ KINDS = {
 }
 
 
-def errors(kind, n, channels, side, wanted, taps=3):
+def errors(kind, n, channels, side, wanted, taps=3, bordered=True):
     """Return the root mean square of the error against float64, of ``wanted`` results, in times that of `direct`."""
-    rng, padding = np.random.default_rng(9), taps // 2
+    rng, padding = np.random.default_rng(9), taps // 2 if bordered else 0
     x = KINDS[kind](rng, (n, channels, side, side)).astype(np.float32)
     w = rng.standard_normal((channels, channels, taps, taps)).astype(np.float32)
-    g = rng.standard_normal(x.shape).astype(np.float32)
+    results = side + 2 * padding - taps + 1
+    g = rng.standard_normal((n, channels, results, results)).astype(np.float32)
     wide = [a.astype(np.float64) for a in (g, x, w)]
     with config.algorithm("direct"):
         direct = F.conv2d(x, w, None, 1, padding), *F.conv2d_backward(g, x, w, 1, padding)[:2]
@@ -331,6 +362,14 @@ def errors(kind, n, channels, side, wanted, taps=3):
 @pytest.mark.parametrize(("n", "channels", "side", "most"), [(8, 16, 16, 2.5), (4, 128, 8, 1.2), (4, 256, 8, 1.2)])
 def test_results_and_input_gradients_are_as_accurate_as_direct_ones(kind, n, channels, side, most):
     assert max(errors(kind, n, channels, side, (0, 1))) <= most
+
+
+@pytest.mark.parametrize(
+    ("taps", "n", "channels", "side", "most"),
+    [(3, 8, 16, 14, 2.5), (3, 4, 128, 10, 1.2), (3, 4, 256, 6, 1.2), (5, 8, 32, 14, 1.5), (5, 4, 128, 10, 1.2)],
+)
+def test_input_gradients_over_tiles_of_results_are_as_accurate_as_direct_ones(taps, n, channels, side, most):
+    assert max(errors("normal", n, channels, side, (1,), taps, bordered=False)) <= most
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -375,7 +414,7 @@ def test_nan_and_infinity_stay_within_their_tiles():
             assert_array_equal(y[0], clean[0])
 
 
-@pytest.mark.parametrize("shape", [(2, 9, 69, 10, 7, 1), (1, 5, 40, 6, 6, 0)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 9, 69, 10, 7, 1), (1, 5, 40, 6, 6, 0), (20, 9, 12, 9, 9, 0)], ids=str)
 def test_results_among_others_channels(shape, every_setting):
     """Pixels of a result may lie apart, as parts of a concatenation do; what lies between them stays as it is."""
     x, w, g = draw(11, *shape)

@@ -106,6 +106,13 @@ static char *run_winograd(const fc_ops *ops, const void *x, const void *w, const
                            .e = {.bias = g, .scale = x, .shift = g, .activation = FC_ACT_silu}};
     ops->winograd_output(&results);
     out += ROWS * COLS * K * size;
+    memset(out, 0, ROWS * COLS * K * size);
+    results.x = out;
+    results.top = 1;
+    results.left = 2;
+    ops->winograd_shared(&results);
+    results.top = results.left = 0;
+    out += ROWS * COLS * K * size;
     results.x = (void *)g;
     results.zeros = zeros;
     results.v = gv;

@@ -403,6 +403,7 @@ cdef extern from "kernels.h" nogil:
         void (*winograd_products)(const fc_winograd_products *s) noexcept nogil
         void (*winograd_output)(const fc_winograd *a) noexcept nogil
         void (*winograd_gradient)(const fc_winograd *a) noexcept nogil
+        void (*winograd_shared)(const fc_winograd *a) noexcept nogil
         void (*winograd_filter_gradient)(const void *m, Py_ssize_t m_plane, void *w, Py_ssize_t w_plane,
                                          Py_ssize_t n, int taps) noexcept nogil
         # epilogue.inc.h

@@ -17,9 +17,10 @@
  * For 5 x 5 the same points give the same B'; G goes on to their fourth powers, A ends with the first.
  *
  * All but G is exact in single precision. Two dimensions are the same along columns, then along rows. The weight
- * gradient turns it around: G' (sum over tiles of (A gradients) * (B' pixels)). Each step is one fixed expression, so
- * that every table has the same bits. Values lie in planes, one each: `v + e * v_plane + tile * v_tile`,
- * e = 6 * row + column.
+ * gradient turns it around: G' (sum over tiles of (A gradients) * (B' pixels)); so can the input gradient: a tile's
+ * share in 6 x 6 pixels is B ((G filter) * (A gradients)), summed over the filters, and shares are added. Each step is
+ * one fixed expression, so that every table has the same bits. Values lie in planes, one each: `v + e * v_plane +
+ * tile * v_tile`, e = 6 * row + column.
  */
 
 /* x in, B' x out */
@@ -35,6 +36,20 @@ FC_INLINE void FC(winograd_pixels)(const VEC *x, VEC *v)
     v[3] = V(fma)(V(set1)((T)1.5), ob, eb);
     v[4] = V(fma)(V(set1)((T)-1.5), ob, eb);
     v[5] = V(fma)(q, x[1], V(fma)(p, x[3], x[5]));
+}
+
+/* B m: what `winograd_pixels` does, turned round */
+FC_INLINE void FC(winograd_shares)(const VEC *m, VEC *x)
+{
+    const VEC p = V(set1)((T)-2.640625), q = V(set1)((T)0.87890625);
+    const VEC sa = V(add)(m[1], m[2]), da = V(sub)(m[1], m[2]);
+    const VEC sb = V(add)(m[3], m[4]), db = V(sub)(m[3], m[4]);
+    x[0] = V(mul)(q, m[0]);
+    x[1] = V(fma)(q, m[5], V(fma)(V(set1)((T)-1.40625), da, V(mul)(V(set1)((T)-0.5859375), db)));
+    x[2] = V(fma)(p, m[0], V(fma)(V(set1)((T)-2.25), sa, V(mul)(V(set1)((T)-0.390625), sb)));
+    x[3] = V(fma)(p, m[5], V(fma)(V(set1)((T)0.625), da, V(mul)(V(set1)((T)1.5), db)));
+    x[4] = V(add)(m[0], V(add)(sa, sb));
+    x[5] = m[5];
 }
 
 /* A' m, for 5 x 5 */
@@ -294,6 +309,63 @@ static void FC(winograd_output)(const fc_winograd *a)
         FC(winograd_from_tiles)(a, FC(winograd_results), 4);
     else
         FC(winograd_from_tiles)(a, FC(winograd_two_results), 2);
+}
+
+/* Column j of a run of tiles: six values become six rows of pixels, which are added to those at `to` */
+FC_INLINE void FC(winograd_add_column)(const VEC *values, T *to, ptrdiff_t x_row, ptrdiff_t i0, ptrdiff_t i1,
+                                       ptrdiff_t part)
+{
+    VEC x[6];
+    FC(winograd_shares)(values, x);
+    FC_UNROLL for (int i = 0; i < 6; i++)
+        if (i >= i0 && i < i1)
+            FC(put)(to + i * x_row, V(add)(FC(get)(to + i * x_row, part), x[i]), part);
+}
+
+/* Adds to the pixels what 36 sums a tile give to the 6 x 6 of them that the tile reads. Runs of tiles follow each
+ * other, and what a run gives is summed, tile after tile, before it is added. */
+FC_INLINE void FC(winograd_to_pixels)(const fc_winograd *a, const int side)
+{
+    const ptrdiff_t v_plane = a->v_plane, x_row = a->dh * a->x_row, x_col = a->dw * a->x_col;
+    ptrdiff_t six = 6;
+    FC_AGAIN(six);
+    for (ptrdiff_t t = 0; t < a->tiles;) {
+        const FC(run) p = FC(run_of)(a, t, FC_RUN, 6, side);
+        T *pixels = (T *)a->x + p.n * a->x_image + p.row * a->x_row + p.col * a->x_col;
+        for (ptrdiff_t c = 0; c < a->channels; c += LANES) {
+            const ptrdiff_t part = a->channels - c < LANES ? a->channels - c : 0;
+            VEC half[FC_RUN_COLUMNS][6];
+            for (ptrdiff_t j = 0; j < p.columns; j++)
+                FC_UNROLL for (int i = 0; i < 6; i++)
+                    half[j][i] = V(set1)(0);
+            const T *m = (const T *)a->v + t * a->v_tile + c;
+            for (ptrdiff_t tile = 0; tile < p.tiles; tile++, m += a->v_tile)
+                for (ptrdiff_t i = 0; i < six; i++) {
+                    VEC x[6], y[6];
+                    FC_UNROLL for (int j = 0; j < 6; j++)
+                        x[j] = V(load)(m + (6 * i + j) * v_plane);
+                    FC(winograd_shares)(x, y);
+                    FC_UNROLL for (int j = 0; j < 6; j++)
+                        half[side * tile + j][i] = V(add)(half[side * tile + j][i], y[j]);
+                }
+            T *to = pixels + p.j0 * x_col + c;
+            if (p.i0 == 0 && p.i1 == 6 && !part)
+                for (ptrdiff_t j = p.j0; j < p.j1; j++, to += x_col)
+                    FC(winograd_add_column)(half[j], to, x_row, 0, 6, 0);
+            else
+                for (ptrdiff_t j = p.j0; j < p.j1; j++, to += x_col)
+                    FC(winograd_add_column)(half[j], to, x_row, p.i0, p.i1, part);
+        }
+        t += p.tiles;
+    }
+}
+
+static void FC(winograd_shared)(const fc_winograd *a)
+{
+    if (a->side == 4)
+        FC(winograd_to_pixels)(a, 4);
+    else
+        FC(winograd_to_pixels)(a, 2);
 }
 
 /* u[e][i] of w[tap][i], i < n, for taps x taps: planes of whole vectors, w_plane and u_plane apart. Meanwhile the

@@ -8,7 +8,7 @@
     correlation       images with packed weights: blocks, and their order
     forward, input_gradient, weight_gradient          the algorithm `direct`
     strips            its forward of a filter a channel together with the 1x1 convolutions around it
-    winograd, winograd_gradient                       the algorithm `winograd`: 3x3 and 5x5, stride 1
+    winograd, winograd_input_gradient, winograd_gradient   the algorithm `winograd`: 3x3 and 5x5, stride 1
 
 Of `direct`: the column matrix is never stored. Pixels lie in NHWC memory, so what a filter row reads of one pixel is
 one run of consecutive elements; register tiles walk such runs ("segments") for several pixels at once:

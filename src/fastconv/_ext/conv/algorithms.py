@@ -12,8 +12,8 @@ from fastconv._ext.conv.geometry import Geometry
 from fastconv._ext.conv.input_gradient import input_gradient
 from fastconv._ext.conv.weight_gradient import weight_gradient
 from fastconv._ext.conv.winograd import forward as winograd_forward
-from fastconv._ext.conv.winograd import input_gradient as winograd_input_gradient
 from fastconv._ext.conv.winograd_gradient import weight_gradient as winograd_weight_gradient
+from fastconv._ext.conv.winograd_input_gradient import input_gradient as winograd_input_gradient
 
 # forward, input_gradient or weight_gradient; the sizes; bytes of an element
 Test = Callable[[str, Geometry, int], Any]

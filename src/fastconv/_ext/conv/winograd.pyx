@@ -3,7 +3,7 @@
     pixels of 6x6 --kernel `input`--> 36 values a tile --kernel `products`--> 36 sums a tile
     filters --`pack`, kernel `filters`--> 36 values -------^      --kernel `output`--> its results, epilogue included
 
-The input gradient is the same with the filters turned round; the weight gradient is in winograd_gradient.pyx.
+Gradients are in winograd_input_gradient.pyx and winograd_gradient.pyx.
 
 Order of sums, whatever the blocking: the transforms are fixed expressions (winograd.inc.h). Products are summed in
 chains over a few channels, each from zero, and the chains' sums added in order. Zero padding takes part as zeros. A
@@ -58,24 +58,6 @@ cdef inline Py_ssize_t chain(Py_ssize_t channels) noexcept nogil:
     return 8 if channels <= 32 else 16
 
 
-cdef struct Convolution:
-    const fc_ops *table
-    fc_winograd source, result   # tiles of the images that are read, and of those written
-    fc_epilogue e
-    fc_pack pack                 # of all filters
-    int taps                     # 3 or 5: the side of a filter
-    Py_ssize_t tiles, c, k       # channels read and written
-    Py_ssize_t nr, group         # lanes of a panel of filters, and of those whose sums are taken at a time
-    const char *panels           # values of all filters, `panel` elements each
-    Py_ssize_t u_plane, panel
-    bint resident                # all tiles' values are made first, and meet the filters a group at a time
-    Py_ssize_t depth             # channels whose values lie side by side, `v_panel` bytes before those behind them
-    Py_ssize_t v_panel
-    Py_ssize_t block             # tiles whose values are made at a time; unless resident they meet all filters
-    int threads
-    Py_ssize_t laid_out, u, v, m   # bytes a thread has, of filters on their way, their values, tiles' values and sums
-
-
 cdef Py_ssize_t tiles_along(Py_ssize_t pixels, Py_ssize_t dilation, Py_ssize_t side) noexcept nogil:
     """Return the tiles of a phase along an axis."""
     return ceil_div(ceil_div(pixels, dilation), side)
@@ -93,6 +75,7 @@ cdef Convolution between(const fc_ops *table, Geometry g, Py_ssize_t c, Py_ssize
     cdef Convolution a
     cdef Py_ssize_t side = side_of(g.r)
     a.table, a.taps, a.c, a.k, a.panels = table, g.r, c, k, NULL
+    a.to_values, a.from_values = table.winograd_input, table.winograd_output
     a.tiles = count_tiles(g, h, w)
     a.threads = threads_for(64.0 / (side * side) * g.n * h * w * c * k)
     a.nr = panel_lanes(table, k)
@@ -181,7 +164,7 @@ cdef void values(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, char 
     read.first, read.tiles, read.v = first, tiles, v
     while c < a.c:
         read.channels = min(a.depth, a.c - c)
-        a.table.winograd_input(&read)
+        a.to_values(&read)
         read.x = <char *>read.x + a.depth * a.table.size
         read.v = <char *>read.v + a.v_panel
         c += a.depth
@@ -245,7 +228,7 @@ cdef void results(const Convolution *a, Py_ssize_t first, Py_ssize_t tiles, Py_s
     write.x = <char *>write.x + k0 * a.table.size
     write.first, write.tiles, write.channels, write.v = first, tiles, lanes, m
     write.e = epilogue_at(&a.e, 0, 0, k0, a.table.size)
-    a.table.winograd_output(&write)
+    a.from_values(&write)
 
 
 cdef void share_of_tiles(const Convolution *a, Py_ssize_t share, char *v, char *m) noexcept nogil:
@@ -281,25 +264,35 @@ cdef void group_of_filters(const Convolution *a, Py_ssize_t group, const char *v
     results(a, 0, a.tiles, k, lanes, m)
 
 
-cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
-    """Run a planned convolution."""
+cdef void clear_border(Convolution *a, const Scratch *s) noexcept nogil:
+    """Set what is read in the place of a row outside of an image to zero."""
+    a.source.zeros = get(s, ZEROS)
+    memset(get(s, ZEROS), 0, FC_RUN_COLUMNS * a.source.dw * a.c * a.table.size)
+
+
+cdef void convolve_resident(const Convolution *a, const Scratch *s) noexcept nogil:
+    """Make all tiles' values, and let groups of filters meet them."""
     cdef Py_ssize_t size = a.table.size, task
     cdef char *laid_out = get(s, WINDOWS)
     cdef char *v = get(s, VALUES_OF_TILES)
     cdef char *m = get(s, SUMS)
     cdef char *u = get(s, PANELS)
-    a.source.zeros = get(s, ZEROS)
-    memset(get(s, ZEROS), 0, FC_RUN_COLUMNS * a.source.dw * a.c * size)
+    for task in prange(ceil_div(a.tiles, a.block), schedule='static', num_threads=a.threads):
+        values(a, task * a.block, min(a.block, a.tiles - task * a.block), v + task * a.block * a.source.v_tile * size)
+    for task in prange(ceil_div(a.k, a.group), schedule='dynamic', num_threads=a.threads):
+        group_of_filters(a, task, v, laid_out + threadid() * a.laid_out, u + threadid() * a.u, m + threadid() * a.m)
+
+
+cdef void convolve(Convolution *a, const Scratch *s) noexcept nogil:
+    """Run a planned convolution."""
+    cdef Py_ssize_t task
+    cdef char *v = get(s, VALUES_OF_TILES)
+    cdef char *m = get(s, SUMS)
     if a.resident:
-        for task in prange(ceil_div(a.tiles, a.block), schedule='static', num_threads=a.threads):
-            values(a, task * a.block, min(a.block, a.tiles - task * a.block),
-                   v + task * a.block * a.source.v_tile * size)
-        for task in prange(ceil_div(a.k, a.group), schedule='dynamic', num_threads=a.threads):
-            group_of_filters(a, task, v, laid_out + threadid() * a.laid_out, u + threadid() * a.u,
-                             m + threadid() * a.m)
+        convolve_resident(a, s)
         return
-    all_filters(a, s, u)
-    a.panels = u
+    all_filters(a, s, get(s, PANELS))
+    a.panels = get(s, PANELS)
     for task in prange(a.threads, schedule='static', num_threads=a.threads):
         share_of_tiles(a, task, v + threadid() * a.v, m + threadid() * a.m)
 
@@ -315,11 +308,12 @@ cdef void lay_tiles(fc_winograd *a, void *x, Py_ssize_t h, Py_ssize_t w, Py_ssiz
     a.rows, a.cols = tiles_along(p, g.dh, a.side), tiles_along(q, g.dw, a.side)
 
 
-cdef void lay_filters(Convolution *a, const void *w, bint flipped, Py_ssize_t *taps) noexcept nogil:
-    """Say where weights lie; where ``flipped`` their channels are the lanes, and their taps turned."""
+cdef void lay_filters(Convolution *a, const void *w, bint flipped, bint turned, Py_ssize_t *taps) noexcept nogil:
+    """Say where weights lie; where ``flipped`` their channels are the lanes, where ``turned`` their last tap is first.
+    """
     cdef Py_ssize_t count = a.taps * a.taps, t
     for t in range(count):
-        taps[t] = count - 1 - t if flipped else t
+        taps[t] = count - 1 - t if turned else t
     a.pack.w, a.pack.taps, a.pack.ntaps, a.pack.nr = w, taps, count, a.nr
     a.pack.lane_pitch = count if flipped else count * a.c
     a.pack.c_pitch = count * a.k if flipped else count
@@ -331,7 +325,8 @@ cdef void run(Convolution *a, const Scratch *s, const void *w, bint flipped, con
     a.e.add_row = a.result.w * a.e.add_col
     a.e.add_image = a.result.h * a.e.add_row
     a.source.e = a.result.e = a.e
-    lay_filters(a, w, flipped, <Py_ssize_t *>get(s, TAPS))
+    lay_filters(a, w, flipped, flipped, <Py_ssize_t *>get(s, TAPS))
+    clear_border(a, s)
     convolve(a, s)
 
 
@@ -358,28 +353,3 @@ def forward(const real[:, :, :, ::1] x, const real[:, :, :, ::1] weight, real[:,
     lay_tiles(&a.result, &y[0, 0, 0, 0], g.p, g.q, g.k, pitch, 0, 0, g, g.p, g.q)
     with nogil:
         run(&a, &s, &weight[0, 0, 0, 0], False, &epilogue.e)
-
-
-def input_gradient(const real[:, :, :, ::1] grad_y, const real[:, :, :, ::1] weight, real[:, :, :, :] grad_x,
-                   Geometry g, Epilogue epilogue, scratch):
-    """Write grad_x (N, H, W, C): the epilogue of the correlation of grad_y (N, P, Q, K) with the turned filters.
-
-    The pixels of grad_x may lie at any one distance, unless the epilogue has `pre`.
-    """
-    epilogue.check(sizeof(real), g.n * g.h * g.w, g.c)
-    if g.n == 0:
-        return
-    cdef Py_ssize_t pitch = pixel_pitch(grad_x.shape, grad_x.strides, sizeof(real))
-    if epilogue.e.pre != NULL and pitch != g.c:
-        raise ValueError("input_gradient: with pre, the pixels of grad_x must follow each other")
-    cdef Convolution a = between(ops(sizeof(real) // 4 - 1), g, g.k, g.c, g.h, g.w)
-    cdef Scratch s
-    nothing_booked(&s)
-    plan(&a, g.dw, &s)
-    cdef unsigned char[::1] arena = scratch(booked(&s))
-    s.base = <char *>&arena[0]
-    cdef Py_ssize_t top = (g.r - 1) * g.dh - g.top, left = (g.r - 1) * g.dw - g.left
-    lay_tiles(&a.source, <void *>&grad_y[0, 0, 0, 0], g.p, g.q, g.k, g.k, top, left, g, g.h, g.w)
-    lay_tiles(&a.result, &grad_x[0, 0, 0, 0], g.h, g.w, g.c, pitch, 0, 0, g, g.h, g.w)
-    with nogil:
-        run(&a, &s, &weight[0, 0, 0, 0], True, &epilogue.e)
