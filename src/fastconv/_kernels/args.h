@@ -146,6 +146,7 @@ typedef struct fc_depthwise {
     void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col */
     ptrdiff_t y_row, y_col;
     ptrdiff_t rows, cols, channels;
+    int ahead;                 /* pixels and results come from memory, not from a cache: they are fetched rows ahead */
     fc_epilogue e;
 } fc_depthwise;
 

@@ -93,6 +93,31 @@ FC_INLINE void FC(depthwise_rows)(const fc_depthwise *a, ptrdiff_t i, ptrdiff_t 
         *last -= a->in_row;
 }
 
+/* Some rows behind row i: the pixels that a row of mr columns is the first to read, and its results, are fetched. Columns
+ * go from top to bottom, pieces of rows, which no hardware foresees. */
+enum { FC(ROWS_AHEAD) = 2 };
+static FC_NOINLINE void FC(depthwise_fetch)(const fc_depthwise *a, ptrdiff_t i, ptrdiff_t j, ptrdiff_t mr, ptrdiff_t c,
+                                            ptrdiff_t channels)
+{
+    i += FC(ROWS_AHEAD);
+    if (i >= a->rows || !a->ntaps)
+        return;
+    const uintptr_t pixel = a->x_col * sizeof(T), bytes = ((mr * a->col_step - 1) * a->x_col + channels) * sizeof(T);
+    const uintptr_t results = ((mr - 1) * a->y_col + channels) * sizeof(T);
+    ptrdiff_t row = a->top + i * a->row_step + a->tap_r[a->ntaps - 1];
+    for (ptrdiff_t n = 0; n < a->row_step && row >= 0; n++, row--) {
+        if (row >= a->height)
+            continue;
+        const uintptr_t first = (uintptr_t)a->x + (row * a->x_row + c) * sizeof(T) +
+                                (a->left + j * a->col_step + a->tap_c[a->ntaps - 1]) * pixel;
+        for (uintptr_t byte = 0; byte < bytes; byte += 64)
+            FC_PREFETCH(first + byte);
+    }
+    const uintptr_t y = (uintptr_t)a->y + (i * a->y_row + j * a->y_col + c) * sizeof(T);
+    for (uintptr_t byte = 0; byte < results; byte += 64)
+        FC_PREFETCH(y + byte);
+}
+
 /* A few columns, mr from j on, from top to bottom: what the rows of the filter share stays in L1 */
 static void FC(depthwise_columns)(const fc_depthwise *a, const FC(stages) *stages, ptrdiff_t j, ptrdiff_t mr,
                                   ptrdiff_t c, ptrdiff_t channels, ptrdiff_t run)
@@ -104,6 +129,8 @@ static void FC(depthwise_columns)(const fc_depthwise *a, const FC(stages) *stage
     for (ptrdiff_t i = 0; i < a->rows; i++) {
         ptrdiff_t first, last;
         FC(depthwise_rows)(a, i, &first, &last);
+        if (a->ahead)
+            FC(depthwise_fetch)(a, i, j, mr, c, channels);
         FC(depthwise_place) at = {
             .x = (const T *)a->x + (a->top + i * a->row_step) * a->x_row + column * a->x_col + c,
             .w = (const T *)a->w + first * a->w_row + c,
