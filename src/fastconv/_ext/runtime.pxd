@@ -171,6 +171,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t rows
         Py_ssize_t cols
         Py_ssize_t channels
+        int by_rows
         int ahead
         fc_epilogue e
 

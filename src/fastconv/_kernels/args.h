@@ -146,7 +146,8 @@ typedef struct fc_depthwise {
     void *y;                   /* OUT: pixel (i, j) at y + i * y_row + j * y_col */
     ptrdiff_t y_row, y_col;
     ptrdiff_t rows, cols, channels;
-    int ahead;                 /* pixels and results come from memory, not from a cache: they are fetched rows ahead */
+    int by_rows;               /* row after row, for pixels and results that no cache near a core holds; */
+    int ahead;                 /* or fetched rows ahead, for those that come from memory */
     fc_epilogue e;
 } fc_depthwise;
 

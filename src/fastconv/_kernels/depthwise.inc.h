@@ -118,15 +118,15 @@ static FC_NOINLINE void FC(depthwise_fetch)(const fc_depthwise *a, ptrdiff_t i, 
         FC_PREFETCH(y + byte);
 }
 
-/* A few columns, mr from j on, from top to bottom: what the rows of the filter share stays in L1 */
-static void FC(depthwise_columns)(const fc_depthwise *a, const FC(stages) *stages, ptrdiff_t j, ptrdiff_t mr,
-                                  ptrdiff_t c, ptrdiff_t channels, ptrdiff_t run)
+/* A few columns, mr from j on, of the rows [begin, end), from top to bottom */
+static void FC(depthwise_columns)(const fc_depthwise *a, const FC(stages) *stages, ptrdiff_t begin, ptrdiff_t end,
+                                  ptrdiff_t j, ptrdiff_t mr, ptrdiff_t c, ptrdiff_t channels, ptrdiff_t run)
 {
     const ptrdiff_t column = a->left + j * a->col_step, whole = channels / LANES * LANES;
     int edge = 0;
     for (ptrdiff_t t = 0; t < a->in_row; t++)
         edge |= column + a->tap_c[t] < 0 || column + (mr - 1) * a->col_step + a->tap_c[t] >= a->width;
-    for (ptrdiff_t i = 0; i < a->rows; i++) {
+    for (ptrdiff_t i = begin; i < end; i++) {
         ptrdiff_t first, last;
         FC(depthwise_rows)(a, i, &first, &last);
         if (a->ahead)
@@ -165,10 +165,13 @@ static void FC(depthwise)(const fc_depthwise *a)
     const ptrdiff_t block = ((a->channels + blocks - 1) / blocks + LANES - 1) / LANES * LANES;
     for (ptrdiff_t c = 0; c < a->channels; c += block) {
         const ptrdiff_t channels = a->channels - c < block ? a->channels - c : block;
-        for (ptrdiff_t j = 0, left = tiles, mr; left > 0; left--, j += mr) {
-            mr = (a->cols - j + left - 1) / left;
-            FC(depthwise_columns)(a, &stages, j, mr, c, channels, run);
-        }
+        /* from top to bottom what the rows of a filter share stays in L1; row by row hardware foresees what comes */
+        const ptrdiff_t step = a->by_rows ? 1 : a->rows;
+        for (ptrdiff_t i = 0; i < a->rows; i += step)
+            for (ptrdiff_t j = 0, left = tiles, mr; left > 0; left--, j += mr) {
+                mr = (a->cols - j + left - 1) / left;
+                FC(depthwise_columns)(a, &stages, i, i + step, j, mr, c, channels, run);
+            }
     }
 }
 

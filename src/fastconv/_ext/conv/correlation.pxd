@@ -20,7 +20,7 @@ cdef struct Correlation:
     const Py_ssize_t *tap_c
     Py_ssize_t groups, cg, kg  # source and destination channels of a group
     bint depthwise
-    bint ahead                 # of one filter a channel: pixels and results come from memory, not from a cache
+    bint by_rows, ahead        # of one filter a channel: how pixels are gone through (depthwise.inc.h)
     const char *panels         # packed weights, panels of nr channels; NULL where each is packed when it is needed,
     fc_pack weights            # of these weights, whose groups lie `group_pitch` elements apart
     Py_ssize_t nr, group_pitch
