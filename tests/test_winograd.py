@@ -134,6 +134,7 @@ def test_matrices_of_the_points_correlate_exactly(taps):
     ("step", "matrix"),
     [
         (reference.winograd_pixels, matrices()[2]),
+        (reference.winograd_shares, list(zip(*matrices()[2], strict=True))),
         (reference.winograd_filter, matrices()[1]),
         (reference.winograd_results, matrices()[0]),
         (reference.winograd_gradient, list(zip(*matrices()[0], strict=True))),
